@@ -1,0 +1,36 @@
+//! `cargo xtask codegen`: the gRPC code from its contract, without `protoc`.
+
+use anyhow::{Context as _, bail};
+use std::{fs, path::Path};
+
+/// Where the contract lies, and where its code goes; both below the workspace's root.
+const PROTO: &str = "kiam-common/proto";
+const GENERATED: &str = "kiam-common/src/gen/kiam.rs";
+
+#[derive(clap::Args)]
+pub(crate) struct Args {
+    /// Change nothing: fail when the committed code is not what the contract gives.
+    #[arg(long)]
+    check: bool,
+}
+
+pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().context("xtask has no parent folder")?;
+    let fresh = generate(&root.join(PROTO))?;
+    let path = root.join(GENERATED);
+    if args.check {
+        if fs::read_to_string(&path).unwrap_or_default() != fresh {
+            bail!("{GENERATED} is not what {PROTO} gives: run `cargo xtask codegen`");
+        }
+        return Ok(());
+    }
+    fs::create_dir_all(path.parent().context("generated file has no folder")?)?;
+    fs::write(&path, fresh).with_context(|| format!("writing {}", path.display()))
+}
+
+fn generate(proto: &Path) -> anyhow::Result<String> {
+    let descriptors = protox::compile(["kiam.proto"], [proto])?;
+    let out = tempfile::tempdir()?;
+    tonic_prost_build::configure().out_dir(out.path()).compile_fds(descriptors)?;
+    Ok(fs::read_to_string(out.path().join("kiam.rs"))?)
+}

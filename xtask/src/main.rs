@@ -1,0 +1,23 @@
+//! `cargo xtask …`: every task of the repository.
+mod codegen;
+
+use clap::{Parser, Subcommand};
+
+#[derive(Parser)]
+#[command(name = "cargo xtask", about = "Every task of this repository")]
+struct Args {
+    #[command(subcommand)]
+    task: Task,
+}
+
+#[derive(Subcommand)]
+enum Task {
+    /// Generate the gRPC code from kiam-common/proto, in pure Rust.
+    Codegen(codegen::Args),
+}
+
+fn main() -> anyhow::Result<()> {
+    match Args::parse().task {
+        Task::Codegen(args) => codegen::run(&args),
+    }
+}
