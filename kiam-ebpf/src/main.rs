@@ -1,1 +1,53 @@
+//! The kernel programs of kiam: entry points only. Why each case goes the way it goes stands in ARCHITECTURE.md,
+//! «The way of a packet».
+//!
+//! On the host this is an empty program, so that the whole workspace builds without the BPF toolchain.
+#![cfg_attr(target_arch = "bpf", no_std, no_main)]
+#![cfg_attr(
+    target_arch = "bpf",
+    allow(unsafe_code, missing_docs, unreachable_pub, reason = "helpers are unsafe, entry points are exported")
+)]
+
+#[cfg(target_arch = "bpf")]
+mod lookup;
+#[cfg(target_arch = "bpf")]
+mod maps;
+#[cfg(target_arch = "bpf")]
+mod packet;
+#[cfg(target_arch = "bpf")]
+mod redirect;
+
+#[cfg(target_arch = "bpf")]
+mod entry {
+    use crate::{lookup, redirect};
+    use aya_ebpf::{
+        macros::{classifier, sk_lookup},
+        programs::{SkLookupContext, TcContext},
+    };
+
+    /// TC ingress of each interface that pods are behind: hands TCP to M:80 to the agent, drops all else to M.
+    #[classifier]
+    pub fn kiam_tc_ingress(ctx: TcContext) -> i32 {
+        redirect::run(&ctx)
+    }
+
+    /// Socket lookup in the node's network namespace: the backstop behind the TC program.
+    #[sk_lookup]
+    pub fn kiam_sk_lookup(ctx: SkLookupContext) -> u32 {
+        lookup::run(&ctx)
+    }
+
+    #[panic_handler]
+    fn panic(_: &core::panic::PanicInfo<'_>) -> ! {
+        // The verifier refuses a program in which this can be reached.
+        loop {}
+    }
+
+    /// The helpers that assign sockets are for GPL-compatible programs only (`gpl_only`, net/core/filter.c).
+    #[unsafe(link_section = "license")]
+    #[unsafe(no_mangle)]
+    static LICENSE: [u8; 13] = *b"Dual MIT/GPL\0";
+}
+
+#[cfg(not(target_arch = "bpf"))]
 fn main() {}

@@ -1,0 +1,76 @@
+//! The backstop behind the TC program. It runs for M in three cases: inside `bpf_skc_lookup_tcp`; for a SYN that meets
+//! TIME_WAIT, where the stack looks the listener up itself; and for strays: an interface without the program, another
+//! port, UDP. The first two get the listener; strays get nothing, so no process of the node that listens on a wildcard
+//! address ever sees one.
+
+use crate::maps::{INTERFACES, LISTENERS, count_stray};
+use aya_ebpf::{
+    bindings::{
+        bpf_sk_lookup,
+        sk_action::{SK_DROP, SK_PASS},
+    },
+    programs::SkLookupContext,
+};
+use core::ptr::read_volatile;
+use kiam_common::abi::{IMDS_PORT, IMDS_V4, IMDS_V6, SLOT_V4, SLOT_V6};
+
+/// Address families (include/linux/socket.h).
+const AF_INET: u32 = 2;
+const AF_INET6: u32 = 10;
+/// IANA protocol number.
+const TCP: u32 = 6;
+
+/// The whole program.
+#[inline(always)]
+pub fn run(ctx: &SkLookupContext) -> u32 {
+    let Some(slot) = slot_of(ctx.lookup) else { return SK_PASS };
+    // SAFETY: the context is valid for the run of the program; the verifier checks each field.
+    let lookup = unsafe { &*ctx.lookup };
+    let interface = lookup.ingress_ifindex;
+    if INTERFACES.get_ptr(interface).is_none() {
+        count_stray();
+        return SK_DROP;
+    }
+    let http = lookup.protocol == TCP && lookup.local_port == u32::from(IMDS_PORT);
+    if http && LISTENERS.redirect_sk_lookup(ctx, slot, 0).is_ok() { SK_PASS } else { SK_DROP }
+}
+
+/// The slot of the listener for a lookup of M; `None` for any other address.
+#[inline(always)]
+fn slot_of(lookup: *const bpf_sk_lookup) -> Option<u32> {
+    // SAFETY: the context is valid for the run of the program; the verifier checks each field.
+    let family = unsafe { (*lookup).family };
+    match family {
+        AF_INET => {
+            // SAFETY: as above.
+            let address = unsafe { (*lookup).local_ip4 };
+            (address == u32::from_ne_bytes(IMDS_V4)).then_some(SLOT_V4)
+        }
+        AF_INET6 => {
+            // The context allows loads of at most four bytes: volatile, so that none are merged.
+            // SAFETY: as above.
+            let words = unsafe { &raw const (*lookup).local_ip6 }.cast::<u32>();
+            let expected = const { imds_v6_words() };
+            let mut index = 0;
+            while index < expected.len() {
+                // SAFETY: within the four words of the address.
+                if unsafe { read_volatile(words.add(index)) } != expected[index] {
+                    return None;
+                }
+                index += 1;
+            }
+            Some(SLOT_V6)
+        }
+        _ => None,
+    }
+}
+
+const fn imds_v6_words() -> [u32; 4] {
+    let m = IMDS_V6;
+    [
+        u32::from_ne_bytes([m[0], m[1], m[2], m[3]]),
+        u32::from_ne_bytes([m[4], m[5], m[6], m[7]]),
+        u32::from_ne_bytes([m[8], m[9], m[10], m[11]]),
+        u32::from_ne_bytes([m[12], m[13], m[14], m[15]]),
+    ]
+}

@@ -1,0 +1,174 @@
+//! From the bytes of a frame to what the TC program must know of it.
+//!
+//! Offsets are fixed because the program is attached to Ethernet devices only, and at TC ingress the data starts at the
+//! Ethernet header.
+
+use aya_ebpf::{
+    bindings::{
+        bpf_sock_tuple, bpf_sock_tuple__bindgen_ty_1, bpf_sock_tuple__bindgen_ty_1__bindgen_ty_1 as Tuple4,
+        bpf_sock_tuple__bindgen_ty_1__bindgen_ty_2 as Tuple6,
+    },
+    programs::TcContext,
+};
+use kiam_common::abi::{Address, IMDS_PORT, IMDS_V4, IMDS_V6, Reason, SLOT_V4, SLOT_V6};
+use kiam_ebpf::source::{impossible_v4, impossible_v6};
+
+/// Bytes of an Ethernet header without a VLAN tag (IEEE 802.3).
+const ETHERNET: usize = 14;
+/// Bytes of an 802.1Q tag.
+const VLAN_TAG: usize = 4;
+/// Offset of the destination address in an IPv4 header (RFC 791).
+const IPV4_DESTINATION: usize = 16;
+/// Bytes of an IPv4 header without options.
+const IPV4_HEADER: usize = 20;
+/// Offset of the destination address in an IPv6 header (RFC 8200).
+const IPV6_DESTINATION: usize = 24;
+/// Bytes of an IPv6 header.
+const IPV6_HEADER: usize = 40;
+
+/// EtherTypes (IEEE 802 numbers) in network order, as `skb->protocol` holds them.
+const IPV4: u16 = 0x0800_u16.to_be();
+const IPV6: u16 = 0x86dd_u16.to_be();
+const VLAN: u16 = 0x8100_u16.to_be();
+const QINQ: u16 = 0x88a8_u16.to_be();
+
+/// IANA protocol number.
+const TCP: u8 = 6;
+
+/// What a packet is to us.
+pub enum Packet {
+    /// Not addressed to M.
+    Other,
+    /// Addressed to M, and to be dropped.
+    Refused(Reason),
+    /// TCP to M:80.
+    Http(Flow),
+}
+
+/// The connection that a packet belongs to.
+pub struct Flow {
+    /// For the kernel's socket lookup.
+    pub tuple: bpf_sock_tuple,
+    /// Bytes of `tuple` that the lookup reads: they tell the family.
+    pub tuple_len: u32,
+    /// Who sent the packet.
+    pub source: Address,
+    /// The slot of the listener of this family.
+    pub slot: u32,
+}
+
+/// Reads as much of the packet as it takes to know what it is; for a packet that is not to M that is one load.
+#[inline(always)]
+pub fn classify(ctx: &TcContext) -> Packet {
+    // SAFETY: the context is valid for the run of the program; the verifier checks each field.
+    let skb = unsafe { &*ctx.skb.skb };
+    // The kernel moves the outer VLAN tag out of the data, and `protocol` is then what follows it.
+    let tagged = skb.vlan_present != 0;
+    match skb.protocol as u16 {
+        IPV4 if is_to_v4(ctx, ETHERNET) => refuse_tagged(tagged).unwrap_or_else(|| ipv4(ctx)),
+        IPV6 if is_to_v6(ctx, ETHERNET) => refuse_tagged(tagged).unwrap_or_else(|| ipv6(ctx)),
+        VLAN | QINQ => still_tagged(ctx),
+        _ => Packet::Other,
+    }
+}
+
+/// A pod's interface carries no VLANs of ours: a tagged packet would be delivered by another device than ours.
+#[inline(always)]
+fn refuse_tagged(tagged: bool) -> Option<Packet> {
+    tagged.then_some(Packet::Refused(Reason::Malformed))
+}
+
+/// A frame with a tag in its data.
+#[inline(always)]
+fn still_tagged(ctx: &TcContext) -> Packet {
+    let Ok(inner) = ctx.load::<u16>(ETHERNET + VLAN_TAG - size_of::<u16>()) else { return Packet::Other };
+    let to_imds = match inner {
+        IPV4 => is_to_v4(ctx, ETHERNET + VLAN_TAG),
+        IPV6 => is_to_v6(ctx, ETHERNET + VLAN_TAG),
+        _ => false,
+    };
+    if to_imds { Packet::Refused(Reason::Malformed) } else { Packet::Other }
+}
+
+#[inline(always)]
+fn is_to_v4(ctx: &TcContext, header: usize) -> bool {
+    matches!(ctx.load::<u32>(header + IPV4_DESTINATION), Ok(destination) if destination == u32::from_ne_bytes(IMDS_V4))
+}
+
+#[inline(always)]
+fn is_to_v6(ctx: &TcContext, header: usize) -> bool {
+    let Ok(destination) = ctx.load::<[u64; 2]>(header + IPV6_DESTINATION) else { return false };
+    destination == const { words64(IMDS_V6) }
+}
+
+#[inline(always)]
+fn ipv4(ctx: &TcContext) -> Packet {
+    let Ok(h) = ctx.load::<[u8; IPV4_HEADER]>(ETHERNET) else { return Packet::Refused(Reason::Malformed) };
+    let header_len = usize::from(h[0] & 0x0f) * 4;
+    // More fragments to come, or an offset: the ports may be elsewhere.
+    let fragment = (h[6] & 0x3f) != 0 || h[7] != 0;
+    if header_len < IPV4_HEADER || fragment {
+        return Packet::Refused(Reason::Malformed);
+    }
+    if h[9] != TCP {
+        return Packet::Refused(Reason::NotHttp);
+    }
+    let source = [h[12], h[13], h[14], h[15]];
+    if impossible_v4(source) {
+        return Packet::Refused(Reason::BadSource);
+    }
+    let (sport, dport) = match ports(ctx, ETHERNET + header_len) {
+        Ok(ports) => ports,
+        Err(reason) => return Packet::Refused(reason),
+    };
+    let ipv4 = Tuple4 { saddr: u32::from_ne_bytes(source), daddr: u32::from_ne_bytes(IMDS_V4), sport, dport };
+    Packet::Http(Flow {
+        tuple: bpf_sock_tuple { __bindgen_anon_1: bpf_sock_tuple__bindgen_ty_1 { ipv4 } },
+        tuple_len: size_of::<Tuple4>() as u32,
+        source: Address::from_v4(source),
+        slot: SLOT_V4,
+    })
+}
+
+#[inline(always)]
+fn ipv6(ctx: &TcContext) -> Packet {
+    let Ok(h) = ctx.load::<[u8; IPV6_DESTINATION]>(ETHERNET) else { return Packet::Refused(Reason::Malformed) };
+    // An extension header is not walked: no client of M sends one.
+    if h[6] != TCP {
+        return Packet::Refused(Reason::NotHttp);
+    }
+    let Ok(source) = ctx.load::<[u8; 16]>(ETHERNET + 8) else { return Packet::Refused(Reason::Malformed) };
+    if impossible_v6(source) {
+        return Packet::Refused(Reason::BadSource);
+    }
+    let (sport, dport) = match ports(ctx, ETHERNET + IPV6_HEADER) {
+        Ok(ports) => ports,
+        Err(reason) => return Packet::Refused(reason),
+    };
+    let ipv6 = Tuple6 { saddr: words32(source), daddr: const { words32(IMDS_V6) }, sport, dport };
+    Packet::Http(Flow {
+        tuple: bpf_sock_tuple { __bindgen_anon_1: bpf_sock_tuple__bindgen_ty_1 { ipv6 } },
+        tuple_len: size_of::<Tuple6>() as u32,
+        source: Address { octets: source },
+        slot: SLOT_V6,
+    })
+}
+
+/// Source and destination port of a TCP header, in network order.
+#[inline(always)]
+fn ports(ctx: &TcContext, tcp: usize) -> Result<(u16, u16), Reason> {
+    let Ok([sport, dport]) = ctx.load::<[u16; 2]>(tcp) else { return Err(Reason::Malformed) };
+    if dport == IMDS_PORT.to_be() { Ok((sport, dport)) } else { Err(Reason::NotHttp) }
+}
+
+#[inline(always)]
+const fn words32(octets: [u8; 16]) -> [u32; 4] {
+    // SAFETY: both are 16 bytes for which every bit pattern is valid.
+    unsafe { core::mem::transmute(octets) }
+}
+
+#[inline(always)]
+const fn words64(octets: [u8; 16]) -> [u64; 2] {
+    // SAFETY: both are 16 bytes for which every bit pattern is valid.
+    unsafe { core::mem::transmute(octets) }
+}

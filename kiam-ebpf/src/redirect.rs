@@ -1,0 +1,77 @@
+//! The redirect by socket assignment: each packet to M:80 that goes on carries a socket, and a packet that carries one
+//! is never forwarded, fence or no fence.
+
+use crate::{
+    maps::{INTERFACES, LISTENERS, NODE_ADDRS, count},
+    packet::{Flow, Packet, classify},
+};
+use aya_ebpf::{
+    EbpfContext as _,
+    bindings::{BPF_F_CURRENT_NETNS, BPF_TCP_LISTEN, TC_ACT_SHOT, bpf_sock, tcx_action_base::TCX_NEXT},
+    helpers::{bpf_map_lookup_elem, bpf_sk_assign, bpf_sk_release, bpf_skc_lookup_tcp},
+    programs::TcContext,
+};
+use core::{ffi::c_void, ptr::read_volatile};
+use kiam_common::abi::Reason;
+
+/// The next program of the chain, then the stack: the CNI's own programs and policies still run. `TC_ACT_OK` and
+/// `TC_ACT_PIPE` would end the chain (include/net/tcx.h); for clsact the same value is `TC_ACT_UNSPEC`.
+const NEXT: i32 = TCX_NEXT;
+const DROP: i32 = TC_ACT_SHOT as i32;
+
+/// The whole program.
+#[inline(always)]
+pub fn run(ctx: &TcContext) -> i32 {
+    let packet = classify(ctx);
+    if matches!(packet, Packet::Other) {
+        return NEXT;
+    }
+    // SAFETY: the context is valid for the run of the program; the verifier checks each field.
+    let interface = unsafe { (*ctx.skb.skb).ifindex };
+    // Filled before the program is attached: an interface that is missing is being detached.
+    let Some(counters) = INTERFACES.get_ptr_mut(interface) else { return DROP };
+    let reason = match packet {
+        Packet::Other => return NEXT,
+        Packet::Refused(reason) => reason,
+        Packet::Http(flow) => assign(ctx, flow),
+    };
+    count(counters, reason);
+    if reason.is_drop() { DROP } else { NEXT }
+}
+
+/// Assigns the socket that the stack would have found (established, half-open, TIME_WAIT), else the listener, whatever
+/// the flags: the listener validates SYN cookies and resets what it does not know. To hand every SYN to the listener
+/// would make a port dead for as long as its old connection is in TIME_WAIT.
+#[inline(always)]
+fn assign(ctx: &TcContext, mut flow: Flow) -> Reason {
+    // SAFETY: the verifier checks both arguments and that each reference is released on every path.
+    unsafe {
+        let found: *mut bpf_sock =
+            bpf_skc_lookup_tcp(ctx.as_ptr(), &mut flow.tuple, flow.tuple_len, BPF_F_CURRENT_NETNS as u64, 0);
+        if !found.is_null() {
+            if read_volatile(&raw const (*found).state) != BPF_TCP_LISTEN {
+                return assign_and_release(ctx, found.cast(), Reason::Connection);
+            }
+            bpf_sk_release(found.cast());
+        }
+        if NODE_ADDRS.get(&flow.source).is_some() {
+            return Reason::BadSource;
+        }
+        let listener = bpf_map_lookup_elem((&raw const LISTENERS).cast_mut().cast(), (&raw const flow.slot).cast());
+        if listener.is_null() {
+            return Reason::NoListener;
+        }
+        assign_and_release(ctx, listener, Reason::Listener)
+    }
+}
+
+/// # Safety
+/// `socket` is a referenced socket out of a lookup, and the caller does not use it again.
+#[inline(always)]
+unsafe fn assign_and_release(ctx: &TcContext, socket: *mut c_void, assigned: Reason) -> Reason {
+    // SAFETY: the reference is ours until the release.
+    let refused = unsafe { bpf_sk_assign(ctx.as_ptr(), socket, 0) };
+    // SAFETY: released exactly once.
+    unsafe { bpf_sk_release(socket) };
+    if refused == 0 { assigned } else { Reason::NotAssigned }
+}
