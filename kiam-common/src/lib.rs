@@ -7,4 +7,12 @@
 
 pub mod abi;
 #[cfg(feature = "rpc")]
+pub mod admin;
+#[cfg(feature = "rpc")]
 pub mod proto;
+#[cfg(feature = "rpc")]
+pub mod secret;
+#[cfg(feature = "rpc")]
+pub mod telemetry;
+#[cfg(feature = "rpc")]
+pub mod tls;
