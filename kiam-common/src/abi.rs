@@ -131,10 +131,10 @@ pub struct Counters {
 // The kernel copies these bytes as they lie: no padding, no surprise.
 const _: () = assert!(size_of::<Address>() == 16 && align_of::<Address>() == 1);
 const _: () = assert!(size_of::<Counters>() == 8 * REASONS && align_of::<Counters>() == 8);
+#[expect(clippy::indexing_slicing, reason = "evaluated by the compiler")]
 const _: () = {
     // `bpftool` shows at most 15 characters of a name (`BPF_OBJ_NAME_LEN`, include/uapi/linux/bpf.h).
-    let names =
-        [PROG_TC_INGRESS, PROG_SK_LOOKUP, MAP_LISTENERS, MAP_INTERFACES, MAP_NODE_ADDRS, MAP_STRAYS];
+    let names = [PROG_TC_INGRESS, PROG_SK_LOOKUP, MAP_LISTENERS, MAP_INTERFACES, MAP_NODE_ADDRS, MAP_STRAYS];
     let mut index = 0;
     while index < names.len() {
         assert!(names[index].len() <= 15);

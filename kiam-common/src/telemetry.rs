@@ -53,9 +53,7 @@ fn filter(level: &str) -> Result<EnvFilter, TelemetryError> {
     let mut directives = QUIET.map(|name| format!("{name}=info")).join(",");
     directives.push(',');
     directives.push_str(level);
-    EnvFilter::builder()
-        .parse(directives)
-        .map_err(|source| TelemetryError::Level { level: level.to_owned(), source })
+    EnvFilter::builder().parse(directives).map_err(|source| TelemetryError::Level { level: level.to_owned(), source })
 }
 
 #[cfg(test)]

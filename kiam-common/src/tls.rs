@@ -13,7 +13,7 @@ mod reload;
 
 pub use certificate::Lack;
 pub use error::TlsError;
-pub use peer::PeerError;
+pub use peer::{PeerError, reason};
 pub use reload::Reloading;
 
 use peer::{KnownClients, KnownServers};

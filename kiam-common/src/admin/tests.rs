@@ -52,7 +52,8 @@ async fn answers_each_path() {
 
 #[tokio::test]
 async fn refuses_other_methods_and_long_heads() {
-    let answer = exchange(true, b"POST /ping HTTP/1.1\r\nhost: x\r\ncontent-length: 0\r\nconnection: close\r\n\r\n").await;
+    let answer =
+        exchange(true, b"POST /ping HTTP/1.1\r\nhost: x\r\ncontent-length: 0\r\nconnection: close\r\n\r\n").await;
     assert!(answer.starts_with("HTTP/1.1 405 ") && answer.contains("allow: GET, HEAD"), "{answer}");
     let long = format!("GET /ping HTTP/1.1\r\nhost: {}\r\n\r\n", "x".repeat(HEAD_LEN_MAX));
     let answer = exchange(true, long.as_bytes()).await;

@@ -35,11 +35,7 @@ pub struct Material {
 impl Contents {
     pub(super) fn read(files: &TlsFiles) -> Result<Self, TlsError> {
         let TlsFiles { ca, cert, key } = files;
-        Ok(Self {
-            ca: read("ca", ca)?,
-            cert: read("cert", cert)?,
-            key: Zeroizing::new(read("key", key)?),
-        })
+        Ok(Self { ca: read("ca", ca)?, cert: read("cert", cert)?, key: Zeroizing::new(read("key", key)?) })
     }
 
     /// Tells whether the files changed, without keeping the key once more.
@@ -63,7 +59,9 @@ impl Contents {
                 path: files.cert.clone(),
                 source,
             })?;
-            if index == 0 && let Some(lack) = facts.lacks(side) {
+            if index == 0
+                && let Some(lack) = facts.lacks(side)
+            {
                 return Err(TlsError::Lacks { path: files.cert.clone(), subject: facts.subject, lack, side });
             }
             not_after = not_after.min(facts.not_after);
@@ -78,9 +76,7 @@ impl Contents {
     fn authorities(&self, files: &TlsFiles) -> Result<Arc<RootCertStore>, TlsError> {
         let mut authorities = RootCertStore::empty();
         for certificate in certificates("ca", &files.ca, &self.ca)? {
-            authorities
-                .add(certificate)
-                .map_err(|source| TlsError::Authority { path: files.ca.clone(), source })?;
+            authorities.add(certificate).map_err(|source| TlsError::Authority { path: files.ca.clone(), source })?;
         }
         Ok(Arc::new(authorities))
     }

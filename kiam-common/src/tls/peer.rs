@@ -14,10 +14,10 @@ use rustls::{
         danger::{ClientCertVerified, ClientCertVerifier},
     },
 };
-use std::sync::Arc;
+use std::{fmt, io, sync::Arc};
 
 /// Why a peer was turned away.
-#[derive(Debug, thiserror::Error)]
+#[derive(thiserror::Error)]
 pub enum PeerError {
     /// Its certificate says too little.
     #[error("the certificate of {subject:?} has no {lack}")]
@@ -35,6 +35,23 @@ pub enum PeerError {
         /// Why.
         source: Error,
     },
+}
+
+// rustls shows the error of a verifier by `Debug` alone: let it be readable there too.
+impl fmt::Debug for PeerError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+/// Why a handshake failed, in words for a log: the verifier's own where it was the verifier.
+#[must_use]
+pub fn reason(error: &io::Error) -> String {
+    let refusal = error.get_ref().and_then(|inner| inner.downcast_ref::<Error>());
+    match refusal {
+        Some(Error::InvalidCertificate(CertificateError::Other(OtherError(refusal)))) => refusal.to_string(),
+        _ => error.to_string(),
+    }
 }
 
 /// The agents, as the server sees them.

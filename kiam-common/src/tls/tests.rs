@@ -205,7 +205,7 @@ async fn a_peer_that_says_too_little_is_turned_away_by_name() {
     let good = server(&folder, &ca.pem, &ca.server()).unwrap();
     let vague = careless_client(&ca, &ca.issue("vague agent", &[], &[]));
     let (accepted, connected) = handshake(good.config(), vague).await;
-    let error = accepted.unwrap_err().to_string();
+    let error = reason(&accepted.unwrap_err());
     assert!(error.contains("\"CN=vague agent\" has no extended key usage for client"), "{error}");
     assert!(connected.is_err());
 
@@ -216,7 +216,7 @@ async fn a_peer_that_says_too_little_is_turned_away_by_name() {
     ] {
         let vague = careless_server(&ca, &ca.issue("vague server", names, usages));
         let (accepted, connected) = handshake(vague, good.config()).await;
-        let error = connected.unwrap_err().to_string();
+        let error = reason(&connected.unwrap_err());
         assert!(error.contains("\"CN=vague server\"") && error.contains(lack), "{error}");
         assert!(accepted.is_err());
     }
@@ -227,18 +227,18 @@ async fn a_peer_of_another_authority_or_name_is_turned_away_by_name() {
     let (folder, ca, other) = (TempDir::new().unwrap(), authority("Kiam CA"), authority("Other CA"));
     let good = server(&folder, &ca.pem, &ca.server()).unwrap();
     let (accepted, connected) = handshake(good.config(), careless_client(&ca, &other.agent())).await;
-    let error = accepted.unwrap_err().to_string();
+    let error = reason(&accepted.unwrap_err());
     assert!(error.contains("\"CN=Kiam Agent\" is refused") && connected.is_err(), "{error}");
 
     let good = client(&folder, &ca.pem, &ca.agent()).unwrap();
     let elsewhere = ca.issue("Kiam Server", &["elsewhere"], BOTH);
     let (_, connected) = handshake(careless_server(&ca, &elsewhere), good.config()).await;
-    let error = connected.unwrap_err().to_string();
+    let error = reason(&connected.unwrap_err());
     assert!(error.contains("\"CN=Kiam Server\" is refused") && error.contains("elsewhere"), "{error}");
 }
 
 #[tokio::test]
-async fn old_tls_and_nameless_clients_are_turned_away() {
+async fn a_client_without_a_certificate_is_turned_away() {
     let (folder, ca) = (TempDir::new().unwrap(), authority("Kiam CA"));
     let good = server(&folder, &ca.pem, &ca.server()).unwrap();
     let (authorities, ..) = loose(&ca, &ca.agent());
