@@ -1,0 +1,219 @@
+//! The command line as it was typed. What it means is decided in [`crate::config`], so that every bad value is reported
+//! at once; here a value is text.
+//!
+//! kiam's flags keep their names, those of its version 3 too, and each can be set by an environment variable as well. A
+//! flag on the command line wins.
+
+mod kiam;
+
+pub(crate) use kiam::KiamArgs;
+
+use clap::{Args, Parser, Subcommand};
+use std::ffi::OsString;
+
+/// Status of a process whose command line or configuration is wrong (`EX_USAGE`, sysexits.h).
+pub(crate) const EXIT_USAGE: u8 = 64;
+
+/// kiam's flags that are off or on: `--json-log`, `--json-log=false` and `--no-json-log` are all understood.
+const SWITCHES: &[&str] =
+    &["json-log", "allow-ip-query", "iptables", "iptables-remove", "grpc-keepalive-permit-without-stream"];
+
+/// Catches pods' requests to the EC2 metadata service and answers them with credentials of the role that each pod is
+/// annotated with.
+#[derive(Debug, Parser)]
+#[command(name = "kiam-agent", version, args_conflicts_with_subcommands = true, max_term_width = 120)]
+pub(crate) struct Cli {
+    /// What to do; none: run the agent.
+    #[command(subcommand)]
+    pub(crate) command: Option<Command>,
+    /// The agent's own flags.
+    #[command(flatten)]
+    pub(crate) run: RunArgs,
+}
+
+/// What `kiam-agent` can do besides running.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Remove everything that agents have left in the kernel: programs, maps, rules and routes. Pods then reach what
+    /// the network lets them reach.
+    Cleanup(CleanupArgs),
+    /// Ask the agent of this pod whether it is healthy; exit code 0 when it is (for exec probes).
+    Health(HealthArgs),
+    /// The unprivileged half of the agent; started by the agent itself.
+    #[command(hide = true)]
+    Worker(Box<RunArgs>),
+}
+
+/// All flags of a running agent.
+#[derive(Debug, Args)]
+pub(crate) struct RunArgs {
+    #[command(flatten)]
+    pub(crate) log: LogArgs,
+    #[command(flatten)]
+    pub(crate) admin: AdminArgs,
+    #[command(flatten)]
+    pub(crate) imds: ImdsArgs,
+    #[command(flatten)]
+    pub(crate) upstream: UpstreamArgs,
+    #[command(flatten)]
+    pub(crate) redirect: RedirectArgs,
+    #[command(flatten)]
+    pub(crate) kiam: KiamArgs,
+}
+
+/// Flags of `kiam-agent cleanup`.
+#[derive(Debug, Args)]
+pub(crate) struct CleanupArgs {
+    #[command(flatten)]
+    pub(crate) log: LogArgs,
+    #[command(flatten)]
+    pub(crate) redirect: RedirectArgs,
+}
+
+/// Flags of `kiam-agent health`.
+#[derive(Debug, Args)]
+pub(crate) struct HealthArgs {
+    #[command(flatten)]
+    pub(crate) paths: PathArgs,
+    /// How long to wait for the answer.
+    #[arg(long, env = "KIAM_TIMEOUT", default_value = "1s", value_name = "DURATION")]
+    pub(crate) timeout: String,
+}
+
+/// What is logged.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Logs")]
+pub(crate) struct LogArgs {
+    /// Log JSON documents instead of text.
+    #[arg(long, env = "KIAM_JSON_LOG", default_value = "false", default_missing_value = "true")]
+    #[arg(num_args = 0..=1, require_equals = true, value_name = "BOOL", hide_possible_values = true)]
+    pub(crate) json_log: String,
+    /// Least severe lines to log: trace, debug, info, warn or error.
+    #[arg(long, env = "KIAM_LEVEL", default_value = "info", value_name = "LEVEL")]
+    pub(crate) level: String,
+}
+
+/// Where the agent tells about itself.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Health and metrics")]
+pub(crate) struct AdminArgs {
+    /// Port of /ping, /health and /metrics, on loopback only.
+    #[arg(long, env = "KIAM_PORT", default_value = "3100", value_name = "PORT")]
+    pub(crate) port: String,
+    /// Serve /metrics on this address too, for example 0.0.0.0:9620.
+    #[arg(long, env = "KIAM_PROMETHEUS_LISTEN_ADDR", value_name = "ADDRESS:PORT")]
+    pub(crate) prometheus_listen_addr: Option<String>,
+}
+
+/// How pods are answered.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Metadata service")]
+pub(crate) struct ImdsArgs {
+    /// Whether requests without a session token (IMDSv1) are answered: allow or deny.
+    #[arg(long, env = "KIAM_IMDS_V1", default_value = "allow", value_name = "allow|deny")]
+    pub(crate) imds_v1: String,
+    /// Paths of the real metadata service that pods may read. Nothing is forwarded yet: only ^$ is accepted.
+    #[arg(long, alias = "whitelist-route-regexp", env = "KIAM_ALLOW_ROUTE_REGEXP", default_value = "^$")]
+    #[arg(value_name = "REGEXP")]
+    pub(crate) allow_route_regexp: String,
+    /// Refused: it let a pod name the address that it wants to be taken for.
+    #[arg(long, env = "KIAM_ALLOW_IP_QUERY", default_value = "false", default_missing_value = "true")]
+    #[arg(num_args = 0..=1, require_equals = true, value_name = "BOOL", hide = true)]
+    pub(crate) allow_ip_query: String,
+}
+
+/// How the server is reached.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Server")]
+pub(crate) struct UpstreamArgs {
+    /// Where the kiam server is; the host is the name that its certificate must carry, and may resolve to several
+    /// servers.
+    #[arg(long, env = "KIAM_SERVER_ADDRESS", default_value = "localhost:9610", value_name = "HOST:PORT")]
+    pub(crate) server_address: String,
+    /// The agent's certificate, PEM. Read again when it changes.
+    #[arg(long, env = "KIAM_CERT", value_name = "FILE")]
+    pub(crate) cert: Option<String>,
+    /// The private key of --cert, PEM; readable by --worker-uid or --worker-gid.
+    #[arg(long, env = "KIAM_KEY", value_name = "FILE")]
+    pub(crate) key: Option<String>,
+    /// The authority that signed the server's certificate, PEM.
+    #[arg(long, env = "KIAM_CA", value_name = "FILE")]
+    pub(crate) ca: Option<String>,
+    /// How often an idle connection to the server is checked.
+    #[arg(long, env = "KIAM_GRPC_KEEPALIVE_TIME_DURATION", default_value = "2s", value_name = "DURATION")]
+    pub(crate) grpc_keepalive_time_duration: String,
+    /// How long the server has for an answer to such a check.
+    #[arg(long, env = "KIAM_GRPC_KEEPALIVE_TIMEOUT_DURATION", default_value = "1s", value_name = "DURATION")]
+    pub(crate) grpc_keepalive_timeout_duration: String,
+    /// kiam 3's --grpc-keepalive-time-duration, in milliseconds.
+    #[arg(long, env = "KIAM_GRPC_KEEPALIVE_TIME_MS", value_name = "MS", hide = true)]
+    pub(crate) grpc_keepalive_time_ms: Option<String>,
+    /// kiam 3's --grpc-keepalive-timeout-duration, in milliseconds.
+    #[arg(long, env = "KIAM_GRPC_KEEPALIVE_TIMEOUT_MS", value_name = "MS", hide = true)]
+    pub(crate) grpc_keepalive_timeout_ms: Option<String>,
+}
+
+/// How pods' connections are caught, and where the agent keeps what it shares with the kernel.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Redirect")]
+pub(crate) struct RedirectArgs {
+    /// Interfaces that pods are behind: exact names, cali+ for every name that begins with cali, !eth0 for every one
+    /// but eth0; a list, or repeated.
+    #[arg(long, env = "KIAM_HOST_INTERFACE", default_value = "docker0", value_name = "PATTERN")]
+    #[arg(value_delimiter = ',')]
+    pub(crate) host_interface: Vec<String>,
+    /// Where the BPF file system is mounted.
+    #[arg(long, env = "KIAM_BPFFS", default_value = "/sys/fs/bpf", value_name = "DIRECTORY")]
+    pub(crate) bpffs: String,
+    /// How the program is attached: auto takes tcx where the kernel has it (6.6), else a clsact filter.
+    #[arg(long, env = "KIAM_TC", default_value = "auto", value_name = "auto|tcx|clsact")]
+    pub(crate) tc: String,
+    /// Whether the metadata service's IPv6 address is served: auto serves it where the kernel has IPv6.
+    #[arg(long, env = "KIAM_IPV6", default_value = "auto", value_name = "auto")]
+    pub(crate) ipv6: String,
+    #[command(flatten)]
+    pub(crate) paths: PathArgs,
+    /// The user that answers pods and speaks to the server; it can do nothing else.
+    #[arg(long, env = "KIAM_WORKER_UID", default_value = "65532", value_name = "UID")]
+    pub(crate) worker_uid: String,
+    /// The group of that user.
+    #[arg(long, env = "KIAM_WORKER_GID", default_value = "65532", value_name = "GID")]
+    pub(crate) worker_gid: String,
+}
+
+/// Where the agent's own files are.
+#[derive(Debug, Args)]
+pub(crate) struct PathArgs {
+    /// A directory of the agent's own, on tmpfs: the key of session tokens, locks, sockets.
+    #[arg(long, env = "KIAM_RUN_DIR", default_value = "/run/kiam", value_name = "DIRECTORY")]
+    pub(crate) run_dir: String,
+    /// The socket that `kiam-agent health` asks [default: probe.sock in --run-dir].
+    #[arg(long, env = "KIAM_PROBE_SOCKET", value_name = "PATH")]
+    pub(crate) probe_socket: Option<String>,
+}
+
+/// Parses a command line, the program's name first.
+///
+/// # Errors
+/// An unknown flag, a missing value; and also `--help` and `--version`: see [`exit_code`].
+pub(crate) fn parse(argv: impl IntoIterator<Item = OsString>) -> Result<Cli, clap::Error> {
+    Cli::try_parse_from(argv.into_iter().map(without_no))
+}
+
+/// The status to leave with after [`parse`] failed and its message was printed.
+pub(crate) fn exit_code(error: &clap::Error) -> u8 {
+    if error.use_stderr() { EXIT_USAGE } else { 0 }
+}
+
+/// kiam's `--no-json-log` as `--json-log=false`.
+fn without_no(argument: OsString) -> OsString {
+    let switch = argument.to_str().and_then(|text| text.strip_prefix("--no-")).filter(|name| SWITCHES.contains(name));
+    match switch {
+        Some(name) => format!("--{name}=false").into(),
+        None => argument,
+    }
+}
+
+#[cfg(test)]
+#[path = "args/tests.rs"]
+mod tests;

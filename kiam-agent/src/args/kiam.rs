@@ -1,0 +1,45 @@
+//! Flags of kiam that have no effect here: accepted, so that a manifest of kiam's works, and explained in the log.
+
+use clap::Args;
+
+/// kiam's flags without an effect. The notice that each one leads to is in [`crate::config`].
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Of kiam, without an effect")]
+pub(crate) struct KiamArgs {
+    /// The redirect is not made with iptables.
+    #[arg(long, env = "KIAM_IPTABLES", default_missing_value = "true", hide = true)]
+    #[arg(num_args = 0..=1, require_equals = true, value_name = "BOOL")]
+    pub(crate) iptables: Option<String>,
+    /// See --iptables.
+    #[arg(long, env = "KIAM_IPTABLES_REMOVE", default_missing_value = "true", hide = true)]
+    #[arg(num_args = 0..=1, require_equals = true, value_name = "BOOL")]
+    pub(crate) iptables_remove: Option<String>,
+    /// Connections are not translated, so no address is needed.
+    #[arg(long, env = "HOST_IP", value_name = "ADDRESS", hide = true)]
+    pub(crate) host: Option<String>,
+    /// The server's name is resolved again at every reconnection.
+    #[arg(long, env = "KIAM_SERVER_ADDRESS_REFRESH", value_name = "DURATION", hide = true)]
+    pub(crate) server_address_refresh: Option<String>,
+    /// The agent starts and stays up without a server.
+    #[arg(long, env = "KIAM_GATEWAY_TIMEOUT_CREATION", value_name = "DURATION", hide = true)]
+    pub(crate) gateway_timeout_creation: Option<String>,
+    /// Idle connections are always checked, with a call that every server allows.
+    #[arg(long, env = "KIAM_GRPC_KEEPALIVE_PERMIT_WITHOUT_STREAM", default_missing_value = "true", hide = true)]
+    #[arg(num_args = 0..=1, require_equals = true, value_name = "BOOL")]
+    pub(crate) grpc_keepalive_permit_without_stream: Option<String>,
+    /// Metrics are read when they are asked for.
+    #[arg(long, env = "KIAM_PROMETHEUS_SYNC_INTERVAL", value_name = "DURATION", hide = true)]
+    pub(crate) prometheus_sync_interval: Option<String>,
+    /// A Go profiler's address.
+    #[arg(long, env = "KIAM_PPROF_LISTEN_ADDR", value_name = "ADDRESS:PORT", hide = true)]
+    pub(crate) pprof_listen_addr: Option<String>,
+    /// kiam 3 only.
+    #[arg(long, env = "KIAM_STATSD", value_name = "ADDRESS:PORT", hide = true)]
+    pub(crate) statsd: Option<String>,
+    /// kiam 3 only.
+    #[arg(long, env = "KIAM_STATSD_PREFIX", value_name = "TEXT", hide = true)]
+    pub(crate) statsd_prefix: Option<String>,
+    /// kiam 3 only.
+    #[arg(long, env = "KIAM_STATSD_INTERVAL", value_name = "DURATION", hide = true)]
+    pub(crate) statsd_interval: Option<String>,
+}

@@ -1,0 +1,163 @@
+//! What the command line means: every value parsed and bounded. Building a [`Config`] opens and binds nothing, and
+//! reports all that is wrong at once.
+
+mod imds;
+mod notices;
+mod parse;
+mod problems;
+mod redirect;
+mod upstream;
+
+pub(crate) use imds::{ImdsConfig, ImdsV1};
+pub(crate) use problems::Problems;
+pub(crate) use redirect::{RedirectConfig, TcAttach};
+pub(crate) use upstream::{ServerAddress, UpstreamConfig};
+
+use crate::args::{AdminArgs, CleanupArgs, HealthArgs, LogArgs, RunArgs};
+use kiam_common::telemetry::LogFormat;
+use std::{net::SocketAddr, path::PathBuf, time::Duration};
+
+/// Longest that `kiam-agent health` may wait: the kubelet's own limit of a probe is seconds.
+const HEALTH_TIMEOUT_MAX: Duration = Duration::from_secs(60);
+
+/// The whole agent's configuration.
+#[derive(Debug, Clone)]
+pub(crate) struct Config {
+    /// What is logged.
+    pub(crate) log: LogConfig,
+    /// Health and metrics.
+    pub(crate) admin: AdminConfig,
+    /// How pods are answered.
+    pub(crate) imds: ImdsConfig,
+    /// How the server is reached.
+    pub(crate) upstream: UpstreamConfig,
+    /// How connections are caught.
+    pub(crate) redirect: RedirectConfig,
+    /// What to tell the reader of the log at the start: settings of kiam's that have no effect, and why.
+    pub(crate) notices: Vec<String>,
+}
+
+/// What is logged.
+#[derive(Debug, Clone)]
+pub(crate) struct LogConfig {
+    /// Text or JSON.
+    pub(crate) format: LogFormat,
+    /// The least severe level: `trace`, `debug`, `info`, `warn` or `error`.
+    pub(crate) level: String,
+}
+
+/// Health and metrics.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct AdminConfig {
+    /// Port of `/ping`, `/health` and `/metrics` on loopback.
+    pub(crate) port: u16,
+    /// Where `/metrics` is served besides.
+    pub(crate) prometheus: Option<SocketAddr>,
+}
+
+/// Of `kiam-agent cleanup`.
+#[derive(Debug, Clone)]
+pub(crate) struct CleanupConfig {
+    /// What is logged.
+    pub(crate) log: LogConfig,
+    /// Where the agents' leftovers are.
+    pub(crate) redirect: RedirectConfig,
+}
+
+/// Of `kiam-agent health`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct HealthConfig {
+    /// The agent's probe socket.
+    pub(crate) probe_socket: PathBuf,
+    /// How long to wait for its answer.
+    pub(crate) timeout: Duration,
+}
+
+impl TryFrom<RunArgs> for Config {
+    type Error = Problems;
+
+    fn try_from(args: RunArgs) -> Result<Self, Problems> {
+        let RunArgs { log, admin, imds, upstream, redirect, kiam } = args;
+        let mut problems = Problems::default();
+        let notices = notices::of(&kiam);
+        let log = problems.section(LogConfig::try_from(log));
+        let admin = problems.section(AdminConfig::try_from(admin));
+        let imds = problems.section(ImdsConfig::try_from(imds));
+        let upstream = problems.section(UpstreamConfig::try_from(upstream));
+        let redirect = problems.section(RedirectConfig::try_from(redirect));
+        match (log, admin, imds, upstream, redirect) {
+            (Some(log), Some(admin), Some(imds), Some(upstream), Some(redirect)) => {
+                Ok(Self { log, admin, imds, upstream, redirect, notices })
+            }
+            _ => Err(problems),
+        }
+    }
+}
+
+impl TryFrom<LogArgs> for LogConfig {
+    type Error = Problems;
+
+    fn try_from(args: LogArgs) -> Result<Self, Problems> {
+        let LogArgs { json_log, level } = args;
+        let mut problems = Problems::default();
+        let json = problems.value("--json-log", &json_log, parse::switch);
+        let level = problems.value("--level", &level, parse::level);
+        match (json, level) {
+            (Some(json), Some(level)) => {
+                Ok(Self { format: if json { LogFormat::Json } else { LogFormat::Text }, level })
+            }
+            _ => Err(problems),
+        }
+    }
+}
+
+impl TryFrom<AdminArgs> for AdminConfig {
+    type Error = Problems;
+
+    fn try_from(args: AdminArgs) -> Result<Self, Problems> {
+        let AdminArgs { port, prometheus_listen_addr } = args;
+        let mut problems = Problems::default();
+        let port = problems.value("--port", &port, parse::port);
+        let prometheus =
+            problems.optional("--prometheus-listen-addr", prometheus_listen_addr.as_deref(), parse::listen_address);
+        match (port, prometheus) {
+            (Some(port), Some(prometheus)) => Ok(Self { port, prometheus }),
+            _ => Err(problems),
+        }
+    }
+}
+
+impl TryFrom<CleanupArgs> for CleanupConfig {
+    type Error = Problems;
+
+    fn try_from(args: CleanupArgs) -> Result<Self, Problems> {
+        let CleanupArgs { log, redirect } = args;
+        let mut problems = Problems::default();
+        let log = problems.section(LogConfig::try_from(log));
+        let redirect = problems.section(RedirectConfig::try_from(redirect));
+        match (log, redirect) {
+            (Some(log), Some(redirect)) => Ok(Self { log, redirect }),
+            _ => Err(problems),
+        }
+    }
+}
+
+impl TryFrom<HealthArgs> for HealthConfig {
+    type Error = Problems;
+
+    fn try_from(args: HealthArgs) -> Result<Self, Problems> {
+        let HealthArgs { paths, timeout } = args;
+        let mut problems = Problems::default();
+        let paths = problems.section(redirect::Paths::try_from(paths));
+        let timeout =
+            problems.value("--timeout", &timeout, |text| parse::duration(text, Duration::ZERO, HEALTH_TIMEOUT_MAX));
+        match (paths, timeout) {
+            (Some(redirect::Paths { run_dir: _, probe_socket }), Some(timeout)) => Ok(Self { probe_socket, timeout }),
+            _ => Err(problems),
+        }
+    }
+}
+
+#[cfg(test)]
+#[path = "config/tests.rs"]
+mod tests;

@@ -1,0 +1,56 @@
+//! How pods are answered.
+
+use super::{parse, problems::Problems};
+use crate::args::ImdsArgs;
+
+/// How pods are answered.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct ImdsConfig {
+    /// Requests without a session token.
+    pub(crate) v1: ImdsV1,
+}
+
+/// What becomes of requests without a session token (IMDSv1).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum ImdsV1 {
+    /// Answered.
+    Allow,
+    /// 401.
+    Deny,
+}
+
+impl TryFrom<ImdsArgs> for ImdsConfig {
+    type Error = Problems;
+
+    fn try_from(args: ImdsArgs) -> Result<Self, Problems> {
+        let ImdsArgs { imds_v1, allow_route_regexp, allow_ip_query } = args;
+        let mut problems = Problems::default();
+        let v1 = problems.value("--imds-v1", &imds_v1, |text| match text {
+            "allow" => Ok(ImdsV1::Allow),
+            "deny" => Ok(ImdsV1::Deny),
+            _ => Err("neither allow nor deny"),
+        });
+        let route = problems.value("--allow-route-regexp", &allow_route_regexp, nothing_forwarded);
+        let query = problems.value("--allow-ip-query", &allow_ip_query, no_ip_query);
+        match (v1, route, query) {
+            (Some(v1), Some(()), Some(())) => Ok(Self { v1 }),
+            _ => Err(problems),
+        }
+    }
+}
+
+/// kiam reads an empty regexp as `^$`.
+fn nothing_forwarded(regexp: &str) -> Result<(), &'static str> {
+    match regexp {
+        "" | "^$" => Ok(()),
+        _ => Err("this version forwards nothing to the real metadata service yet; leave the flag out, and give the \
+                  pods that read the region from it AWS_REGION"),
+    }
+}
+
+fn no_ip_query(text: &str) -> Result<(), &'static str> {
+    match parse::switch(text)? {
+        false => Ok(()),
+        true => Err("refused: with it every pod could ask for every other pod's credentials; leave the flag out"),
+    }
+}

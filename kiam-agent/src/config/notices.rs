@@ -1,0 +1,43 @@
+//! What is said about kiam's flags that have no effect here.
+
+use crate::args::KiamArgs;
+
+/// A line for each such flag that was given.
+pub(super) fn of(args: &KiamArgs) -> Vec<String> {
+    let KiamArgs {
+        iptables,
+        iptables_remove,
+        host,
+        server_address_refresh,
+        gateway_timeout_creation,
+        grpc_keepalive_permit_without_stream,
+        prometheus_sync_interval,
+        pprof_listen_addr,
+        statsd,
+        statsd_prefix,
+        statsd_interval,
+    } = args;
+    let table = [
+        (
+            "--iptables",
+            iptables,
+            "connections are always caught, by a program on --host-interface and without iptables",
+        ),
+        ("--iptables-remove", iptables_remove, "stopping leaves pods closed off; `kiam-agent cleanup` removes all"),
+        ("--host (HOST_IP)", host, "connections are handed over as they are, so no address is needed"),
+        ("--server-address-refresh", server_address_refresh, "the server's name is resolved at every reconnection"),
+        ("--gateway-timeout-creation", gateway_timeout_creation, "the agent starts and stays up without a server"),
+        (
+            "--grpc-keepalive-permit-without-stream",
+            grpc_keepalive_permit_without_stream,
+            "idle connections are always checked, with a call that every server allows",
+        ),
+        ("--prometheus-sync-interval", prometheus_sync_interval, "metrics are made when they are asked for"),
+        ("--pprof-listen-addr", pprof_listen_addr, "there is no Go profiler; use perf on the process"),
+        ("--statsd", statsd, "metrics are Prometheus's: --prometheus-listen-addr"),
+        ("--statsd-prefix", statsd_prefix, "metrics are Prometheus's: --prometheus-listen-addr"),
+        ("--statsd-interval", statsd_interval, "metrics are Prometheus's: --prometheus-listen-addr"),
+    ];
+    let given = table.iter().filter(|(_, value, _)| value.is_some());
+    given.map(|(flag, _, why)| format!("{flag} has no effect: {why}")).collect()
+}

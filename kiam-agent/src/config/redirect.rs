@@ -1,0 +1,94 @@
+//! How pods' connections are caught, and where the agent's own files are.
+
+use super::{parse, problems::Problems};
+use crate::{
+    args::{PathArgs, RedirectArgs},
+    redirect::pattern::InterfaceMatch,
+};
+use std::path::PathBuf;
+
+/// How pods' connections are caught.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct RedirectConfig {
+    /// The interfaces that pods are behind.
+    pub(crate) interfaces: InterfaceMatch,
+    /// Where the BPF file system is mounted.
+    pub(crate) bpffs: PathBuf,
+    /// A directory of the agent's own, on tmpfs.
+    pub(crate) run_dir: PathBuf,
+    /// How the program is attached.
+    pub(crate) tc: TcAttach,
+    /// The socket that `kiam-agent health` asks.
+    pub(crate) probe_socket: PathBuf,
+    /// The worker's user, never root.
+    pub(crate) worker_uid: u32,
+    /// The worker's group, never root's.
+    pub(crate) worker_gid: u32,
+}
+
+/// How the TC program is attached.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum TcAttach {
+    /// By TCX where the kernel has it, else by a clsact filter.
+    Auto,
+    /// By a TCX link only.
+    Tcx,
+    /// By a clsact filter only.
+    Clsact,
+}
+
+/// Where the agent's own files are.
+pub(super) struct Paths {
+    pub(super) run_dir: PathBuf,
+    pub(super) probe_socket: PathBuf,
+}
+
+impl TryFrom<RedirectArgs> for RedirectConfig {
+    type Error = Problems;
+
+    fn try_from(args: RedirectArgs) -> Result<Self, Problems> {
+        let RedirectArgs { host_interface, bpffs, tc, ipv6, paths, worker_uid, worker_gid } = args;
+        let mut problems = Problems::default();
+        let interfaces =
+            problems.value("--host-interface", &host_interface.join(","), |_| InterfaceMatch::parse(&host_interface));
+        let bpffs = problems.value("--bpffs", &bpffs, parse::absolute_path);
+        let tc = problems.value("--tc", &tc, |text| match text {
+            "auto" => Ok(TcAttach::Auto),
+            "tcx" => Ok(TcAttach::Tcx),
+            "clsact" => Ok(TcAttach::Clsact),
+            _ => Err("not one of auto, tcx, clsact"),
+        });
+        let ipv6 = problems.value("--ipv6", &ipv6, |text| match text {
+            "auto" => Ok(()),
+            _ => Err("only auto is known: an address that is not served would be open to every pod"),
+        });
+        let paths = problems.section(Paths::try_from(paths));
+        let uid = problems.value("--worker-uid", &worker_uid, parse::unprivileged_id);
+        let gid = problems.value("--worker-gid", &worker_gid, parse::unprivileged_id);
+        match (interfaces, bpffs, tc, ipv6, paths, uid, gid) {
+            (Some(interfaces), Some(bpffs), Some(tc), Some(()), Some(paths), Some(worker_uid), Some(worker_gid)) => {
+                let Paths { run_dir, probe_socket } = paths;
+                Ok(Self { interfaces, bpffs, run_dir, tc, probe_socket, worker_uid, worker_gid })
+            }
+            _ => Err(problems),
+        }
+    }
+}
+
+impl TryFrom<PathArgs> for Paths {
+    type Error = Problems;
+
+    fn try_from(args: PathArgs) -> Result<Self, Problems> {
+        let PathArgs { run_dir, probe_socket } = args;
+        let mut problems = Problems::default();
+        let run_dir = problems.value("--run-dir", &run_dir, parse::absolute_path);
+        let probe = problems.optional("--probe-socket", probe_socket.as_deref(), parse::absolute_path);
+        match (run_dir, probe) {
+            (Some(run_dir), Some(probe)) => {
+                let probe_socket = probe.unwrap_or_else(|| run_dir.join("probe.sock"));
+                Ok(Self { run_dir, probe_socket })
+            }
+            _ => Err(problems),
+        }
+    }
+}

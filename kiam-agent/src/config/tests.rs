@@ -1,0 +1,150 @@
+use super::*;
+use crate::args;
+use std::ffi::OsString;
+
+const TLS: [&str; 3] = ["--cert=/tls/agent.pem", "--key=/tls/agent-key.pem", "--ca=/tls/ca.pem"];
+
+fn config(arguments: &[&str]) -> Result<Config, String> {
+    let argv = std::iter::once("kiam-agent").chain(arguments.iter().copied()).map(OsString::from);
+    Config::try_from(args::parse(argv).unwrap().run).map_err(|problems| problems.to_string())
+}
+
+fn good(arguments: &[&str]) -> Config {
+    config(&[&TLS, arguments].concat()).unwrap()
+}
+
+#[test]
+fn defaults() {
+    let Config { log, admin, imds, upstream, redirect, notices } = good(&[]);
+    assert_eq!((log.format, log.level.as_str()), (LogFormat::Text, "info"));
+    assert_eq!(admin, AdminConfig { port: 3100, prometheus: None });
+    assert_eq!(imds.v1, ImdsV1::Allow);
+    assert_eq!(upstream.server.to_string(), "localhost:9610");
+    assert_eq!(upstream.tls.key, PathBuf::from("/tls/agent-key.pem"));
+    assert_eq!((upstream.keepalive_time, upstream.keepalive_timeout), (Duration::from_secs(2), Duration::from_secs(1)));
+    assert!(redirect.interfaces.matches("docker0") && !redirect.interfaces.matches("eth0"));
+    assert_eq!(redirect.bpffs, PathBuf::from("/sys/fs/bpf"));
+    assert_eq!(redirect.run_dir, PathBuf::from("/run/kiam"));
+    assert_eq!(redirect.probe_socket, PathBuf::from("/run/kiam/probe.sock"));
+    assert_eq!(redirect.tc, TcAttach::Auto);
+    assert_eq!((redirect.worker_uid, redirect.worker_gid), (65532, 65532));
+    assert!(notices.is_empty(), "{notices:?}");
+}
+
+#[test]
+fn values() {
+    let Config { log, admin, imds, upstream, redirect, .. } = good(&[
+        "--json-log",
+        "--level=debug",
+        "--port=8181",
+        "--prometheus-listen-addr=:9620",
+        "--imds-v1=deny",
+        "--allow-route-regexp=",
+        "--server-address=[fd00::1]:443",
+        "--grpc-keepalive-time-duration=1m30s",
+        "--grpc-keepalive-timeout-ms=250",
+        "--host-interface=cali+,!cali9",
+        "--tc=clsact",
+        "--run-dir=/run/other",
+        "--worker-uid=1000",
+    ]);
+    assert_eq!((log.format, log.level.as_str()), (LogFormat::Json, "debug"));
+    assert_eq!(admin, AdminConfig { port: 8181, prometheus: Some("0.0.0.0:9620".parse().unwrap()) });
+    assert_eq!(imds.v1, ImdsV1::Deny);
+    assert_eq!((upstream.server.host.as_str(), upstream.server.to_string().as_str()), ("fd00::1", "[fd00::1]:443"));
+    assert_eq!(upstream.keepalive_time, Duration::from_secs(90));
+    assert_eq!(upstream.keepalive_timeout, Duration::from_millis(250));
+    assert!(redirect.interfaces.matches("cali1") && !redirect.interfaces.matches("cali9"));
+    assert_eq!((redirect.tc, redirect.worker_uid), (TcAttach::Clsact, 1000));
+    assert_eq!(redirect.probe_socket, PathBuf::from("/run/other/probe.sock"));
+}
+
+#[test]
+fn everything_wrong_is_said_at_once_each_with_its_flag() {
+    let told =
+        config(&["--port=0", "--level=loud", "--worker-uid=0", "--host-interface=ca li", "--tc=xdp"]).unwrap_err();
+    for flag in ["--port", "--level", "--worker-uid", "--host-interface", "--tc", "--cert", "--key", "--ca"] {
+        assert_eq!(told.lines().filter(|line| line.starts_with(&format!("{flag} "))).count(), 1, "{flag}: {told}");
+    }
+    assert_eq!(told.lines().count(), 8, "{told}");
+}
+
+#[test]
+fn each_bad_value_is_named_with_what_to_do() {
+    for (argument, wanted) in [
+        ("--port=70000", r#"--port "70000": not a port between"#),
+        ("--port=tcp://10.0.0.1:443", "enableServiceLinks: false"),
+        ("--prometheus-listen-addr=9620", "like 0.0.0.0:9620"),
+        ("--prometheus-listen-addr=example.org:9620", "like 0.0.0.0:9620"),
+        ("--prometheus-listen-addr=[::1:9620", "like 0.0.0.0:9620"),
+        ("--json-log=perhaps", "neither true nor false"),
+        ("--level=loud", "not one of trace, debug, info"),
+        ("--imds-v1=maybe", "neither allow nor deny"),
+        ("--allow-route-regexp=.*", "forwards nothing to the real metadata service yet"),
+        ("--whitelist-route-regexp=/latest/.*", "--allow-route-regexp"),
+        ("--allow-ip-query", "every pod could ask for every other pod's credentials"),
+        ("--server-address=kiam-server", "like kiam-server:443"),
+        ("--server-address=:443", "like kiam-server:443"),
+        ("--server-address=https://kiam-server:443", "like kiam-server:443"),
+        ("--server-address=[fd00::1:443", "like kiam-server:443"),
+        ("--server-address=kiam-server:0", "not a port"),
+        ("--cert=", "--cert is required"),
+        ("--grpc-keepalive-time-duration=10", "write it like 500ms"),
+        ("--grpc-keepalive-time-duration=1ms", "not between 500ms and 1h"),
+        ("--grpc-keepalive-timeout-duration=0", "not between 100ms and 1m"),
+        ("--grpc-keepalive-timeout-ms=x", "not a number of milliseconds"),
+        ("--host-interface=lo", "the loopback is never redirected"),
+        ("--host-interface=", "an empty pattern"),
+        ("--bpffs=sys/fs/bpf", "not an absolute path"),
+        ("--run-dir=.", "not an absolute path"),
+        ("--probe-socket=probe.sock", "not an absolute path"),
+        ("--ipv6=off", "open to every pod"),
+        ("--worker-uid=root", "other than root"),
+        ("--worker-gid=0", "other than root"),
+        ("--worker-uid=4294967295", "other than root"),
+    ] {
+        let mut arguments: Vec<&str> = TLS.into_iter().filter(|given| !argument.starts_with(&given[..6])).collect();
+        arguments.push(argument);
+        let told = config(&arguments).unwrap_err();
+        assert!(told.contains(wanted) && told.starts_with("--"), "{argument}: {told}");
+        assert_eq!(told.lines().count(), 1, "{argument}: {told}");
+    }
+}
+
+#[test]
+fn kiams_flags_without_effect_are_accepted_and_explained() {
+    let given = [
+        "--iptables",
+        "--no-iptables-remove",
+        "--host=10.0.0.1",
+        "--server-address-refresh=2s",
+        "--gateway-timeout-creation=1s",
+        "--grpc-keepalive-permit-without-stream",
+        "--prometheus-sync-interval=5s",
+        "--pprof-listen-addr=:6060",
+        "--statsd=127.0.0.1:8125",
+        "--statsd-prefix=kiam",
+        "--statsd-interval=10s",
+    ];
+    let notices = good(&given).notices;
+    assert_eq!(notices.len(), given.len());
+    for flag in given {
+        let flag = flag.replace("--no-", "--");
+        let flag = flag.split('=').next().unwrap();
+        assert!(notices.iter().any(|notice| notice.starts_with(flag) && notice.contains("has no effect")), "{flag}");
+    }
+}
+
+#[test]
+fn health_and_cleanup_have_their_own() {
+    let argv = |text: &str| text.split(' ').map(OsString::from).collect::<Vec<_>>();
+    let parsed = args::parse(argv("kiam-agent health --probe-socket=/run/x.sock --timeout=500ms")).unwrap();
+    let Some(args::Command::Health(health)) = parsed.command else { panic!("not health") };
+    let wanted = HealthConfig { probe_socket: "/run/x.sock".into(), timeout: Duration::from_millis(500) };
+    assert_eq!(HealthConfig::try_from(health).unwrap(), wanted);
+
+    let parsed = args::parse(argv("kiam-agent cleanup --bpffs=/bpf --level=debug")).unwrap();
+    let Some(args::Command::Cleanup(cleanup)) = parsed.command else { panic!("not cleanup") };
+    let CleanupConfig { log, redirect } = CleanupConfig::try_from(cleanup).unwrap();
+    assert_eq!((log.level.as_str(), redirect.bpffs), ("debug", PathBuf::from("/bpf")));
+}

@@ -1,0 +1,168 @@
+//! kiam's language for host interfaces, which is that of iptables' `-i`: `eth0`, `cali+`, `!eth0`, and lists of them.
+
+/// Most bytes of an interface's name (`IFNAMSIZ` less its end, include/uapi/linux/if.h).
+const NAME_LEN_MAX: usize = 15;
+/// The loopback interface: no pod is behind it, so no pattern matches it.
+const LOOPBACK: &str = "lo";
+
+/// Which interfaces pods are behind: those that a positive pattern matches and no negative one. With negative patterns
+/// alone: all others. Never `lo`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct InterfaceMatch {
+    wanted: Vec<Pattern>,
+    unwanted: Vec<Pattern>,
+}
+
+/// What a name is compared with.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Pattern {
+    Exact(String),
+    Prefix(String),
+}
+
+/// Why a pattern is none; each says which one.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum PatternError {
+    #[error("no pattern: name an interface, for example cali+, or !eth0 for every one but eth0")]
+    None,
+    #[error("an empty pattern in the list; leave out the comma")]
+    Empty,
+    #[error("{0:?} names no interface after the !")]
+    NoName(String),
+    #[error("{0:?}: `{1}` cannot stand in an interface's name; a + at the end matches every name that begins so")]
+    Character(String, char),
+    #[error("{0:?} is longer than the {NAME_LEN_MAX} bytes of an interface's name")]
+    TooLong(String),
+    #[error("{0:?} can match no interface: the loopback is never redirected")]
+    Loopback(String),
+    #[error("{0:?} excludes every interface")]
+    NothingLeft(String),
+}
+
+impl InterfaceMatch {
+    /// Parses a list of patterns; space around one is ignored.
+    ///
+    /// # Errors
+    /// The first pattern that is none, or that can match nothing.
+    pub(crate) fn parse<S: AsRef<str>>(patterns: &[S]) -> Result<Self, PatternError> {
+        let (mut wanted, mut unwanted) = (Vec::new(), Vec::new());
+        for text in patterns {
+            let text = text.as_ref().trim();
+            match text.strip_prefix('!') {
+                None if text.is_empty() => return Err(PatternError::Empty),
+                None => wanted.push(Self::one(text, text)?),
+                // iptables allows a space between the two.
+                Some(negated) => unwanted.push(Self::one(text, negated.trim_start())?),
+            }
+            if matches!(wanted.last(), Some(Pattern::Exact(name)) if name == LOOPBACK) {
+                return Err(PatternError::Loopback(text.to_owned()));
+            }
+            if matches!(unwanted.last(), Some(Pattern::Prefix(prefix)) if prefix.is_empty()) {
+                return Err(PatternError::NothingLeft(text.to_owned()));
+            }
+        }
+        if wanted.is_empty() && unwanted.is_empty() {
+            return Err(PatternError::None);
+        }
+        Ok(Self { wanted, unwanted })
+    }
+
+    /// Whether pods are behind the interface of this name.
+    pub(crate) fn matches(&self, name: &str) -> bool {
+        let Self { wanted, unwanted } = self;
+        name != LOOPBACK
+            && (wanted.is_empty() || wanted.iter().any(|pattern| pattern.matches(name)))
+            && !unwanted.iter().any(|pattern| pattern.matches(name))
+    }
+
+    /// `pattern` without its `!`; `text` is what was typed.
+    fn one(text: &str, pattern: &str) -> Result<Pattern, PatternError> {
+        let (name, is_prefix) = match pattern.strip_suffix('+') {
+            Some(prefix) => (prefix, true),
+            None => (pattern, false),
+        };
+        if name.is_empty() && !is_prefix {
+            return Err(PatternError::NoName(text.to_owned()));
+        }
+        if name.len() > NAME_LEN_MAX {
+            return Err(PatternError::TooLong(text.to_owned()));
+        }
+        // The kernel's own rule (dev_valid_name in net/core/dev.c), and our language's signs.
+        let bad = |c: &char| c.is_whitespace() || c.is_control() || matches!(c, '/' | ':' | '!' | '+' | '*' | ',');
+        if let Some(character) = name.chars().find(bad) {
+            return Err(PatternError::Character(text.to_owned(), character));
+        }
+        Ok(if is_prefix { Pattern::Prefix(name.to_owned()) } else { Pattern::Exact(name.to_owned()) })
+    }
+}
+
+impl Pattern {
+    fn matches(&self, name: &str) -> bool {
+        match self {
+            Self::Exact(exact) => name == exact,
+            Self::Prefix(prefix) => name.starts_with(prefix.as_str()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn matches_as_iptables_does() {
+        let table: &[(&[&str], &[&str], &[&str])] = &[
+            (&["docker0"], &["docker0"], &["docker", "docker00", "eth0", "lo", ""]),
+            (&["cali+"], &["cali1", "cali0123456789a", "cali"], &["cal", "xcali1", "eth0", "lo"]),
+            (&["!eth0"], &["cali1", "docker0", "eth1", "eth00"], &["eth0", "lo"]),
+            (&["! eth0"], &["cali1"], &["eth0", "lo"]),
+            (&["!eth+"], &["cali1"], &["eth0", "eth1", "eth", "lo"]),
+            (&["+"], &["cali1", "eth0"], &["lo"]),
+            (&["l+"], &["lxc1", "lo0"], &["lo", "eth0"]),
+            (&["cali+", "eni+"], &["cali1", "eni1"], &["eth0", "lo"]),
+            (&["cali+", "!cali9"], &["cali1"], &["cali9", "eth0", "lo"]),
+            (&["!cali9", "cali+"], &["cali1", "cali99"], &["cali9", "eth0"]),
+            (&["!eth0", "!eth1"], &["cali1", "eth2"], &["eth0", "eth1", "lo"]),
+            (&["!lo"], &["cali1", "eth0"], &["lo"]),
+            (&["weave", "weave"], &["weave"], &["weave0"]),
+            (&[" cali+ "], &["cali1"], &["eth0"]),
+            (&["a23456789012345"], &["a23456789012345"], &["a2345678901234"]),
+            (&["veth.1", "br-é"], &["veth.1", "br-é"], &["veth1"]),
+        ];
+        for (patterns, yes, no) in table {
+            let parsed = InterfaceMatch::parse(patterns).unwrap();
+            for name in *yes {
+                assert!(parsed.matches(name), "{patterns:?} must match {name:?}");
+            }
+            for name in *no {
+                assert!(!parsed.matches(name), "{patterns:?} must not match {name:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn names_what_is_wrong() {
+        let table: &[(&[&str], &str)] = &[
+            (&[], "no pattern"),
+            (&[""], "an empty pattern"),
+            (&["cali+", ""], "an empty pattern"),
+            (&["!"], r#""!" names no interface"#),
+            (&["!!eth0"], r#""!!eth0": `!` cannot"#),
+            (&["ca+li"], r#""ca+li": `+` cannot"#),
+            (&["cali++"], r#""cali++": `+` cannot"#),
+            (&["cali*"], r#""cali*": `*` cannot"#),
+            (&["a/b"], r#""a/b": `/` cannot"#),
+            (&["eth0:1"], r#""eth0:1": `:` cannot"#),
+            (&["eth 0"], r#""eth 0": ` ` cannot"#),
+            (&["a234567890123456"], r#""a234567890123456" is longer than the 15 bytes"#),
+            (&["!a234567890123456+"], r#""!a234567890123456+" is longer"#),
+            (&["lo"], r#""lo" can match no interface"#),
+            (&["cali+", "lo"], r#""lo" can match no interface"#),
+            (&["!+"], r#""!+" excludes every interface"#),
+        ];
+        for (patterns, text) in table {
+            let error = InterfaceMatch::parse(patterns).unwrap_err().to_string();
+            assert!(error.contains(text), "{patterns:?}: {error}");
+        }
+    }
+}
