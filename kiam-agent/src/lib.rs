@@ -1,9 +1,25 @@
-//! The agent of a node.
-#![expect(dead_code, unused_imports, reason = "the parent is not wired yet")]
+//! The agent of a node: catches pods' requests to the metadata service and answers them with credentials of their
+//! roles. The life of a request:
+//!
+//! 1. A pod's SYN to M:80 is assigned to the agent's listening socket in the kernel ([`redirect`], kiam-ebpf).
+//! 2. The worker accepts, and learns from the kernel by which interface the connection came (`imds`).
+//! 3. The route table says what is asked; the server says which role the pod has and gives the credentials
+//!    (`source`, `upstream`).
+//!
+//! Two processes, which [`handoff`] joins: the privileged [`parent`] owns 1 and parses nothing that a pod sends; the
+//! `worker` owns 2 and 3 and can do nothing else.
 
 mod args;
 mod config;
 mod handoff;
-mod redirect {
-    pub(crate) mod pattern;
-}
+mod imds;
+mod metrics;
+mod parent;
+mod redirect;
+mod run;
+mod source;
+mod sys;
+mod upstream;
+mod worker;
+
+pub use run::main;

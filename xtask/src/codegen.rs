@@ -1,5 +1,6 @@
 //! `cargo xtask codegen`: the gRPC code from its contract, without `protoc`.
 
+use crate::workspace;
 use anyhow::{Context as _, bail};
 use std::{fs, path::Path};
 
@@ -15,7 +16,7 @@ pub(crate) struct Args {
 }
 
 pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().context("xtask has no parent folder")?;
+    let root = workspace::root();
     let fresh = generate(&root.join(PROTO))?;
     let path = root.join(GENERATED);
     if args.check {

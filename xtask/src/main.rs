@@ -1,5 +1,8 @@
 //! `cargo xtask …`: every task of the repository.
 mod codegen;
+mod ebpf;
+mod run;
+mod workspace;
 
 use clap::{Parser, Subcommand};
 
@@ -14,10 +17,13 @@ struct Args {
 enum Task {
     /// Generate the gRPC code from kiam-common/proto, in pure Rust.
     Codegen(codegen::Args),
+    /// Build the eBPF programs that the agent embeds.
+    BuildEbpf(ebpf::Args),
 }
 
 fn main() -> anyhow::Result<()> {
     match Args::parse().task {
         Task::Codegen(args) => codegen::run(&args),
+        Task::BuildEbpf(args) => ebpf::run(&args),
     }
 }

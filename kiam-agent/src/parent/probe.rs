@@ -1,0 +1,102 @@
+//! The unix socket that exec probes ask: whoever connects is told how the agent is, and nothing is read from them.
+
+use super::Board;
+use crate::handoff::Condition;
+use anyhow::{Context as _, bail};
+use serde::{Deserialize, Serialize};
+use std::{
+    fs::{self, Permissions},
+    io::{ErrorKind, Read as _},
+    os::unix::{fs::PermissionsExt as _, net},
+    path::Path,
+    time::Duration,
+};
+use tokio::{
+    io::AsyncWriteExt as _,
+    net::UnixListener,
+    time::{sleep, timeout},
+};
+
+/// How long a probe may take to read its answer; one at a time is enough for exec probes.
+const WRITE: Duration = Duration::from_secs(1);
+/// Pause after a failed accept.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+/// Most bytes that a probe reads.
+const ANSWER_MAX: u64 = 64 * 1024;
+
+/// What a probe is told.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Health {
+    /// Pods are served.
+    pub(crate) ready: bool,
+    /// What must hold for that.
+    pub(crate) conditions: Vec<Condition>,
+}
+
+impl Health {
+    fn of(board: &Board) -> Self {
+        let worker = *board.worker.borrow();
+        let mut conditions = board.status.borrow().conditions.clone();
+        let problem = |holds: bool, problem: &str| (!holds).then(|| problem.to_owned());
+        conditions.push(Condition {
+            name: "worker".to_owned(),
+            problem: problem(worker.ready, "no worker answers yet: its log lines say why"),
+        });
+        conditions.push(Condition {
+            name: "server-reached".to_owned(),
+            problem: problem(
+                worker.server_reached,
+                "no server was reached since the agent started: look at --server-address and the certificates",
+            ),
+        });
+        Self { ready: conditions.iter().all(|condition| condition.problem.is_none()), conditions }
+    }
+}
+
+/// Opens the socket, for root alone; one that a dead agent left behind is replaced.
+///
+/// # Errors
+/// The folder isn't there, or the path is too long for a socket (107 bytes, unix(7)).
+pub(super) fn bind(path: &Path) -> anyhow::Result<UnixListener> {
+    match fs::remove_file(path) {
+        Err(error) if error.kind() != ErrorKind::NotFound => {
+            return Err(error).with_context(|| format!("--probe-socket: replacing {}", path.display()));
+        }
+        _ => {}
+    }
+    let listener = UnixListener::bind(path).with_context(|| format!("--probe-socket: binding {}", path.display()))?;
+    fs::set_permissions(path, Permissions::from_mode(0o600))?;
+    Ok(listener)
+}
+
+/// Answers probes, one after another.
+pub(super) async fn serve(listener: &UnixListener, board: &Board) {
+    loop {
+        let Ok((mut probe, _)) = listener.accept().await else {
+            sleep(ACCEPT_PAUSE).await;
+            continue;
+        };
+        let Ok(answer) = serde_json::to_vec(&Health::of(board)) else { continue };
+        match timeout(WRITE, probe.write_all(&answer)).await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => tracing::debug!("a probe went away: {error}"),
+            Err(_) => tracing::debug!("a probe did not read its answer"),
+        }
+    }
+}
+
+/// Asks an agent how it is.
+///
+/// # Errors
+/// No agent runs there, or it doesn't answer in time.
+pub(crate) fn ask(socket: &Path, timeout: Duration) -> anyhow::Result<Health> {
+    let agent = net::UnixStream::connect(socket)
+        .with_context(|| format!("no agent answers at {} (--probe-socket, --run-dir)", socket.display()))?;
+    agent.set_read_timeout(Some(timeout))?;
+    let mut answer = Vec::new();
+    agent.take(ANSWER_MAX).read_to_end(&mut answer).context("the agent does not answer in time (--timeout)")?;
+    if answer.is_empty() {
+        bail!("the agent ended while it was asked");
+    }
+    serde_json::from_slice(&answer).context("the agent's answer is none of this version's")
+}

@@ -1,0 +1,204 @@
+//! Starts the worker, starts it again when it ends, and speaks with it.
+
+use super::Board;
+use crate::handoff::{self, TOKEN_KEY_LEN, ToParent, ToWorker};
+use anyhow::{Context as _, bail};
+use backon::{BackoffBuilder as _, ExponentialBuilder};
+use kiam_common::secret::Secret;
+use std::{env, net::TcpListener, os::unix::net, process::Stdio, time::Duration};
+use tokio::{
+    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    net::{
+        UnixStream,
+        unix::{OwnedReadHalf, OwnedWriteHalf},
+    },
+    process::{Child, Command},
+    sync::Mutex,
+    time::{Instant, sleep, timeout},
+};
+
+/// A worker that has not been heard for this long hangs: it sends a heartbeat each second.
+const SILENCE: Duration = Duration::from_secs(10);
+/// The worker may take this long to finish what it has begun; then it is ended.
+const DRAIN: Duration = Duration::from_secs(7);
+/// How long a killed process may take to end.
+const KILL: Duration = Duration::from_secs(2);
+/// First and longest pause before a worker is started again.
+const RESTART_MIN: Duration = Duration::from_millis(10);
+const RESTART_MAX: Duration = Duration::from_secs(5);
+/// A worker that ran for this long did well: the next one is started at once.
+const DID_WELL: Duration = Duration::from_secs(30);
+
+/// Whether a worker answers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(crate) struct WorkerState {
+    /// It accepts connections.
+    pub(crate) ready: bool,
+    /// A server was reached since this agent started, by this worker or an earlier one.
+    pub(crate) server_reached: bool,
+}
+
+/// The one that keeps a worker running.
+pub(super) struct Supervisor {
+    listeners: Vec<TcpListener>,
+    token_key: Secret<[u8; TOKEN_KEY_LEN]>,
+    running: Mutex<Option<Running>>,
+}
+
+struct Running {
+    child: Child,
+    /// The end that the worker listens to: closing it asks the worker to stop.
+    control: Option<OwnedWriteHalf>,
+}
+
+impl Supervisor {
+    /// Takes copies of the sockets.
+    ///
+    /// # Errors
+    /// The kernel's: no descriptors left.
+    pub(super) fn new(
+        listeners: &[TcpListener],
+        token_key: Secret<[u8; TOKEN_KEY_LEN]>,
+    ) -> anyhow::Result<Self> {
+        let listeners = listeners.iter().map(TcpListener::try_clone).collect::<Result<_, _>>()?;
+        Ok(Self { listeners, token_key, running: Mutex::new(None) })
+    }
+
+    /// Runs as long as the agent.
+    ///
+    /// # Errors
+    /// No worker can be started, or one hangs and cannot be ended: then the agent ends, and the kernel ends the worker.
+    pub(super) async fn run(&self, board: &Board) -> anyhow::Result<()> {
+        let mut pauses = pauses();
+        loop {
+            let started = Instant::now();
+            let reader = self.start(board).await.context("starting the worker")?;
+            let ended = self.converse(reader, board).await;
+            board.worker.send_modify(|worker| worker.ready = false);
+            let status = self.reap().await?;
+            match ended {
+                Ok(()) => tracing::error!("the worker ended: {status}"),
+                Err(error) => tracing::error!("the worker was ended: {error:#}"),
+            }
+            if started.elapsed() > DID_WELL {
+                pauses = self::pauses();
+            }
+            sleep(pauses.next().unwrap_or(RESTART_MAX)).await;
+        }
+    }
+
+    /// Asks the worker to stop, waits for it, and ends it when it takes too long.
+    ///
+    /// # Errors
+    /// It cannot be ended.
+    pub(super) async fn stop(&self) -> anyhow::Result<()> {
+        let mut running = self.running.lock().await;
+        let Some(mut worker) = running.take() else { return Ok(()) };
+        drop(worker.control.take());
+        match timeout(DRAIN, worker.child.wait()).await {
+            Ok(_) => Ok(()),
+            Err(_) => end(&mut worker.child).await.map(drop),
+        }
+    }
+
+    async fn start(&self, board: &Board) -> anyhow::Result<OwnedReadHalf> {
+        let (ours, theirs) = net::UnixStream::pair()?;
+        let child = Command::new(env::current_exe()?)
+            .arg("worker")
+            .args(env::args_os().skip(1))
+            .stdin(Stdio::from(std::os::fd::OwnedFd::from(theirs)))
+            .kill_on_drop(true)
+            .spawn()?;
+        handoff::send(&ours, &self.listeners, &self.token_key).context("handing over the sockets")?;
+        ours.set_nonblocking(true)?;
+        let (reader, control) = UnixStream::from_std(ours)?.into_split();
+        *self.running.lock().await = Some(Running { child, control: Some(control) });
+        board.status.send_modify(|status| status.worker_starts += 1);
+        Ok(reader)
+    }
+
+    /// Speaks with the worker until it ends, or must be ended.
+    async fn converse(&self, reader: OwnedReadHalf, board: &Board) -> anyhow::Result<()> {
+        tokio::select! {
+            heard = listen(reader, board) => heard,
+            told = self.tell(board) => told,
+        }
+    }
+
+    /// Passes on the newest of what the board holds, whenever it changes.
+    async fn tell(&self, board: &Board) -> anyhow::Result<()> {
+        let (mut interfaces, mut status) = (board.interfaces.subscribe(), board.status.subscribe());
+        interfaces.mark_changed();
+        status.mark_changed();
+        loop {
+            let message = tokio::select! {
+                biased;
+                changed = interfaces.changed() => {
+                    changed?;
+                    ToWorker::Interfaces(interfaces.borrow_and_update().clone())
+                }
+                changed = status.changed() => {
+                    changed?;
+                    ToWorker::Status(status.borrow_and_update().clone())
+                }
+            };
+            self.write(&message).await?;
+        }
+    }
+
+    async fn write(&self, message: &ToWorker) -> anyhow::Result<()> {
+        let mut line = serde_json::to_vec(message)?;
+        line.push(b'\n');
+        let mut running = self.running.lock().await;
+        let Some(control) = running.as_mut().and_then(|running| running.control.as_mut()) else {
+            bail!("no worker to tell");
+        };
+        match timeout(SILENCE, control.write_all(&line)).await {
+            // It has gone; the reader finds out why.
+            Ok(Err(_)) => std::future::pending().await,
+            Ok(Ok(())) => Ok(()),
+            Err(_) => bail!("it takes in nothing"),
+        }
+    }
+
+    /// Sees to it that the worker is gone, and says how it went.
+    async fn reap(&self) -> anyhow::Result<String> {
+        let Some(mut worker) = self.running.lock().await.take() else { return Ok("it never ran".to_owned()) };
+        end(&mut worker.child).await
+    }
+}
+
+fn pauses() -> backon::ExponentialBackoff {
+    ExponentialBuilder::new().with_min_delay(RESTART_MIN).with_max_delay(RESTART_MAX).without_max_times().build()
+}
+
+/// Reads the worker's bytes; returns when it has gone.
+async fn listen(mut reader: OwnedReadHalf, board: &Board) -> anyhow::Result<()> {
+    let mut byte = [0];
+    loop {
+        let Ok(read) = timeout(SILENCE, reader.read(&mut byte)).await else {
+            bail!("it has not been heard for {} s", SILENCE.as_secs());
+        };
+        if matches!(read, Ok(0) | Err(_)) {
+            return Ok(());
+        }
+        match ToParent::from_byte(byte[0]) {
+            Some(ToParent::Ready) => board.worker.send_modify(|worker| worker.ready = true),
+            Some(ToParent::ServerReached) => board.worker.send_modify(|worker| worker.server_reached = true),
+            Some(ToParent::Heartbeat) => {}
+            None => bail!("it says {:#04x}, which means nothing", byte[0]),
+        }
+    }
+}
+
+/// Kills the process if it still runs.
+async fn end(child: &mut Child) -> anyhow::Result<String> {
+    // Without CAP_KILL a process of another user cannot be killed: then the end of this one ends it.
+    if child.try_wait()?.is_none()
+        && let Err(error) = child.start_kill()
+    {
+        tracing::debug!("cannot kill the worker: {error}");
+    }
+    let status = timeout(KILL, child.wait()).await.context("the worker does not end; ending the agent ends it")??;
+    Ok(status.to_string())
+}

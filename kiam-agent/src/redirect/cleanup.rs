@@ -1,0 +1,18 @@
+//! `kiam-agent cleanup`: takes everything down, in reverse, and leaves nothing. After it the node is open: pods reach
+//! the real metadata service again.
+
+use super::{fence::Fence, interfaces, netlink, pins::Pins, tc};
+use std::path::Path;
+
+/// Removes the fence, the programs on the interfaces, the backstop and all maps. What is not there is fine.
+///
+/// # Errors
+/// What could not be removed.
+pub(crate) async fn run(bpffs: &Path) -> anyhow::Result<()> {
+    let netlink = netlink::connect()?;
+    Fence::new(netlink.clone()).remove().await?;
+    for name in interfaces::all_names(&netlink).await? {
+        tc::remove_filter(&name)?;
+    }
+    Pins::at(bpffs)?.remove_all()
+}

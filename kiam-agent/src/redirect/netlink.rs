@@ -1,0 +1,76 @@
+//! One netlink connection for questions, one for news.
+
+use anyhow::Context as _;
+use futures::{StreamExt as _, channel::mpsc::UnboundedReceiver};
+use netlink_packet_core::{NetlinkMessage, NetlinkPayload};
+use netlink_packet_route::{RouteNetlinkMessage, route::RouteAttribute};
+use rtnetlink::{Handle, MulticastGroup, sys::SocketAddr};
+
+use super::fence::TABLE;
+
+/// What can change the node in ways that matter here.
+const GROUPS: [MulticastGroup; 7] = [
+    MulticastGroup::Link,
+    MulticastGroup::Ipv4Ifaddr,
+    MulticastGroup::Ipv6Ifaddr,
+    MulticastGroup::Ipv4Rule,
+    MulticastGroup::Ipv6Rule,
+    MulticastGroup::Ipv4Route,
+    MulticastGroup::Ipv6Route,
+];
+
+/// A connection to ask over. Its task ends with the runtime.
+///
+/// # Errors
+/// The kernel's.
+pub(crate) fn connect() -> anyhow::Result<Handle> {
+    let (connection, handle, _) = rtnetlink::new_connection().context("opening a netlink socket")?;
+    tokio::spawn(connection);
+    Ok(handle)
+}
+
+/// News of the node's links, addresses, rules and routes.
+pub(crate) struct News {
+    messages: UnboundedReceiver<(NetlinkMessage<RouteNetlinkMessage>, SocketAddr)>,
+    /// Kept: without a handle the connection ends.
+    _handle: Handle,
+}
+
+impl News {
+    /// Subscribes.
+    ///
+    /// # Errors
+    /// The kernel's.
+    pub(crate) fn subscribe() -> anyhow::Result<Self> {
+        let (connection, handle, messages) =
+            rtnetlink::new_multicast_connection(&GROUPS).context("subscribing to netlink news")?;
+        tokio::spawn(connection);
+        Ok(Self { messages, _handle: handle })
+    }
+
+    /// Waits until something may have changed, and takes in all that has piled up: what follows is a dump, so one
+    /// piece of news is as good as a thousand, and an overrun is news as well.
+    ///
+    /// # Errors
+    /// The socket is gone.
+    pub(crate) async fn wait(&mut self) -> anyhow::Result<()> {
+        loop {
+            let (message, _) = self.messages.next().await.context("the netlink socket was closed")?;
+            if !matters(&message) {
+                continue;
+            }
+            while self.messages.try_recv().is_ok() {}
+            return Ok(());
+        }
+    }
+}
+
+/// Nodes with a routing daemon see thousands of routes come and go: only our table's matter.
+fn matters(message: &NetlinkMessage<RouteNetlinkMessage>) -> bool {
+    match &message.payload {
+        NetlinkPayload::InnerMessage(
+            RouteNetlinkMessage::NewRoute(route) | RouteNetlinkMessage::DelRoute(route),
+        ) => route.attributes.contains(&RouteAttribute::Table(TABLE)),
+        _ => true,
+    }
+}

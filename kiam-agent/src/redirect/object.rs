@@ -1,0 +1,128 @@
+//! The eBPF programs and their maps, embedded in this executable.
+
+use super::pins::Pins;
+use anyhow::{Context as _, anyhow};
+use aya::{
+    Ebpf, EbpfLoader,
+    maps::{HashMap, MapData, PerCpuArray, PerCpuHashMap, SockMap},
+    programs::{Program, SchedClassifier, SkLookup},
+};
+use kiam_common::abi::{
+    Address, Counters, MAP_INTERFACES, MAP_LISTENERS, MAP_NODE_ADDRS, MAP_STRAYS, PROG_SK_LOOKUP, PROG_TC_INGRESS,
+    SLOT_V4, SLOT_V6,
+};
+use std::net::TcpListener;
+
+/// Built by `cargo xtask build-ebpf`; `build.rs` sees to it that it is there and current.
+static OBJECT: &[u8] = aya::include_bytes_aligned!(env!("KIAM_EBPF_OBJECT"));
+
+/// The maps that are pinned: all that must outlive the process.
+const PINNED: [&str; 4] = [MAP_LISTENERS, MAP_INTERFACES, MAP_NODE_ADDRS, MAP_STRAYS];
+
+/// The loaded programs and maps.
+pub(crate) struct Object {
+    ebpf: Ebpf,
+}
+
+impl Object {
+    /// Loads both programs; maps that are pinned already are used again.
+    ///
+    /// # Errors
+    /// The kernel refuses: no CAP_BPF, or a kernel without what the programs need.
+    pub(crate) fn load(pins: &Pins) -> anyhow::Result<Self> {
+        let mut loader = EbpfLoader::new();
+        for map in PINNED {
+            loader.map_pin_path(map, pins.folder().join(map));
+        }
+        let mut object = Self { ebpf: loader.load(OBJECT).context("making the maps")? };
+        object.tc_ingress()?.load().with_context(|| format!("the kernel refused {PROG_TC_INGRESS}"))?;
+        object.sk_lookup()?.load().with_context(|| format!("the kernel refused {PROG_SK_LOOKUP}"))?;
+        object.log_programs();
+        Ok(object)
+    }
+
+    /// The program for the interfaces.
+    ///
+    /// # Errors
+    /// The object is not the one this source was built for.
+    pub(crate) fn tc_ingress(&mut self) -> anyhow::Result<&mut SchedClassifier> {
+        Ok(self.program(PROG_TC_INGRESS)?.try_into()?)
+    }
+
+    /// The backstop.
+    ///
+    /// # Errors
+    /// The object is not the one this source was built for.
+    pub(crate) fn sk_lookup(&mut self) -> anyhow::Result<&mut SkLookup> {
+        Ok(self.program(PROG_SK_LOOKUP)?.try_into()?)
+    }
+
+    /// Puts each listening socket into its family's slot, in place of an earlier agent's.
+    ///
+    /// # Errors
+    /// The kernel's.
+    pub(crate) fn put_listeners(&mut self, listeners: &[TcpListener]) -> anyhow::Result<()> {
+        let mut slots: SockMap<_> = self.map_mut(MAP_LISTENERS)?.try_into()?;
+        for listener in listeners {
+            let slot = if listener.local_addr()?.is_ipv4() { SLOT_V4 } else { SLOT_V6 };
+            slots.set(slot, listener, 0)?;
+        }
+        Ok(())
+    }
+
+    /// The interfaces that the TC program is attached to, with their counters.
+    ///
+    /// # Errors
+    /// The object is not the one this source was built for.
+    pub(crate) fn interfaces_mut(&mut self) -> anyhow::Result<PerCpuHashMap<&mut MapData, u32, Counters>> {
+        Ok(self.map_mut(MAP_INTERFACES)?.try_into()?)
+    }
+
+    /// As [`Self::interfaces_mut`], to read.
+    ///
+    /// # Errors
+    /// As there.
+    pub(crate) fn interfaces(&self) -> anyhow::Result<PerCpuHashMap<&MapData, u32, Counters>> {
+        Ok(self.map(MAP_INTERFACES)?.try_into()?)
+    }
+
+    /// The node's own addresses.
+    ///
+    /// # Errors
+    /// The object is not the one this source was built for.
+    pub(crate) fn node_addresses(&mut self) -> anyhow::Result<HashMap<&mut MapData, Address, u8>> {
+        Ok(self.map_mut(MAP_NODE_ADDRS)?.try_into()?)
+    }
+
+    /// What the backstop dropped.
+    ///
+    /// # Errors
+    /// The object is not the one this source was built for.
+    pub(crate) fn strays(&self) -> anyhow::Result<PerCpuArray<&MapData, Counters>> {
+        Ok(self.map(MAP_STRAYS)?.try_into()?)
+    }
+
+    fn program(&mut self, name: &str) -> anyhow::Result<&mut Program> {
+        self.ebpf.program_mut(name).ok_or_else(|| anyhow!("the eBPF object has no program {name}"))
+    }
+
+    fn map(&self, name: &str) -> anyhow::Result<&aya::maps::Map> {
+        self.ebpf.map(name).ok_or_else(|| anyhow!("the eBPF object has no map {name}"))
+    }
+
+    fn map_mut(&mut self, name: &str) -> anyhow::Result<&mut aya::maps::Map> {
+        self.ebpf.map_mut(name).ok_or_else(|| anyhow!("the eBPF object has no map {name}"))
+    }
+
+    fn log_programs(&self) {
+        for (name, program) in self.ebpf.programs() {
+            let Ok(info) = program.info() else { continue };
+            tracing::info!(
+                program = name,
+                id = info.id(),
+                verified_instructions = info.verified_instruction_count(),
+                "loaded"
+            );
+        }
+    }
+}

@@ -1,0 +1,139 @@
+//! Attaching `kiam_tc_ingress` to an interface: by a pinned TCX link where the kernel has them (6.6 and later), else by
+//! a clsact filter, which the kernel itself keeps.
+
+use super::{object::Object, pins::Pins};
+use crate::{config::TcAttach, sys};
+use anyhow::Context as _;
+use aya::programs::{
+    LinkOrder, ProgramError, SchedClassifier, TcAttachType,
+    links::FdLink,
+    tc::{self, NlOptions, SchedClassifierLink, TcAttachOptions, TcHandle},
+};
+use std::{io, os::fd::AsFd as _};
+
+/// Ahead of the CNI's own filters.
+const PRIORITY: u16 = 1;
+/// Tells our filter from another one of the same priority. Its number means nothing.
+const HANDLE: TcHandle = TcHandle::new(0, 0x1d5);
+
+/// How programs are attached on this node.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Hook {
+    /// Not tried yet.
+    Unknown,
+    /// `BPF_LINK_CREATE` with `BPF_TCX_INGRESS`.
+    Tcx,
+    /// A filter on the clsact qdisc.
+    Clsact,
+}
+
+impl Hook {
+    /// The hook that the operator chose, or the one that the first attachment finds.
+    pub(crate) const fn new(mode: TcAttach) -> Self {
+        match mode {
+            TcAttach::Auto => Self::Unknown,
+            TcAttach::Tcx => Self::Tcx,
+            TcAttach::Clsact => Self::Clsact,
+        }
+    }
+}
+
+/// Attaches the program to an interface, or puts the new program where an earlier agent's is. Returns the hook in use.
+///
+/// # Errors
+/// The kernel's; the interface may be gone again.
+pub(crate) fn attach(object: &mut Object, pins: &Pins, hook: Hook, index: u32, name: &str) -> anyhow::Result<Hook> {
+    let program = object.tc_ingress()?;
+    match hook {
+        Hook::Tcx => tcx(program, pins, index, name).map(|()| Hook::Tcx),
+        Hook::Clsact => clsact(program, name).map(|()| Hook::Clsact),
+        Hook::Unknown => match tcx(program, pins, index, name) {
+            Ok(()) => Ok(Hook::Tcx),
+            Err(error) if is_unsupported(&error) => {
+                tracing::info!("this kernel has no TCX links: using clsact filters");
+                clsact(program, name).map(|()| Hook::Clsact)
+            }
+            Err(error) => Err(error),
+        },
+    }
+}
+
+fn tcx(program: &mut SchedClassifier, pins: &Pins, index: u32, name: &str) -> anyhow::Result<()> {
+    let pin = pins.tc(index);
+    match sys::update_pinned_link(&pin, program.fd()?.as_fd()) {
+        Ok(()) => return Ok(()),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+        // The link's interface is gone, and its index was given again.
+        Err(error) if error.raw_os_error() == Some(libc::ENOLINK) => Pins::remove(&pin)?,
+        Err(error) => return Err(error).with_context(|| format!("updating the link {}", pin.display())),
+    }
+    let options = TcAttachOptions::TcxOrder(LinkOrder::first());
+    let id = program.attach_with_options(name, TcAttachType::Ingress, options)?;
+    let link: FdLink = program.take_link(id)?.try_into()?;
+    link.pin(&pin).with_context(|| format!("pinning {}", pin.display()))?;
+    Ok(())
+}
+
+fn clsact(program: &mut SchedClassifier, name: &str) -> anyhow::Result<()> {
+    match tc::qdisc_add_clsact(name) {
+        // Another program's, or an earlier agent's.
+        Err(error) if has_errno(&error, libc::EEXIST) => {}
+        other => other.context("adding the clsact qdisc")?,
+    }
+    // In place of an earlier agent's filter, without a moment in which none runs.
+    let present = SchedClassifierLink::attached(name, TcAttachType::Ingress, PRIORITY, HANDLE, None)?;
+    let id = match program.attach_to_link(present) {
+        Ok(id) => id,
+        Err(_) => {
+            let options = NlOptions { priority: PRIORITY, handle: HANDLE, classid: None };
+            program.attach_with_options(name, TcAttachType::Ingress, TcAttachOptions::Netlink(options))?
+        }
+    };
+    // Dropping it would detach the filter, which must outlive this process.
+    std::mem::forget(program.take_link(id)?);
+    Ok(())
+}
+
+/// Takes the program off an interface that is still there but no longer matched, or clears up behind one that is gone.
+///
+/// # Errors
+/// The kernel's.
+pub(crate) fn detach(pins: &Pins, hook: Hook, index: u32, name: Option<&str>) -> anyhow::Result<()> {
+    Pins::remove(&pins.tc(index)).with_context(|| format!("unpinning the link of interface {index}"))?;
+    match name {
+        Some(name) if hook != Hook::Tcx => remove_filter(name),
+        _ => Ok(()),
+    }
+}
+
+/// Takes our clsact filter off an interface; that there is none is fine. The qdisc stays: others may use it.
+///
+/// # Errors
+/// The kernel's.
+pub(crate) fn remove_filter(name: &str) -> anyhow::Result<()> {
+    match SchedClassifierLink::attached(name, TcAttachType::Ingress, PRIORITY, HANDLE, None) {
+        Ok(link) => match aya::programs::Link::detach(link) {
+            Ok(()) => Ok(()),
+            Err(error) if has_errno(&error, libc::ENOENT) || has_errno(&error, libc::EINVAL) => Ok(()),
+            Err(error) => Err(error).with_context(|| format!("removing the filter of {name}")),
+        },
+        // The interface has gone, and its filter with it.
+        Err(_) => Ok(()),
+    }
+}
+
+/// `EINVAL`: the kernel does not know `BPF_TCX_INGRESS`.
+fn is_unsupported(error: &anyhow::Error) -> bool {
+    error.downcast_ref::<ProgramError>().is_some_and(|error| has_errno(error, libc::EINVAL))
+}
+
+fn has_errno(error: &(dyn std::error::Error + 'static), errno: i32) -> bool {
+    let mut cause = Some(error);
+    while let Some(error) = cause {
+        if error.downcast_ref::<io::Error>().is_some_and(|error| error.raw_os_error() == Some(errno)) {
+            return true;
+        }
+        cause = error.source();
+    }
+    false
+}

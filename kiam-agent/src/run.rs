@@ -1,0 +1,108 @@
+//! From the command line to the process that it asks for, and to the exit code.
+
+use crate::{
+    args::{self, Command, EXIT_USAGE},
+    config::{CleanupConfig, Config, HealthConfig, LogConfig, Problems},
+    handoff, parent, redirect, worker,
+};
+use anyhow::Context as _;
+use kiam_common::telemetry;
+use std::{env, io::Write as _, os::fd::AsFd as _, os::unix::net::UnixStream, process::ExitCode};
+
+/// Runs what the command line asks for. Exit codes: 0, 1 for a failure, 64 for a wrong command line.
+#[must_use]
+pub fn main() -> ExitCode {
+    let cli = match args::parse(env::args_os()) {
+        Ok(cli) => cli,
+        Err(error) => {
+            // Help and errors look as clap makes them; a closed terminal is no reason to fail otherwise.
+            drop(error.print());
+            return ExitCode::from(args::exit_code(&error));
+        }
+    };
+    let result = match cli.command {
+        None => Config::try_from(cli.run).map_err(Failure::Usage).and_then(|config| Ok(run(&config)?)),
+        Some(Command::Worker(run)) => {
+            Config::try_from(*run).map_err(Failure::Usage).and_then(|config| Ok(run_worker(config)?))
+        }
+        Some(Command::Cleanup(cleanup)) => {
+            CleanupConfig::try_from(cleanup).map_err(Failure::Usage).and_then(|config| Ok(clean_up(&config)?))
+        }
+        Some(Command::Health(health)) => {
+            HealthConfig::try_from(health).map_err(Failure::Usage).and_then(|config| Ok(tell_health(&config)?))
+        }
+    };
+    match result {
+        Ok(code) => code,
+        Err(failure) => failure.report(),
+    }
+}
+
+enum Failure {
+    Usage(Problems),
+    Start(anyhow::Error),
+}
+
+impl From<anyhow::Error> for Failure {
+    fn from(error: anyhow::Error) -> Self {
+        Self::Start(error)
+    }
+}
+
+impl Failure {
+    fn report(&self) -> ExitCode {
+        let (text, code) = match self {
+            Self::Usage(problems) => (problems.to_string(), ExitCode::from(EXIT_USAGE)),
+            Self::Start(error) => (format!("{error:#}"), ExitCode::FAILURE),
+        };
+        let mut stderr = std::io::stderr().lock();
+        for line in text.lines() {
+            // Nobody reads standard error any more: the exit code still tells.
+            if writeln!(stderr, "kiam-agent: {line}").is_err() {
+                break;
+            }
+        }
+        code
+    }
+}
+
+fn start_log(log: &LogConfig) -> anyhow::Result<()> {
+    Ok(telemetry::init(&log.level, log.format)?)
+}
+
+fn run(config: &Config) -> anyhow::Result<ExitCode> {
+    start_log(&config.log)?;
+    for notice in &config.notices {
+        tracing::warn!("{notice}");
+    }
+    parent::run(config)?;
+    Ok(ExitCode::SUCCESS)
+}
+
+fn run_worker(config: Config) -> anyhow::Result<ExitCode> {
+    start_log(&config.log)?;
+    let control = UnixStream::from(std::io::stdin().as_fd().try_clone_to_owned()?);
+    let handoff = handoff::receive(control).context("the worker is started by the agent itself")?;
+    worker::run(handoff, config)?;
+    Ok(ExitCode::SUCCESS)
+}
+
+fn clean_up(config: &CleanupConfig) -> anyhow::Result<ExitCode> {
+    start_log(&config.log)?;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    runtime.block_on(redirect::cleanup::run(&config.redirect.bpffs))?;
+    tracing::info!("removed: pods reach the real metadata service again");
+    Ok(ExitCode::SUCCESS)
+}
+
+fn tell_health(config: &HealthConfig) -> anyhow::Result<ExitCode> {
+    let health = parent::ask(&config.probe_socket, config.timeout)?;
+    let mut stdout = std::io::stdout().lock();
+    for condition in &health.conditions {
+        match &condition.problem {
+            None => writeln!(stdout, "ok    {}", condition.name)?,
+            Some(problem) => writeln!(stdout, "FAIL  {}: {problem}", condition.name)?,
+        }
+    }
+    Ok(if health.ready { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
