@@ -1,0 +1,155 @@
+//! The Kubernetes API stand-in, asked by kube-rs as the server does.
+
+use futures::{StreamExt as _, TryStreamExt as _};
+use k8s_openapi::api::core::v1::{Event, Namespace, Pod};
+use kiam_tests::{
+    eventually::eventually,
+    kube_api::{Kind, KubeApi, NamespaceObject, PodObject},
+    netns::Netns,
+    topology::{pod_v4, pod_v6},
+};
+use kube::{
+    Api, Client, Config,
+    api::{ListParams, ObjectMeta, Patch, PatchParams, PostParams},
+    config::{KubeConfigOptions, Kubeconfig},
+    runtime::{WatchStreamExt as _, reflector, watcher},
+};
+use serde_json::json;
+use std::{sync::Arc, time::Duration};
+
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// A cluster and a client in its namespace: the client's runtime and threads live there.
+fn with_cluster(work: impl AsyncFnOnce(&KubeApi, Client) -> anyhow::Result<()> + Send) {
+    let node = Netns::create("node").unwrap();
+    let api = KubeApi::start(&node).unwrap();
+    node.enter(|| {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        runtime.block_on(async {
+            let config = Kubeconfig::from_yaml(&api.kubeconfig())?;
+            let config = Config::from_custom_kubeconfig(config, &KubeConfigOptions::default()).await?;
+            work(&api, Client::try_from(config)?).await
+        })
+    })
+    .unwrap();
+}
+
+fn pod(name: &str, role: &str) -> PodObject {
+    PodObject::running("team-a", name, Some(role), pod_v4(1), pod_v6(1))
+}
+
+#[test]
+fn it_lists_gets_patches_and_deletes() {
+    with_cluster(async |api, client| {
+        api.put_namespace(&NamespaceObject::permitting("team-a", ".*"));
+        api.put_pod(&pod("one", "reader"));
+        let pods: Api<Pod> = Api::namespaced(client.clone(), "team-a");
+        let list = pods.list(&ListParams::default()).await?;
+        assert_eq!(list.items.len(), 1);
+        assert_eq!(list.items[0].status.as_ref().unwrap().pod_ips.as_ref().unwrap().len(), 2);
+        let patch = Patch::Merge(json!({"metadata": {"annotations": {"iam.amazonaws.com/role": "writer"}}}));
+        pods.patch("one", &PatchParams::default(), &patch).await?;
+        assert_eq!(pods.get("one").await?.metadata.annotations.unwrap()["iam.amazonaws.com/role"], "writer");
+        pods.delete("one", &Default::default()).await?;
+        assert!(pods.get_opt("one").await?.is_none());
+        let namespaces: Api<Namespace> = Api::all(client);
+        assert_eq!(namespaces.list(&ListParams::default()).await?.items.len(), 1);
+        Ok(())
+    });
+}
+
+#[test]
+fn a_reflector_follows_and_survives_a_compaction_and_an_outage() {
+    with_cluster(async |api, client| {
+        api.put_pod(&pod("one", "reader"));
+        let pods: Api<Pod> = Api::all(client);
+        let (store, writer) = reflector::store();
+        let stream = reflector(writer, watcher(pods, watcher::Config::default())).default_backoff().touched_objects();
+        let follow = tokio::spawn(stream.for_each(|_| async {}));
+        let role = || {
+            let found = store.state().first().and_then(|pod: &Arc<Pod>| pod.metadata.annotations.clone());
+            found.and_then(|notes| notes.get("iam.amazonaws.com/role").cloned()).unwrap_or_default()
+        };
+        let wait_for = async |wanted: &str| {
+            tokio::time::timeout(PATIENCE, async {
+                while role() != wanted {
+                    tokio::time::sleep(Duration::from_millis(10)).await;
+                }
+            })
+            .await
+            .map_err(|_elapsed| anyhow::anyhow!("{wanted} was not seen, but {}", role()))
+        };
+        wait_for("reader").await?;
+        api.put_pod(&pod("one", "writer"));
+        wait_for("writer").await?;
+
+        api.hold_watch_back(true);
+        api.put_pod(&pod("one", "held"));
+        tokio::time::sleep(Duration::from_millis(300)).await;
+        assert_eq!(role(), "writer", "a change came through a watch that is held back");
+        api.hold_watch_back(false);
+        wait_for("held").await?;
+
+        api.hold_watch_back(true);
+        api.put_pod(&pod("one", "compacted"));
+        api.compact();
+        api.hold_watch_back(false);
+        wait_for("compacted").await?;
+        follow.abort();
+        Ok(())
+    });
+}
+
+#[test]
+fn a_stopped_api_is_refused_and_comes_back_with_its_objects() {
+    let node = Netns::create("node").unwrap();
+    let api = KubeApi::start(&node).unwrap();
+    api.put_pod(&pod("one", "reader"));
+    let connect = || node.enter(|| Ok(std::net::TcpStream::connect("127.0.0.1:6443")?));
+    connect().unwrap();
+    api.stop();
+    assert!(connect().is_err());
+    api.listen(&node).unwrap();
+    eventually("it listens", PATIENCE, || connect().map(drop)).unwrap();
+    api.delete_pod("team-a", "one").unwrap();
+}
+
+#[test]
+fn events_of_both_groups_are_kept() {
+    with_cluster(async |api, client| {
+        let events: Api<Event> = Api::namespaced(client.clone(), "team-a");
+        let event = Event {
+            metadata: ObjectMeta { generate_name: Some("one.".to_owned()), ..Default::default() },
+            reason: Some("KiamRoleForbidden".to_owned()),
+            ..Default::default()
+        };
+        events.create(&PostParams::default(), &event).await?;
+        let newer: Api<k8s_openapi::api::events::v1::Event> = Api::namespaced(client, "team-a");
+        let event = k8s_openapi::api::events::v1::Event {
+            metadata: ObjectMeta { name: Some("two".to_owned()), ..Default::default() },
+            reason: Some("KiamCredentialError".to_owned()),
+            ..Default::default()
+        };
+        newer.create(&PostParams::default(), &event).await?;
+        let reasons: Vec<_> = api.events().iter().map(|event| event["reason"].as_str().unwrap().to_owned()).collect();
+        assert_eq!(reasons, ["KiamRoleForbidden", "KiamCredentialError"]);
+        Ok(())
+    });
+}
+
+#[test]
+fn a_watch_from_a_forgotten_version_is_gone() {
+    with_cluster(async |api, client| {
+        let pods: Api<Pod> = Api::all(client);
+        let version = pods.list(&ListParams::default()).await?.metadata.resource_version.unwrap();
+        api.put_pod(&pod("one", "reader"));
+        api.compact();
+        let error = match pods.watch(&Default::default(), &version).await {
+            Err(error) => error,
+            Ok(stream) => Box::pin(stream).try_next().await.unwrap_err(),
+        };
+        assert!(matches!(&error, kube::Error::Api(status) if status.code == 410), "{error:?}");
+        assert_eq!(api.watchers(), 0);
+        api.annotate(Kind::Pod, "team-a", "one", "note", Some("x"))
+    });
+}

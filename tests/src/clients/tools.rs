@@ -1,0 +1,121 @@
+//! curl, boto3 and the aws CLI, unmodified, in a clean environment: nothing of this machine's AWS or proxy settings.
+
+use crate::{netns::Netns, process};
+use anyhow::{Context as _, Result, bail};
+use std::{
+    path::{Path, PathBuf},
+    process::{Command, Output},
+};
+
+/// The Python with moto, boto3 and the aws CLI: the versions of `tests/requirements.txt`.
+#[derive(Debug, Clone)]
+pub struct Python {
+    venv: PathBuf,
+}
+
+impl Python {
+    /// The virtual environment named by `KIAM_PYTHON_VENV`, else `target/venv`.
+    ///
+    /// # Errors
+    /// There is none; says how to make it.
+    pub fn find() -> Result<Self> {
+        let venv = match std::env::var_os("KIAM_PYTHON_VENV") {
+            Some(venv) => PathBuf::from(venv),
+            None => Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/venv"),
+        };
+        if !venv.join("bin/python").exists() {
+            bail!(
+                "no Python at {}: make it with `python3 -m venv target/venv && target/venv/bin/pip install -r \
+                 tests/requirements.txt`, or name another one in KIAM_PYTHON_VENV",
+                venv.display()
+            );
+        }
+        Ok(Self { venv })
+    }
+
+    /// Its interpreter.
+    #[must_use]
+    pub fn interpreter(&self) -> PathBuf {
+        self.venv.join("bin/python")
+    }
+}
+
+/// What a client in a pod gets as environment, beside `PATH` and a `HOME` without files.
+#[derive(Debug, Clone)]
+pub struct Environment {
+    /// Variables set for it.
+    pub variables: Vec<(String, String)>,
+}
+
+impl Environment {
+    /// STS of this test, and a region: what a cluster's webhook or image would set.
+    #[must_use]
+    pub fn with_sts(endpoint: &str) -> Self {
+        let variables =
+            [("AWS_ENDPOINT_URL_STS", endpoint), ("AWS_REGION", "us-east-1"), ("AWS_DEFAULT_REGION", "us-east-1")];
+        Self { variables: variables.map(|(name, value)| (name.to_owned(), value.to_owned())).to_vec() }
+    }
+
+    /// One more variable.
+    #[must_use]
+    pub fn with(mut self, name: &str, value: &str) -> Self {
+        self.variables.push((name.to_owned(), value.to_owned()));
+        self
+    }
+
+    /// Puts it, and nothing else, into a command's environment.
+    pub fn apply(&self, command: &mut Command) {
+        command.env_clear().env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin").env("HOME", "/nonexistent");
+        for (name, value) in &self.variables {
+            command.env(name, value);
+        }
+    }
+}
+
+/// Runs curl in a namespace.
+///
+/// # Errors
+/// curl is not installed.
+pub fn curl(netns: &Netns, arguments: &[&str]) -> Result<Output> {
+    let mut command = netns.command("curl");
+    Environment { variables: Vec::new() }.apply(&mut command);
+    process::output(command.args(["--silent", "--max-time", "5"]).args(arguments))
+}
+
+/// What boto3 found: who it is, by which way.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Boto3Identity {
+    /// `Arn` of STS GetCallerIdentity.
+    pub arn: String,
+    /// The credential provider's name in botocore: `iam-role` is the metadata service.
+    pub method: String,
+}
+
+/// Asks STS with boto3's default chain who the pod is; an error holds what boto3 said.
+///
+/// # Errors
+/// boto3 found no credentials, or STS refused them.
+pub fn boto3_identity(netns: &Netns, python: &Python, environment: &Environment) -> Result<Boto3Identity> {
+    const SCRIPT: &str = "
+import boto3
+session = boto3.Session()
+credentials = session.get_credentials()
+if credentials is None: raise SystemExit('no credentials')
+print(session.client('sts').get_caller_identity()['Arn'], credentials.method)
+";
+    let mut command = netns.command(python.interpreter());
+    environment.apply(&mut command);
+    let output = process::run(command.args(["-c", SCRIPT]))?;
+    let (arn, method) = output.trim().split_once(' ').context("two words")?;
+    Ok(Boto3Identity { arn: arn.to_owned(), method: method.to_owned() })
+}
+
+/// Runs the aws CLI in a namespace.
+///
+/// # Errors
+/// It cannot be started; its own failures are in the output.
+pub fn aws_cli(netns: &Netns, python: &Python, environment: &Environment, arguments: &[&str]) -> Result<Output> {
+    let mut command = netns.command(python.interpreter());
+    environment.apply(&mut command);
+    process::output(command.args(["-m", "awscli"]).args(arguments))
+}

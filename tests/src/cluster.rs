@@ -1,0 +1,206 @@
+//! A real one-node Kubernetes in namespaces of its own: API server with etcd, controller-manager, scheduler, kubelet,
+//! containerd, and a routed CNI, in the network of every test ([`crate::topology`]).
+//!
+//! ```text
+//! uplink (stand-in for the real IMDS, STS over TLS) ── node (the components; hostNetwork pods) ── veth… ── pods
+//! ```
+//!
+//! From the processes inwards:
+//! - [`kube_binary`]: the binary that all components are.
+//! - `state`, `node`: the folder, the control groups and the namespaces; PID 1.
+//! - `pki`, `config`, `components`: certificates, files and flags of the components, and the order of their start.
+//! - `image`, `images`: what the kubelet runs, made on the spot.
+//! - [`kubectl`], [`client`]: what a test does with it.
+//! - [`manifests`]: what is shipped, and the overlay that fits it to this cluster.
+//!
+//! The node has no cluster DNS (the service's name is in its `/etc/hosts`), no kube-proxy, and no way out.
+
+pub mod client;
+mod components;
+mod config;
+mod image;
+pub mod images;
+mod kube_binary;
+pub mod kubectl;
+pub mod manifests;
+mod node;
+mod pki;
+mod state;
+mod sts;
+
+pub use kube_binary::{kube_binary, missing_go};
+pub use state::Cgroups;
+pub use sts::TlsSts;
+
+use crate::{
+    canary::Canary,
+    clients::Python,
+    eventually::eventually,
+    pki::SERVER_NAME,
+    process::Daemon,
+    topology::{NODE_NAME, NODE_V4, Topology},
+};
+use anyhow::{Context as _, Result, ensure};
+use components::Components;
+use kubectl::Kubectl;
+use node::Node;
+use state::State;
+use std::{
+    fs,
+    net::Ipv4Addr,
+    path::{Path, PathBuf},
+    process::Command,
+    time::{Duration, Instant},
+};
+
+/// The address of the API server in the cluster; the first of the service range.
+const API_SERVICE: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 1);
+/// How long the node may take to become ready on a loaded machine, in seconds.
+const READY_SECONDS_MAX: u64 = 90;
+
+/// One of our images: the binary and its name.
+#[derive(Debug, Clone)]
+pub struct OwnImage {
+    /// The built binary.
+    pub binary: PathBuf,
+    /// The image's name.
+    pub name: &'static str,
+}
+
+/// What a cluster is made with.
+#[derive(Debug)]
+pub struct Options<'a> {
+    /// Where the build puts things: the Kubernetes binary is kept there.
+    pub target: &'a Path,
+    /// The control groups.
+    pub cgroups: Cgroups,
+    /// Our images, if any.
+    pub images: &'a [OwnImage],
+}
+
+/// A running cluster. Dropping it leaves nothing. The fields are dropped in this order.
+#[derive(Debug)]
+pub struct Cluster {
+    node: Node,
+    components: Vec<Daemon>,
+    /// STS.
+    pub sts: TlsSts,
+    /// The stand-in for the real IMDS.
+    pub canary: Canary,
+    /// The network.
+    pub topology: Topology,
+    /// kubectl.
+    pub kubectl: Kubectl,
+    python: Python,
+    state: State,
+}
+
+impl Cluster {
+    /// Starts one and waits until pods can be scheduled.
+    ///
+    /// # Errors
+    /// A tool is missing, not root, or a component does not start; its log is shown.
+    pub fn start(options: &Options<'_>) -> Result<Self> {
+        let kube = kube_binary(options.target)?;
+        let python = Python::find()?;
+        let begin = Instant::now();
+        let state = State::create()?;
+        let folder = state.folder().to_owned();
+        let topology = Topology::create()?;
+        topology.node.ip(&format!("addr add {API_SERVICE}/32 dev lo"))?;
+        let canary = Canary::start(&topology.uplink)?;
+        let sts = TlsSts::start(&topology.uplink, &python, &folder.join("sts"))?;
+        pki::write(&folder.join("pki"), NODE_NAME, NODE_V4, API_SERVICE)?;
+        config::write(&folder, options.cgroups, SERVER_NAME)?;
+        let node = Node::start(&topology, &state, options.cgroups)?;
+        let kubeconfig = folder.join("pki/admin.kubeconfig");
+        let kubectl = Kubectl::new(topology.node.path().to_owned(), kube.clone(), kubeconfig);
+        let mut cluster = Self { node, components: Vec::new(), sts, canary, topology, kubectl, python, state };
+        cluster.start_components(&kube, options.images)?;
+        cluster.sts.is_ready(&cluster.topology.uplink)?;
+        eprintln!("a cluster is up after {:.1} s", begin.elapsed().as_secs_f64());
+        Ok(cluster)
+    }
+
+    fn start_components(&mut self, kube: &Path, own: &[OwnImage]) -> Result<()> {
+        let components = Components { node: &self.node, kube, state: self.state.folder() };
+        let mut api_server = components.api_server(&API_SERVICE.to_string())?;
+        let mut containerd = components.containerd()?;
+        let archives = write_images(&self.state.folder().join("images"), own)?;
+        components.containerd_answers(&mut containerd)?;
+        components.import(&archives)?;
+        let kubelet = components.kubelet()?;
+        components.api_server_is_ready(&mut api_server)?;
+        let controller_manager = components.controller_manager()?;
+        let scheduler = components.scheduler()?;
+        self.components.extend([api_server, containerd, kubelet, controller_manager, scheduler]);
+        self.wait_until_schedulable().with_context(|| self.component_logs())
+    }
+
+    /// A ready node may still be tainted, and a new namespace has no ServiceAccount for pods at first.
+    fn wait_until_schedulable(&mut self) -> Result<()> {
+        let patience = Duration::from_secs(READY_SECONDS_MAX);
+        let (node, kubectl) = (&mut self.node, &self.kubectl);
+        eventually("pods can be scheduled", patience, || {
+            node.check()?;
+            let spec_and_status = kubectl.json(&["get", "node", NODE_NAME, "-o", "json"])?;
+            let conditions = spec_and_status["status"]["conditions"].as_array();
+            let is_ready = |condition: &serde_json::Value| condition["type"] == "Ready" && condition["status"] == "True";
+            ensure!(conditions.is_some_and(|all| all.iter().any(is_ready)), "the node is not ready");
+            ensure!(spec_and_status["spec"]["taints"].is_null(), "the node is tainted");
+            kubectl.run(&["get", "serviceaccount", "default"])
+        })?;
+        // The kubelet may not give itself this label.
+        kubectl.run(&["label", "node", NODE_NAME, "node-role.kubernetes.io/control-plane="])?;
+        Ok(())
+    }
+
+    /// The folder of this cluster: every file in it goes with the cluster.
+    #[must_use]
+    pub fn folder(&self) -> &Path {
+        self.state.folder()
+    }
+
+    /// The Python whose clients run in pods.
+    #[must_use]
+    pub fn python(&self) -> &Python {
+        &self.python
+    }
+
+    /// A command in all namespaces of the node, as its root.
+    #[must_use]
+    pub fn node_command(&self, program: &str) -> Command {
+        self.node.command(program)
+    }
+
+    /// What one wants to see after a failure: the cluster's state, and what our containers and the components wrote.
+    #[must_use]
+    pub fn diagnosis(&self) -> String {
+        let mut text = String::new();
+        for arguments in [
+            ["get", "pods", "--all-namespaces", "-o", "wide"].as_slice(),
+            &["get", "events", "--all-namespaces", "--sort-by=.metadata.creationTimestamp"],
+            &["logs", "-n", "kiam-system", "-l", "app.kubernetes.io/name=kiam", "--prefix", "--tail=60"],
+            &["logs", "-n", "kiam-system", "-l", "app.kubernetes.io/name=kiam", "--prefix", "--tail=60", "--previous"],
+        ] {
+            let output = self.kubectl.run(arguments).unwrap_or_else(|error| format!("{error:#}"));
+            text.push_str(&format!("---- kubectl {} ----\n{output}\n", arguments.join(" ")));
+        }
+        text + &self.component_logs()
+    }
+
+    fn component_logs(&self) -> String {
+        self.components.iter().map(Daemon::log_tail).collect::<Vec<_>>().join("\n")
+    }
+}
+
+fn write_images(folder: &Path, own: &[OwnImage]) -> Result<Vec<PathBuf>> {
+    fs::create_dir(folder)?;
+    images::write_base(folder)?;
+    for OwnImage { binary, name } in own {
+        let file_name = binary.file_name().context("a binary has a name")?;
+        images::write_binary(binary, name, &folder.join(file_name).with_extension("tar"))?;
+    }
+    let archives = fs::read_dir(folder)?.map(|entry| Ok(entry?.path())).collect::<Result<_>>()?;
+    Ok(archives)
+}

@@ -1,0 +1,101 @@
+//! The one binary with every Kubernetes component and kubectl, built from the Go module `tests/cluster/kube` and kept
+//! in the target folder: ten minutes once, nothing afterwards.
+
+use crate::{owner, process};
+use anyhow::{Context as _, Result, bail, ensure};
+use ring::digest::{SHA256, digest};
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    process::{Command, Stdio},
+};
+
+/// What the binary is made of, in the order in which it is hashed.
+const SOURCES: [&str; 3] = ["go.mod", "go.sum", "main.go"];
+/// Bytes of the hash that are part of the file's name.
+const HASH_BYTES: usize = 8;
+
+/// Where the binary is; builds it first if it isn't there.
+///
+/// # Errors
+/// There is no Go, or the build fails; its output is shown.
+pub fn kube_binary(target: &Path) -> Result<PathBuf> {
+    let module = module();
+    let go = go_version(&module)?;
+    let mut content = go.into_bytes();
+    for source in SOURCES {
+        let path = module.join(source);
+        content.extend(fs::read(&path).with_context(|| format!("read {}", path.display()))?);
+    }
+    let hash = digest(&SHA256, &content);
+    let hash: String = hash.as_ref().iter().take(HASH_BYTES).map(|byte| format!("{byte:02x}")).collect();
+    let folder = target.join("kube");
+    let binary = folder.join(format!("kube-{hash}"));
+    if !binary.exists() {
+        fs::create_dir_all(&folder)?;
+        build(&module, &binary)?;
+    }
+    Ok(binary)
+}
+
+/// Why this machine cannot build the binary, if it cannot.
+#[must_use]
+pub fn missing_go() -> Option<String> {
+    go_version(&module()).err().map(|error| format!("{error:#}"))
+}
+
+fn module() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("cluster/kube")
+}
+
+/// The version of the Go that builds the module; Go itself refuses, or fetches another one, when it is too old.
+fn go_version(module: &Path) -> Result<String> {
+    let version = process::run(Command::new("go").args(["env", "GOVERSION"]).current_dir(module))
+        .context("Go 1.26 or newer is needed in PATH to build Kubernetes (Go 1.21 or newer fetches it by itself)")?;
+    Ok(version.trim().to_owned())
+}
+
+fn build(module: &Path, binary: &Path) -> Result<()> {
+    eprintln!("building Kubernetes from its Go modules; the first build takes about 10 min on 2 cores");
+    let version = kubernetes_version(module)?;
+    let (Some(major), Some(minor)) = (version.split('.').next(), version.split('.').nth(1)) else {
+        bail!("go.mod: not a version: {version}");
+    };
+    // Without these the components take themselves for a placeholder version.
+    let package = "k8s.io/component-base/version";
+    let flags = format!(
+        "-s -w -X {package}.gitVersion=v{version} -X {package}.gitMajor={major} -X {package}.gitMinor={minor} \
+         -X {package}.gitTreeState=clean"
+    );
+    // Under a name of its own first: a build that is cut short leaves nothing that looks finished.
+    let unfinished = binary.with_file_name(owner::unique_name("kube")?);
+    let status = Command::new("go")
+        .args(["build", "-trimpath", "-ldflags", &flags, "-o"])
+        .arg(&unfinished)
+        .arg(".")
+        .current_dir(module)
+        .env("CGO_ENABLED", "0")
+        .stdin(Stdio::null())
+        .status()
+        .context("start go build")?;
+    ensure!(status.success(), "go build in {} failed: {status}", module.display());
+    fs::rename(&unfinished, binary).with_context(|| format!("rename to {}", binary.display()))
+}
+
+/// The version of Kubernetes that go.mod asks for, without the v.
+fn kubernetes_version(module: &Path) -> Result<String> {
+    let text = fs::read_to_string(module.join("go.mod"))?;
+    let version = text.lines().find_map(|line| line.trim().strip_prefix("k8s.io/kubernetes v"));
+    Ok(version.context("go.mod does not require k8s.io/kubernetes")?.to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_version_is_that_of_the_module() {
+        let version = kubernetes_version(&module()).unwrap();
+        assert!(version.starts_with("1."), "{version}");
+    }
+}

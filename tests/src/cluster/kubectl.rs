@@ -1,0 +1,91 @@
+//! kubectl as the cluster's administrator.
+
+use crate::{eventually::eventually, process};
+use anyhow::{Context as _, Result};
+use serde_json::Value;
+use std::{
+    ffi::OsString,
+    io::Write as _,
+    path::PathBuf,
+    process::{Command, Output, Stdio},
+    time::Duration,
+};
+
+/// A kubectl that knows its cluster.
+#[derive(Debug, Clone)]
+pub struct Kubectl {
+    /// `nsenter` into the node's network, the binary, the kubeconfig.
+    prefix: Vec<OsString>,
+}
+
+impl Kubectl {
+    pub(super) fn new(node_netns: PathBuf, kube: PathBuf, kubeconfig: PathBuf) -> Self {
+        let mut net = OsString::from("--net=");
+        net.push(node_netns);
+        let prefix = vec!["nsenter".into(), net, kube.into(), "kubectl".into(), "--kubeconfig".into(), kubeconfig.into()];
+        Self { prefix }
+    }
+
+    /// A command to which arguments can be added.
+    #[must_use]
+    pub fn command(&self, arguments: &[&str]) -> Command {
+        let (program, prefix) = self.prefix.split_first().expect("a prefix of six words");
+        let mut command = Command::new(program);
+        // Proxies of this machine, and a cache of discovery in somebody's home, have no part in it.
+        command.env_clear().env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin").env("HOME", "/nonexistent");
+        command.args(prefix).args(arguments);
+        command
+    }
+
+    /// Runs it and returns its standard output.
+    ///
+    /// # Errors
+    /// It says why.
+    pub fn run(&self, arguments: &[&str]) -> Result<String> {
+        process::run(&mut self.command(arguments))
+    }
+
+    /// Runs it whatever its exit status.
+    ///
+    /// # Errors
+    /// It cannot be started.
+    pub fn output(&self, arguments: &[&str]) -> Result<Output> {
+        process::output(&mut self.command(arguments))
+    }
+
+    /// Runs it and parses what it says as JSON; the arguments ask for that.
+    ///
+    /// # Errors
+    /// It fails, or says something else.
+    pub fn json(&self, arguments: &[&str]) -> Result<Value> {
+        let text = self.run(arguments)?;
+        serde_json::from_str(&text).with_context(|| format!("kubectl {arguments:?} said {text}"))
+    }
+
+    /// Runs it with a document as its standard input, `-f -` being among the arguments.
+    ///
+    /// # Errors
+    /// It says why.
+    pub fn feed(&self, arguments: &[&str], document: &Value) -> Result<String> {
+        let mut command = self.command(arguments);
+        let mut child =
+            command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().context("start kubectl")?;
+        child.stdin.take().context("a piped stdin")?.write_all(document.to_string().as_bytes())?;
+        let output = child.wait_with_output()?;
+        let (out, err) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+        anyhow::ensure!(output.status.success(), "kubectl {arguments:?}: {err}{out}");
+        Ok(out.into_owned())
+    }
+
+    /// Runs it until its output holds what is wanted.
+    ///
+    /// # Errors
+    /// It doesn't in time.
+    pub fn until(&self, arguments: &[&str], wanted: &str, patience: Duration) -> Result<String> {
+        eventually(&format!("kubectl {} says {wanted:?}", arguments.join(" ")), patience, || {
+            let output = self.run(arguments)?;
+            anyhow::ensure!(output.contains(wanted), "it says {output:?}");
+            Ok(output)
+        })
+    }
+}

@@ -1,0 +1,132 @@
+//! Pods and namespaces as a kubelet and a user make them: every field that a client may look at, and some ballast.
+
+use serde_json::{Map, Value, json};
+use std::net::{Ipv4Addr, Ipv6Addr};
+
+/// Annotation of a pod: its role.
+const ROLE: &str = "iam.amazonaws.com/role";
+/// Annotation of a namespace: the roles that its pods may have.
+const PERMITTED: &str = "iam.amazonaws.com/permitted";
+
+/// What matters of a pod.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PodObject {
+    /// Its namespace.
+    pub namespace: String,
+    /// Its name.
+    pub name: String,
+    /// Its UID; another pod of the same name has another one.
+    pub uid: String,
+    /// Its node.
+    pub node: String,
+    /// The annotated role.
+    pub role: Option<String>,
+    /// Other annotations.
+    pub annotations: Vec<(String, String)>,
+    /// `status.podIPs`, the first of which is `status.podIP`; none as long as the network is not there.
+    pub addresses: Option<(Ipv4Addr, Ipv6Addr)>,
+    /// `status.phase`.
+    pub phase: String,
+}
+
+impl PodObject {
+    /// A running pod.
+    #[must_use]
+    pub fn running(namespace: &str, name: &str, role: Option<&str>, v4: Ipv4Addr, v6: Ipv6Addr) -> Self {
+        Self {
+            namespace: namespace.to_owned(),
+            name: name.to_owned(),
+            uid: uid(namespace, name),
+            node: crate::topology::NODE_NAME.to_owned(),
+            role: role.map(ToOwned::to_owned),
+            annotations: Vec::new(),
+            addresses: Some((v4, v6)),
+            phase: "Running".to_owned(),
+        }
+    }
+
+    pub(super) fn to_json(&self) -> Value {
+        let Self { namespace, name, uid, node, role, annotations, addresses, phase } = self;
+        let mut notes: Map<String, Value> =
+            annotations.iter().map(|(key, value)| (key.clone(), json!(value))).collect();
+        if let Some(role) = role {
+            notes.insert(ROLE.to_owned(), json!(role));
+        }
+        let mut status = json!({
+            "phase": phase,
+            "hostIP": crate::topology::NODE_V4,
+            "startTime": "2026-01-01T00:00:00Z",
+            "qosClass": "BestEffort",
+            "conditions": [{"type": "Ready", "status": "True", "lastTransitionTime": "2026-01-01T00:00:01Z"}],
+        });
+        if let Some((v4, v6)) = addresses {
+            status["podIP"] = json!(v4);
+            status["podIPs"] = json!([{"ip": v4}, {"ip": v6}]);
+        }
+        json!({
+            "apiVersion": "v1",
+            "kind": "Pod",
+            "metadata": {
+                "name": name,
+                "namespace": namespace,
+                "uid": uid,
+                "creationTimestamp": "2026-01-01T00:00:00Z",
+                "labels": {"app": name},
+                "annotations": notes,
+                "managedFields": [{"manager": "kubelet", "operation": "Update", "apiVersion": "v1",
+                    "time": "2026-01-01T00:00:00Z", "fieldsType": "FieldsV1", "fieldsV1": {"f:status": {}}}],
+            },
+            "spec": {
+                "nodeName": node,
+                "serviceAccountName": "default",
+                "restartPolicy": "Always",
+                "containers": [{"name": "main", "image": "example/app:1", "resources": {},
+                    "env": [{"name": "MODE", "value": "production"}]}],
+            },
+            "status": status,
+        })
+    }
+}
+
+/// What matters of a namespace.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NamespaceObject {
+    /// Its name.
+    pub name: String,
+    /// The annotated expression for the roles that its pods may have.
+    pub permitted: Option<String>,
+}
+
+impl NamespaceObject {
+    /// A namespace whose pods may have the roles that match `permitted`.
+    #[must_use]
+    pub fn permitting(name: &str, permitted: &str) -> Self {
+        Self { name: name.to_owned(), permitted: Some(permitted.to_owned()) }
+    }
+
+    pub(super) fn to_json(&self) -> Value {
+        let annotations = self.permitted.as_ref().map_or_else(|| json!({}), |permitted| json!({PERMITTED: permitted}));
+        json!({
+            "apiVersion": "v1",
+            "kind": "Namespace",
+            "metadata": {
+                "name": self.name,
+                "uid": uid("", &self.name),
+                "creationTimestamp": "2026-01-01T00:00:00Z",
+                "labels": {"kubernetes.io/metadata.name": self.name},
+                "annotations": annotations,
+            },
+            "spec": {"finalizers": ["kubernetes"]},
+            "status": {"phase": "Active"},
+        })
+    }
+}
+
+/// A UID that follows from the name, in the form of one.
+fn uid(namespace: &str, name: &str) -> String {
+    use std::hash::{DefaultHasher, Hash as _, Hasher as _};
+    let mut hasher = DefaultHasher::new();
+    (namespace, name).hash(&mut hasher);
+    let bits = hasher.finish();
+    format!("00000000-0000-4000-8000-{:012x}", bits & 0xffff_ffff_ffff)
+}

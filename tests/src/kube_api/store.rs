@@ -1,0 +1,225 @@
+//! The objects, their versions, and the history that watches are served from.
+
+use serde_json::{Value, json};
+use std::{
+    collections::{BTreeMap, VecDeque},
+    sync::{
+        Mutex, MutexGuard,
+        atomic::{AtomicUsize, Ordering},
+    },
+};
+use tokio::sync::watch;
+
+/// Changes that are kept for watches; a watch from before is told that it is too old.
+const HISTORY_MAX: usize = 10_000;
+
+/// The kinds of objects that there are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Kind {
+    /// core/v1 Namespace.
+    Namespace,
+    /// core/v1 Pod.
+    Pod,
+    /// core/v1 or events.k8s.io/v1 Event, kept as it came.
+    Event,
+}
+
+/// Namespace (empty for a Namespace) and name.
+type Key = (String, String);
+
+/// What happened to an object.
+#[derive(Debug, Clone)]
+pub(super) struct Change {
+    pub(super) version: u64,
+    pub(super) kind: Kind,
+    /// `ADDED`, `MODIFIED` or `DELETED`.
+    pub(super) action: &'static str,
+    pub(super) object: Value,
+}
+
+#[derive(Debug)]
+struct Inner {
+    version: u64,
+    objects: BTreeMap<(Kind, Key), Value>,
+    history: VecDeque<Change>,
+    /// The newest version that is no longer in the history.
+    forgotten: u64,
+    held_back: bool,
+}
+
+#[derive(Debug)]
+pub(super) struct Store {
+    inner: Mutex<Inner>,
+    changed: watch::Sender<()>,
+    watchers: AtomicUsize,
+}
+
+impl Default for Store {
+    fn default() -> Self {
+        let inner = Inner {
+            version: 1000, // A cluster that has lived for a while.
+            objects: BTreeMap::new(),
+            history: VecDeque::new(),
+            forgotten: 0,
+            held_back: false,
+        };
+        Self { inner: Mutex::new(inner), changed: watch::Sender::new(()), watchers: AtomicUsize::new(0) }
+    }
+}
+
+impl Store {
+    /// Creates or replaces.
+    pub(super) fn put(&self, kind: Kind, object: Value) -> Value {
+        let key = key_of(&object);
+        let mut inner = self.lock();
+        let action = if inner.objects.contains_key(&(kind, key.clone())) { "MODIFIED" } else { "ADDED" };
+        let object = inner.record(kind, key, action, object);
+        drop(inner);
+        self.changed.send_replace(());
+        object
+    }
+
+    /// Creates; `None` when there is one of that name.
+    pub(super) fn create(&self, kind: Kind, object: Value) -> Option<Value> {
+        let exists = self.lock().objects.contains_key(&(kind, key_of(&object)));
+        if exists { None } else { Some(self.put(kind, object)) }
+    }
+
+    pub(super) fn get(&self, kind: Kind, namespace: &str, name: &str) -> Option<Value> {
+        self.lock().objects.get(&(kind, (namespace.to_owned(), name.to_owned()))).cloned()
+    }
+
+    /// Merges a patch in (RFC 7386); `None` when there is no such object.
+    pub(super) fn patch(&self, kind: Kind, namespace: &str, name: &str, patch: &Value) -> Option<Value> {
+        let mut object = self.get(kind, namespace, name)?;
+        merge(&mut object, patch);
+        Some(self.put(kind, object))
+    }
+
+    pub(super) fn delete(&self, kind: Kind, namespace: &str, name: &str) -> Option<Value> {
+        let key = (namespace.to_owned(), name.to_owned());
+        let mut inner = self.lock();
+        let object = inner.objects.remove(&(kind, key.clone()))?;
+        let object = inner.record(kind, key, "DELETED", object);
+        drop(inner);
+        self.changed.send_replace(());
+        Some(object)
+    }
+
+    /// All of a kind, and the version at which they were so.
+    pub(super) fn list(&self, kind: Kind) -> (u64, Vec<Value>) {
+        let inner = self.lock();
+        let objects = inner.objects.iter().filter(|((of, _), _)| *of == kind).map(|(_, object)| object.clone());
+        (inner.version, objects.collect())
+    }
+
+    /// What happened after a version, and the newest one; nothing as long as the watches are held back. `None` when
+    /// the version is too old.
+    pub(super) fn changes_after(&self, version: u64) -> Option<(u64, Vec<Change>)> {
+        let inner = self.lock();
+        if version < inner.forgotten {
+            return None;
+        }
+        if inner.held_back {
+            return Some((version, Vec::new()));
+        }
+        let changes = inner.history.iter().filter(|change| change.version > version).cloned().collect();
+        Some((inner.version, changes))
+    }
+
+    pub(super) fn subscribe(&self) -> watch::Receiver<()> {
+        self.changed.subscribe()
+    }
+
+    pub(super) fn hold_back(&self, hold: bool) {
+        self.lock().held_back = hold;
+        self.changed.send_replace(());
+    }
+
+    pub(super) fn is_held_back(&self) -> bool {
+        self.lock().held_back
+    }
+
+    pub(super) fn compact(&self) {
+        let mut inner = self.lock();
+        inner.forgotten = inner.version;
+        inner.history.clear();
+        drop(inner);
+        self.changed.send_replace(());
+    }
+
+    pub(super) fn watchers(&self) -> usize {
+        self.watchers.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn count_watcher(&self) -> &AtomicUsize {
+        &self.watchers
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Inner> {
+        self.inner.lock().expect("no panic under this lock")
+    }
+}
+
+impl Inner {
+    /// Gives the object its next version and writes the change down.
+    fn record(&mut self, kind: Kind, key: Key, action: &'static str, mut object: Value) -> Value {
+        self.version += 1;
+        object["metadata"]["resourceVersion"] = json!(self.version.to_string());
+        if action != "DELETED" {
+            self.objects.insert((kind, key), object.clone());
+        }
+        self.history.push_back(Change { version: self.version, kind, action, object: object.clone() });
+        if self.history.len() > HISTORY_MAX
+            && let Some(oldest) = self.history.pop_front()
+        {
+            self.forgotten = oldest.version;
+        }
+        object
+    }
+}
+
+fn key_of(object: &Value) -> Key {
+    let text = |field: &str| object["metadata"][field].as_str().unwrap_or_default().to_owned();
+    (text("namespace"), text("name"))
+}
+
+/// JSON merge patch, RFC 7386 §2.
+fn merge(target: &mut Value, patch: &Value) {
+    let Value::Object(patch) = patch else {
+        *target = patch.clone();
+        return;
+    };
+    if !target.is_object() {
+        *target = json!({});
+    }
+    for (key, value) in patch {
+        if value.is_null() {
+            target.as_object_mut().expect("an object, as made above").remove(key);
+        } else {
+            merge(&mut target[key], value);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_merge_patch_sets_and_removes() {
+        let mut object = json!({"metadata": {"annotations": {"a": "1", "b": "2"}}});
+        merge(&mut object, &json!({"metadata": {"annotations": {"a": null, "c": "3"}}}));
+        assert_eq!(object, json!({"metadata": {"annotations": {"b": "2", "c": "3"}}}));
+    }
+
+    #[test]
+    fn a_version_before_the_compaction_is_too_old() {
+        let store = Store::default();
+        let (before, _) = store.list(Kind::Pod);
+        store.put(Kind::Pod, json!({"metadata": {"namespace": "n", "name": "p"}}));
+        assert_eq!(store.changes_after(before).unwrap().1.len(), 1);
+        store.compact();
+        assert!(store.changes_after(before).is_none());
+    }
+}

@@ -1,0 +1,142 @@
+//! Network namespaces that are removed when dropped, and what one does in them.
+//!
+//! A thread that enters a namespace is made for that and ends with it: an entered thread that went on to other work
+//! would do that work in the wrong network.
+
+use crate::{leftovers::NETNS_FOLDER, owner, process};
+use anyhow::{Context as _, Result};
+use nix::sched::{CloneFlags, setns};
+use std::{
+    fs::{self, File},
+    io::Write as _,
+    path::{Path, PathBuf},
+    process::{Command, Stdio},
+    thread,
+};
+
+/// A named network namespace; its interfaces go with it.
+#[derive(Debug)]
+pub struct Netns {
+    name: String,
+    path: PathBuf,
+}
+
+impl Netns {
+    /// Makes one with `lo` up and nothing else.
+    ///
+    /// # Errors
+    /// `ip netns` is missing or refuses (root is needed).
+    pub fn create(role: &str) -> Result<Self> {
+        let name = owner::unique_name(role)?;
+        process::run(Command::new("ip").args(["netns", "add", &name]))?;
+        let netns = Self { path: Path::new(NETNS_FOLDER).join(&name), name };
+        netns.ip("link set lo up")?;
+        Ok(netns)
+    }
+
+    /// The name that `ip -n` takes.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// The file that `nsenter --net=` takes.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// `ip -n NAME …`, with the arguments split at blanks; returns its output.
+    ///
+    /// # Errors
+    /// `ip` says why.
+    pub fn ip(&self, arguments: &str) -> Result<String> {
+        process::run(Command::new("ip").args(["-n", &self.name]).args(arguments.split(' ')))
+    }
+
+    /// Many `ip` commands in one process, one a line.
+    ///
+    /// # Errors
+    /// `ip` says which line and why.
+    pub fn ip_batch(&self, lines: &[String]) -> Result<()> {
+        let mut child = Command::new("ip")
+            .args(["-n", &self.name, "-batch", "-"])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()?;
+        let mut batch = lines.join("\n");
+        batch.push('\n');
+        child.stdin.take().context("a piped stdin")?.write_all(batch.as_bytes())?;
+        let output = child.wait_with_output()?;
+        anyhow::ensure!(output.status.success(), "{}\nof\n{batch}", String::from_utf8_lossy(&output.stderr));
+        Ok(())
+    }
+
+    /// A command that will run in this namespace. Not `ip netns exec`: that hides the mounts of bpffs and cgroups.
+    #[must_use]
+    pub fn command(&self, program: impl AsRef<std::ffi::OsStr>) -> Command {
+        let mut command = Command::new("nsenter");
+        command.arg(format!("--net={}", self.path.display())).arg(program);
+        command
+    }
+
+    /// Runs a function in this namespace, on a thread of its own, and waits for it. Sockets that it makes stay in the
+    /// namespace wherever they are used.
+    ///
+    /// # Errors
+    /// The namespace cannot be entered; or the function's own.
+    pub fn enter<T: Send>(&self, work: impl FnOnce() -> Result<T> + Send) -> Result<T> {
+        thread::scope(|scope| {
+            let thread = scope.spawn(|| {
+                enter_this_thread(&self.path)?;
+                work()
+            });
+            match thread.join() {
+                Ok(result) => result,
+                Err(panic) => std::panic::resume_unwind(panic),
+            }
+        })
+    }
+
+    /// Starts a thread in this namespace.
+    ///
+    /// # Errors
+    /// The thread cannot be started. That the namespace cannot be entered is the thread's own result.
+    pub fn spawn<T: Send + 'static>(
+        &self,
+        name: &str,
+        work: impl FnOnce() -> Result<T> + Send + 'static,
+    ) -> Result<thread::JoinHandle<Result<T>>> {
+        let path = self.path.clone();
+        let thread = thread::Builder::new().name(name.to_owned()).spawn(move || {
+            enter_this_thread(&path)?;
+            work()
+        })?;
+        Ok(thread)
+    }
+
+    /// Sets a sysctl of this namespace, such as `net.ipv4.ip_forward`. An interface's name may hold no dot.
+    ///
+    /// # Errors
+    /// There is none of that name, or it refuses the value.
+    pub fn sysctl(&self, key: &str, value: &str) -> Result<()> {
+        let path = format!("/proc/sys/{}", key.replace('.', "/"));
+        // `/proc/sys/net` shows the namespace of the thread that looks.
+        self.enter(|| fs::write(&path, value).with_context(|| format!("set {key} to {value}")))
+    }
+}
+
+impl Drop for Netns {
+    fn drop(&mut self) {
+        if let Err(error) = process::run(Command::new("ip").args(["netns", "del", &self.name])) {
+            eprintln!("{error:#}");
+        }
+    }
+}
+
+/// Moves the calling thread into a namespace.
+fn enter_this_thread(path: &Path) -> Result<()> {
+    let file = File::open(path).with_context(|| format!("open {}", path.display()))?;
+    setns(file, CloneFlags::CLONE_NEWNET).with_context(|| format!("enter {}", path.display()))
+}

@@ -1,0 +1,174 @@
+//! Tools that run to their end, and daemons that are kept and killed by their pid.
+
+use crate::eventually::eventually;
+use anyhow::{Context as _, Result, bail, ensure};
+use nix::{sys::signal::Signal, unistd::Pid};
+use std::{
+    fs::{self, File},
+    os::unix::process::ExitStatusExt as _,
+    path::{Path, PathBuf},
+    process::{Child, Command, ExitStatus, Stdio},
+    time::Duration,
+};
+
+/// How long a daemon may take to end after a signal: the agent drains for up to 5 s.
+const EXIT_SECONDS_MAX: u64 = 20;
+/// How much of a log is shown with a failure, in bytes.
+const LOG_TAIL_BYTES: usize = 16 * 1024;
+
+/// Runs a tool to its end and returns its standard output.
+///
+/// # Errors
+/// The tool cannot be started or does not exit with 0; the error holds the command and what it said.
+pub fn run(command: &mut Command) -> Result<String> {
+    let output = output(command)?;
+    ensure!(
+        output.status.success(),
+        "{command:?}: {}\n{}{}",
+        output.status,
+        String::from_utf8_lossy(&output.stderr),
+        String::from_utf8_lossy(&output.stdout)
+    );
+    Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+}
+
+/// Runs a tool to its end, whatever its exit status.
+///
+/// # Errors
+/// The tool cannot be started.
+pub fn output(command: &mut Command) -> Result<std::process::Output> {
+    command.stdin(Stdio::null()).output().with_context(|| format!("start {command:?}"))
+}
+
+/// A process that is kept running; killed when dropped.
+#[derive(Debug)]
+pub struct Daemon {
+    name: String,
+    child: Child,
+    log: PathBuf,
+}
+
+impl Daemon {
+    /// Starts `command` with its output appended to the file `log`.
+    ///
+    /// # Errors
+    /// The log cannot be opened or the process not started.
+    pub fn spawn(name: &str, command: &mut Command, log: &Path) -> Result<Self> {
+        let file = File::options().create(true).append(true).open(log).with_context(|| format!("open {log:?}"))?;
+        let child = command
+            .stdin(Stdio::null())
+            .stdout(file.try_clone()?)
+            .stderr(file)
+            .spawn()
+            .with_context(|| format!("start {command:?}"))?;
+        Ok(Self { name: name.to_owned(), child, log: log.to_owned() })
+    }
+
+    /// Its process id; not used again while this value lives, because the process is not reaped before.
+    #[must_use]
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// Whether it has not ended yet.
+    ///
+    /// # Errors
+    /// The kernel's.
+    pub fn is_running(&mut self) -> Result<bool> {
+        Ok(self.child.try_wait()?.is_none())
+    }
+
+    /// Sends a signal.
+    ///
+    /// # Errors
+    /// The process has ended already.
+    pub fn signal(&mut self, signal: Signal) -> Result<()> {
+        ensure!(self.is_running()?, "{} has ended\n{}", self.name, self.log_tail());
+        send_signal(self.pid(), signal)
+    }
+
+    /// Sends a signal and waits until it has ended.
+    ///
+    /// # Errors
+    /// It had ended before, or does not end in time.
+    pub fn end(&mut self, signal: Signal) -> Result<ExitStatus> {
+        self.signal(signal)?;
+        self.wait(Duration::from_secs(EXIT_SECONDS_MAX))
+    }
+
+    /// Waits until it has ended by itself.
+    ///
+    /// # Errors
+    /// It does not end in time.
+    pub fn wait(&mut self, patience: Duration) -> Result<ExitStatus> {
+        let name = self.name.clone();
+        eventually(&format!("{name} ends"), patience, || match self.child.try_wait()? {
+            Some(status) => Ok(status),
+            None => bail!("it runs on\n{}", self.log_tail()),
+        })
+    }
+
+    /// All that it wrote.
+    #[must_use]
+    pub fn log(&self) -> String {
+        fs::read(&self.log).map(|bytes| String::from_utf8_lossy(&bytes).into_owned()).unwrap_or_default()
+    }
+
+    /// The end of what it wrote, under its name.
+    #[must_use]
+    pub fn log_tail(&self) -> String {
+        let log = self.log();
+        let mut start = log.len().saturating_sub(LOG_TAIL_BYTES);
+        while !log.is_char_boundary(start) {
+            start += 1;
+        }
+        format!("---- {} (pid {}) ----\n{}", self.name, self.pid(), &log[start..])
+    }
+}
+
+impl Drop for Daemon {
+    fn drop(&mut self) {
+        // Ended already: nothing to kill, nothing to say.
+        drop(self.child.kill());
+        if let Err(error) = self.child.wait() {
+            eprintln!("wait for {}: {error}", self.name);
+        }
+    }
+}
+
+/// Sends a signal to a process of ours.
+///
+/// # Errors
+/// There is no such process.
+pub fn send_signal(pid: u32, signal: Signal) -> Result<()> {
+    nix::sys::signal::kill(Pid::from_raw(pid.cast_signed()), signal).with_context(|| format!("{signal} to {pid}"))
+}
+
+/// The children of a process, from `/proc`.
+///
+/// # Errors
+/// `/proc` is not readable.
+pub fn children(parent: u32) -> Result<Vec<u32>> {
+    let mut children = Vec::new();
+    for entry in fs::read_dir("/proc")? {
+        let Some(pid) = entry?.file_name().to_str().and_then(|name| name.parse().ok()) else { continue };
+        // A process that ends meanwhile is nobody's child.
+        let Ok(status) = fs::read_to_string(format!("/proc/{pid}/status")) else { continue };
+        let is_child = status.lines().any(|line| line.strip_prefix("PPid:\t") == Some(&parent.to_string()));
+        let is_zombie = status.lines().any(|line| line.starts_with("State:\tZ"));
+        if is_child && !is_zombie {
+            children.push(pid);
+        }
+    }
+    Ok(children)
+}
+
+/// How a process ended, in words.
+#[must_use]
+pub fn describe(status: ExitStatus) -> String {
+    match (status.code(), status.signal()) {
+        (Some(code), _) => format!("exit code {code}"),
+        (None, Some(signal)) => format!("signal {signal}"),
+        (None, None) => "unknown".to_owned(),
+    }
+}

@@ -1,0 +1,230 @@
+//! The network of every test:
+//!
+//! ```text
+//! uplink (stand-in for the real IMDS at M, STS) ── node (server, agent) ── cali<N> ── pods
+//! ```
+//!
+//! Pods are routed as Calico does it: a /32 and a /128, a gateway that is not theirs, the host side of the veth with a
+//! fixed MAC and without an address. Nothing here has a way to the machine's own network.
+
+use crate::netns::Netns;
+use anyhow::{Context as _, Result};
+use std::{
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
+    ops::Deref,
+};
+
+/// M over IPv4.
+pub const IMDS_V4: Ipv4Addr = Ipv4Addr::from_octets(kiam_common::abi::IMDS_V4);
+/// M over IPv6.
+pub const IMDS_V6: Ipv6Addr = Ipv6Addr::from_octets(kiam_common::abi::IMDS_V6);
+/// The node's address towards the uplink.
+pub const NODE_V4: Ipv4Addr = Ipv4Addr::new(10, 8, 0, 1);
+/// The node's address towards the uplink.
+pub const NODE_V6: Ipv6Addr = Ipv6Addr::new(0xfd00, 8, 0, 0, 0, 0, 0, 1);
+/// The uplink's address towards the node.
+pub const UPLINK_V4: Ipv4Addr = Ipv4Addr::new(10, 8, 0, 2);
+/// The uplink's address towards the node.
+pub const UPLINK_V6: Ipv6Addr = Ipv6Addr::new(0xfd00, 8, 0, 0, 0, 0, 0, 2);
+/// Where STS is, behind the uplink.
+pub const STS_V4: Ipv4Addr = Ipv4Addr::new(10, 8, 1, 1);
+/// The node's interface towards the uplink.
+pub const UPLINK_INTERFACE: &str = "eth0";
+/// The node's name in Kubernetes.
+pub const NODE_NAME: &str = "node-a";
+
+/// The node's end towards the uplink. Neighbours are set by hand: looking them up would cost each test a second.
+const NODE_MAC: &str = "02:00:00:00:08:01";
+/// The uplink's end.
+const UPLINK_MAC: &str = "02:00:00:00:08:02";
+/// The gateway of every pod (Calico's).
+const GATEWAY_V4: Ipv4Addr = Ipv4Addr::new(169, 254, 1, 1);
+/// The gateway of every pod: the link-local address that belongs to [`HOST_SIDE_MAC`].
+const GATEWAY_V6: Ipv6Addr = Ipv6Addr::new(0xfe80, 0, 0, 0, 0xecee, 0xeeff, 0xfeee, 0xeeee);
+/// The host side of every pod's veth (Calico's).
+const HOST_SIDE_MAC: &str = "ee:ee:ee:ee:ee:ee";
+
+/// Of the uplink and the node. Duplicate address detection would cost each test a second.
+const ROUTER_SYSCTLS: [(&str, &str); 6] = [
+    ("net.ipv4.ip_forward", "1"),
+    ("net.ipv6.conf.all.forwarding", "1"),
+    ("net.ipv4.conf.all.rp_filter", "0"),
+    ("net.ipv4.conf.default.rp_filter", "0"),
+    ("net.ipv6.conf.all.accept_dad", "0"),
+    ("net.ipv6.conf.default.accept_dad", "0"),
+];
+
+/// Uplink and node. Pods are made by [`Topology::add_pod`] and live as long as the caller keeps them.
+#[derive(Debug)]
+pub struct Topology {
+    /// Where the real IMDS would be.
+    pub uplink: Netns,
+    /// Where the agent and the server run.
+    pub node: Netns,
+}
+
+impl Topology {
+    /// Builds both, connected and with IPv4 and IPv6 forwarding on the node.
+    ///
+    /// # Errors
+    /// Not root, or `ip` is missing.
+    pub fn create() -> Result<Self> {
+        let topology = Self { uplink: Netns::create("uplink")?, node: Netns::create("node")? };
+        for netns in [&topology.uplink, &topology.node] {
+            for (key, value) in ROUTER_SYSCTLS {
+                netns.sysctl(key, value)?;
+            }
+        }
+        topology.connect_uplink().context("connect the node to the uplink")?;
+        Ok(topology)
+    }
+
+    fn connect_uplink(&self) -> Result<()> {
+        let uplink_name = self.uplink.name();
+        self.node.ip_batch(&[
+            format!(
+                "link add {UPLINK_INTERFACE} address {NODE_MAC} type veth peer name eth0 address {UPLINK_MAC} netns \
+                 {uplink_name}"
+            ),
+            format!("addr add {NODE_V4}/24 dev {UPLINK_INTERFACE}"),
+            format!("addr add {NODE_V6}/64 dev {UPLINK_INTERFACE} nodad"),
+            format!("link set {UPLINK_INTERFACE} up"),
+            format!("neigh replace {UPLINK_V4} lladdr {UPLINK_MAC} dev {UPLINK_INTERFACE} nud permanent"),
+            format!("neigh replace {UPLINK_V6} lladdr {UPLINK_MAC} dev {UPLINK_INTERFACE} nud permanent"),
+        ])?;
+        self.uplink.ip_batch(&[
+            format!("addr add {UPLINK_V4}/24 dev eth0"),
+            format!("addr add {UPLINK_V6}/64 dev eth0 nodad"),
+            "link set eth0 up".to_owned(),
+            format!("neigh replace {NODE_V4} lladdr {NODE_MAC} dev eth0 nud permanent"),
+            format!("neigh replace {NODE_V6} lladdr {NODE_MAC} dev eth0 nud permanent"),
+            format!("addr add {IMDS_V4}/32 dev lo"),
+            format!("addr add {IMDS_V6}/128 dev lo nodad"),
+            format!("addr add {STS_V4}/32 dev lo"),
+            format!("route add 10.9.0.0/24 via {NODE_V4}"),
+            format!("route add fd00:9::/64 via {NODE_V6}"),
+            // What leads nowhere is refused at once: a resolver must not wait for its time-out.
+            "route add unreachable default".to_owned(),
+            "route add unreachable ::/0".to_owned(),
+        ])?;
+        self.node.ip_batch(&[
+            format!("route add default via {UPLINK_V4}"),
+            format!("route add {IMDS_V4}/32 via {UPLINK_V4}"),
+            format!("route add ::/0 via {UPLINK_V6}"),
+            format!("route add {IMDS_V6}/128 via {UPLINK_V6}"),
+        ])
+    }
+
+    /// A pod with the addresses of number `number`, behind the interface `cali<number>`.
+    ///
+    /// # Errors
+    /// The interface or a route to the addresses is there already.
+    pub fn add_pod(&self, number: u8) -> Result<PodNetwork> {
+        self.add_pod_behind(number, &format!("cali{number}"))
+    }
+
+    /// A pod with the addresses of number `number` behind an interface of any name.
+    ///
+    /// # Errors
+    /// The interface or a route to the addresses is there already.
+    pub fn add_pod_behind(&self, number: u8, interface: &str) -> Result<PodNetwork> {
+        let netns = Netns::create(&format!("pod{number}"))?;
+        let pod = PodNetwork { v4: pod_v4(number), v6: pod_v6(number), interface: interface.to_owned(), netns };
+        self.connect_pod(&pod, number).with_context(|| format!("connect pod {number} to the node"))?;
+        Ok(pod)
+    }
+
+    fn connect_pod(&self, pod: &PodNetwork, number: u8) -> Result<()> {
+        let PodNetwork { netns, v4, v6, interface } = pod;
+        let mac = format!("02:00:00:00:09:{number:02x}");
+        netns.ip_batch(&[
+            format!(
+                "link add eth0 address {mac} type veth peer name {interface} address {HOST_SIDE_MAC} netns {}",
+                self.node.name()
+            ),
+            format!("addr add {v4}/32 dev eth0"),
+            format!("addr add {v6}/128 dev eth0 nodad"),
+            "link set eth0 up".to_owned(),
+            format!("neigh replace {GATEWAY_V4} lladdr {HOST_SIDE_MAC} dev eth0 nud permanent"),
+            format!("neigh replace {GATEWAY_V6} lladdr {HOST_SIDE_MAC} dev eth0 nud permanent"),
+            format!("route add {GATEWAY_V4} dev eth0 scope link"),
+            format!("route add default via {GATEWAY_V4}"),
+            format!("route add ::/0 via {GATEWAY_V6} dev eth0"),
+        ])?;
+        self.node.ip_batch(&[
+            format!("link set {interface} up"),
+            format!("route add {v4}/32 dev {interface}"),
+            format!("route add {v6}/128 dev {interface}"),
+            format!("neigh replace {v4} lladdr {mac} dev {interface} nud permanent"),
+            format!("neigh replace {v6} lladdr {mac} dev {interface} nud permanent"),
+        ])
+    }
+}
+
+/// A pod's network namespace; its interface goes with it.
+#[derive(Debug)]
+pub struct PodNetwork {
+    netns: Netns,
+    /// Its IPv4 address.
+    pub v4: Ipv4Addr,
+    /// Its IPv6 address.
+    pub v6: Ipv6Addr,
+    /// Its interface's name on the node.
+    pub interface: String,
+}
+
+impl PodNetwork {
+    /// Its address of the family of `other`.
+    #[must_use]
+    pub fn address_like(&self, other: IpAddr) -> IpAddr {
+        match other {
+            IpAddr::V4(_) => self.v4.into(),
+            IpAddr::V6(_) => self.v6.into(),
+        }
+    }
+}
+
+impl Deref for PodNetwork {
+    type Target = Netns;
+
+    fn deref(&self) -> &Netns {
+        &self.netns
+    }
+}
+
+/// The IPv4 address of pod `number`.
+#[must_use]
+pub const fn pod_v4(number: u8) -> Ipv4Addr {
+    Ipv4Addr::new(10, 9, 0, number)
+}
+
+/// The IPv6 address of pod `number`.
+#[must_use]
+pub const fn pod_v6(number: u8) -> Ipv6Addr {
+    Ipv6Addr::new(0xfd00, 9, 0, 0, 0, 0, 0, number as u16)
+}
+
+/// Who an address belongs to in this topology.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Sender {
+    /// The node itself: agent, server, its other processes.
+    Node,
+    /// A pod.
+    Pod,
+    /// Anything else, M itself among it: never to be seen.
+    Other,
+}
+
+impl Sender {
+    /// Whose address this is.
+    #[must_use]
+    pub fn of(address: IpAddr) -> Self {
+        match address {
+            IpAddr::V4(v4) if v4 == NODE_V4 => Self::Node,
+            IpAddr::V6(v6) if v6 == NODE_V6 => Self::Node,
+            IpAddr::V4(v4) if v4.octets()[..3] == [10, 9, 0] => Self::Pod,
+            IpAddr::V6(v6) if v6.segments()[..2] == [0xfd00, 9] => Self::Pod,
+            IpAddr::V4(_) | IpAddr::V6(_) => Self::Other,
+        }
+    }
+}
