@@ -1,10 +1,10 @@
 //! `cargo xtask build-ebpf`: the kernel programs, with whichever of the two usable toolchains is there.
 
-use crate::{run, workspace};
+use crate::{progress, setup, workspace};
 use anyhow::{Context as _, bail};
 use std::{
     fs,
-    path::{Path, PathBuf},
+    path::Path,
     process::Command,
 };
 
@@ -21,7 +21,7 @@ const DEBIAN_PACKAGES: [&str; 2] = ["rustc-web", "libstd-rust-web-dev-bpf"];
 pub(crate) struct Args {
     /// Install what is missing: Debian's packages (as root or through sudo) and the linker.
     #[arg(long)]
-    install: bool,
+    pub(crate) install: bool,
 }
 
 /// What compiles the programs.
@@ -36,9 +36,17 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
     if args.install {
         install()?;
     }
+    build_in(workspace::root())
+}
+
+/// Builds the object of the workspace in `root`, and puts it where that workspace's agent looks for it.
+///
+/// # Errors
+/// What is missing on this machine, or what the compiler says.
+pub(crate) fn build_in(root: &Path) -> anyhow::Result<()> {
     let toolchain = find()?;
-    compile(&toolchain)?;
-    publish()
+    compile(&toolchain, root)?;
+    publish(root)
 }
 
 /// The toolchain, or everything that is missing, with the commands that install it.
@@ -93,16 +101,16 @@ fn has_linker() -> bool {
 
 fn install() -> anyhow::Result<()> {
     if !has_nightly() && !has_debian() {
-        run::apt_install(&DEBIAN_PACKAGES)?;
+        setup::apt_install(&DEBIAN_PACKAGES)?;
     }
     if !has_linker() {
         let version = format!("{LINKER}@{LINKER_VERSION}");
-        run::step(Command::new("cargo").args(["install", "--locked", "--force", &version]), "installing the BPF linker")?;
+        progress::step("installing the BPF linker", Command::new("cargo").args(["install", "--locked", "--force", &version]))?;
     }
     Ok(())
 }
 
-fn compile(toolchain: &Toolchain) -> anyhow::Result<()> {
+fn compile(toolchain: &Toolchain, root: &Path) -> anyhow::Result<()> {
     let mut cargo = Command::new("cargo");
     match toolchain {
         Toolchain::Nightly => {
@@ -119,19 +127,19 @@ fn compile(toolchain: &Toolchain) -> anyhow::Result<()> {
         // BTF and debug names: what bpftool shows. The variable takes the place of what cargo set for xtask itself.
         .env("CARGO_ENCODED_RUSTFLAGS", "-Cdebuginfo=2\x1f-Clink-arg=--btf")
         .env_remove("RUSTUP_TOOLCHAIN")
-        .current_dir(workspace::root());
-    run::step(&mut cargo, "building the eBPF programs")
+        .current_dir(root);
+    progress::step("building the eBPF programs", &mut cargo)
 }
 
 /// Puts the object where the agent's build looks for it, and makes it no older than its sources; an object that is the
 /// same and current stays as it is, so that the agent is not built again.
-fn publish() -> anyhow::Result<()> {
+fn publish(root: &Path) -> anyhow::Result<()> {
     let built = workspace::root().join("target/bpfel-unknown-none/bpf/kiam-ebpf");
-    let object: PathBuf = workspace::root().join(OBJECT);
+    let object = root.join(OBJECT);
     let fresh = fs::read(&built).with_context(|| format!("reading {}", built.display()))?;
     let older = object.metadata().and_then(|object| Ok(object.modified()? < built.metadata()?.modified()?));
     if older.unwrap_or(true) || fs::read(&object).ok().as_deref() != Some(&fresh) {
-        fs::create_dir_all(workspace::root().join("target/ebpf"))?;
+        fs::create_dir_all(object.parent().context("the object has no folder")?)?;
         fs::write(&object, fresh).with_context(|| format!("writing {}", object.display()))?;
     }
     Ok(())

@@ -1,7 +1,11 @@
 //! `cargo xtask …`: every task of the repository.
+mod ci;
 mod codegen;
 mod ebpf;
-mod run;
+mod progress;
+mod root;
+mod setup;
+mod test;
 mod workspace;
 
 use clap::{Parser, Subcommand};
@@ -17,6 +21,10 @@ struct Args {
 enum Task {
     /// Generate the gRPC code from kiam-common/proto, in pure Rust.
     Codegen(codegen::Args),
+    /// Run all that must hold before a change lands.
+    Ci,
+    /// Run every test that this machine can run, after installing what it lacks.
+    Test(test::Args),
     /// Build the eBPF programs that the agent embeds.
     BuildEbpf(ebpf::Args),
 }
@@ -24,6 +32,8 @@ enum Task {
 fn main() -> anyhow::Result<()> {
     match Args::parse().task {
         Task::Codegen(args) => codegen::run(&args),
+        Task::Ci => ci::run(),
+        Task::Test(args) => test::run(&args),
         Task::BuildEbpf(args) => ebpf::run(&args),
     }
 }

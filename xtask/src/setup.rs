@@ -1,0 +1,89 @@
+//! What a bare Debian 12 lacks, installed: packages, a Python with the AWS clients and moto, the BPF toolchain.
+
+use crate::{ebpf, progress, root, workspace};
+use anyhow::Context as _;
+use std::{fs, path::Path, process::Command};
+
+/// Programs that the namespaces, the stand-ins and the clients need, and the packages they come in.
+const SYSTEM: [(&str, &str); 8] = [
+    ("ip", "iproute2"),
+    ("nsenter", "util-linux"),
+    ("sysctl", "procps"),
+    ("curl", "curl"),
+    ("bpftool", "bpftool"),
+    ("gcc", "gcc"),
+    ("openssl", "openssl"),
+    ("cfssl", "golang-cfssl"),
+];
+/// What a Kubernetes node needs besides.
+const CLUSTER: [(&str, &str); 5] = [
+    ("containerd", "containerd"),
+    ("runc", "runc"),
+    ("/usr/lib/cni/ptp", "containernetworking-plugins"),
+    ("busybox", "busybox-static"),
+    ("jq", "jq"),
+];
+/// Debian's own Python: the one that pods' images can be made from.
+const PYTHON: &str = "/usr/bin/python3";
+/// Its packages, pinned.
+const REQUIREMENTS: &str = "tests/requirements.txt";
+
+/// For the demo and the whole-system tests.
+///
+/// # Errors
+/// Something cannot be installed, with what and how.
+pub(crate) fn for_system() -> anyhow::Result<()> {
+    install(&SYSTEM)?;
+    ebpf::run(&ebpf::Args { install: true })?;
+    python()
+}
+
+/// For the tests on a real cluster.
+///
+/// # Errors
+/// Something cannot be installed, with what and how.
+pub(crate) fn for_cluster() -> anyhow::Result<()> {
+    install(&CLUSTER)
+}
+
+/// Whether a program is there: by its path, or in the usual folders.
+pub(crate) fn has(program: &str) -> bool {
+    let folders = ["/usr/local/sbin", "/usr/local/bin", "/usr/sbin", "/usr/bin", "/sbin", "/bin", "/usr/local/go/bin"];
+    Path::new(program).is_absolute() && Path::new(program).exists()
+        || folders.iter().any(|folder| Path::new(folder).join(program).exists())
+}
+
+fn install(programs: &[(&str, &str)]) -> anyhow::Result<()> {
+    let missing: Vec<&str> =
+        programs.iter().filter(|(program, _)| !has(program)).map(|&(_, package)| package).collect();
+    if missing.is_empty() { Ok(()) } else { apt_install(&missing) }
+}
+
+/// Installs Debian packages, as root or through sudo.
+///
+/// # Errors
+/// No apt here, no right to use it, or it fails.
+pub(crate) fn apt_install(packages: &[&str]) -> anyhow::Result<()> {
+    progress::step("updating the package lists", root::command("apt-get").args(["update", "-q"]))?;
+    let mut apt = root::command("apt-get");
+    apt.env("DEBIAN_FRONTEND", "noninteractive").args(["install", "-y", "-q", "--no-install-recommends"]);
+    progress::step(&format!("installing {}", packages.join(" ")), apt.args(packages))
+}
+
+/// A Python of the project's own with moto, boto3 and the aws CLI; made again when their versions change.
+fn python() -> anyhow::Result<()> {
+    let venv = workspace::root().join("target/venv");
+    let wanted = fs::read_to_string(workspace::root().join(REQUIREMENTS)).with_context(|| format!("reading {REQUIREMENTS}"))?;
+    let stamp = venv.join("requirements.txt");
+    if fs::read_to_string(&stamp).is_ok_and(|present| present == wanted) {
+        return Ok(());
+    }
+    if !Path::new(PYTHON).exists() || !Path::new("/usr/share/python-wheels").exists() {
+        apt_install(&["python3", "python3-venv"])?;
+    }
+    progress::step("making a Python environment", Command::new(PYTHON).args(["-m", "venv", "--clear"]).arg(&venv))?;
+    let mut pip = Command::new(venv.join("bin/pip"));
+    pip.args(["install", "--disable-pip-version-check", "-r", REQUIREMENTS]).current_dir(workspace::root());
+    progress::step("installing moto, boto3 and the aws CLI", &mut pip)?;
+    fs::write(&stamp, wanted).with_context(|| format!("writing {}", stamp.display()))
+}

@@ -1,0 +1,89 @@
+//! `cargo xtask test`: every tier that this machine can run, and one line of what came of it.
+
+mod cargo;
+mod mutate;
+mod skips;
+mod tiers;
+
+use crate::{ebpf, progress, setup};
+use anyhow::bail;
+use cargo::Outcome;
+use tiers::Tier;
+
+#[derive(clap::Args)]
+pub(crate) struct Args {
+    /// A tier that is skipped is a failure, save for those that tests/skips.toml allows.
+    #[arg(long)]
+    strict: bool,
+    /// Only these tiers.
+    #[arg(long, value_enum, value_delimiter = ',', value_name = "TIER")]
+    tier: Vec<Tier>,
+    /// Only tests whose name contains this.
+    #[arg(long, value_name = "TEXT")]
+    only: Option<String>,
+    /// Take each layer of tests/mutations.toml out and see its test go red, instead.
+    #[arg(long)]
+    mutate: bool,
+}
+
+pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
+    if args.mutate {
+        return mutate::run(args.only.as_deref());
+    }
+    let tiers = if args.tier.is_empty() { Tier::ALL.to_vec() } else { args.tier.clone() };
+    let mut total = Outcome::default();
+    for skipped in install(&tiers) {
+        progress::say(&skipped);
+    }
+    let tests = cargo::build()?;
+    for tier in tiers {
+        total += match tier.obstacle() {
+            Some(obstacle) => skip(tier, &obstacle, args.strict)?,
+            None => {
+                progress::say(&format!("\n{}: {}", tier.name(), tier.about()));
+                tier.run(&tests, args.only.as_deref())?
+            }
+        };
+    }
+    progress::say(&format!("\n{} passed, {} failed, {} skipped", total.passed, total.failed, total.skipped));
+    if total.failed > 0 {
+        bail!("{} failed", total.failed);
+    }
+    if total.passed == 0 {
+        bail!("no test ran");
+    }
+    Ok(())
+}
+
+/// What cannot be installed makes tiers skip later; the rest goes on.
+fn install(tiers: &[Tier]) -> Vec<String> {
+    let mut problems = Vec::new();
+    if tiers.iter().any(|tier| tier.needs_root()) {
+        problems.extend(setup::for_system().err());
+    } else {
+        // The agent embeds the object.
+        problems.extend(ebpf::run(&ebpf::Args { install: true }).err());
+    }
+    if tiers.contains(&Tier::Acceptance) {
+        problems.extend(setup::for_cluster().err());
+    }
+    problems.iter().map(|problem| format!("{problem:#}")).collect()
+}
+
+fn skip(tier: Tier, obstacle: &tiers::Obstacle, strict: bool) -> anyhow::Result<Outcome> {
+    progress::say(&format!("\nSKIP {}: {}", tier.name(), obstacle.reason));
+    let skipped = Outcome { skipped: 1, ..Outcome::default() };
+    if !strict {
+        return Ok(skipped);
+    }
+    match skips::allowed(tier.name(), obstacle.need)? {
+        Some(reason) => {
+            progress::say(&format!("  allowed by tests/skips.toml: {reason}"));
+            Ok(skipped)
+        }
+        None => {
+            progress::say("  not allowed by tests/skips.toml: a failure under --strict");
+            Ok(Outcome { failed: 1, ..Outcome::default() })
+        }
+    }
+}

@@ -1,0 +1,131 @@
+//! `cargo xtask test --mutate`: takes each layer out, one at a time, in a copy of the sources, and sees the test that
+//! guards it go red for the right reason: a packet where none may be, not «nobody is served».
+
+use super::cargo;
+use crate::{ebpf, progress, setup, workspace};
+use anyhow::{Context as _, bail};
+use serde::Deserialize;
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    process::Command,
+};
+
+const FILE: &str = "tests/mutations.toml";
+
+#[derive(Deserialize)]
+struct Mutations {
+    mutation: Vec<Mutation>,
+}
+
+/// A layer taken out.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Mutation {
+    /// What is taken out.
+    name: String,
+    /// How.
+    edit: Vec<Edit>,
+    /// The test of the system tier that must go red.
+    test: String,
+    /// What it must say: one of the harness's words for a leak.
+    red: String,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Edit {
+    file: String,
+    find: String,
+    replace: String,
+}
+
+pub(super) fn run(only: Option<&str>) -> anyhow::Result<()> {
+    setup::for_system()?;
+    let tests = cargo::build()?;
+    let text = fs::read_to_string(workspace::root().join(FILE)).with_context(|| format!("reading {FILE}"))?;
+    let Mutations { mutation: mutations } = toml::from_str(&text).with_context(|| format!("reading {FILE}"))?;
+    let chosen = mutations.iter().filter(|mutation| only.is_none_or(|only| mutation.name.contains(only)));
+    let (mut red, mut wrong) = (0, Vec::new());
+    for mutation in chosen {
+        let binaries = build(mutation).with_context(|| format!("building without {}", mutation.name))?;
+        match check(mutation, &tests, &binaries)? {
+            None => {
+                red += 1;
+                progress::say(&format!("✓ without {}: {} says «{}»", mutation.name, mutation.test, mutation.red));
+            }
+            Some(problem) => {
+                progress::say(&format!("✗ without {}: {problem}", mutation.name));
+                wrong.push(mutation.name.as_str());
+            }
+        }
+    }
+    // The copy's executables took the place of the real ones.
+    cargo::build()?;
+    ebpf::run(&ebpf::Args { install: false })?;
+    progress::say(&format!("\n{red} passed, {} failed, 0 skipped", wrong.len()));
+    if !wrong.is_empty() {
+        bail!("not seen red for the right reason: {}", wrong.join(", "));
+    }
+    if red == 0 { bail!("no mutation ran") } else { Ok(()) }
+}
+
+/// What is wrong with the test's behaviour under the mutation, if anything.
+fn check(mutation: &Mutation, tests: &cargo::Tests, binaries: &Path) -> anyhow::Result<Option<String>> {
+    let mut command = tests.command("system")?;
+    command.env("KIAM_BIN_DIR", binaries).args(["--exact", &mutation.test, "--nocapture", "--test-threads=1"]);
+    let output = command.output().context("starting the system tier")?;
+    let text = String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr);
+    if text.contains("running 0 tests") {
+        return Ok(Some(format!("there is no test {}", mutation.test)));
+    }
+    if output.status.success() {
+        return Ok(Some(format!("{} stays green", mutation.test)));
+    }
+    if !text.contains(&mutation.red) {
+        return Ok(Some(format!("{} fails, but does not say «{}»:\n{text}", mutation.test, mutation.red)));
+    }
+    Ok(None)
+}
+
+/// Builds the mutated binaries out of a copy of the sources; returns the folder they are in.
+fn build(mutation: &Mutation) -> anyhow::Result<PathBuf> {
+    let copy = copy_sources()?;
+    for Edit { file, find, replace } in &mutation.edit {
+        let path = copy.join(file);
+        let source = fs::read_to_string(&path).with_context(|| format!("reading {file}"))?;
+        if source.matches(find.as_str()).count() != 1 {
+            bail!("{file} does not hold this exactly once, so {FILE} is out of date:\n{find}");
+        }
+        fs::write(&path, source.replace(find.as_str(), replace))?;
+    }
+    ebpf::build_in(&copy)?;
+    let mut cargo = Command::new("cargo");
+    cargo.args(["build", "--quiet", "--locked", "--workspace", "--bin", "kiam-agent", "--bin", "kiam-server"]);
+    cargo.env("CARGO_TARGET_DIR", workspace::target()).current_dir(&copy);
+    progress::step(&format!("building without {}", mutation.name), &mut cargo)?;
+    let binaries = workspace::target().join("mutants/bin");
+    fs::create_dir_all(&binaries)?;
+    for binary in ["kiam-agent", "kiam-server"] {
+        fs::copy(workspace::target().join("debug").join(binary), binaries.join(binary))?;
+    }
+    Ok(binaries)
+}
+
+/// The files that git knows, as they are now, in a folder of their own.
+fn copy_sources() -> anyhow::Result<PathBuf> {
+    let copy = workspace::target().join("mutants/source");
+    if copy.exists() {
+        fs::remove_dir_all(&copy)?;
+    }
+    let listed = Command::new("git").args(["ls-files", "-z"]).current_dir(workspace::root()).output()?;
+    for file in String::from_utf8(listed.stdout)?.split_terminator('\0') {
+        let (from, to) = (workspace::root().join(file), copy.join(file));
+        if !from.is_file() {
+            continue;
+        }
+        fs::create_dir_all(to.parent().context("a file without a folder")?)?;
+        fs::copy(&from, &to).with_context(|| format!("copying {file}"))?;
+    }
+    Ok(copy)
+}
