@@ -1,1 +1,2 @@
+//! `kiam-server`: see the library.
 fn main() {}

@@ -1,0 +1,12 @@
+//! The domain: what a pod is to us, which role it may have, and what a credential is. No network, no tasks, no clock:
+//! time comes in as a value.
+
+pub(crate) mod annotations;
+pub(crate) mod credentials;
+pub(crate) mod ids;
+pub(crate) mod namespace;
+pub(crate) mod pod;
+pub(crate) mod policy;
+pub(crate) mod ports;
+pub(crate) mod role;
+pub(crate) mod session;

@@ -1,0 +1,118 @@
+//! Which credentials a pod may have. In this order: its annotations can be read, the role that it asks for is the one
+//! that it is annotated with, and its namespace permits that role.
+
+use super::{
+    annotations,
+    credentials::Identity,
+    ids::{ExternalId, RoleArn},
+    namespace::{NamespaceFacts, Permitted},
+    pod::PodFacts,
+    role::RoleBase,
+    session::SessionName,
+};
+
+/// Longest text from a pod or an annotation that an explanation quotes.
+const QUOTE_LEN_MAX: usize = 200;
+
+/// The rules that hold for the whole cluster.
+#[derive(Clone, Debug)]
+pub(crate) struct Policy {
+    pub(crate) role_base: RoleBase,
+    /// Of a pod without an annotation for it.
+    pub(crate) default_session: SessionName,
+}
+
+/// Why a pod gets nothing. The text is the explanation in the log and in the Event; what a pod reads is less.
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+pub(crate) enum Denial {
+    /// The pod has no role, or asks for none.
+    #[error("role can't be empty")]
+    NoRole,
+    /// It asks for another role than its own.
+    #[error("requested '{requested}' but annotated with '{annotated}', forbidden")]
+    NotAnnotated { requested: String, annotated: String },
+    /// Its namespace is not known, or says nothing of roles.
+    #[error("namespace policy expression '(empty)' forbids role '{requested}'")]
+    NothingPermitted { requested: String },
+    /// Its namespace permits other roles.
+    #[error("namespace policy expression '{expression}' forbids role '{role}'")]
+    NotPermitted { expression: String, role: RoleArn },
+    /// Its namespace's annotation is not an expression.
+    #[error("annotation {} of namespace '{namespace}' is not a regular expression: {reason}", annotations::PERMITTED)]
+    InvalidNamespace { namespace: String, reason: String },
+    /// One of its own annotations can't be what it is meant to be.
+    #[error("annotation {annotation} of the pod: {reason}")]
+    InvalidAnnotation { annotation: &'static str, reason: String },
+}
+
+impl Policy {
+    /// The identity whose credentials the pod gets when it asks for this role.
+    pub(crate) fn decide(
+        &self,
+        pod: &PodFacts,
+        namespace: Option<&NamespaceFacts>,
+        requested: &str,
+    ) -> Result<Identity, Denial> {
+        let annotated = pod.wanted_role().ok_or(Denial::NoRole)?;
+        if requested.is_empty() {
+            return Err(Denial::NoRole);
+        }
+        let role = self.role_base.resolve(annotated).map_err(|error| invalid(annotations::ROLE, &error))?;
+        if self.role_base.resolve(requested).as_ref() != Ok(&role) {
+            return Err(Denial::NotAnnotated {
+                requested: quote(requested),
+                annotated: quote(RoleBase::display_name(annotated)),
+            });
+        }
+        permit(namespace, &role, requested)?;
+        let (session, external_id) = (self.session(pod)?, external_id(pod)?);
+        Ok(Identity { role, session, external_id })
+    }
+
+    /// The identity that the pod will ask for: of its own role.
+    pub(crate) fn foresee(&self, pod: &PodFacts, namespace: Option<&NamespaceFacts>) -> Option<Identity> {
+        let role = pod.wanted_role().filter(|_| pod.active)?;
+        self.decide(pod, namespace, role).ok()
+    }
+
+    fn session(&self, pod: &PodFacts) -> Result<SessionName, Denial> {
+        match pod.session_name.as_deref() {
+            None | Some("") => Ok(self.default_session.clone()),
+            Some(name) => SessionName::parse(name).map_err(|error| invalid(annotations::SESSION_NAME, &error)),
+        }
+    }
+}
+
+fn permit(namespace: Option<&NamespaceFacts>, role: &RoleArn, requested: &str) -> Result<(), Denial> {
+    let nothing = || Denial::NothingPermitted { requested: quote(requested) };
+    let namespace = namespace.ok_or_else(nothing)?;
+    match &namespace.permitted {
+        Permitted::Nothing => Err(nothing()),
+        Permitted::Invalid { error, .. } => {
+            Err(Denial::InvalidNamespace { namespace: namespace.name.clone(), reason: error.clone() })
+        }
+        permitted if permitted.permits(role) => Ok(()),
+        Permitted::Matching { expression, .. } => {
+            Err(Denial::NotPermitted { expression: quote(expression), role: role.clone() })
+        }
+    }
+}
+
+fn external_id(pod: &PodFacts) -> Result<Option<ExternalId>, Denial> {
+    match pod.external_id.as_deref() {
+        None | Some("") => Ok(None),
+        Some(id) => ExternalId::parse(id).map(Some).map_err(|error| invalid(annotations::EXTERNAL_ID, &error)),
+    }
+}
+
+fn invalid(annotation: &'static str, error: &dyn std::error::Error) -> Denial {
+    Denial::InvalidAnnotation { annotation, reason: error.to_string() }
+}
+
+/// One printable line of somebody else's text.
+fn quote(text: &str) -> String {
+    text.chars().map(|c| if c.is_control() { '\u{fffd}' } else { c }).take(QUOTE_LEN_MAX).collect()
+}
+
+#[cfg(test)]
+mod tests;

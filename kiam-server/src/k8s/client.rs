@@ -1,0 +1,72 @@
+//! The connection to the API server. kube's own client has no time-outs for what it reads: a server that went away
+//! without a word would be waited for until the kernel gives up, which takes up to half an hour.
+
+use hyper_util::{client::legacy, client::legacy::connect::HttpConnector, rt::TokioExecutor};
+use kube::{
+    Client,
+    client::{Body, ConfigExt as _},
+    config::{Config, InClusterError, KubeConfigOptions, Kubeconfig, KubeconfigError},
+};
+use std::{path::Path, path::PathBuf, time::Duration};
+use tower::{BoxError, ServiceBuilder, timeout::TimeoutLayer};
+
+/// Longest that a connection may take to come about.
+const CONNECT_WAIT_MAX: Duration = Duration::from_secs(5);
+/// Longest wait for the head of an answer; a list's comes when the list is ready, a watch's at once.
+const ANSWER_WAIT_MAX: Duration = Duration::from_secs(30);
+/// A connection that nothing comes from is probed after this long, so that a dead one is known within 15 s.
+const KEEPALIVE_IDLE: Duration = Duration::from_secs(5);
+/// Pause between two probes.
+const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(3);
+/// Unanswered probes that make a connection dead.
+const KEEPALIVE_PROBES: u32 = 3;
+
+/// Why there is no client.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum ConnectError {
+    #[error("--kubeconfig={}: cannot be used", path.display())]
+    Kubeconfig {
+        path: PathBuf,
+        #[source]
+        source: KubeconfigError,
+    },
+    #[error("no --kubeconfig, and not in a cluster: give --kubeconfig=FILE, or run in a pod with a ServiceAccount")]
+    NotInCluster(#[source] InClusterError),
+    #[error("the connection to the Kubernetes API cannot be set up")]
+    Client(#[source] kube::Error),
+}
+
+/// Sets up the client; connects to nothing yet.
+pub(crate) async fn connect(kubeconfig: Option<&Path>) -> Result<Client, ConnectError> {
+    let config = match kubeconfig {
+        Some(path) => {
+            let fail = |source| ConnectError::Kubeconfig { path: path.to_owned(), source };
+            let kubeconfig = Kubeconfig::read_from(path).map_err(fail)?;
+            Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default()).await.map_err(fail)?
+        }
+        None => Config::incluster().map_err(ConnectError::NotInCluster)?,
+    };
+    tracing::info!(url = %config.cluster_url, "Kubernetes API");
+    client(&config).map_err(ConnectError::Client)
+}
+
+fn client(config: &Config) -> Result<Client, kube::Error> {
+    let mut tcp = HttpConnector::new();
+    tcp.enforce_http(false);
+    tcp.set_nodelay(true);
+    tcp.set_connect_timeout(Some(CONNECT_WAIT_MAX));
+    tcp.set_keepalive(Some(KEEPALIVE_IDLE));
+    tcp.set_keepalive_interval(Some(KEEPALIVE_INTERVAL));
+    tcp.set_keepalive_retries(Some(KEEPALIVE_PROBES));
+    tcp.set_tcp_user_timeout(Some(KEEPALIVE_IDLE + KEEPALIVE_INTERVAL * KEEPALIVE_PROBES));
+    let tls = config.rustls_https_connector_with_connector(tcp)?;
+    let http: legacy::Client<_, Body> = legacy::Client::builder(TokioExecutor::new()).build(tls);
+    let service = ServiceBuilder::new()
+        .layer(config.base_uri_layer())
+        .layer(TimeoutLayer::new(ANSWER_WAIT_MAX))
+        .option_layer(config.auth_layer()?)
+        .layer(config.extra_headers_layer()?)
+        .map_err(BoxError::from)
+        .service(http);
+    Ok(Client::new(service, config.default_namespace.clone()))
+}

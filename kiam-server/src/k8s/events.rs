@@ -1,0 +1,183 @@
+//! Events on pods: what `kubectl describe pod` shows of a refusal. kiam's reasons and texts (kiam v4.2, pkg/server).
+
+use crate::core::{
+    ids::PodUid,
+    pod::PodFacts,
+    ports::{Notice, NoticeSink},
+};
+use k8s_openapi::api::core::v1::ObjectReference;
+use kube::{
+    Client,
+    runtime::events::{Event, EventType, Recorder, Reporter},
+};
+use prometheus_client::metrics::counter::Counter;
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+use tokio::{sync::mpsc, time::Instant};
+
+/// Events that wait to be written; a pod that asks in a loop must not fill our memory.
+const QUEUE_LEN_MAX: usize = 256;
+/// The same is said of a pod once in this time; the Event then counts it.
+const SAME_AGAIN: Duration = Duration::from_secs(60);
+/// Different things that are said of one pod in that time: a pod chooses the role that it asks for.
+const PER_POD_MAX: usize = 5;
+/// Pods that are remembered for that.
+const PODS_MAX: usize = 10_000;
+/// Longest that writing one may take.
+const WRITE_WAIT_MAX: Duration = Duration::from_secs(5);
+/// Least time between two writes: 20 a second leave the API server alone.
+const WRITE_PAUSE: Duration = Duration::from_millis(50);
+/// Longest text of an Event (events.k8s.io/v1: `note`, 1 kB).
+const NOTE_LEN_MAX: usize = 1024;
+/// Who says it, as in kiam.
+const REPORTER: &str = "kiam.server";
+
+/// Takes notices and writes them in the background.
+pub(crate) struct EventRecorder {
+    queue: mpsc::Sender<(Arc<PodFacts>, Notice)>,
+    recent: Mutex<HashMap<PodUid, Vec<(Notice, Instant)>>>,
+    /// Notices that found the queue full.
+    dropped: Counter,
+}
+
+impl EventRecorder {
+    /// The recorder, and the task that writes: it ends with the recorder.
+    pub(crate) fn new(client: Client, dropped: Counter) -> (Arc<Self>, impl Future<Output = ()> + Send) {
+        let (queue, waiting) = mpsc::channel(QUEUE_LEN_MAX);
+        (Arc::new(Self { queue, recent: Mutex::default(), dropped }), write_all(client, waiting))
+    }
+
+    /// Whether it is worth saying now; remembers that it was said.
+    fn is_news(&self, pod: &PodUid, notice: &Notice, now: Instant) -> bool {
+        let mut recent = self.recent.lock().unwrap_or_else(PoisonError::into_inner);
+        if recent.len() >= PODS_MAX {
+            recent.retain(|_, said| said.iter().any(|(_, at)| now.duration_since(*at) < SAME_AGAIN));
+        }
+        if recent.len() >= PODS_MAX && !recent.contains_key(pod) {
+            return false;
+        }
+        let said = recent.entry(pod.clone()).or_default();
+        said.retain(|(_, at)| now.duration_since(*at) < SAME_AGAIN);
+        if said.len() >= PER_POD_MAX || said.iter().any(|(known, _)| known == notice) {
+            return false;
+        }
+        said.push((notice.clone(), now));
+        true
+    }
+}
+
+impl NoticeSink for EventRecorder {
+    fn notify(&self, pod: &Arc<PodFacts>, notice: Notice) {
+        if self.is_news(&pod.uid, &notice, Instant::now()) && self.queue.try_send((Arc::clone(pod), notice)).is_err() {
+            self.dropped.inc();
+        }
+    }
+}
+
+async fn write_all(client: Client, mut waiting: mpsc::Receiver<(Arc<PodFacts>, Notice)>) {
+    let recorder = Recorder::new(client, Reporter::from(REPORTER));
+    while let Some((pod, notice)) = waiting.recv().await {
+        let (event, pod) = (event(&notice), reference(&pod));
+        let written = tokio::time::timeout(WRITE_WAIT_MAX, recorder.publish(&event, &pod)).await;
+        let error = match written {
+            Ok(Ok(())) => None,
+            Ok(Err(error)) => Some(crate::chain(&error)),
+            Err(elapsed) => Some(elapsed.to_string()),
+        };
+        if let Some(error) = error {
+            tracing::warn!(namespace = ?pod.namespace, pod = ?pod.name, error, "an Event could not be written");
+        }
+        tokio::time::sleep(WRITE_PAUSE).await;
+    }
+}
+
+fn event(notice: &Notice) -> Event {
+    let (reason, note) = match notice {
+        Notice::RoleForbidden { requested, explanation } => {
+            ("KiamRoleForbidden", format!("failed assuming role {requested:?}: {explanation}"))
+        }
+        Notice::CredentialError { explanation } => {
+            ("KiamCredentialError", format!("failed retrieving credentials: {explanation}"))
+        }
+    };
+    Event {
+        type_: EventType::Warning,
+        reason: reason.to_owned(),
+        // kube counts Events of the same action as one and keeps the first one's text: another text is another action.
+        action: format!("AssumeRole-{}", short_digest(&note)),
+        note: Some(cut(note)),
+        secondary: None,
+    }
+}
+
+fn short_digest(text: &str) -> String {
+    let digest = ring::digest::digest(&ring::digest::SHA256, text.as_bytes());
+    digest.as_ref().iter().take(4).map(|byte| format!("{byte:02x}")).collect()
+}
+
+fn cut(mut text: String) -> String {
+    if text.len() > NOTE_LEN_MAX {
+        let end = (0..=NOTE_LEN_MAX).rev().find(|&end| text.is_char_boundary(end)).unwrap_or(0);
+        text.truncate(end);
+    }
+    text
+}
+
+fn reference(pod: &PodFacts) -> ObjectReference {
+    ObjectReference {
+        api_version: Some("v1".to_owned()),
+        kind: Some("Pod".to_owned()),
+        namespace: Some(pod.namespace.clone()),
+        name: Some(pod.name.clone()),
+        uid: Some(pod.uid.as_str().to_owned()),
+        ..ObjectReference::default()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn forbidden(role: &str) -> Notice {
+        Notice::RoleForbidden { requested: role.to_owned(), explanation: "no".to_owned() }
+    }
+
+    fn recorder() -> (EventRecorder, mpsc::Receiver<(Arc<PodFacts>, Notice)>) {
+        let (queue, waiting) = mpsc::channel(QUEUE_LEN_MAX);
+        (EventRecorder { queue, recent: Mutex::default(), dropped: Counter::default() }, waiting)
+    }
+
+    #[test]
+    fn texts_are_kiams() {
+        let note = event(&forbidden("red")).note.unwrap();
+        assert_eq!(note, "failed assuming role \"red\": no");
+        let error = Notice::CredentialError { explanation: "AccessDenied: not you".to_owned() };
+        let event = event(&error);
+        assert_eq!(event.note.unwrap(), "failed retrieving credentials: AccessDenied: not you");
+        assert_eq!(event.reason, "KiamCredentialError");
+        assert!(matches!(event.type_, EventType::Warning));
+    }
+
+    #[test]
+    fn a_long_text_is_cut_between_characters() {
+        let note = super::event(&forbidden(&"ä".repeat(2000))).note.unwrap();
+        assert!(note.len() <= NOTE_LEN_MAX && note.len() > NOTE_LEN_MAX - 8);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_same_is_said_once_a_minute_and_a_pod_cannot_flood() {
+        let (recorder, _waiting) = recorder();
+        let (pod, other) = (PodUid::parse("a").unwrap(), PodUid::parse("b").unwrap());
+        let news = |pod: &PodUid, role: &str| recorder.is_news(pod, &forbidden(role), Instant::now());
+        assert!(news(&pod, "red"));
+        assert!(!news(&pod, "red"));
+        assert!(news(&other, "red"));
+        let taken = (0..100).filter(|n| news(&pod, &format!("role-{n}"))).count();
+        assert_eq!(taken, PER_POD_MAX - 1);
+        tokio::time::advance(SAME_AGAIN).await;
+        assert!(news(&pod, "red"));
+    }
+}

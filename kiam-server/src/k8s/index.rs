@@ -1,0 +1,185 @@
+//! Pods by address, and their namespaces: a plain state machine. Facts go in (apply, remove, reset), lookups come out;
+//! tests feed it built facts, without an API server.
+//!
+//! ```text
+//! name ──▶ uid ──▶ PodFacts ──▶ addresses ──▶ Sighting {uid, since}
+//!                     └──▶ namespace ──▶ NamespaceFacts
+//! ```
+
+use super::convert::PodName;
+use crate::core::{ids::PodUid, namespace::NamespaceFacts, pod::PodFacts, ports::LookupError};
+use std::{
+    collections::{HashMap, HashSet},
+    net::IpAddr,
+    sync::Arc,
+};
+use tokio::time::Instant;
+
+/// All that is known of the cluster.
+#[derive(Default)]
+pub(super) struct Index {
+    pods: HashMap<PodUid, Arc<PodFacts>>,
+    names: HashMap<PodName, PodUid>,
+    addresses: HashMap<IpAddr, Vec<Sighting>>,
+    namespaces: HashMap<String, Arc<NamespaceFacts>>,
+    /// Pods whose prospects changed since they were last asked for. Bounded by the pods that exist and existed since.
+    changed: HashSet<PodUid>,
+    pods_listed: bool,
+    namespaces_listed: bool,
+}
+
+/// A pod at an address.
+#[derive(Clone, PartialEq, Eq, Debug)]
+struct Sighting {
+    uid: PodUid,
+    /// When this pod was first seen at this address; updates and relists of the same pod don't change it.
+    since: Instant,
+}
+
+/// What a lookup finds.
+#[derive(Clone, Debug)]
+pub(super) struct Hit {
+    pub(super) pod: Arc<PodFacts>,
+    pub(super) namespace: Option<Arc<NamespaceFacts>>,
+    pub(super) since: Instant,
+}
+
+/// A pod whose prospects changed; `None`: it is gone.
+pub(super) type Changed = (PodUid, Option<(Arc<PodFacts>, Option<Arc<NamespaceFacts>>)>);
+
+impl Index {
+    /// Whether pods and namespaces were listed once.
+    pub(super) fn is_listed(&self) -> bool {
+        self.pods_listed && self.namespaces_listed
+    }
+
+    pub(super) fn apply_pod(&mut self, facts: PodFacts, now: Instant) {
+        let name = PodName { namespace: facts.namespace.clone(), name: facts.name.clone() };
+        // The name was given away while the watch looked elsewhere: its old owner is gone.
+        if let Some(old) = self.names.insert(name, facts.uid.clone())
+            && old != facts.uid
+        {
+            self.remove_uid(&old);
+        }
+        let old = self.pods.get(&facts.uid).cloned();
+        if old.as_deref() == Some(&facts) {
+            return;
+        }
+        self.changed.insert(facts.uid.clone());
+        let before = old.as_deref().map(sighted).unwrap_or_default();
+        let after = sighted(&facts);
+        for address in before.iter().filter(|address| !after.contains(address)) {
+            self.lose(*address, &facts.uid);
+        }
+        for address in after.iter().filter(|address| !before.contains(address)) {
+            self.addresses.entry(*address).or_default().push(Sighting { uid: facts.uid.clone(), since: now });
+        }
+        self.pods.insert(facts.uid.clone(), Arc::new(facts));
+    }
+
+    pub(super) fn remove_pod(&mut self, name: &PodName) {
+        if let Some(uid) = self.names.remove(name) {
+            self.remove_uid(&uid);
+        }
+    }
+
+    /// The pods are these and no others: what a list says replaces what was known.
+    pub(super) fn reset_pods(&mut self, all: Vec<PodFacts>, now: Instant) {
+        let listed: HashSet<&PodUid> = all.iter().map(|facts| &facts.uid).collect();
+        let gone: Vec<PodUid> = self.pods.keys().filter(|uid| !listed.contains(uid)).cloned().collect();
+        for uid in gone {
+            self.remove_uid(&uid);
+        }
+        let pods = &self.pods;
+        self.names.retain(|_, uid| pods.contains_key(uid));
+        for facts in all {
+            self.apply_pod(facts, now);
+        }
+        self.pods_listed = true;
+    }
+
+    pub(super) fn namespace(&self, name: &str) -> Option<&Arc<NamespaceFacts>> {
+        self.namespaces.get(name)
+    }
+
+    pub(super) fn apply_namespace(&mut self, facts: NamespaceFacts) {
+        self.namespace_changed(&facts.name);
+        self.namespaces.insert(facts.name.clone(), Arc::new(facts));
+    }
+
+    pub(super) fn remove_namespace(&mut self, name: &str) {
+        if self.namespaces.remove(name).is_some() {
+            self.namespace_changed(name);
+        }
+    }
+
+    pub(super) fn reset_namespaces(&mut self, all: Vec<NamespaceFacts>) {
+        self.namespaces = all.into_iter().map(|facts| (facts.name.clone(), Arc::new(facts))).collect();
+        self.changed.extend(self.pods.keys().cloned());
+        self.namespaces_listed = true;
+    }
+
+    /// The one active pod at the address. `not_before`: the interface that asks appeared then, so a pod that was seen
+    /// at the address before it is another one.
+    pub(super) fn find(&self, address: IpAddr, not_before: Option<Instant>) -> Result<Hit, LookupError> {
+        if !self.is_listed() {
+            return Err(LookupError::NotSynced);
+        }
+        let mut candidates = self
+            .addresses
+            .get(&address.to_canonical())
+            .into_iter()
+            .flatten()
+            .filter(|sighting| not_before.is_none_or(|not_before| sighting.since >= not_before));
+        let sighting = candidates.next().ok_or(LookupError::NotFound)?;
+        if candidates.next().is_some() {
+            return Err(LookupError::Ambiguous);
+        }
+        let pod = self.pods.get(&sighting.uid).ok_or(LookupError::NotFound)?;
+        let namespace = self.namespaces.get(&pod.namespace).cloned();
+        Ok(Hit { pod: Arc::clone(pod), namespace, since: sighting.since })
+    }
+
+    /// Hands out at most `max` of the pods whose prospects changed.
+    pub(super) fn take_changed(&mut self, max: usize) -> Vec<Changed> {
+        let uids: Vec<PodUid> = self.changed.iter().take(max).cloned().collect();
+        uids.into_iter()
+            .map(|uid| {
+                self.changed.remove(&uid);
+                let pod = self.pods.get(&uid);
+                let facts = pod.map(|pod| (Arc::clone(pod), self.namespaces.get(&pod.namespace).cloned()));
+                (uid, facts)
+            })
+            .collect()
+    }
+
+    fn remove_uid(&mut self, uid: &PodUid) {
+        if let Some(facts) = self.pods.remove(uid) {
+            for address in sighted(&facts) {
+                self.lose(*address, uid);
+            }
+            self.changed.insert(uid.clone());
+        }
+    }
+
+    fn lose(&mut self, address: IpAddr, uid: &PodUid) {
+        if let Some(sightings) = self.addresses.get_mut(&address) {
+            sightings.retain(|sighting| sighting.uid != *uid);
+            if sightings.is_empty() {
+                self.addresses.remove(&address);
+            }
+        }
+    }
+
+    fn namespace_changed(&mut self, name: &str) {
+        self.changed.extend(self.pods.values().filter(|pod| pod.namespace == name).map(|pod| pod.uid.clone()));
+    }
+}
+
+/// The addresses that the pod is found by: a pod that is done has none, though the API server still shows them.
+fn sighted(facts: &PodFacts) -> &[IpAddr] {
+    if facts.active { &facts.addresses } else { &[] }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,142 @@
+//! The index against built facts. kiam's own cases are among them (pkg/k8s tests of kiam v4.2).
+
+use super::*;
+use crate::core::namespace::{Anchoring, Permitted};
+use std::time::Duration;
+
+fn address(last: u8) -> IpAddr {
+    IpAddr::from([10, 0, 0, last])
+}
+
+fn pod(uid: &str, last: u8) -> PodFacts {
+    PodFacts {
+        uid: PodUid::parse(uid).unwrap(),
+        namespace: "ns".to_owned(),
+        name: uid.to_owned(),
+        addresses: vec![address(last)],
+        active: true,
+        node: "n1".to_owned(),
+        role: Some(format!("role-of-{uid}")),
+        session_name: None,
+        external_id: None,
+    }
+}
+
+fn done(uid: &str, last: u8) -> PodFacts {
+    PodFacts { active: false, ..pod(uid, last) }
+}
+
+fn name(name: &str) -> PodName {
+    PodName { namespace: "ns".to_owned(), name: name.to_owned() }
+}
+
+fn namespace(expression: &str) -> NamespaceFacts {
+    NamespaceFacts { name: "ns".to_owned(), permitted: Permitted::compile(expression, Anchoring::Strict) }
+}
+
+fn listed(pods: Vec<PodFacts>, now: Instant) -> Index {
+    let mut index = Index::default();
+    index.reset_pods(pods, now);
+    index.reset_namespaces(vec![namespace(".*")]);
+    index
+}
+
+fn found(index: &Index, last: u8) -> Result<String, LookupError> {
+    index.find(address(last), None).map(|hit| hit.pod.uid.as_str().to_owned())
+}
+
+fn seconds(count: u64) -> Duration {
+    Duration::from_secs(count)
+}
+
+#[tokio::test]
+async fn nothing_is_answered_before_both_lists() {
+    let now = Instant::now();
+    let mut index = Index::default();
+    assert_eq!(found(&index, 1), Err(LookupError::NotSynced));
+    index.reset_pods(vec![pod("a", 1)], now);
+    assert_eq!(found(&index, 1), Err(LookupError::NotSynced));
+    index.reset_namespaces(vec![]);
+    assert_eq!(found(&index, 1), Ok("a".to_owned()));
+    assert!(index.find(address(1), None).unwrap().namespace.is_none());
+}
+
+#[tokio::test]
+async fn finds_the_running_pod_beside_one_that_is_done() {
+    let index = listed(vec![done("failed", 1), pod("running", 1)], Instant::now());
+    assert_eq!(found(&index, 1), Ok("running".to_owned()));
+    assert_eq!(found(&index, 2), Err(LookupError::NotFound));
+}
+
+#[tokio::test]
+async fn two_pods_at_an_address_are_nobody() {
+    let mut index = listed(vec![pod("a", 1), pod("b", 1)], Instant::now());
+    assert_eq!(found(&index, 1), Err(LookupError::Ambiguous));
+    index.remove_pod(&name("a"));
+    assert_eq!(found(&index, 1), Ok("b".to_owned()));
+}
+
+#[tokio::test]
+async fn the_age_of_the_interface_rules_out_who_was_there_before() {
+    let start = Instant::now();
+    let mut index = listed(vec![pod("old", 1)], start);
+    let born = start + seconds(60);
+    let asked = |index: &Index| index.find(address(1), Some(born)).map(|hit| hit.pod.uid.as_str().to_owned());
+    assert_eq!(asked(&index), Err(LookupError::NotFound), "only the old pod is known");
+    index.apply_pod(pod("new", 1), born + seconds(1));
+    assert_eq!(asked(&index), Ok("new".to_owned()), "the old one is not gone yet");
+    assert_eq!(found(&index, 1), Err(LookupError::Ambiguous));
+    index.remove_pod(&name("old"));
+    assert_eq!(asked(&index), Ok("new".to_owned()));
+}
+
+#[tokio::test]
+async fn the_first_sight_survives_updates_and_relists_but_not_a_new_address_or_uid() {
+    let start = Instant::now();
+    let since = |index: &Index, last: u8| index.find(address(last), None).unwrap().since;
+    let mut index = listed(vec![pod("a", 1)], start);
+    index.apply_pod(PodFacts { role: None, ..pod("a", 1) }, start + seconds(1));
+    assert_eq!(since(&index, 1), start);
+    index.reset_pods(vec![pod("a", 1)], start + seconds(2));
+    assert_eq!(since(&index, 1), start);
+    index.apply_pod(pod("a", 2), start + seconds(3));
+    assert_eq!(since(&index, 2), start + seconds(3));
+    assert_eq!(found(&index, 1), Err(LookupError::NotFound));
+    index.apply_pod(PodFacts { name: "a".to_owned(), ..pod("b", 2) }, start + seconds(4));
+    assert_eq!(since(&index, 2), start + seconds(4));
+    assert_eq!(found(&index, 2), Ok("b".to_owned()), "the name's old owner is gone");
+}
+
+#[tokio::test]
+async fn a_list_replaces_and_does_not_merge() {
+    let mut index = listed(vec![pod("a", 1), pod("b", 2)], Instant::now());
+    index.reset_pods(vec![pod("b", 2), pod("c", 3)], Instant::now());
+    assert_eq!(found(&index, 1), Err(LookupError::NotFound));
+    assert_eq!((found(&index, 2), found(&index, 3)), (Ok("b".to_owned()), Ok("c".to_owned())));
+    assert!(!index.names.contains_key(&name("a")));
+}
+
+#[tokio::test]
+async fn a_pod_that_ends_loses_its_address() {
+    let mut index = listed(vec![pod("a", 1)], Instant::now());
+    index.apply_pod(done("a", 1), Instant::now());
+    assert_eq!(found(&index, 1), Err(LookupError::NotFound));
+    assert!(index.addresses.is_empty());
+}
+
+#[tokio::test]
+async fn changes_are_told_once_each() {
+    let mut index = listed(vec![pod("a", 1), pod("b", 2)], Instant::now());
+    assert_eq!(index.take_changed(1).len(), 1);
+    assert_eq!(index.take_changed(10).len(), 1);
+    assert!(index.take_changed(10).is_empty());
+    index.apply_pod(pod("a", 1), Instant::now());
+    assert!(index.take_changed(10).is_empty(), "nothing new");
+    index.apply_pod(PodFacts { role: Some("other".to_owned()), ..pod("a", 1) }, Instant::now());
+    assert_eq!(index.take_changed(10).len(), 1);
+    index.remove_pod(&name("b"));
+    assert!(matches!(index.take_changed(10).as_slice(), [(_, None)]));
+    index.apply_namespace(namespace(""));
+    let changed = index.take_changed(10);
+    assert!(matches!(changed.as_slice(), [(_, Some((_, Some(namespace))))] if !namespace.permitted.is_of(".*")));
+}

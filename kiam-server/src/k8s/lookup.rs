@@ -1,0 +1,223 @@
+//! The index as the rest of the server sees it: shared, and awaited without polling.
+
+use super::{
+    convert::{self, PodName},
+    index::{Changed, Index},
+};
+use crate::core::{
+    ids::PodUid,
+    namespace::{Anchoring, NamespaceFacts, Permitted},
+    pod::PodFacts,
+    ports::{Asker, Found, LookupError, PodChange, PodChanges, PodLookup},
+};
+use k8s_openapi::api::core::v1::{Namespace, Pod};
+use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard};
+use std::time::Duration;
+use tokio::{sync::watch, time::Instant};
+
+/// Longest that a lookup waits for the watch: SDKs give up after a second.
+const WAIT_MAX: Duration = Duration::from_millis(900);
+
+/// Pods and namespaces of the cluster.
+pub(crate) struct Cluster {
+    index: RwLock<Index>,
+    /// Counts the changes of the index; who waits for one watches it.
+    version: watch::Sender<u64>,
+    anchoring: Anchoring,
+}
+
+impl Cluster {
+    pub(crate) fn new(anchoring: Anchoring) -> Self {
+        Self { index: RwLock::default(), version: watch::Sender::new(0), anchoring }
+    }
+
+    fn read(&self) -> RwLockReadGuard<'_, Index> {
+        self.index.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn change(&self, change: impl FnOnce(&mut Index)) {
+        change(&mut self.index.write().unwrap_or_else(PoisonError::into_inner));
+        self.version.send_modify(|version| *version = version.wrapping_add(1));
+    }
+
+    pub(super) fn apply_pod(&self, facts: PodFacts) {
+        self.change(|index| index.apply_pod(facts, Instant::now()));
+    }
+
+    pub(super) fn remove_pod(&self, name: &PodName) {
+        self.change(|index| index.remove_pod(name));
+    }
+
+    pub(super) fn reset_pods(&self, all: Vec<PodFacts>) {
+        self.change(|index| index.reset_pods(all, Instant::now()));
+    }
+
+    pub(super) fn apply_namespace(&self, facts: NamespaceFacts) {
+        self.change(|index| index.apply_namespace(facts));
+    }
+
+    pub(super) fn remove_namespace(&self, name: &str) {
+        self.change(|index| index.remove_namespace(name));
+    }
+
+    pub(super) fn reset_namespaces(&self, all: Vec<NamespaceFacts>) {
+        self.change(|index| index.reset_namespaces(all));
+    }
+
+    pub(super) fn convert_pod(&self, pod: Pod) -> Result<PodFacts, convert::ConvertError> {
+        convert::pod(pod)
+    }
+
+    /// Compiles the namespace's expression unless it is known already; says so when it is none.
+    pub(super) fn convert_namespace(&self, namespace: Namespace) -> Result<NamespaceFacts, convert::ConvertError> {
+        let known = namespace.metadata.name.as_deref().and_then(|name| self.read().namespace(name).cloned());
+        let facts = convert::namespace(namespace, self.anchoring, known.as_deref())?;
+        if let Permitted::Invalid { expression, error } = &facts.permitted {
+            tracing::warn!(
+                namespace = facts.name, ?expression, %error,
+                "annotation iam.amazonaws.com/permitted is not a regular expression: pods of this namespace get nothing"
+            );
+        }
+        Ok(facts)
+    }
+
+    fn look(&self, asker: &Asker, not_before: Option<Instant>) -> Result<Found, LookupError> {
+        let hit = self.read().find(asker.address, not_before)?;
+        Ok(Found { pod: hit.pod, namespace: hit.namespace, seen_for: hit.since.elapsed() })
+    }
+}
+
+impl PodLookup for Cluster {
+    fn is_synced(&self) -> bool {
+        self.read().is_listed()
+    }
+
+    async fn find(&self, asker: Asker) -> Result<Found, LookupError> {
+        let now = Instant::now();
+        // An age that reaches back beyond the clock's beginning rules nobody out.
+        let not_before = asker.interface_age.and_then(|age| now.checked_sub(age));
+        let deadline = now + asker.wait.min(WAIT_MAX);
+        let mut version = self.version.subscribe();
+        loop {
+            // Before the look: a change during it is seen by the wait.
+            version.mark_unchanged();
+            let found = self.look(&asker, not_before);
+            let settled = match &found {
+                // A namespace that the watch has not shown yet permits nothing: worth waiting for.
+                Ok(found) => found.namespace.is_some(),
+                Err(LookupError::NotSynced) => true,
+                Err(LookupError::NotFound | LookupError::Ambiguous) => false,
+            };
+            if settled || !matches!(tokio::time::timeout_at(deadline, version.changed()).await, Ok(Ok(()))) {
+                return found;
+            }
+        }
+    }
+}
+
+impl PodChanges for Cluster {
+    async fn changed(&self, seen: &mut u64) {
+        let mut version = self.version.subscribe();
+        // The sender lives as long as we do: an error cannot come.
+        if let Ok(version) = version.wait_for(|version| version != seen).await {
+            *seen = *version;
+        }
+    }
+
+    fn take(&self, max: usize) -> Vec<PodChange> {
+        let changed = self.index.write().unwrap_or_else(PoisonError::into_inner).take_changed(max);
+        changed.into_iter().map(|(pod, now): Changed| change(pod, now)).collect()
+    }
+}
+
+fn change(pod: PodUid, now: Option<(Arc<PodFacts>, Option<Arc<NamespaceFacts>>)>) -> PodChange {
+    PodChange { pod, now }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::net::IpAddr;
+
+    const MS: Duration = Duration::from_millis(1);
+
+    fn pod(uid: &str) -> PodFacts {
+        PodFacts {
+            uid: PodUid::parse(uid).unwrap(),
+            namespace: "ns".to_owned(),
+            name: uid.to_owned(),
+            addresses: vec![IpAddr::from([10, 0, 0, 1])],
+            active: true,
+            node: String::new(),
+            role: None,
+            session_name: None,
+            external_id: None,
+        }
+    }
+
+    fn namespace() -> NamespaceFacts {
+        NamespaceFacts { name: "ns".to_owned(), permitted: Permitted::Nothing }
+    }
+
+    fn asker(interface_age: Option<Duration>, wait: Duration) -> Asker {
+        Asker { address: IpAddr::from([10, 0, 0, 1]), interface_age, wait }
+    }
+
+    fn listed() -> Arc<Cluster> {
+        let cluster = Cluster::new(Anchoring::Strict);
+        cluster.reset_pods(vec![]);
+        cluster.reset_namespaces(vec![namespace()]);
+        Arc::new(cluster)
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_pod_that_appears_ends_the_wait() {
+        let (cluster, start) = (listed(), Instant::now());
+        let later = Arc::clone(&cluster);
+        let watch = tokio::spawn(async move {
+            tokio::time::sleep(300 * MS).await;
+            later.apply_pod(pod("a"));
+        });
+        let found = cluster.find(asker(Some(50 * MS), 900 * MS)).await.unwrap();
+        assert_eq!((found.pod.uid.as_str(), start.elapsed()), ("a", 300 * MS));
+        assert!(found.seen_for < 50 * MS);
+        watch.await.unwrap();
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_wait_ends_by_itself() {
+        let (cluster, start) = (listed(), Instant::now());
+        assert_eq!(cluster.find(asker(None, Duration::ZERO)).await.err(), Some(LookupError::NotFound));
+        assert_eq!(start.elapsed(), Duration::ZERO);
+        assert_eq!(cluster.find(asker(None, 3600 * 1000 * MS)).await.err(), Some(LookupError::NotFound));
+        assert_eq!(start.elapsed(), WAIT_MAX);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_old_pod_at_a_new_interface_is_waited_away() {
+        let cluster = listed();
+        cluster.apply_pod(pod("old"));
+        tokio::time::advance(Duration::from_secs(60)).await;
+        let young = asker(Some(Duration::from_secs(1)), 900 * MS);
+        assert_eq!(cluster.find(young).await.err(), Some(LookupError::NotFound));
+        assert_eq!(cluster.find(asker(None, 900 * MS)).await.unwrap().pod.uid.as_str(), "old");
+        cluster.apply_pod(pod("new"));
+        assert_eq!(cluster.find(young).await.unwrap().pod.uid.as_str(), "new");
+        assert_eq!(cluster.find(asker(None, 900 * MS)).await.err(), Some(LookupError::Ambiguous));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_namespace_is_waited_for_too_and_no_list_is_not() {
+        let cluster = Arc::new(Cluster::new(Anchoring::Strict));
+        assert_eq!(cluster.find(asker(None, 900 * MS)).await.err(), Some(LookupError::NotSynced));
+        cluster.reset_pods(vec![pod("a")]);
+        cluster.reset_namespaces(vec![]);
+        let later = Arc::clone(&cluster);
+        let watch = tokio::spawn(async move {
+            tokio::time::sleep(100 * MS).await;
+            later.apply_namespace(namespace());
+        });
+        assert!(cluster.find(asker(None, 900 * MS)).await.unwrap().namespace.is_some());
+        watch.await.unwrap();
+    }
+}
