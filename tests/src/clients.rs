@@ -1,5 +1,6 @@
 //! What asks from within a pod: a plain HTTP client in Rust for many and odd connections, and the unmodified tools.
 
+pub mod forge;
 mod http1;
 mod tools;
 

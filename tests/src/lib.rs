@@ -6,18 +6,22 @@
 //! - [`process`], [`eventually`]: tools, daemons, and waiting for something to become true.
 //! - [`netns`], [`topology`]: namespaces, the node between the pods and the stand-in for the real IMDS.
 //! - [`canary`]: that stand-in; it counts every packet that reaches it, by sender.
+//! - [`bystander`]: other processes of the node, which must not see one either.
 //! - [`kube_api`], [`sts`], [`pki`]: what the binaries talk to.
 //! - [`clients`]: what asks from within a pod.
 //! - [`system`]: the real binaries.
 #![expect(
+    clippy::cast_possible_truncation,
     clippy::expect_used,
     clippy::indexing_slicing,
     clippy::print_stderr,
     reason = "a test that cannot go on ends; what it has to say goes to its output"
 )]
 
+pub mod bystander;
 pub mod canary;
 pub mod clients;
+pub mod cluster;
 pub mod eventually;
 mod http_server;
 pub mod kube_api;

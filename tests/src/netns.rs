@@ -87,9 +87,14 @@ impl Netns {
     /// # Errors
     /// The namespace cannot be entered; or the function's own.
     pub fn enter<T: Send>(&self, work: impl FnOnce() -> Result<T> + Send) -> Result<T> {
+        Self::enter_path(&self.path, work)
+    }
+
+    /// [`Netns::enter`] for a namespace that somebody else keeps.
+    pub(crate) fn enter_path<T: Send>(path: &Path, work: impl FnOnce() -> Result<T> + Send) -> Result<T> {
         thread::scope(|scope| {
             let thread = scope.spawn(|| {
-                enter_this_thread(&self.path)?;
+                enter_this_thread(path)?;
                 work()
             });
             match thread.join() {

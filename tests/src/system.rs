@@ -1,1 +1,296 @@
-//! placeholder
+//! The real binaries in a [`Topology`]: server and agent in the node's namespace, with a bpffs, folders and
+//! certificates of their own, and all the stand-ins that they need.
+
+mod agent;
+mod binaries;
+mod footprint;
+mod server;
+
+pub use agent::Agent;
+pub use binaries::Binaries;
+pub use footprint::{BpfObjects, Footprint};
+pub use server::Server;
+
+use crate::{
+    canary::Canary,
+    clients::{Environment, Pod, Python},
+    eventually::eventually,
+    kube_api::{KubeApi, NamespaceObject, PodObject},
+    leftovers::unmount_below,
+    owner::Folder,
+    pki::{End, Flaw, Pki},
+    sts::{ACCOUNT, Sts},
+    topology::{PodNetwork, Topology},
+};
+use anyhow::{Context as _, Result, ensure};
+use nix::mount::{MsFlags, mount};
+use std::{
+    net::IpAddr,
+    panic::{AssertUnwindSafe, catch_unwind, resume_unwind},
+    path::PathBuf,
+    time::Duration,
+};
+
+/// How long until something that shall happen has happened, in seconds: the machine may have other work.
+const SOON_SECONDS: u64 = 20;
+/// [`SOON_SECONDS`].
+pub const SOON: Duration = Duration::from_secs(SOON_SECONDS);
+/// The pod behind which the control request is made; no test uses its number.
+const CONTROL_POD: u8 = 250;
+
+/// One node with everything around it.
+#[derive(Debug)]
+pub struct System {
+    // Dropped in this order: first what runs, last where it runs.
+    /// The agent, if one was started.
+    pub agent: Option<Agent>,
+    /// The server, if one was started.
+    pub server: Option<Server>,
+    /// STS.
+    pub sts: Option<Sts>,
+    /// Kubernetes.
+    pub kube: KubeApi,
+    /// What must never see a packet of a pod.
+    pub canary: Canary,
+    /// The CA of both.
+    pub pki: Pki,
+    /// The Python of the clients.
+    pub python: Python,
+    /// The binaries under test.
+    pub binaries: Binaries,
+    /// More flags for the agent.
+    pub agent_flags: Vec<String>,
+    /// More flags for the server.
+    pub server_flags: Vec<String>,
+    /// The network.
+    pub topology: Topology,
+    folder: Folder,
+}
+
+impl System {
+    /// Everything but the binaries under test, with the control done: a pod's request does reach the canary.
+    ///
+    /// # Errors
+    /// What is missing on this machine.
+    pub fn stage() -> Result<Self> {
+        let topology = Topology::create()?;
+        let folder = Folder::create("system")?;
+        let bpffs = folder.path().join("bpffs");
+        std::fs::create_dir(&bpffs)?;
+        mount(Some("bpf"), &bpffs, Some("bpf"), MsFlags::empty(), None::<&str>).context("mount a bpffs")?;
+        let python = Python::find()?;
+        let system = Self {
+            agent: None,
+            server: None,
+            sts: Some(Sts::start(&topology.uplink, &python, folder.path())?),
+            kube: KubeApi::start(&topology.node)?,
+            canary: Canary::start(&topology.uplink)?,
+            pki: Pki::create()?,
+            python,
+            binaries: Binaries::find()?,
+            agent_flags: Vec::new(),
+            server_flags: Vec::new(),
+            topology,
+            folder,
+        };
+        let control = system.topology.add_pod(CONTROL_POD)?;
+        system.canary.control_reaches(&system.topology, &control)?;
+        Ok(system)
+    }
+
+    /// Starts server and agent and waits until pods can be served.
+    ///
+    /// # Errors
+    /// One of them ends or does not become ready.
+    pub fn start(&mut self) -> Result<()> {
+        self.start_server()?;
+        self.start_agent()
+    }
+
+    /// Starts the server and waits until it is ready.
+    ///
+    /// # Errors
+    /// It ends or does not become ready.
+    pub fn start_server(&mut self) -> Result<()> {
+        self.spawn_server()?.wait_ready()
+    }
+
+    /// Starts the server and does not wait.
+    ///
+    /// # Errors
+    /// It cannot be started.
+    pub fn spawn_server(&mut self) -> Result<&mut Server> {
+        let tls = self.pki.write(self.folder.path(), "server", End::Server, Flaw::None)?;
+        let kubeconfig = self.folder.path().join("kubeconfig");
+        std::fs::write(&kubeconfig, self.kube.kubeconfig())?;
+        let server = Server::spawn(&self.binaries, &self.topology.node, self.folder.path(), &tls, &self.server_flags)?;
+        Ok(self.server.insert(server))
+    }
+
+    /// Starts the agent and waits until it is ready.
+    ///
+    /// # Errors
+    /// It ends or does not become ready.
+    pub fn start_agent(&mut self) -> Result<()> {
+        self.spawn_agent()?.wait_ready()
+    }
+
+    /// Starts the agent and does not wait.
+    ///
+    /// # Errors
+    /// It cannot be started.
+    pub fn spawn_agent(&mut self) -> Result<&mut Agent> {
+        let tls = self.pki.write(self.folder.path(), "agent", End::Agent, Flaw::None)?;
+        let agent = Agent::spawn(&self.binaries, &self.topology.node, self.folder.path(), &tls, &self.agent_flags)?;
+        Ok(self.agent.insert(agent))
+    }
+
+    /// The running agent.
+    ///
+    /// # Errors
+    /// None was started.
+    pub fn agent(&mut self) -> Result<&mut Agent> {
+        self.agent.as_mut().context("no agent was started")
+    }
+
+    /// The running server.
+    ///
+    /// # Errors
+    /// None was started.
+    pub fn server(&mut self) -> Result<&mut Server> {
+        self.server.as_mut().context("no server was started")
+    }
+
+    /// `kiam-agent cleanup` on this node; the agent must have ended.
+    ///
+    /// # Errors
+    /// It fails.
+    pub fn clean_up(&self) -> Result<String> {
+        Agent::clean_up(&self.binaries, &self.topology.node, self.folder.path())
+    }
+
+    /// A pod of a namespace that may have every role: its network, then its object.
+    ///
+    /// # Errors
+    /// There is a pod of that number already.
+    pub fn add_pod(&self, number: u8, role: &str) -> Result<PodNetwork> {
+        let network = self.topology.add_pod(number)?;
+        self.announce(&network, &format!("pod-{number}"), Some(role));
+        Ok(network)
+    }
+
+    /// Tells Kubernetes of a pod in the namespace `open`, whose pods may have every role.
+    pub fn announce(&self, network: &PodNetwork, name: &str, role: Option<&str>) {
+        self.kube.put_namespace(&NamespaceObject::permitting("open", ".*"));
+        self.kube.put_pod(&PodObject::running("open", name, role, network.v4, network.v6));
+    }
+
+    /// Waits until a pod is told this role over one of M's addresses.
+    ///
+    /// # Errors
+    /// It is not, in time.
+    pub fn wait_for_role(&self, pod: &PodNetwork, m: IpAddr, role: &str) -> Result<()> {
+        eventually(&format!("{} is told {role}", pod.interface), SOON, || {
+            let answer = Pod::new(pod).get(m, crate::clients::ROLES)?;
+            ensure!(answer.status == 200 && answer.text() == role, "{answer:?}");
+            Ok(())
+        })
+    }
+
+    /// The environment of a client in a pod.
+    #[must_use]
+    pub fn environment(&self) -> Environment {
+        Environment::with_sts(&Sts::endpoint())
+    }
+
+    /// Asserts that no packet of a pod is at the canary.
+    ///
+    /// # Errors
+    /// One is.
+    pub fn expect_no_leak(&self) -> Result<()> {
+        self.canary.expect_none_from_pods(&self.topology.node)
+    }
+
+    /// The folder of this system's files.
+    #[must_use]
+    pub fn folder(&self) -> PathBuf {
+        self.folder.path().to_owned()
+    }
+
+    /// The bpffs of the agent.
+    #[must_use]
+    pub fn bpffs(&self) -> PathBuf {
+        self.folder.path().join("bpffs")
+    }
+
+    /// What everything that runs has said, for a failure.
+    #[must_use]
+    pub fn logs(&self) -> String {
+        let mut logs = Vec::new();
+        logs.extend(self.sts.as_ref().map(Sts::log_tail));
+        logs.extend(self.server.as_ref().map(Server::log_tail));
+        logs.extend(self.agent.as_ref().map(Agent::log_tail));
+        for family in ["-4", "-6"] {
+            for what in ["rule show", "route show table 4242"] {
+                let output = self.topology.node.ip(&format!("{family} {what}"));
+                logs.push(format!(
+                    "---- ip {family} {what} ----\n{}",
+                    output.unwrap_or_else(|error| format!("{error:#}"))
+                ));
+            }
+        }
+        logs.push(format!("---- canary ----\n{:#?}", self.canary.requests()));
+        logs.join("\n")
+    }
+}
+
+impl Drop for System {
+    fn drop(&mut self) {
+        let agent_ran = self.agent.take().is_some();
+        if agent_ran && let Err(error) = self.clean_up() {
+            eprintln!("{error:#}");
+        }
+        drop(self.server.take());
+        drop(self.sts.take());
+        if let Err(error) = unmount_below(self.folder.path()) {
+            eprintln!("{error:#}");
+        }
+    }
+}
+
+/// Runs a test on a staged system. At its end, and in whatever state it leaves the node, no packet of a pod may be at
+/// the canary. A failure shows all logs.
+///
+/// # Panics
+/// When the test fails.
+pub fn scenario(test: impl FnOnce(&mut System) -> Result<()>) {
+    let mut system = System::stage().expect("the stage");
+    let outcome = catch_unwind(AssertUnwindSafe(|| test(&mut system).and_then(|()| system.expect_no_leak())));
+    let failure: Box<dyn std::any::Any + Send> = match outcome {
+        Ok(Ok(())) => return,
+        Ok(Err(error)) => Box::new(format!("{error:?}")),
+        Err(panic) => panic,
+    };
+    eprintln!("{}", system.logs());
+    drop(system);
+    // Last, so that it stands below the logs; a panic has been shown already.
+    if let Some(text) = failure.downcast_ref::<String>() {
+        eprintln!("==== {text}");
+    }
+    resume_unwind(failure);
+}
+
+/// The flags of `defaults` that `overrides` does not give anew, then `overrides`.
+fn flags(defaults: Vec<String>, overrides: &[String]) -> Vec<String> {
+    fn name(flag: &str) -> &str {
+        flag.split('=').next().unwrap_or(flag)
+    }
+    let kept = defaults.into_iter().filter(|flag| !overrides.iter().any(|other| name(other) == name(flag)));
+    kept.chain(overrides.iter().cloned()).collect()
+}
+
+/// The ARN of a role in the account of STS.
+#[must_use]
+pub fn role_arn(role: &str) -> String {
+    format!("arn:aws:iam::{ACCOUNT}:role/{role}")
+}

@@ -1,0 +1,245 @@
+//! A running agent: its parent, and the worker that the parent keeps.
+
+use super::{SOON, binaries::Binaries};
+use crate::{
+    clients::{Answer, Environment},
+    eventually::eventually,
+    netns::Netns,
+    pki::TlsFiles,
+    process::{self, Daemon},
+};
+use anyhow::{Context as _, Result, bail, ensure};
+use nix::sys::signal::Signal;
+use std::{
+    io::{Read as _, Write as _},
+    net::TcpStream,
+    path::{Path, PathBuf},
+    process::{Command, ExitStatus},
+    time::Duration,
+};
+
+/// The agent's admin port, on loopback.
+const ADMIN_PORT: u16 = 8181;
+
+/// A running agent.
+#[derive(Debug)]
+pub struct Agent {
+    daemon: Daemon,
+    binary: PathBuf,
+    node: PathBuf,
+    folder: PathBuf,
+}
+
+impl Agent {
+    /// Starts one; the flags that every test needs come first, so that a test can override them.
+    pub(super) fn spawn(
+        binaries: &Binaries,
+        node: &Netns,
+        folder: &Path,
+        tls: &TlsFiles,
+        flags: &[String],
+    ) -> Result<Self> {
+        let mut command = node.command(binaries.agent());
+        Environment { variables: Vec::new() }.apply(&mut command);
+        command.args(super::flags(Self::default_flags(folder, tls), flags));
+        let daemon = Daemon::spawn("agent", &mut command, &folder.join("agent.log"))?;
+        Ok(Self { daemon, binary: binaries.agent(), node: node.path().to_owned(), folder: folder.to_owned() })
+    }
+
+    /// The flags of an agent that works.
+    #[must_use]
+    pub fn default_flags(folder: &Path, tls: &TlsFiles) -> Vec<String> {
+        let TlsFiles { ca, cert, key } = tls;
+        vec![
+            "--host-interface=cali+".to_owned(),
+            format!("--server-address=localhost:{}", super::server::PORT),
+            format!("--cert={}", cert.display()),
+            format!("--key={}", key.display()),
+            format!("--ca={}", ca.display()),
+            format!("--port={ADMIN_PORT}"),
+            format!("--bpffs={}", folder.join("bpffs").display()),
+            format!("--run-dir={}", folder.join("run").display()),
+            "--level=debug".to_owned(),
+        ]
+    }
+
+    /// Waits until `kiam-agent health` says that it is ready.
+    ///
+    /// # Errors
+    /// It ends or does not become ready.
+    pub fn wait_ready(&mut self) -> Result<()> {
+        let ended = eventually("the agent is ready", SOON, || {
+            if !self.daemon.is_running()? {
+                return Ok(true);
+            }
+            let output = self.health()?;
+            ensure!(output.status.success(), "{}", String::from_utf8_lossy(&output.stdout));
+            Ok(false)
+        })?;
+        ensure!(!ended, "the agent ended\n{}", self.log_tail());
+        Ok(())
+    }
+
+    /// What `kiam-agent health` says, as an exec probe asks it.
+    ///
+    /// # Errors
+    /// It cannot be started.
+    pub fn health(&self) -> Result<std::process::Output> {
+        let mut command = Command::new(&self.binary);
+        Environment { variables: Vec::new() }.apply(&mut command);
+        process::output(command.arg("health").arg(format!("--run-dir={}", self.folder.join("run").display())))
+    }
+
+    /// The process id of the parent.
+    #[must_use]
+    pub fn parent_pid(&self) -> u32 {
+        self.daemon.pid()
+    }
+
+    /// The process id of the worker.
+    ///
+    /// # Errors
+    /// There is none, for instance because it has just been killed.
+    pub fn worker_pid(&self) -> Result<u32> {
+        match process::children(self.parent_pid())?.as_slice() {
+            [worker] => Ok(*worker),
+            others => bail!("the parent has {} children", others.len()),
+        }
+    }
+
+    /// Kills the worker alone. The parent starts another one.
+    ///
+    /// # Errors
+    /// There is none.
+    pub fn kill_worker(&self) -> Result<()> {
+        process::send_signal(self.worker_pid()?, Signal::SIGKILL)
+    }
+
+    /// Kills the worker again and again, as a crash at each start would, until the parent pauses for at least
+    /// `pause` before it starts the next one: time enough to look at what pods get meanwhile.
+    ///
+    /// # Errors
+    /// The parent does not start workers any more, or does not pause.
+    pub fn crash_worker_until_paused(&self, pause: Duration) -> Result<()> {
+        /// Doubling from 10 ms, a pause of seconds is reached after nine.
+        const CRASHES_MAX: u32 = 12;
+        for _ in 0..CRASHES_MAX {
+            let worker = eventually("a worker runs", SOON, || self.worker_pid())?;
+            process::send_signal(worker, Signal::SIGKILL)?;
+            let ended = std::time::Instant::now();
+            while ended.elapsed() < pause && self.worker_pid().is_err() {
+                std::thread::sleep(Duration::from_millis(5));
+            }
+            if self.worker_pid().is_err() {
+                return Ok(());
+            }
+        }
+        bail!("after {CRASHES_MAX} crashes the worker is still started again within {pause:?}")
+    }
+
+    /// Kills the parent alone; the kernel ends the worker. Returns when both are gone.
+    ///
+    /// # Errors
+    /// The worker outlives it.
+    pub fn kill_parent(&mut self) -> Result<()> {
+        let worker = self.worker_pid()?;
+        self.daemon.end(Signal::SIGKILL)?;
+        wait_gone(worker)
+    }
+
+    /// Kills both at once. Returns when both are gone.
+    ///
+    /// # Errors
+    /// One of them was gone already.
+    pub fn kill_both(&mut self) -> Result<()> {
+        let worker = self.worker_pid()?;
+        process::send_signal(worker, Signal::SIGKILL)?;
+        self.daemon.end(Signal::SIGKILL)?;
+        wait_gone(worker)
+    }
+
+    /// Asks it to stop, as a kubelet does, and waits.
+    ///
+    /// # Errors
+    /// It does not end in time.
+    pub fn stop(&mut self) -> Result<ExitStatus> {
+        self.daemon.end(Signal::SIGTERM)
+    }
+
+    /// Waits until it has ended by itself.
+    ///
+    /// # Errors
+    /// It runs on.
+    pub fn wait_end(&mut self) -> Result<ExitStatus> {
+        self.daemon.wait(SOON)
+    }
+
+    /// Freezes the parent: it repairs nothing, and the worker goes on.
+    ///
+    /// # Errors
+    /// It has ended.
+    pub fn freeze_parent(&mut self) -> Result<()> {
+        self.daemon.signal(Signal::SIGSTOP)
+    }
+
+    /// Lets the parent go on.
+    ///
+    /// # Errors
+    /// It has ended.
+    pub fn thaw_parent(&mut self) -> Result<()> {
+        self.daemon.signal(Signal::SIGCONT)
+    }
+
+    /// A path of its admin face, asked from the node.
+    ///
+    /// # Errors
+    /// No answer.
+    pub fn admin(&self, node: &Netns, path: &str) -> Result<Answer> {
+        node.enter(|| {
+            let mut stream = TcpStream::connect(("127.0.0.1", ADMIN_PORT)).context("the agent's --port")?;
+            stream.set_read_timeout(Some(SOON))?;
+            write!(stream, "GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")?;
+            let mut text = String::new();
+            stream.read_to_string(&mut text)?;
+            let (head, body) = text.split_once("\r\n\r\n").with_context(|| format!("{text:?}"))?;
+            let status = head.split(' ').nth(1).and_then(|code| code.parse().ok()).context("a status")?;
+            Ok(Answer { status, headers: Vec::new(), body: body.as_bytes().to_vec() })
+        })
+    }
+
+    /// All that it wrote.
+    #[must_use]
+    pub fn log(&self) -> String {
+        self.daemon.log()
+    }
+
+    /// The end of what it wrote, for a failure.
+    #[must_use]
+    pub fn log_tail(&self) -> String {
+        self.daemon.log_tail()
+    }
+
+    /// `kiam-agent cleanup` on a node.
+    pub(super) fn clean_up(binaries: &Binaries, node: &Netns, folder: &Path) -> Result<String> {
+        let mut command = node.command(binaries.agent());
+        Environment { variables: Vec::new() }.apply(&mut command);
+        command.arg("cleanup");
+        command.arg(format!("--bpffs={}", folder.join("bpffs").display()));
+        command.arg(format!("--run-dir={}", folder.join("run").display()));
+        process::run(&mut command).context("kiam-agent cleanup")
+    }
+
+    /// The node's namespace.
+    #[must_use]
+    pub fn node(&self) -> &Path {
+        &self.node
+    }
+}
+
+fn wait_gone(pid: u32) -> Result<()> {
+    eventually(&format!("process {pid} is gone"), SOON, || {
+        let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+        ensure!(status.is_empty() || status.contains("State:\tZ"), "it is there");
+        Ok(())
+    })
+}

@@ -1,0 +1,43 @@
+//! Where the binaries under test are.
+
+use anyhow::{Result, bail};
+use std::{env, path::PathBuf};
+
+/// The folder with `kiam-agent` and `kiam-server`.
+#[derive(Debug, Clone)]
+pub struct Binaries {
+    folder: PathBuf,
+}
+
+impl Binaries {
+    /// The folder named by `KIAM_BIN_DIR`, else the one beside or above the running executable.
+    ///
+    /// # Errors
+    /// They have not been built; says how.
+    pub fn find() -> Result<Self> {
+        let candidates = match env::var_os("KIAM_BIN_DIR") {
+            Some(folder) => vec![PathBuf::from(folder)],
+            None => env::current_exe()?.ancestors().skip(1).take(2).map(ToOwned::to_owned).collect(),
+        };
+        let complete = |folder: &PathBuf| ["kiam-agent", "kiam-server"].iter().all(|name| folder.join(name).exists());
+        match candidates.iter().find(|folder| complete(folder)) {
+            Some(folder) => Ok(Self { folder: folder.clone() }),
+            None => bail!(
+                "no kiam-agent and kiam-server in {candidates:?}: run `cargo build -p kiam-agent -p kiam-server`, or \
+                 name their folder in KIAM_BIN_DIR"
+            ),
+        }
+    }
+
+    /// `kiam-agent`.
+    #[must_use]
+    pub fn agent(&self) -> PathBuf {
+        self.folder.join("kiam-agent")
+    }
+
+    /// `kiam-server`.
+    #[must_use]
+    pub fn server(&self) -> PathBuf {
+        self.folder.join("kiam-server")
+    }
+}

@@ -1,0 +1,131 @@
+//! A running server.
+
+use super::{SOON, binaries::Binaries};
+use crate::{
+    clients::Environment,
+    eventually::eventually,
+    netns::Netns,
+    pki::TlsFiles,
+    process::Daemon,
+    sts::{ACCOUNT, Sts},
+};
+use anyhow::{Result, ensure};
+use nix::sys::signal::Signal;
+use std::{
+    net::TcpStream,
+    path::{Path, PathBuf},
+    process::ExitStatus,
+};
+
+/// Its gRPC port, on the node's loopback address.
+pub(super) const PORT: u16 = 9610;
+
+/// A running server.
+#[derive(Debug)]
+pub struct Server {
+    daemon: Daemon,
+    node: PathBuf,
+}
+
+impl Server {
+    pub(super) fn spawn(
+        binaries: &Binaries,
+        node: &Netns,
+        folder: &Path,
+        tls: &TlsFiles,
+        flags: &[String],
+    ) -> Result<Self> {
+        let mut command = node.command(binaries.server());
+        // Its own credentials: where these come from is not what the tests are about.
+        Environment { variables: Vec::new() }
+            .with("AWS_ACCESS_KEY_ID", "AKIAKIAMSERVER000000")
+            .with("AWS_SECRET_ACCESS_KEY", "server-secret")
+            .apply(&mut command);
+        command.args(super::flags(Self::default_flags(folder, tls), flags));
+        Ok(Self {
+            daemon: Daemon::spawn("server", &mut command, &folder.join("server.log"))?,
+            node: node.path().to_owned(),
+        })
+    }
+
+    /// The flags of a server that works.
+    #[must_use]
+    pub fn default_flags(folder: &Path, tls: &TlsFiles) -> Vec<String> {
+        let TlsFiles { ca, cert, key } = tls;
+        vec![
+            format!("--bind=127.0.0.1:{PORT}"),
+            format!("--kubeconfig={}", folder.join("kubeconfig").display()),
+            format!("--cert={}", cert.display()),
+            format!("--key={}", key.display()),
+            format!("--ca={}", ca.display()),
+            format!("--role-base-arn=arn:aws:iam::{ACCOUNT}:role/"),
+            format!("--sts-endpoint={}", Sts::endpoint()),
+            "--region=us-east-1".to_owned(),
+            "--level=debug".to_owned(),
+        ]
+    }
+
+    /// Waits until it accepts connections, which it does once it knows the cluster's pods and namespaces.
+    ///
+    /// # Errors
+    /// It ends, or does not accept in time.
+    pub fn wait_ready(&mut self) -> Result<()> {
+        let ended = eventually("the server accepts connections", SOON, || {
+            if !self.daemon.is_running()? {
+                return Ok(true);
+            }
+            connect(&self.node)?;
+            Ok(false)
+        })?;
+        ensure!(!ended, "the server ended\n{}", self.log_tail());
+        Ok(())
+    }
+
+    /// Kills it.
+    ///
+    /// # Errors
+    /// It had ended.
+    pub fn kill(&mut self) -> Result<()> {
+        self.daemon.end(Signal::SIGKILL).map(drop)
+    }
+
+    /// Asks it to stop and waits.
+    ///
+    /// # Errors
+    /// It does not end in time.
+    pub fn stop(&mut self) -> Result<ExitStatus> {
+        self.daemon.end(Signal::SIGTERM)
+    }
+
+    /// Waits until it has ended by itself.
+    ///
+    /// # Errors
+    /// It runs on.
+    pub fn wait_end(&mut self) -> Result<ExitStatus> {
+        self.daemon.wait(SOON)
+    }
+
+    /// Whether it runs.
+    ///
+    /// # Errors
+    /// The kernel's.
+    pub fn is_running(&mut self) -> Result<bool> {
+        self.daemon.is_running()
+    }
+
+    /// All that it wrote.
+    #[must_use]
+    pub fn log(&self) -> String {
+        self.daemon.log()
+    }
+
+    /// The end of what it wrote, for a failure.
+    #[must_use]
+    pub fn log_tail(&self) -> String {
+        self.daemon.log_tail()
+    }
+}
+
+fn connect(node: &Path) -> Result<TcpStream> {
+    Netns::enter_path(node, || Ok(TcpStream::connect(("127.0.0.1", PORT))?))
+}
