@@ -1,4 +1,6 @@
 //! The cluster half of kiam.
+mod aws;
+mod cache;
 mod core;
 mod k8s;
 

@@ -1,6 +1,8 @@
 //! From Kubernetes' objects to the facts that we keep.
 
-use crate::core::{annotations, ids::PodUid, namespace::Anchoring, namespace::NamespaceFacts, namespace::Permitted, pod::PodFacts};
+use crate::core::{
+    annotations, ids::PodUid, namespace::Anchoring, namespace::NamespaceFacts, namespace::Permitted, pod::PodFacts,
+};
 use k8s_openapi::{
     api::core::v1::{Namespace, Pod, PodStatus},
     apimachinery::pkg::apis::meta::v1::ObjectMeta,

@@ -153,7 +153,9 @@ fn complain(resource: &'static str, error: &watcher::Error, pause: Duration) {
     }
     let error = crate::chain(error);
     tracing::warn!(
-        resource, error, retry_in_ms = u64::try_from(pause.as_millis()).unwrap_or(u64::MAX),
+        resource,
+        error,
+        retry_in_ms = u64::try_from(pause.as_millis()).unwrap_or(u64::MAX),
         "the Kubernetes API cannot be watched: serving what is known, trying again"
     );
 }

@@ -29,7 +29,13 @@ fn namespace(expression: &str, anchoring: Anchoring) -> NamespaceFacts {
 }
 
 /// The role that is granted, or the explanation.
-fn decide(base: &str, annotated: &str, requested: &str, expression: &str, anchoring: Anchoring) -> Result<String, String> {
+fn decide(
+    base: &str,
+    annotated: &str,
+    requested: &str,
+    expression: &str,
+    anchoring: Anchoring,
+) -> Result<String, String> {
     policy(base)
         .decide(&pod(annotated), Some(&namespace(expression, anchoring)), requested)
         .map(|identity| identity.role.to_string())

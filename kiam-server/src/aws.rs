@@ -1,0 +1,9 @@
+//! The AWS side: our own credentials, and AssumeRole with them.
+
+mod account;
+mod connection;
+mod sts;
+
+pub(crate) use account::{AccountError, detect_role_base};
+pub(crate) use connection::{Aws, AwsError, AwsSettings};
+pub(crate) use sts::Sts;

@@ -1,0 +1,79 @@
+//! The credential cache. Handles read what is published and ask for the rest; one worker owns the plan: which identity
+//! is wanted, fetched, refreshed, left alone after a failure, or forgotten.
+//!
+//! A fetch belongs to the cache and not to whoever asked first, so nobody's impatience costs others their answer, and
+//! one identity is fetched once however many ask.
+
+mod metrics;
+mod plan;
+mod prefetch;
+mod worker;
+
+pub(crate) use metrics::CacheMetrics;
+pub(crate) use prefetch::prefetch;
+pub(crate) use worker::{Settings, worker};
+
+use crate::core::{
+    credentials::{Credentials, Identity},
+    ids::PodUid,
+    ports::{Clock, CredentialError, CredentialSource, FailureClass},
+};
+use dashmap::DashMap;
+use std::sync::Arc;
+use tokio::sync::{mpsc, oneshot};
+
+/// Valid credentials by identity: written by the worker, read by handles without asking it.
+type Published = DashMap<Identity, Arc<Credentials>>;
+
+/// What one who asked is told.
+type Answer = Result<Arc<Credentials>, CredentialError>;
+
+/// What the worker is told.
+enum Message {
+    /// Somebody waits for credentials of this identity.
+    Ask { identity: Identity, reply: oneshot::Sender<Answer> },
+    /// The pod will ask for this identity; `None`: for nothing any more.
+    Interest { pod: PodUid, identity: Option<Identity> },
+}
+
+/// A handle on the cache.
+#[derive(Clone)]
+pub(crate) struct Cache {
+    published: Arc<Published>,
+    messages: mpsc::Sender<Message>,
+    clock: Arc<dyn Clock>,
+    metrics: CacheMetrics,
+}
+
+impl Cache {
+    /// Tells which identity a pod will ask for.
+    pub(crate) async fn interest(&self, pod: PodUid, identity: Option<Identity>) -> Result<(), CredentialError> {
+        self.messages.send(Message::Interest { pod, identity }).await.map_err(|_closed| stopped())
+    }
+
+    fn published(&self, identity: &Identity) -> Option<Arc<Credentials>> {
+        let credentials = Arc::clone(&*self.published.get(identity)?);
+        credentials.is_valid_at(self.clock.now()).then_some(credentials)
+    }
+}
+
+impl CredentialSource for Cache {
+    async fn credentials(&self, identity: &Identity) -> Answer {
+        if let Some(credentials) = self.published(identity) {
+            self.metrics.hits.inc();
+            return Ok(credentials);
+        }
+        self.metrics.misses.inc();
+        let (reply, answer) = oneshot::channel();
+        let ask = Message::Ask { identity: identity.clone(), reply };
+        self.messages.send(ask).await.map_err(|_closed| stopped())?;
+        answer.await.map_err(|_dropped| stopped())?
+    }
+}
+
+fn stopped() -> CredentialError {
+    CredentialError { class: FailureClass::Transient, message: "the server is stopping".to_owned() }
+}
+
+#[cfg(test)]
+mod tests;
