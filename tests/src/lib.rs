@@ -10,6 +10,7 @@
 //! - [`kube_api`], [`sts`], [`pki`]: what the binaries talk to.
 //! - [`clients`]: what asks from within a pod.
 //! - [`system`]: the real binaries.
+//! - [`demo`]: all of it, shown to people.
 #![expect(
     clippy::cast_possible_truncation,
     clippy::expect_used,
@@ -22,6 +23,7 @@ pub mod bystander;
 pub mod canary;
 pub mod clients;
 pub mod cluster;
+pub mod demo;
 pub mod eventually;
 mod http_server;
 pub mod kube_api;

@@ -6,7 +6,7 @@ mod binaries;
 mod footprint;
 mod server;
 
-pub use agent::Agent;
+pub use agent::{ADMIN_PORT, Agent};
 pub use binaries::Binaries;
 pub use footprint::{BpfObjects, Footprint};
 pub use server::Server;

@@ -1,6 +1,7 @@
 //! `cargo xtask …`: every task of the repository.
 mod ci;
 mod codegen;
+mod demo;
 mod ebpf;
 mod progress;
 mod root;
@@ -25,6 +26,8 @@ enum Task {
     Ci,
     /// Run every test that this machine can run, after installing what it lacks.
     Test(test::Args),
+    /// Show it all on this machine: a node with three pods, and what each of them gets.
+    Demo(demo::Args),
     /// Build the eBPF programs that the agent embeds.
     BuildEbpf(ebpf::Args),
 }
@@ -34,6 +37,7 @@ fn main() -> anyhow::Result<()> {
         Task::Codegen(args) => codegen::run(&args),
         Task::Ci => ci::run(),
         Task::Test(args) => test::run(&args),
+        Task::Demo(args) => demo::run(&args),
         Task::BuildEbpf(args) => ebpf::run(&args),
     }
 }

@@ -19,7 +19,7 @@ use std::{
 };
 
 /// The agent's admin port, on loopback.
-const ADMIN_PORT: u16 = 8181;
+pub const ADMIN_PORT: u16 = 8181;
 
 /// A running agent.
 #[derive(Debug)]

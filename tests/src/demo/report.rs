@@ -1,0 +1,99 @@
+//! What the scenes say: rows of what was expected and what was seen.
+
+use serde_json::{Value, json};
+
+/// One thing that was looked at.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Row {
+    /// Who did it or what it is about.
+    pub(super) who: String,
+    /// What was done.
+    pub(super) what: String,
+    /// What should come of it.
+    pub(super) expected: String,
+    /// What came of it.
+    pub(super) got: String,
+    /// Whether that is the same.
+    pub(super) holds: bool,
+}
+
+impl Row {
+    /// Holds when what was seen is exactly what was expected.
+    pub(super) fn exactly(who: &str, what: &str, expected: &str, got: String) -> Self {
+        let holds = got == expected;
+        Self { who: who.to_owned(), what: what.to_owned(), expected: expected.to_owned(), got, holds }
+    }
+
+    /// Holds when what was seen begins with what was expected; `expected` is shown with an ellipsis.
+    pub(super) fn beginning(who: &str, what: &str, expected: &str, got: String) -> Self {
+        let holds = got.starts_with(expected);
+        Self { who: who.to_owned(), what: what.to_owned(), expected: format!("{expected}…"), got, holds }
+    }
+
+    /// Holds when the caller says so.
+    pub(super) fn judged(who: &str, what: &str, expected: &str, got: String, holds: bool) -> Self {
+        Self { who: who.to_owned(), what: what.to_owned(), expected: expected.to_owned(), got, holds }
+    }
+}
+
+/// A part of the demo.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Scene {
+    /// Its headline.
+    pub(super) title: &'static str,
+    /// What happens and why, for somebody who has never seen this.
+    pub(super) text: &'static str,
+    /// What was seen.
+    pub(super) rows: Vec<Row>,
+}
+
+impl Scene {
+    /// Whether every row holds.
+    pub(super) fn holds(&self) -> bool {
+        self.rows.iter().all(|row| row.holds)
+    }
+
+    fn to_json(&self) -> Value {
+        let rows = self.rows.iter().map(|Row { who, what, expected, got, holds }| {
+            json!({"who": who, "what": what, "expected": expected, "got": got, "holds": holds})
+        });
+        json!({"title": self.title, "holds": self.holds(), "rows": rows.collect::<Vec<_>>()})
+    }
+}
+
+/// How many rows there are, and how many of them hold.
+pub(super) fn tally(scenes: &[Scene]) -> (usize, usize) {
+    let rows: Vec<&Row> = scenes.iter().flat_map(|scene| &scene.rows).collect();
+    (rows.len(), rows.iter().filter(|row| row.holds).count())
+}
+
+/// The whole result, for machines.
+pub(super) fn to_json(scenes: &[Scene]) -> Value {
+    let (rows, holding) = tally(scenes);
+    json!({
+        "holds": rows == holding,
+        "rows": rows,
+        "scenes": scenes.iter().map(Scene::to_json).collect::<Vec<_>>(),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_row_that_does_not_hold_is_enough() {
+        let row = |got: &str| Row::exactly("pod", "asks", "nothing", got.to_owned());
+        let scene = |rows| Scene { title: "", text: "", rows };
+        let scenes = [scene(vec![row("nothing")]), scene(vec![row("nothing"), row("node role")])];
+        assert_eq!(tally(&scenes), (3, 2));
+        assert_eq!(to_json(&scenes)["holds"], false);
+        assert_eq!(to_json(&scenes[..1])["holds"], true);
+    }
+
+    #[test]
+    fn a_beginning_is_not_found_in_the_middle() {
+        assert!(Row::beginning("", "", "assumed-role/a/", "assumed-role/a/kiam".to_owned()).holds);
+        assert!(!Row::beginning("", "", "assumed-role/a/", "no assumed-role/a/kiam".to_owned()).holds);
+    }
+}

@@ -1,0 +1,36 @@
+//! What the owner of the forbidden pod sees: an Event.
+
+use super::super::{
+    cast::Cast,
+    progress::Progress,
+    report::{Row, Scene},
+};
+use crate::{eventually::eventually, system::SOON};
+use anyhow::{Context as _, Result};
+use serde_json::Value;
+
+/// The reason that the Event must have.
+const REASON: &str = "KiamRoleForbidden";
+
+pub(super) fn play(cast: &Cast, progress: &Progress) -> Result<Scene> {
+    let name = cast.forbidden.name;
+    let event = progress.step("waiting for the Event", || {
+        eventually("there is an Event on the pod", SOON, || {
+            let events = cast.system.kube.events();
+            events.into_iter().find(|event| is_about(event, name)).context("there is none")
+        })
+    })?;
+    let text = |field: &str| event.get(field).and_then(Value::as_str).unwrap_or_default();
+    // The two API groups of Events have a field each.
+    let message = [text("message"), text("note")].concat();
+    let got = format!("{}: {message}", text("reason"));
+    Ok(Scene {
+        title: "Why: the pod's owner is told",
+        text: "kiam-server puts an Event on the pod, where `kubectl describe pod` shows it.",
+        rows: vec![Row::beginning(name, "Events of the pod", REASON, got)],
+    })
+}
+
+fn is_about(event: &Value, pod: &str) -> bool {
+    ["involvedObject", "regarding"].iter().any(|field| event.get(field).is_some_and(|object| object["name"] == pod))
+}
