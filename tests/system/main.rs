@@ -1,1 +1,24 @@
-//! The real binaries in network namespaces.
+//! The real binaries as processes in network namespaces, with the real eBPF programs.
+//!
+//! Every test builds a node of its own and ends with the invariant: no packet of a pod is at the stand-in for the real
+//! IMDS. Before that it has shown that a pod's request does get there with nothing of ours in the way. Needs root, the
+//! built binaries and the Python environment.
+#![expect(
+    clippy::indexing_slicing,
+    clippy::tests_outside_test_module,
+    reason = "all of this is a test, and ends where something is not as expected"
+)]
+
+mod admin;
+mod attribution;
+mod bad_input;
+mod changes;
+mod crashes;
+mod layers;
+mod leftovers;
+mod roles;
+mod sdk;
+mod support;
+mod tcp;
+mod tcp_crashes;
+mod tcp_numbers;

@@ -1,0 +1,161 @@
+//! The agent's processes die, one or both, and come back. What pods get meanwhile is nothing, or a 503; above all it is
+//! not the node role.
+
+use crate::support::{expect_identity, expect_nothing, expect_role, knock};
+use anyhow::{Context as _, Result, ensure};
+use kiam_tests::{
+    clients::{BOTH, M4, PATIENCE, Pod, ROLES, Reply},
+    eventually::eventually,
+    system::{SOON, System, scenario},
+    topology::PodNetwork,
+};
+use nix::sys::signal::Signal;
+use std::{
+    net::IpAddr,
+    thread,
+    time::{Duration, Instant},
+};
+
+/// What a client of AWS waits for one answer.
+const FAST: Duration = Duration::from_secs(1);
+
+/// A system with a served pod.
+fn served(system: &mut System) -> Result<PodNetwork> {
+    let pod = system.add_pod(1, "reader")?;
+    system.start()?;
+    system.wait_for_role(&pod, M4, "reader")?;
+    Ok(pod)
+}
+
+fn expect_served_again(system: &mut System, pod: &PodNetwork) -> Result<()> {
+    system.start_agent()?;
+    system.wait_for_role(pod, M4, "reader")?;
+    expect_role(pod, "reader")?;
+    BOTH.into_iter().try_for_each(|m| expect_identity(system, pod, m, "reader"))
+}
+
+#[test]
+fn the_parent_is_killed_and_pods_get_nothing() {
+    scenario(|system| {
+        let pod = served(system)?;
+        system.agent()?.kill_parent()?;
+        expect_nothing(system, &pod)?;
+        knock(&pod)?;
+        system.expect_no_leak()?;
+        expect_served_again(system, &pod)
+    });
+}
+
+#[test]
+fn both_are_killed_and_pods_get_nothing() {
+    scenario(|system| {
+        let pod = served(system)?;
+        system.agent()?.kill_both()?;
+        expect_nothing(system, &pod)?;
+        knock(&pod)?;
+        system.expect_no_leak()?;
+        expect_served_again(system, &pod)
+    });
+}
+
+#[test]
+fn the_agent_is_stopped_and_pods_get_nothing() {
+    scenario(|system| {
+        let pod = served(system)?;
+        let status = system.agent()?.stop()?;
+        ensure!(status.success(), "a stop that was asked for: {}", kiam_tests::process::describe(status));
+        expect_nothing(system, &pod)?;
+        knock(&pod)?;
+        system.expect_no_leak()?;
+        expect_served_again(system, &pod)
+    });
+}
+
+#[test]
+fn without_a_worker_each_of_twenty_clients_gets_a_fast_503_with_its_body() {
+    scenario(|system| {
+        let pod = served(system)?;
+        for m in BOTH {
+            system.agent()?.crash_worker_until_paused(Duration::from_millis(1200))?;
+            for (answer, took) in twenty_at_once(&pod, m)? {
+                let answer = answer.answer().cloned().with_context(|| format!("{answer:?} after {took:?}"))?;
+                ensure!(answer.status == 503 && !answer.body.is_empty(), "{answer:?}");
+                ensure!(answer.header("retry-after").is_some(), "{answer:?}");
+                ensure!(took < FAST, "after {took:?}");
+            }
+            ensure!(system.agent()?.worker_pid().is_err(), "a worker ran again meanwhile: the case was not there");
+            eventually("the parent starts a worker again", SOON, || system.agent()?.worker_pid().map(drop))?;
+            system.wait_for_role(&pod, m, "reader")?;
+        }
+        expect_identity(system, &pod, M4, "reader")
+    });
+}
+
+/// Twenty requests on connections of their own, at the same time.
+fn twenty_at_once(pod: &PodNetwork, m: IpAddr) -> Result<Vec<(Reply, Duration)>> {
+    thread::scope(|scope| {
+        let clients: Vec<_> = (0..20)
+            .map(|_| {
+                scope.spawn(move || {
+                    let start = Instant::now();
+                    Pod::new(pod).attempt(m, ROLES, PATIENCE).map(|reply| (reply, start.elapsed()))
+                })
+            })
+            .collect();
+        clients.into_iter().map(|client| client.join().ok().context("a client panicked")?).collect()
+    })
+}
+
+#[test]
+fn a_killed_worker_is_started_again_and_serves() {
+    scenario(|system| {
+        let pod = served(system)?;
+        let first = system.agent()?.worker_pid()?;
+        system.agent()?.kill_worker()?;
+        eventually("another worker", SOON, || {
+            let worker = system.agent()?.worker_pid()?;
+            ensure!(worker != first, "the same");
+            Ok(())
+        })?;
+        system.agent()?.wait_ready()?;
+        system.wait_for_role(&pod, M4, "reader")?;
+        expect_role(&pod, "reader")
+    });
+}
+
+#[test]
+fn the_worker_has_no_rights() {
+    scenario(|system| {
+        let _pod = served(system)?;
+        let status = std::fs::read_to_string(format!("/proc/{}/status", system.agent()?.worker_pid()?))?;
+        let field = |name: &str| {
+            let line = status.lines().find_map(|line| line.strip_prefix(name));
+            line.map(str::trim).map(str::to_owned).with_context(|| format!("no {name} in {status}"))
+        };
+        for uid in field("Uid:")?.split_whitespace().chain(field("Gid:")?.split_whitespace()) {
+            ensure!(uid == "65532", "{status}");
+        }
+        for set in ["CapInh:", "CapPrm:", "CapEff:", "CapBnd:", "CapAmb:"] {
+            ensure!(u64::from_str_radix(&field(set)?, 16)? == 0, "{set} of {status}");
+        }
+        ensure!(field("NoNewPrivs:")? == "1", "{status}");
+        ensure!(field("Groups:")?.is_empty(), "{status}");
+        Ok(())
+    });
+}
+
+#[test]
+fn a_frozen_worker_is_replaced() {
+    scenario(|system| {
+        let pod = served(system)?;
+        let frozen = system.agent()?.worker_pid()?;
+        kiam_tests::process::send_signal(frozen, Signal::SIGSTOP)?;
+        // The parent hears no heartbeat for ten seconds before it acts.
+        eventually("another worker", Duration::from_secs(30), || {
+            let worker = system.agent()?.worker_pid()?;
+            ensure!(worker != frozen, "the same");
+            Ok(())
+        })?;
+        system.wait_for_role(&pod, M4, "reader")
+    });
+}

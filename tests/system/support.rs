@@ -1,0 +1,109 @@
+//! What several themes of this tier ask and assert.
+
+use anyhow::{Context as _, Result, ensure};
+use kiam_tests::{
+    clients::{Answer, BOTH, Pod, ROLES, Reply, VAIN},
+    leaks,
+    netns::Netns,
+    sts::Sts,
+    system::System,
+    topology::PodNetwork,
+};
+use std::net::{IpAddr, SocketAddr, UdpSocket};
+
+/// Asks for the credentials of a role and returns whose they are, as STS says.
+pub(crate) fn identity(system: &System, pod: &PodNetwork, m: IpAddr, role: &str) -> Result<String> {
+    let answer = credentials(pod, m, role)?;
+    ensure!(answer.status == 200, "credentials of {role}: {answer:?}");
+    let key = answer.json()?["AccessKeyId"].as_str().context("an AccessKeyId")?.to_owned();
+    Sts::identity_of(&system.topology.uplink, &key)
+}
+
+/// Asks for the credentials of a role.
+pub(crate) fn credentials(pod: &PodNetwork, m: IpAddr, role: &str) -> Result<Answer> {
+    Pod::new(pod).get(m, &format!("{ROLES}{role}"))
+}
+
+/// Asserts that STS knows a pod's credentials as a session of this role.
+pub(crate) fn expect_identity(system: &System, pod: &PodNetwork, m: IpAddr, role: &str) -> Result<()> {
+    let arn = identity(system, pod, m, role)?;
+    ensure!(arn.contains(&format!(":assumed-role/{role}/")), "{}: asked for {role}, got {arn}", leaks::OTHER_ROLE);
+    Ok(())
+}
+
+/// Asserts that a pod is told its role over both families.
+pub(crate) fn expect_role(pod: &PodNetwork, role: &str) -> Result<()> {
+    for m in BOTH {
+        let answer = Pod::new(pod).get(m, ROLES)?;
+        ensure!(answer.status == 200 && answer.text() == role, "{} at {m}: {answer:?}", pod.interface);
+    }
+    Ok(())
+}
+
+/// Asserts that a pod gets no answer at all over either family, and that nothing of it is at the canary.
+pub(crate) fn expect_nothing(system: &System, pod: &PodNetwork) -> Result<()> {
+    for m in BOTH {
+        let reply = Pod::new(pod).attempt(m, ROLES, VAIN)?;
+        // First what would be worse than an answer of whatever kind.
+        system.expect_no_leak()?;
+        ensure!(reply.answer().is_none(), "{} at {m}: {reply:?}", pod.interface);
+    }
+    Ok(())
+}
+
+/// Asserts what becomes of a request over each family, and that nothing of it is at the canary.
+pub(crate) fn expect_reply(system: &System, pod: &PodNetwork, expected: [&[Reply]; 2]) -> Result<()> {
+    for (m, expected) in BOTH.into_iter().zip(expected) {
+        let reply = Pod::new(pod).attempt(m, ROLES, VAIN)?;
+        system.expect_no_leak()?;
+        ensure!(expected.contains(&reply), "{} at {m}: {reply:?}, expected one of {expected:?}", pod.interface);
+    }
+    Ok(())
+}
+
+/// Everything that a pod can send to M with sockets: TCP to the served port and another one, UDP to both.
+pub(crate) fn knock(pod: &PodNetwork) -> Result<()> {
+    Pod::new(pod).run(|| {
+        for m in BOTH {
+            for port in [80, 8080] {
+                let address = SocketAddr::new(m, port);
+                // Whether it is answered is not the question here.
+                drop(std::net::TcpStream::connect_timeout(&address, std::time::Duration::from_millis(300)));
+                let any: IpAddr = if m.is_ipv4() { [0, 0, 0, 0].into() } else { [0u16; 8].into() };
+                let socket = UdpSocket::bind((any, 0))?;
+                drop(socket.send_to(b"GET / HTTP/1.1\r\n\r\n", address));
+            }
+        }
+        Ok(())
+    })
+}
+
+/// Shows that each of [`knock`]'s packets reaches the canary when nothing is in the way, and forgets them.
+pub(crate) fn control_knock(system: &System, pod: &PodNetwork) -> Result<()> {
+    knock(pod)?;
+    system.canary.settle(&system.topology.node)?;
+    for m in BOTH {
+        let packets = system.canary.packets_from(pod.address_like(m));
+        for (protocol, port) in [(6, 80), (6, 8080), (17, 80), (17, 8080)] {
+            let found = packets.iter().any(|packet| packet.protocol == protocol && packet.port == Some(port));
+            ensure!(found, "control: protocol {protocol} to port {port} did not reach the canary: {packets:?}");
+        }
+    }
+    system.canary.forget();
+    Ok(())
+}
+
+/// The connections of a namespace in a TCP state, as `ss` names it, whose local port is M's.
+pub(crate) fn sockets_in(netns: &Netns, state: &str) -> Result<usize> {
+    let output = kiam_tests::process::run(netns.command("ss").args(["-Htn", "state", state, "sport", "=", ":80"]))?;
+    Ok(output.lines().count())
+}
+
+/// A counter of a namespace's TCP, such as `OutRsts` (proc_net(5), snmp).
+pub(crate) fn tcp_counter(netns: &Netns, name: &str) -> Result<u64> {
+    let table = netns.enter(|| Ok(std::fs::read_to_string("/proc/thread-self/net/snmp")?))?;
+    let mut lines = table.lines().filter_map(|line| line.strip_prefix("Tcp: "));
+    let (names, values) = (lines.next().context("names")?, lines.next().context("values")?);
+    let found = names.split(' ').zip(values.split(' ')).find(|(key, _)| *key == name);
+    Ok(found.with_context(|| format!("no counter {name}"))?.1.parse()?)
+}

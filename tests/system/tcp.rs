@@ -1,0 +1,267 @@
+//! TCP at the edges of a redirect by socket assignment: ports used again, late segments, forgotten connections, SYN
+//! cookies, connections from before. Each case over IPv4 and IPv6.
+
+use crate::support::{sockets_in, tcp_counter};
+use anyhow::{Context as _, Result, ensure};
+use kiam_tests::{
+    clients::{BOTH, Connection, M4, PATIENCE, Pod, ROLES, Reply, VAIN},
+    eventually::eventually,
+    system::{SOON, System, scenario},
+    topology::PodNetwork,
+};
+use socket2::SockRef;
+use std::{
+    net::IpAddr,
+    ops::Range,
+    time::{Duration, Instant},
+};
+
+/// Source ports that nothing else uses: below the ephemeral ones.
+const PORTS: Range<u16> = 20_000..20_060;
+/// Most time for a connection over an old one, on a machine that has other work.
+const CONNECT_MAX: Duration = Duration::from_millis(500);
+
+/// One request that the agent is asked to close after.
+fn request_and_be_closed(m: IpAddr, port: u16) -> Result<Connection> {
+    let mut connection = Connection::open(m, Some(port), PATIENCE)?;
+    connection.send("GET", ROLES, &[("Connection", "close")])?;
+    expect_reader(&mut connection).with_context(|| format!("port {port}"))?;
+    Ok(connection)
+}
+
+fn expect_reader(connection: &mut Connection) -> Result<()> {
+    let answer = connection.answer()?;
+    ensure!(answer.status == 200 && answer.text() == "reader", "{answer:?}");
+    Ok(())
+}
+
+/// A request from a port that was used before; returns how long the connection took.
+fn connect_again(m: IpAddr, port: u16) -> Result<Duration> {
+    let start = Instant::now();
+    let mut connection = Connection::open(m, Some(port), PATIENCE).with_context(|| format!("port {port} again"))?;
+    let took = start.elapsed();
+    connection.send("GET", ROLES, &[])?;
+    expect_reader(&mut connection).with_context(|| format!("port {port} again"))?;
+    Ok(took)
+}
+
+/// All of the ports again, each fast.
+fn expect_all_again(m: IpAddr, ports: Range<u16>) -> Result<()> {
+    for port in ports {
+        let took = connect_again(m, port)?;
+        ensure!(took < CONNECT_MAX, "port {port} again at {m} took {took:?}");
+    }
+    Ok(())
+}
+
+fn served(system: &mut System) -> Result<PodNetwork> {
+    system.agent_flags.push("--level=info".to_owned());
+    let pod = system.add_pod(1, "reader")?;
+    system.start()?;
+    system.wait_for_role(&pod, M4, "reader")?;
+    Ok(pod)
+}
+
+#[test]
+fn a_source_port_is_used_again_over_time_wait() {
+    scenario(|system| {
+        let pod = served(system)?;
+        for m in BOTH {
+            Pod::new(&pod).run(|| {
+                for port in PORTS {
+                    ensure!(request_and_be_closed(m, port)?.end() == Reply::Closed, "the agent closes first");
+                    let took = connect_again(m, port)?;
+                    ensure!(took < CONNECT_MAX, "port {port} again at {m} took {took:?}");
+                }
+                Ok(())
+            })?;
+        }
+        Ok(())
+    });
+}
+
+#[test]
+fn a_source_port_is_used_again_over_time_wait_with_rfc1337() {
+    scenario(|system| {
+        let pod = served(system)?;
+        system.topology.node.sysctl("net.ipv4.tcp_rfc1337", "1")?;
+        for m in BOTH {
+            Pod::new(&pod).run(|| {
+                for port in PORTS {
+                    ensure!(request_and_be_closed(m, port)?.end() == Reply::Closed, "the agent closes first");
+                }
+                expect_all_again(m, PORTS)
+            })?;
+        }
+        Ok(())
+    });
+}
+
+#[test]
+fn a_late_fin_reaches_the_socket_that_waits_for_it() {
+    scenario(|system| {
+        let pod = served(system)?;
+        let node = &system.topology.node;
+        for m in BOTH {
+            let resets = tcp_counter(node, "OutRsts")?;
+            let waiting_before = sockets_in(node, "time-wait")?;
+            Pod::new(&pod).run(|| {
+                let open: Vec<Connection> = PORTS.map(|port| request_and_be_closed(m, port)).collect::<Result<_>>()?;
+                eventually("the agent has closed its side of all", SOON, || {
+                    let waiting = sockets_in(node, "fin-wait-2")?;
+                    ensure!(waiting == PORTS.len(), "{waiting}");
+                    Ok(())
+                })?;
+                // Now the pod's FINs come, late.
+                drop(open);
+                Ok(())
+            })?;
+            eventually("each FIN has reached its socket", SOON, || {
+                let (waiting, done) =
+                    (sockets_in(node, "fin-wait-2")?, sockets_in(node, "time-wait")? - waiting_before);
+                ensure!(waiting == 0 && done == PORTS.len(), "{waiting} in FIN-WAIT-2, {done} in TIME-WAIT");
+                Ok(())
+            })?;
+            let sent = tcp_counter(node, "OutRsts")? - resets;
+            ensure!(sent == 0, "{sent} resets in answer to late FINs at {m}");
+            Pod::new(&pod).run(|| expect_all_again(m, PORTS))?;
+        }
+        Ok(())
+    });
+}
+
+#[test]
+fn a_syn_over_a_connection_that_the_pod_has_forgotten_is_served() {
+    scenario(|system| {
+        let pod = served(system)?;
+        for m in BOTH {
+            let established = sockets_in(&system.topology.node, "established")?;
+            Pod::new(&pod).run(|| {
+                let mut open = Vec::new();
+                for port in PORTS {
+                    let mut connection = Connection::open(m, Some(port), PATIENCE)?;
+                    connection.send("GET", ROLES, &[])?;
+                    expect_reader(&mut connection)?;
+                    open.push(connection);
+                }
+                // The pod's resets go nowhere: the node's side of each connection stays.
+                pod.ip(&format!("route add blackhole {m}"))?;
+                for connection in open {
+                    SockRef::from(connection.stream()).set_linger(Some(Duration::ZERO))?;
+                }
+                pod.ip(&format!("route del blackhole {m}"))?;
+                Ok(())
+            })?;
+            let stale = sockets_in(&system.topology.node, "established")? - established;
+            ensure!(stale == PORTS.len(), "only {stale} connections are stale at {m}: the case is not there");
+            Pod::new(&pod).run(|| expect_all_again(m, PORTS))?;
+        }
+        Ok(())
+    });
+}
+
+#[test]
+fn connections_come_up_with_syn_cookies_forced() {
+    scenario(|system| {
+        let pod = served(system)?;
+        system.topology.node.sysctl("net.ipv4.tcp_syncookies", "2")?;
+        for m in BOTH {
+            Pod::new(&pod).run(|| {
+                for _ in 0..3_000 {
+                    let mut connection = Connection::open(m, None, PATIENCE)?;
+                    connection.send("GET", ROLES, &[])?;
+                    expect_reader(&mut connection)?;
+                }
+                for port in PORTS {
+                    ensure!(request_and_be_closed(m, port)?.end() == Reply::Closed, "the agent closes first");
+                }
+                expect_all_again(m, PORTS)
+            })?;
+        }
+        let cookies = system.topology.node.enter(|| {
+            let table = std::fs::read_to_string("/proc/thread-self/net/netstat")?;
+            let mut lines = table.lines().filter_map(|line| line.strip_prefix("TcpExt: "));
+            let (names, values) = (lines.next().context("names")?, lines.next().context("values")?);
+            let found = names.split(' ').zip(values.split(' ')).find(|(name, _)| *name == "SyncookiesRecv");
+            Ok(found.context("SyncookiesRecv")?.1.parse::<u64>()?)
+        })?;
+        ensure!(cookies >= 6_000, "only {cookies} connections came by a cookie: the case is not there");
+        Ok(())
+    });
+}
+
+/// Connections to the real IMDS, from before anything of ours was there.
+fn open_before(pod: &PodNetwork, m: IpAddr, count: usize) -> Result<Vec<Connection>> {
+    Pod::new(pod).run(|| {
+        let mut open = Vec::new();
+        for _ in 0..count {
+            let mut connection = Connection::open(m, None, VAIN)?;
+            connection.send("GET", ROLES, &[])?;
+            ensure!(connection.answer()?.text() == kiam_tests::canary::NODE_ROLE);
+            open.push(connection);
+        }
+        Ok(open)
+    })
+}
+
+#[test]
+fn connections_opened_before_the_install_are_reset() {
+    scenario(|system| {
+        let pod = system.add_pod(1, "reader")?;
+        let mut open = Vec::new();
+        for m in BOTH {
+            open.extend(open_before(&pod, m, 50)?);
+        }
+        system.start()?;
+        system.canary.settle(&system.topology.node)?;
+        system.canary.forget();
+        for mut connection in open {
+            let start = Instant::now();
+            connection.send("GET", ROLES, &[])?;
+            let reply = connection.end();
+            ensure!(reply == Reply::Reset, "{reply:?} after {:?}", start.elapsed());
+            ensure!(start.elapsed() < CONNECT_MAX, "reset after {:?}", start.elapsed());
+        }
+        system.expect_no_leak()
+    });
+}
+
+#[test]
+fn connections_opened_before_the_install_are_silent_when_no_agent_listens() {
+    scenario(|system| {
+        let pod = system.add_pod(1, "reader")?;
+        let mut open = Vec::new();
+        for m in BOTH {
+            open.extend(open_before(&pod, m, 10)?);
+        }
+        system.start()?;
+        system.agent()?.kill_both()?;
+        system.canary.settle(&system.topology.node)?;
+        system.canary.forget();
+        for connection in &mut open {
+            connection.send("GET", ROLES, &[])?;
+        }
+        // All have been waiting from their request on; the first one's patience is everybody's.
+        for connection in open.drain(..1) {
+            ensure!(connection.end() == Reply::Silent, "no agent, no answer");
+        }
+        system.expect_no_leak()
+    });
+}
+
+#[test]
+fn the_accept_queue_is_long_enough_for_a_node_full_of_pods() {
+    scenario(|system| {
+        let _pod = served(system)?;
+        let node = &system.topology.node;
+        let listening = kiam_tests::process::run(node.command("ss").args(["-Hltnp"]))?;
+        let parent = format!("pid={},", system.agent()?.parent_pid());
+        let mut queues = Vec::new();
+        for line in listening.lines().filter(|line| line.contains(&parent) && !line.contains(":8181")) {
+            // State, Recv-Q, Send-Q: of a listening socket the last is the longest queue (ss(8)).
+            queues.push(line.split_whitespace().nth(2).context("Send-Q")?.parse::<u32>()?);
+        }
+        ensure!(queues.len() == 2 && queues.iter().all(|&queue| queue >= 1024), "{queues:?} of\n{listening}");
+        Ok(())
+    });
+}

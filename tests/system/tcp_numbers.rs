@@ -1,0 +1,99 @@
+//! Connections in numbers: one after another, all at once, and one for many requests.
+
+use anyhow::{Result, ensure};
+use kiam_tests::{
+    clients::{BOTH, Connection, M4, PATIENCE, Pod, ROLES},
+    system::scenario,
+    topology::PodNetwork,
+};
+use std::time::{Duration, Instant};
+
+/// Connections one after another, each family.
+const IN_SEQUENCE: usize = 20_000;
+/// Pods that connect at once, and connections of each: 1,000 in all, below the agent's bound for one pod.
+const PODS: u8 = 20;
+/// See [`PODS`].
+const CONNECTIONS_EACH: usize = 50;
+/// A connection through the datapath is made in far less than a retransmission of its SYN, which takes a second.
+const CONNECT_MAX: Duration = Duration::from_millis(900);
+
+#[test]
+fn twenty_thousand_connections_one_after_another() {
+    scenario(|system| {
+        system.agent_flags.push("--level=warn".to_owned());
+        system.server_flags.push("--level=warn".to_owned());
+        let pod = system.add_pod(1, "reader")?;
+        system.start()?;
+        system.wait_for_role(&pod, M4, "reader")?;
+        for m in BOTH {
+            let slowest = Pod::new(&pod).run(|| {
+                let mut slowest = Duration::ZERO;
+                for number in 0..IN_SEQUENCE {
+                    let start = Instant::now();
+                    let mut connection = Connection::open(m, None, PATIENCE)?;
+                    slowest = slowest.max(start.elapsed());
+                    connection.send("GET", ROLES, &[])?;
+                    let answer = connection.answer()?;
+                    ensure!(answer.status == 200 && answer.text() == "reader", "number {number} at {m}: {answer:?}");
+                }
+                Ok(slowest)
+            })?;
+            ensure!(slowest < CONNECT_MAX, "the slowest connection took {slowest:?}: a SYN was lost");
+        }
+        Ok(())
+    });
+}
+
+#[test]
+fn a_thousand_connections_at_once() {
+    scenario(|system| {
+        system.agent_flags.push("--level=warn".to_owned());
+        let pods: Vec<PodNetwork> = (1..=PODS).map(|number| system.add_pod(number, "reader")).collect::<Result<_>>()?;
+        system.start()?;
+        for pod in &pods {
+            system.wait_for_role(pod, M4, "reader")?;
+        }
+        for m in BOTH {
+            let begin = |pod: &PodNetwork| {
+                Pod::new(pod)
+                    .run(|| (0..CONNECTIONS_EACH).map(|_| Connection::begin(m, None)).collect::<Result<Vec<_>>>())
+            };
+            let begun: Vec<_> = pods.iter().map(begin).collect::<Result<Vec<_>>>()?.into_iter().flatten().collect();
+            let mut open = Vec::new();
+            for socket in begun {
+                let mut connection = Connection::finish(socket, PATIENCE)?;
+                connection.send("GET", ROLES, &[])?;
+                open.push(connection);
+            }
+            // All are open at this moment.
+            ensure!(open.len() == usize::from(PODS) * CONNECTIONS_EACH);
+            for connection in &mut open {
+                let answer = connection.answer()?;
+                ensure!(answer.status == 200 && answer.text() == "reader", "{answer:?}");
+            }
+        }
+        Ok(())
+    });
+}
+
+#[test]
+fn one_connection_carries_many_requests() {
+    scenario(|system| {
+        system.agent_flags.push("--level=warn".to_owned());
+        let pod = system.add_pod(1, "reader")?;
+        system.start()?;
+        system.wait_for_role(&pod, M4, "reader")?;
+        for m in BOTH {
+            Pod::new(&pod).run(|| {
+                let mut connection = Connection::open(m, None, PATIENCE)?;
+                for _ in 0..1_000 {
+                    connection.send("GET", ROLES, &[])?;
+                    let answer = connection.answer()?;
+                    ensure!(answer.status == 200 && answer.text() == "reader", "{answer:?}");
+                }
+                Ok(())
+            })?;
+        }
+        Ok(())
+    });
+}
