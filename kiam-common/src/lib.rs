@@ -9,6 +9,8 @@ pub mod abi;
 #[cfg(feature = "rpc")]
 pub mod admin;
 #[cfg(feature = "rpc")]
+pub mod flags;
+#[cfg(feature = "rpc")]
 pub mod proto;
 #[cfg(feature = "rpc")]
 pub mod secret;
