@@ -11,6 +11,7 @@ pub(crate) mod counters;
 pub(crate) mod fence;
 pub(crate) mod interfaces;
 pub(crate) mod listener;
+mod log;
 pub(crate) mod netlink;
 pub(crate) mod object;
 pub(crate) mod pattern;

@@ -11,6 +11,7 @@ use aya_ebpf::{
     helpers::{bpf_map_lookup_elem, bpf_sk_assign, bpf_sk_release, bpf_skc_lookup_tcp},
     programs::TcContext,
 };
+use aya_log_ebpf::debug;
 use core::{ffi::c_void, ptr::read_volatile};
 use kiam_common::abi::Reason;
 
@@ -36,7 +37,12 @@ pub fn run(ctx: &TcContext) -> i32 {
         Packet::Http(flow) => assign(ctx, flow),
     };
     count(counters, reason);
-    if reason.is_drop() { DROP } else { NEXT }
+    if !reason.is_drop() {
+        return NEXT;
+    }
+    // Unreachable for the verifier unless the agent logs at debug. A number (`Reason`): each name would be a path of its own.
+    debug!(ctx, "interface {}: dropped a packet to the metadata service, reason {}", interface, reason as u32);
+    DROP
 }
 
 /// Assigns the socket that the stack would have found (established, half-open, TIME_WAIT), else the listener, whatever

@@ -98,7 +98,7 @@ fn install_deny() -> anyhow::Result<()> {
 
 fn table(took: &[Took]) -> Table {
     let mut table = Table::new();
-    table.load_preset(presets::UTF8_FULL_CONDENSED).set_header(["step", "minutes", ""]);
+    table.load_style(presets::UTF8_FULL_CONDENSED).set_header(["step", "minutes", ""]);
     for step in took {
         let verdict = if step.problem.is_none() { "ok" } else { "FAILED" };
         table.add_row([step.name.to_owned(), minutes(step.time), verdict.to_owned()]);

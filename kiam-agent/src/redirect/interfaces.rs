@@ -59,8 +59,11 @@ impl Attachments {
     ) -> anyhow::Result<()> {
         let links = self.matched(netlink).await.context("listing the interfaces")?;
         self.clear_gone(&links, object, pins)?;
-        let fit: Vec<(u32, String)> =
-            links.iter().filter(|(_, link)| link.unfit.is_none()).map(|(&index, link)| (index, link.name.clone())).collect();
+        let fit: Vec<(u32, String)> = links
+            .iter()
+            .filter(|(_, link)| link.unfit.is_none())
+            .map(|(&index, link)| (index, link.name.clone()))
+            .collect();
         let fresh: Vec<u32> =
             fit.iter().map(|&(index, _)| index).filter(|index| !self.attached.contains_key(index)).collect();
         let born_ms = if self.looked { Some(monotonic_ms()?) } else { None };
@@ -150,9 +153,11 @@ fn attach_one(object: &mut Object, pins: &Pins, hook: tc::Hook, index: u32, name
     let mut map = object.interfaces_mut()?;
     // Before the program runs: it drops what comes from an interface that is not in the map.
     if map.get(&index, 0).is_err() {
-        let zero = aya::maps::PerCpuValues::try_from(vec![Counters::default(); aya::util::nr_cpus().map_err(|(_, error)| error)?])?;
-        map.insert(index, zero, 0)
-            .with_context(|| format!("the map of interfaces is full ({MAX_INTERFACES})"))?;
+        let zero = aya::maps::PerCpuValues::try_from(vec![
+            Counters::default();
+            aya::util::nr_cpus().map_err(|(_, error)| error)?
+        ])?;
+        map.insert(index, zero, 0).with_context(|| format!("the map of interfaces is full ({MAX_INTERFACES})"))?;
     }
     tc::attach(object, pins, hook, index, name)
 }

@@ -68,9 +68,9 @@ impl News {
 /// Nodes with a routing daemon see thousands of routes come and go: only our table's matter.
 fn matters(message: &NetlinkMessage<RouteNetlinkMessage>) -> bool {
     match &message.payload {
-        NetlinkPayload::InnerMessage(
-            RouteNetlinkMessage::NewRoute(route) | RouteNetlinkMessage::DelRoute(route),
-        ) => route.attributes.contains(&RouteAttribute::Table(TABLE)),
+        NetlinkPayload::InnerMessage(RouteNetlinkMessage::NewRoute(route) | RouteNetlinkMessage::DelRoute(route)) => {
+            route.attributes.contains(&RouteAttribute::Table(TABLE))
+        }
         _ => true,
     }
 }

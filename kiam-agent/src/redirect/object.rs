@@ -1,6 +1,6 @@
 //! The eBPF programs and their maps, embedded in this executable.
 
-use super::pins::Pins;
+use super::{log, pins::Pins};
 use anyhow::{Context as _, anyhow};
 use aya::{
     Ebpf, EbpfLoader,
@@ -34,10 +34,14 @@ impl Object {
         for map in PINNED {
             loader.map_pin_path(map, pins.folder().join(map));
         }
+        // A constant to the verifier: below debug it cuts the log lines out of the programs.
+        let level = log::level();
+        loader.override_global(aya_log::LEVEL, &level, true);
         let mut object = Self { ebpf: loader.load(OBJECT).context("making the maps")? };
         object.tc_ingress()?.load().with_context(|| format!("the kernel refused {PROG_TC_INGRESS}"))?;
         object.sk_lookup()?.load().with_context(|| format!("the kernel refused {PROG_SK_LOOKUP}"))?;
         object.log_programs();
+        log::follow(&mut object.ebpf)?;
         Ok(object)
     }
 

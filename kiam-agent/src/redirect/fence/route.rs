@@ -1,9 +1,7 @@
 //! The one route of a family in our table, as netlink messages.
 
 use super::{PROTOCOL, TABLE, Verdict, family::Family};
-use netlink_packet_route::route::{
-    RouteAddress, RouteAttribute, RouteMessage, RouteScope, RouteType,
-};
+use netlink_packet_route::route::{RouteAddress, RouteAttribute, RouteMessage, RouteScope, RouteType};
 use rtnetlink::RouteMessageBuilder;
 use std::net::IpAddr;
 

@@ -48,7 +48,8 @@ pub(super) fn is_same(present: &RuleMessage, ours: &RuleMessage) -> bool {
         && theirs.tos == 0
         && theirs.flags.bits() & FIB_RULE_INVERT == 0;
     let complete = ours.attributes.iter().filter(|attribute| does_something(attribute));
-    let narrower = present.attributes.iter().any(|attribute| selects(attribute) && !ours.attributes.contains(attribute));
+    let narrower =
+        present.attributes.iter().any(|attribute| selects(attribute) && !ours.attributes.contains(attribute));
     header && !narrower && complete.into_iter().all(|attribute| present.attributes.contains(attribute))
 }
 
