@@ -30,7 +30,6 @@ pub(super) fn run(args: &Args) -> Result<ExitCode> {
     if !args.once {
         screen::guide(&play::open(&mut cast)?)?;
         progress.wait_for_end();
-        screen::farewell();
     }
     let (rows, holding) = report::tally(&scenes);
     Ok(if rows == holding { ExitCode::SUCCESS } else { ExitCode::FAILURE })

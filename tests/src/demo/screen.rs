@@ -10,16 +10,15 @@ const WIDTH: u16 = 98;
 
 /// The stage.
 const DRAWING: &str = r#"
-   3 pods in the namespace                    a node                              "EC2" and "AWS"
-   «payments», which permits       ╭────────────────────────────────╮        ╭────────────────────────╮
-   roles named payments-*          │                                │        │ 169.254.169.254        │
-                                   │ kiam_tc_ingress ── kiam-agent  │   ╭───▶│ metadata service: hands│
-   permitted  payments-reader ────▶│ (eBPF, on each        │  gRPC, │   │    │ out the node's role    │
-   forbidden  cluster-admin   ────▶│  pod's interface)     │  mTLS  │   │    ├────────────────────────┤
-   no-role    (none)          ────▶│                  kiam-server ──┼───┴───▶│ STS: hands out the     │
-                                   │                       │        │        │ pods' roles            │
-                                   │                Kubernetes API  │        ╰────────────────────────╯
-                                   ╰────────────────────────────────╯
+  pods of the namespace payments,             a node                         «EC2» and «AWS»
+  which permits payments-*          ╭─────────────────────────────╮      ╭───────────────────────╮
+                                    │                             │      │ 169.254.169.254: the  │
+  permitted   payments-reader ─────▶│ kiam_tc_ingress             │╌ ╳ ╌▶│ metadata service, has │
+  forbidden   cluster-admin   ─────▶│ (eBPF) ─────▶ kiam-agent    │      │ the node's own role   │
+  no-role     (none)          ─────▶│                   │ gRPC    │      ├───────────────────────┤
+                                    │ Kubernetes        ▼         │      │ STS: has credentials  │
+                                    │ API ────────▶ kiam-server ──┼─────▶│ for the pods' roles   │
+                                    ╰─────────────────────────────╯      ╰───────────────────────╯
 "#;
 
 /// What is about to be shown.
@@ -44,7 +43,7 @@ pub(super) fn scene(scene: &Scene) -> Result<()> {
 fn table(rows: &[Row]) -> Table {
     let mut table = Table::new();
     table.load_style(presets::UTF8_FULL_CONDENSED).set_content_arrangement(ContentArrangement::Dynamic);
-    table.set_width(WIDTH).set_header(["who", "asks", "should get", "gets", ""]);
+    table.set_width(WIDTH).set_header(["who", "asks", "expected", "gets", ""]);
     for Row { who, what, expected, got, holds } in rows {
         let (mark, colour) = if *holds { ("✓", Color::Green) } else { ("✗", Color::Red) };
         let got = Cell::new(got);
@@ -84,12 +83,6 @@ pub(super) fn guide(guide: &[super::play::Part]) -> Result<()> {
     }
     writeln!(out, "\nCtrl-C here, or q and Enter, ends the demo and removes everything.\n")?;
     Ok(())
-}
-
-/// The end of a demo that stayed up.
-pub(super) fn farewell() {
-    // A terminal that is gone is one of the ways to end.
-    drop(writeln!(io::stderr(), "removing everything"));
 }
 
 /// What everything that ran has said, after a failure.

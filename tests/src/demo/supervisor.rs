@@ -18,7 +18,7 @@ use nix::{
 };
 use std::{
     future, io,
-    io::IsTerminal as _,
+    io::{IsTerminal as _, Write as _},
     os::unix::process::CommandExt as _,
     process::{ChildStdin, Command, ExitCode, Stdio},
     thread,
@@ -30,8 +30,9 @@ use tokio::{
     time::{Instant, sleep_until},
 };
 
-/// How long the stage may take to clear up by itself; most of it is the agent's own clean-up.
-const GRACE: Duration = Duration::from_secs(15);
+/// How long the stage may take to end by itself. It clears up in about a second; when it is in the middle of a step, it
+/// is killed after this, and what it left is removed from here.
+const GRACE: Duration = Duration::from_secs(5);
 /// How long the last processes may take to be gone after SIGKILL.
 const GONE: Duration = Duration::from_secs(10);
 
@@ -77,9 +78,10 @@ async fn supervise(args: &Args) -> Result<ExitCode> {
                 false
             }
         };
-        if asked {
-            stage.lifeline = None;
-            deadline.get_or_insert(Instant::now() + GRACE);
+        if asked && stage.lifeline.take().is_some() {
+            deadline = Some(Instant::now() + GRACE);
+            // A terminal that is gone is one of the ways to be asked.
+            drop(writeln!(io::stderr(), "\nremoving everything"));
         }
         if let Some(code) = wait_for(stage.pid)? {
             return Ok(code);
@@ -108,7 +110,10 @@ fn wait_for(stage: Pid) -> Result<Option<ExitCode>> {
             Ok(WaitStatus::Exited(pid, status)) if pid == stage => {
                 code = Some(u8::try_from(status).map_or(ExitCode::FAILURE, ExitCode::from));
             }
-            Ok(WaitStatus::Signaled(pid, ..)) if pid == stage => code = Some(ExitCode::FAILURE),
+            Ok(WaitStatus::Signaled(pid, signal, _)) if pid == stage => {
+                drop(writeln!(io::stderr(), "the demo was ended by {signal}; what it left is removed"));
+                code = Some(ExitCode::FAILURE);
+            }
             Ok(WaitStatus::StillAlive) | Err(Errno::ECHILD) => return Ok(code),
             Ok(_) | Err(Errno::EINTR) => {}
             Err(error) => return Err(error).context("wait for the stage"),
