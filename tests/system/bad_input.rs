@@ -3,7 +3,7 @@
 use crate::support::{credentials, expect_identity};
 use anyhow::{Context as _, Result, ensure};
 use kiam_tests::{
-    clients::{M4, Pod, ROLES},
+    clients::{BOTH, M4, Pod, ROLES},
     eventually::eventually,
     kube_api::{NamespaceObject, PodObject},
     pki::{End, Flaw},
@@ -11,7 +11,6 @@ use kiam_tests::{
     sts::Sts,
     system::{Agent, SOON, Server, System, scenario},
 };
-use std::path::PathBuf;
 
 /// `EX_USAGE`, sysexits.h: a wrong command line.
 const USAGE: i32 = 64;
@@ -56,10 +55,7 @@ fn run_to_end(system: &System, binary: Binary, changes: &[String]) -> Result<(Op
 fn expect_refusal(system: &System, binary: Binary, changes: &[String], code: i32, words: &[&str]) -> Result<()> {
     let (ended_with, said) = run_to_end(system, binary, changes)?;
     ensure!(ended_with == Some(code), "{changes:?}: exit code {ended_with:?}\n{said}");
-    for word in words {
-        ensure!(said.contains(word), "{changes:?}: no {word:?} in\n{said}");
-    }
-    Ok(())
+    expect_words(&said, words).with_context(|| format!("{changes:?}"))
 }
 
 #[test]
@@ -89,33 +85,69 @@ fn all_wrong_flags_are_named_at_once() {
 }
 
 #[test]
-fn a_missing_or_wrong_certificate_is_named() {
+fn a_server_with_a_missing_or_wrong_certificate_names_it_and_ends() {
     scenario(|system| {
-        let folder = system.folder();
-        let missing: PathBuf = folder.join("missing.pem");
-        for binary in [Binary::Agent, Binary::Server] {
-            let change = format!("--cert={}", missing.display());
-            let (code, said) = run_to_end(system, binary, &[change])?;
-            ensure!(code != Some(0) && said.contains("missing.pem"), "{code:?}\n{said}");
-        }
-        let cases = [
-            (Binary::Agent, End::Agent, Flaw::OtherKey, vec!["key"]),
-            (Binary::Agent, End::Agent, Flaw::NoUsage, vec!["clientAuth"]),
-            (Binary::Server, End::Server, Flaw::OtherKey, vec!["key"]),
-            (Binary::Server, End::Server, Flaw::NoUsage, vec!["serverAuth", "openssl"]),
-            (Binary::Server, End::Server, Flaw::NoNames, vec!["subject alternative name", "openssl"]),
+        let missing = format!("--cert={}", system.folder().join("missing.pem").display());
+        let (code, said) = run_to_end(system, Binary::Server, &[missing])?;
+        ensure!(code.is_some_and(|code| code != 0) && said.contains("missing.pem"), "{code:?}\n{said}");
+        let cases: [(Flaw, &[&str]); 3] = [
+            (Flaw::OtherKey, &["bad-OtherKey", "key"]),
+            (Flaw::NoUsage, &["bad-NoUsage", "serverAuth", "openssl"]),
+            (Flaw::NoNames, &["bad-NoNames", "subject alternative name", "openssl"]),
         ];
-        for (binary, end, flaw, words) in cases {
-            let tls = system.pki.write(&folder, &format!("bad-{flaw:?}-{end:?}"), end, flaw)?;
+        for (flaw, words) in cases {
+            let tls = system.pki.write(&system.folder(), &format!("bad-{flaw:?}"), End::Server, flaw)?;
             let changes = [format!("--cert={}", tls.cert.display()), format!("--key={}", tls.key.display())];
-            let (code, said) = run_to_end(system, binary, &changes)?;
+            let (code, said) = run_to_end(system, Binary::Server, &changes)?;
             ensure!(code.is_some_and(|code| code != 0), "{flaw:?}: exit code {code:?}\n{said}");
-            for word in words.into_iter().chain(["bad-"]) {
-                ensure!(said.to_lowercase().contains(&word.to_lowercase()), "{flaw:?}: no {word:?} in\n{said}");
-            }
+            expect_words(&said, words)?;
         }
         Ok(())
     });
+}
+
+#[test]
+fn an_agent_with_a_missing_or_wrong_certificate_names_it_and_stays_closed_until_it_is_good() {
+    scenario(|system| {
+        let pod = system.add_pod(1, "reader")?;
+        system.start_server()?;
+        let folder = system.folder();
+        let (cert, key) = (folder.join("changing.pem"), folder.join("changing-key.pem"));
+        system.agent_flags = vec![format!("--cert={}", cert.display()), format!("--key={}", key.display())];
+        system.spawn_agent()?;
+        expect_agent_says(system, &["changing.pem"])?;
+        let cases: [(Flaw, &[&str]); 2] =
+            [(Flaw::OtherKey, &["changing-key.pem"]), (Flaw::NoUsage, &["clientAuth", "openssl"])];
+        for (flaw, words) in cases {
+            system.pki.write(&folder, "changing", End::Agent, flaw)?;
+            expect_agent_says(system, words)?;
+            for m in BOTH {
+                let answer = Pod::new(&pod).get(m, ROLES)?;
+                ensure!(answer.status == 503, "{answer:?}");
+            }
+        }
+        system.pki.write(&folder, "changing", End::Agent, Flaw::None)?;
+        system.agent()?.wait_ready()?;
+        system.wait_for_role(&pod, M4, "reader")
+    });
+}
+
+/// Waits until the running agent has said each of the words.
+fn expect_agent_says(system: &mut System, words: &[&str]) -> Result<()> {
+    let agent = system.agent()?;
+    eventually("the agent says what is wrong", SOON, || {
+        let log = agent.log();
+        ensure!(!log.contains("panicked"), "{log}");
+        expect_words(&log, words)
+    })
+}
+
+/// Asserts that a text holds each of the words, in upper or lower case.
+fn expect_words(text: &str, words: &[&str]) -> Result<()> {
+    for word in words {
+        ensure!(text.to_lowercase().contains(&word.to_lowercase()), "no {word:?} in\n{text}");
+    }
+    Ok(())
 }
 
 #[test]

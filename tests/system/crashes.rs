@@ -76,7 +76,7 @@ fn without_a_worker_each_of_twenty_clients_gets_a_fast_503_with_its_body() {
     scenario(|system| {
         let pod = served(system)?;
         for m in BOTH {
-            system.agent()?.crash_worker_until_paused(Duration::from_millis(1200))?;
+            system.agent()?.crash_worker_until_paused(FAST)?;
             for (answer, took) in twenty_at_once(&pod, m)? {
                 let answer = answer.answer().cloned().with_context(|| format!("{answer:?} after {took:?}"))?;
                 ensure!(answer.status == 503 && !answer.body.is_empty(), "{answer:?}");

@@ -15,7 +15,7 @@ use std::{
     net::TcpStream,
     path::{Path, PathBuf},
     process::{Command, ExitStatus},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 /// The agent's admin port, on loopback.
@@ -26,7 +26,6 @@ pub const ADMIN_PORT: u16 = 8181;
 pub struct Agent {
     daemon: Daemon,
     binary: PathBuf,
-    node: PathBuf,
     folder: PathBuf,
 }
 
@@ -43,7 +42,7 @@ impl Agent {
         Environment { variables: Vec::new() }.apply(&mut command);
         command.args(super::flags(Self::default_flags(folder, tls), flags));
         let daemon = Daemon::spawn("agent", &mut command, &folder.join("agent.log"))?;
-        Ok(Self { daemon, binary: binaries.agent(), node: node.path().to_owned(), folder: folder.to_owned() })
+        Ok(Self { daemon, binary: binaries.agent(), folder: folder.to_owned() })
     }
 
     /// The flags of an agent that works.
@@ -115,8 +114,9 @@ impl Agent {
         process::send_signal(self.worker_pid()?, Signal::SIGKILL)
     }
 
-    /// Kills the worker again and again, as a crash at each start would, until the parent pauses for at least
-    /// `pause` before it starts the next one: time enough to look at what pods get meanwhile.
+    /// Kills the worker again and again, as a crash at each start would, until the parent has paused for `pause` before
+    /// it started the next one; then kills that one too and returns at once. The parent's pauses grow, so that no
+    /// worker runs for at least `pause` from now.
     ///
     /// # Errors
     /// The parent does not start workers any more, or does not pause.
@@ -124,14 +124,11 @@ impl Agent {
         /// Doubling from 10 ms, a pause of seconds is reached after nine.
         const CRASHES_MAX: u32 = 12;
         for _ in 0..CRASHES_MAX {
-            let worker = eventually("a worker runs", SOON, || self.worker_pid())?;
-            process::send_signal(worker, Signal::SIGKILL)?;
-            let ended = std::time::Instant::now();
-            while ended.elapsed() < pause && self.worker_pid().is_err() {
-                std::thread::sleep(Duration::from_millis(5));
-            }
-            if self.worker_pid().is_err() {
-                return Ok(());
+            self.kill_worker()?;
+            let killed = Instant::now();
+            eventually("a worker runs again", SOON, || self.worker_pid())?;
+            if killed.elapsed() >= pause {
+                return self.kill_worker();
             }
         }
         bail!("after {CRASHES_MAX} crashes the worker is still started again within {pause:?}")
@@ -227,12 +224,6 @@ impl Agent {
         command.arg(format!("--bpffs={}", folder.join("bpffs").display()));
         command.arg(format!("--run-dir={}", folder.join("run").display()));
         process::run(&mut command).context("kiam-agent cleanup")
-    }
-
-    /// The node's namespace.
-    #[must_use]
-    pub fn node(&self) -> &Path {
-        &self.node
     }
 }
 
