@@ -10,15 +10,17 @@
 //! - [`kube_api`], [`sts`], [`pki`]: what the binaries talk to.
 //! - [`clients`]: what asks from within a pod.
 //! - [`system`]: the real binaries.
-//! - [`demo`]: all of it, shown to people.
+//! - [`demo`], [`bench`]: all of it, shown to people, and measured.
 #![expect(
     clippy::cast_possible_truncation,
     clippy::expect_used,
     clippy::indexing_slicing,
     clippy::print_stderr,
+    clippy::print_stdout,
     reason = "a test that cannot go on ends; what it has to say goes to its output"
 )]
 
+pub mod bench;
 pub mod bystander;
 pub mod canary;
 pub mod clients;

@@ -21,7 +21,8 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
     }
     setup::for_system()?;
     let mut cargo = Command::new("cargo");
-    cargo.args(["build", "--locked", "--package", "kiam-agent", "--package", "kiam-server", "--package", "kiam-tests"]);
+    // The whole workspace's features, as in the tests: what one has built the other uses.
+    cargo.args(["build", "--locked", "--workspace"]);
     cargo.args(["--bin", "kiam-agent", "--bin", "kiam-server", "--bin", "kiam-demo"]).current_dir(workspace::root());
     progress::step("building kiam-agent, kiam-server and the demo", &mut cargo)?;
 

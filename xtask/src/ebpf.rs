@@ -2,11 +2,7 @@
 
 use crate::{progress, setup, workspace};
 use anyhow::{Context as _, bail};
-use std::{
-    fs,
-    path::Path,
-    process::Command,
-};
+use std::{fs, path::Path, process::Command};
 
 /// Where `kiam-agent/build.rs` looks for the object, below the workspace.
 const OBJECT: &str = "target/ebpf/kiam-ebpf";
@@ -105,7 +101,10 @@ fn install() -> anyhow::Result<()> {
     }
     if !has_linker() {
         let version = format!("{LINKER}@{LINKER_VERSION}");
-        progress::step("installing the BPF linker", Command::new("cargo").args(["install", "--locked", "--force", &version]))?;
+        progress::step(
+            "installing the BPF linker",
+            Command::new("cargo").args(["install", "--locked", "--force", &version]),
+        )?;
     }
     Ok(())
 }

@@ -1,4 +1,5 @@
 //! `cargo xtask …`: every task of the repository.
+mod bench;
 mod ci;
 mod codegen;
 mod demo;
@@ -28,6 +29,8 @@ enum Task {
     Test(test::Args),
     /// Show it all on this machine: a node with three pods, and what each of them gets.
     Demo(demo::Args),
+    /// Measure what a request costs, beside a bare hyper.
+    Bench,
     /// Build the eBPF programs that the agent embeds.
     BuildEbpf(ebpf::Args),
 }
@@ -37,6 +40,7 @@ fn main() -> anyhow::Result<()> {
         Task::Codegen(args) => codegen::run(&args),
         Task::Ci => ci::run(),
         Task::Test(args) => test::run(&args),
+        Task::Bench => bench::run(),
         Task::Demo(args) => demo::run(&args),
         Task::BuildEbpf(args) => ebpf::run(&args),
     }

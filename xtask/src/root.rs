@@ -18,6 +18,5 @@ pub(crate) fn command(program: impl AsRef<std::ffi::OsStr>) -> Command {
 
 /// Whether such commands can run here.
 pub(crate) fn is_possible() -> bool {
-    nix::unistd::geteuid().is_root()
-        || Command::new("sudo").arg("-v").status().is_ok_and(|status| status.success())
+    nix::unistd::geteuid().is_root() || Command::new("sudo").arg("-v").status().is_ok_and(|status| status.success())
 }

@@ -73,7 +73,8 @@ pub(crate) fn apt_install(packages: &[&str]) -> anyhow::Result<()> {
 /// A Python of the project's own with moto, boto3 and the aws CLI; made again when their versions change.
 fn python() -> anyhow::Result<()> {
     let venv = workspace::root().join("target/venv");
-    let wanted = fs::read_to_string(workspace::root().join(REQUIREMENTS)).with_context(|| format!("reading {REQUIREMENTS}"))?;
+    let wanted =
+        fs::read_to_string(workspace::root().join(REQUIREMENTS)).with_context(|| format!("reading {REQUIREMENTS}"))?;
     let stamp = venv.join("requirements.txt");
     if fs::read_to_string(&stamp).is_ok_and(|present| present == wanted) {
         return Ok(());

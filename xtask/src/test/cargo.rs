@@ -83,7 +83,8 @@ pub(crate) fn build() -> anyhow::Result<Tests> {
 }
 
 fn compile(arguments: &[&str]) -> anyhow::Result<()> {
-    let status = Command::new("cargo").args(arguments).args(["--locked", "--quiet"]).current_dir(workspace::root()).status();
+    let status =
+        Command::new("cargo").args(arguments).args(["--locked", "--quiet"]).current_dir(workspace::root()).status();
     if !status.context("starting cargo")?.success() {
         bail!("cargo {} failed", arguments.join(" "));
     }
@@ -141,9 +142,8 @@ fn execute(command: &mut Command, name: &str) -> anyhow::Result<Outcome> {
 /// `test result: ok. 5 passed; 0 failed; 0 ignored; …`
 fn parse(line: &str) -> Option<Outcome> {
     let counts = line.strip_prefix("test result: ")?.split_once(". ")?.1;
-    let count = |what: &str| {
-        counts.split("; ").find_map(|count| count.strip_suffix(what)?.trim().parse::<usize>().ok())
-    };
+    let count =
+        |what: &str| counts.split("; ").find_map(|count| count.strip_suffix(what)?.trim().parse::<usize>().ok());
     Some(Outcome { passed: count("passed")?, failed: count("failed")?, skipped: count("ignored")? })
 }
 

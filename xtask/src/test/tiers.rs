@@ -81,7 +81,8 @@ impl Tier {
 }
 
 fn has_bpf() -> bool {
-    let known = fs::read_to_string("/proc/filesystems").is_ok_and(|text| text.lines().any(|line| line.ends_with("\tbpf")));
+    let known =
+        fs::read_to_string("/proc/filesystems").is_ok_and(|text| text.lines().any(|line| line.ends_with("\tbpf")));
     known && Path::new("/sys/kernel/btf/vmlinux").exists()
 }
 

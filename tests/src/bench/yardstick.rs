@@ -1,0 +1,38 @@
+//! A bare hyper: no route, no check, the same number of bytes.
+
+use crate::{
+    http_server::{Body, Handler, HttpServer},
+    netns::Netns,
+};
+use anyhow::Result;
+use bytes::Bytes;
+use http::{Request, Response};
+use http_body_util::{BodyExt as _, Full};
+use std::{
+    net::{SocketAddr, TcpListener},
+    sync::Arc,
+};
+
+/// The running yardstick.
+pub(super) struct Yardstick {
+    _server: HttpServer,
+}
+
+impl Yardstick {
+    /// Starts it on an address of the node, on the calling thread's core.
+    pub(super) fn start(node: &Netns, address: SocketAddr, body_len: usize) -> Result<Self> {
+        let listener = node.enter(|| Ok(TcpListener::bind(address)?))?;
+        let body = Bytes::from(vec![b'x'; body_len]);
+        Ok(Self { _server: HttpServer::start(vec![listener], Arc::new(Fixed { body }))? })
+    }
+}
+
+struct Fixed {
+    body: Bytes,
+}
+
+impl Handler for Fixed {
+    fn answer(&self, _peer: SocketAddr, _request: Request<Bytes>) -> Response<Body> {
+        Response::new(Full::new(self.body.clone()).boxed())
+    }
+}

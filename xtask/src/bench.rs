@@ -1,0 +1,16 @@
+//! `cargo xtask bench`: the release build beside a bare hyper, in one run.
+
+use crate::{progress, root, setup, workspace};
+use std::process::Command;
+
+pub(crate) fn run() -> anyhow::Result<()> {
+    setup::for_system()?;
+    let mut cargo = Command::new("cargo");
+    cargo.args(["build", "--locked", "--release", "--workspace"]);
+    cargo.args(["--bin", "kiam-agent", "--bin", "kiam-server", "--bin", "kiam-bench"]).current_dir(workspace::root());
+    progress::step("building for release", &mut cargo)?;
+    let release = workspace::target().join("release");
+    let mut bench = root::command(release.join("kiam-bench"));
+    let status = bench.env("KIAM_BIN_DIR", &release).status()?;
+    if status.success() { Ok(()) } else { anyhow::bail!("the benchmark failed ({status})") }
+}
