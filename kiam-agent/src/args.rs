@@ -215,5 +215,4 @@ fn without_no(argument: OsString) -> OsString {
 }
 
 #[cfg(test)]
-#[path = "args/tests.rs"]
 mod tests;

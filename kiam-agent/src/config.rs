@@ -159,5 +159,4 @@ impl TryFrom<HealthArgs> for HealthConfig {
 }
 
 #[cfg(test)]
-#[path = "config/tests.rs"]
 mod tests;

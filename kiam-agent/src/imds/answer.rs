@@ -1,0 +1,262 @@
+//! Statuses and bodies, each in one place. What the agent finds wrong itself looks as in EC2; where kiam has a text for
+//! something, that text is kept.
+
+use super::{document, request::Malformed};
+use crate::source::SourceError;
+use bytes::Bytes;
+use http::{HeaderName, HeaderValue, Response, StatusCode, header};
+use http_body_util::Full;
+use jiff::Timestamp;
+use std::borrow::Cow;
+
+/// The whole answer to a connection for which there is no place.
+pub(super) const TOO_MANY_CONNECTIONS: &[u8] = b"HTTP/1.1 429 Too Many Requests\r\n\
+    Server: EC2ws\r\nContent-Type: text/plain; charset=utf-8\r\nRetry-After: 1\r\nConnection: close\r\n\
+    Content-Length: 52\r\n\r\n\
+    too many connections to the metadata service at once";
+
+/// A small page with the status as its title, as EC2 sends them.
+macro_rules! page {
+    ($title:literal) => {
+        concat!(
+            "<?xml version=\"1.0\" encoding=\"iso-8859-1\"?>\n",
+            "<!DOCTYPE html PUBLIC \"-//W3C//DTD XHTML 1.0 Transitional//EN\"\n",
+            "\t\"http://www.w3.org/TR/xhtml1/DTD/xhtml1-transitional.dtd\">\n",
+            "<html xmlns=\"http://www.w3.org/1999/xhtml\" xml:lang=\"en\" lang=\"en\">\n",
+            " <head>\n  <title>",
+            $title,
+            "</title>\n </head>\n <body>\n  <h1>",
+            $title,
+            "</h1>\n </body>\n</html>\n"
+        )
+    };
+}
+
+/// What the pod reads.
+#[derive(Debug)]
+pub(super) struct Answer {
+    pub(super) status: StatusCode,
+    /// The reason in logs and metrics; `None` when nothing was wrong.
+    pub(super) refusal: Option<&'static str>,
+    kind: Kind,
+    body: Bytes,
+    extra: Option<(HeaderName, HeaderValue)>,
+}
+
+/// What a body is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    /// What was asked for; JSON too, as in EC2.
+    Text,
+    /// A text about what is wrong; kiam forbids to guess another type.
+    Error,
+    /// A page about what is wrong.
+    Page,
+}
+
+/// Why a request is refused, whatever it asks for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Refusal<'a> {
+    /// It could be read in two ways.
+    Malformed(Malformed),
+    /// IMDSv2 through a proxy.
+    Forwarded,
+    /// Not this method here; the methods that are.
+    Method(&'static str),
+    /// The life asked for a token is missing or none.
+    Ttl,
+    /// No token, and one is required.
+    NoToken,
+    /// A token that does not count here.
+    BadToken,
+    /// The kernel has no random bytes for a token.
+    NoRandom,
+    /// Not served; the path.
+    Blocked(&'a str),
+}
+
+/// Why there is no role, or no credentials.
+#[derive(Debug)]
+pub(super) enum Miss {
+    /// No pod is known to be behind the connection's interface.
+    Unattributable,
+    /// The source has nothing.
+    Source(SourceError),
+    /// The document could not be made.
+    Document,
+}
+
+/// A miss in words.
+struct Told<'a> {
+    status: StatusCode,
+    refusal: &'static str,
+    /// For the role list.
+    role: Cow<'a, str>,
+    /// For credentials.
+    credentials: Cow<'a, str>,
+}
+
+impl Answer {
+    /// What was asked for.
+    pub(super) const fn ok(body: Bytes) -> Self {
+        Self { status: StatusCode::OK, refusal: None, kind: Kind::Text, body, extra: None }
+    }
+
+    /// With one more header.
+    pub(super) fn with(self, name: HeaderName, value: HeaderValue) -> Self {
+        Self { extra: Some((name, value)), ..self }
+    }
+
+    /// A pod without a role asked for it; kiam's text.
+    pub(super) const fn empty_role() -> Self {
+        Self::error(StatusCode::NOT_FOUND, "no-role", Bytes::from_static(b"empty role\n"))
+    }
+
+    /// A refused request.
+    pub(super) fn refused(refusal: Refusal<'_>) -> Self {
+        match refusal {
+            Refusal::Malformed(_) => Self::page(StatusCode::BAD_REQUEST, "malformed", page!("400 - Bad Request"))
+                .with(header::CONNECTION, HeaderValue::from_static("close")),
+            Refusal::Ttl => Self::page(StatusCode::BAD_REQUEST, "bad-ttl", page!("400 - Bad Request")),
+            Refusal::NoToken => Self::page(StatusCode::UNAUTHORIZED, "no-token", page!("401 - Unauthorized")),
+            Refusal::BadToken => Self::page(StatusCode::UNAUTHORIZED, "bad-token", page!("401 - Unauthorized")),
+            Refusal::Forwarded => Self::page(StatusCode::FORBIDDEN, "forwarded", page!("403 - Forbidden")),
+            Refusal::Method(allowed) => {
+                Self::page(StatusCode::METHOD_NOT_ALLOWED, "method", page!("405 - Method Not Allowed"))
+                    .with(header::ALLOW, HeaderValue::from_static(allowed))
+            }
+            Refusal::NoRandom => {
+                let page = page!("503 - Service Unavailable");
+                Self::page(StatusCode::SERVICE_UNAVAILABLE, "no-random", page).retry_soon()
+            }
+            Refusal::Blocked(path) => {
+                let text = format!("request blocked by allow-route-regexp \"^$\": {path}\n");
+                Self::error(StatusCode::NOT_FOUND, "blocked", text.into())
+            }
+        }
+    }
+
+    /// No role.
+    pub(super) fn no_role(miss: &Miss) -> Self {
+        let Told { status, refusal, role, credentials: _ } = miss.told();
+        Self::error(status, refusal, format!("{role}\n").into()).retry_if_unavailable()
+    }
+
+    /// No credentials: kiam's text as the message of a document, which is what SDKs read here.
+    pub(super) fn no_credentials(miss: &Miss, now: Timestamp) -> Self {
+        let Told { status, refusal, role: _, credentials } = miss.told();
+        let message = format!("error fetching credentials: {credentials}");
+        // A document that cannot be made is still an answer.
+        let body = document::failure(code(status), &message, now).unwrap_or_else(|_| message.into());
+        Self::error(status, refusal, body).retry_if_unavailable()
+    }
+
+    /// As hyper sends it.
+    pub(super) fn into_response(self) -> Response<Full<Bytes>> {
+        let Self { status, refusal: _, kind, body, extra } = self;
+        let mut response = Response::new(Full::new(body));
+        *response.status_mut() = status;
+        let headers = response.headers_mut();
+        headers.insert(header::SERVER, HeaderValue::from_static("EC2ws"));
+        let content_type = if kind == Kind::Page { "text/html; charset=utf-8" } else { "text/plain; charset=utf-8" };
+        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(content_type));
+        if kind == Kind::Error {
+            headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+        }
+        if let Some((name, value)) = extra {
+            headers.insert(name, value);
+        }
+        response
+    }
+
+    const fn error(status: StatusCode, refusal: &'static str, body: Bytes) -> Self {
+        Self { status, refusal: Some(refusal), kind: Kind::Error, body, extra: None }
+    }
+
+    const fn page(status: StatusCode, refusal: &'static str, page: &'static str) -> Self {
+        let body = Bytes::from_static(page.as_bytes());
+        Self { status, refusal: Some(refusal), kind: Kind::Page, body, extra: None }
+    }
+
+    fn retry_if_unavailable(self) -> Self {
+        if self.status == StatusCode::SERVICE_UNAVAILABLE { self.retry_soon() } else { self }
+    }
+
+    fn retry_soon(self) -> Self {
+        self.with(header::RETRY_AFTER, HeaderValue::from_static("1"))
+    }
+}
+
+/// The code of a document without credentials. EC2 has the one for what policy forbids, and SDKs know it.
+fn code(status: StatusCode) -> &'static str {
+    match status {
+        StatusCode::FORBIDDEN => "AssumeRoleUnauthorizedAccess",
+        StatusCode::NOT_FOUND => "InstanceProfileNotFound",
+        _ => "ServiceUnavailable",
+    }
+}
+
+impl Miss {
+    /// The status and the words of every miss.
+    fn told(&self) -> Told<'_> {
+        use StatusCode as S;
+        /// Two texts of kiam's for one thing.
+        fn two<'a>(status: S, refusal: &'static str, role: &'a str, credentials: &'a str) -> Told<'a> {
+            Told { status, refusal, role: role.into(), credentials: credentials.into() }
+        }
+        fn one<'a>(status: S, refusal: &'static str, text: impl Into<Cow<'a, str>>) -> Told<'a> {
+            let text = text.into();
+            Told { status, refusal, role: text.clone(), credentials: text }
+        }
+        let no_pod = ("rpc error: code = Unknown desc = pod not found", "no pod found");
+        match self {
+            Self::Unattributable => one(S::FORBIDDEN, "unattributable", "the connection belongs to no known pod"),
+            Self::Document => one(S::SERVICE_UNAVAILABLE, "document", "the credentials cannot be written down"),
+            Self::Source(error) => match error {
+                SourceError::NotKnownYet => two(S::SERVICE_UNAVAILABLE, "not-known-yet", no_pod.0, no_pod.1),
+                SourceError::Stale => two(S::SERVICE_UNAVAILABLE, "stale", no_pod.0, no_pod.1),
+                SourceError::Ambiguous => {
+                    one(S::FORBIDDEN, "ambiguous", "rpc error: code = Unknown desc = multiple running pods found")
+                }
+                SourceError::Unverified => one(S::FORBIDDEN, "unverified", error.to_string()),
+                SourceError::NoRole => {
+                    two(S::NOT_FOUND, "no-role", "empty role", "rpc error: code = Unknown desc = role can't be empty")
+                }
+                SourceError::Forbidden => one(S::FORBIDDEN, "forbidden", "forbidden by policy"),
+                SourceError::Upstream { message } => {
+                    let text = format!("rpc error: code = Unknown desc = {message}");
+                    one(S::SERVICE_UNAVAILABLE, "upstream", text)
+                }
+                SourceError::Unusable { .. } => one(S::SERVICE_UNAVAILABLE, "unusable", error.to_string()),
+                SourceError::Unreachable => {
+                    let text = "rpc error: code = Unavailable desc = no server can be reached";
+                    one(S::SERVICE_UNAVAILABLE, "unreachable", text)
+                }
+                SourceError::TimedOut => {
+                    let text = "rpc error: code = DeadlineExceeded desc = context deadline exceeded";
+                    one(S::SERVICE_UNAVAILABLE, "timed-out", text)
+                }
+            },
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_fixed_answer_says_how_long_it_is() {
+        let text = str::from_utf8(TOO_MANY_CONNECTIONS).unwrap();
+        let (head, body) = text.split_once("\r\n\r\n").unwrap();
+        assert!(head.contains(&format!("Content-Length: {}", body.len())), "{}", body.len());
+        assert!(!text.contains("  "), "{text}");
+    }
+
+    #[test]
+    fn codes_of_documents_without_credentials_are_never_success() {
+        for status in 400..600 {
+            assert_ne!(code(StatusCode::from_u16(status).unwrap()), "Success");
+        }
+    }
+}

@@ -1,0 +1,129 @@
+//! One connection of a pod, from its first byte to its last.
+
+use super::{
+    Face, answer,
+    caller::{Ingress, Peer},
+    handler,
+    limits::{HEAD_LEN_MAX, LINGER_TIME_MAX},
+    phase::Phase,
+    places::Place,
+    stream::Stream,
+};
+use crate::source::CredentialSource;
+use hyper::{server::conn::http1, service::service_fn};
+use hyper_util::rt::TokioIo;
+use std::{
+    future::{Future as _, poll_fn},
+    pin::{Pin, pin},
+    sync::Arc,
+    task::{Context, Poll},
+};
+use tokio::{
+    io::AsyncWriteExt as _,
+    net::TcpStream,
+    sync::{OwnedSemaphorePermit, watch},
+    time::{Instant, Sleep, sleep_until, timeout},
+};
+
+/// Why a connection ended that the pod had not ended.
+enum End {
+    /// It did, or HTTP did.
+    Http(hyper::Result<()>),
+    /// Too slow.
+    Late,
+    /// Another pod has its place.
+    Evicted,
+}
+
+/// Serves the connection until it ends, is too slow, loses its place, or the agent stops.
+pub(super) async fn serve<S: CredentialSource, I: Ingress>(
+    face: Arc<Face<S, I>>,
+    tcp: TcpStream,
+    peer: Peer,
+    place: Place,
+    mut stop: watch::Receiver<bool>,
+) {
+    if let Err(error) = tcp.set_nodelay(true) {
+        tracing::debug!(peer = %peer.address, %error, "a connection was gone before it was served");
+        return;
+    }
+    let phase = place.phase();
+    let service = service_fn(|request| handler::handle(&face, peer, phase, request));
+    let stream = TokioIo::new(Stream::new(tcp, phase));
+    let connection = http1::Builder::new().max_buf_size(HEAD_LEN_MAX).serve_connection(stream, service);
+    let mut connection = pin!(connection);
+    let mut watchdog = Watchdog::new(phase);
+    let mut lost = pin!(place.lost());
+    let mut stopped = pin!(stop.wait_for(|stop| *stop));
+    let mut stopping = false;
+    let end = poll_fn(|context| {
+        if let Poll::Ready(result) = connection.as_mut().poll(context) {
+            return Poll::Ready(End::Http(result));
+        }
+        if !stopping && stopped.as_mut().poll(context).is_ready() {
+            stopping = true;
+            connection.as_mut().graceful_shutdown();
+            // It may be over with that.
+            context.waker().wake_by_ref();
+        }
+        if lost.as_mut().poll(context).is_ready() {
+            return Poll::Ready(End::Evicted);
+        }
+        watchdog.poll(context).map(|()| End::Late)
+    })
+    .await;
+    let reason = match end {
+        End::Http(Ok(())) => return,
+        End::Http(Err(error)) => {
+            tracing::debug!(peer = %peer.address, %error, "a pod's connection ended");
+            if error.is_parse() { "not-http" } else { return }
+        }
+        End::Late => phase.name(),
+        End::Evicted => "evicted",
+    };
+    face.metrics.connection_ended(reason);
+}
+
+/// Wakes the connection's task at its phase's deadline. The timer is only moved when it would be late: a busy
+/// connection moves it every other second, not with every request.
+struct Watchdog<'a> {
+    phase: &'a Phase,
+    timer: Pin<Box<Sleep>>,
+}
+
+impl<'a> Watchdog<'a> {
+    fn new(phase: &'a Phase) -> Self {
+        Self { phase, timer: Box::pin(sleep_until(phase.deadline())) }
+    }
+
+    /// Ready once the deadline has passed.
+    fn poll(&mut self, context: &mut Context<'_>) -> Poll<()> {
+        let mut deadline = self.phase.deadline();
+        if deadline < self.timer.deadline() {
+            self.timer.as_mut().reset(deadline);
+        }
+        while self.timer.as_mut().poll(context).is_ready() {
+            deadline = self.phase.deadline();
+            if deadline <= Instant::now() {
+                return Poll::Ready(());
+            }
+            self.timer.as_mut().reset(deadline);
+        }
+        Poll::Pending
+    }
+}
+
+/// Tells a connection that there is no place for it. The answer fits into an empty socket buffer; should it not, the
+/// connection just ends.
+pub(super) async fn refuse(tcp: TcpStream, turn: OwnedSemaphorePermit) {
+    let phase = Phase::new(Instant::now());
+    let mut stream = Stream::new(tcp, &phase);
+    let told = timeout(LINGER_TIME_MAX, async {
+        stream.write_all(answer::TOO_MANY_CONNECTIONS).await?;
+        stream.shutdown().await
+    });
+    if !matches!(told.await, Ok(Ok(()))) {
+        tracing::trace!("a connection did not wait for its refusal");
+    }
+    drop(turn);
+}

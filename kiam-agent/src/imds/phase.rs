@@ -1,0 +1,160 @@
+//! Where a connection stands, and until when it may: resting, in a request's head, being answered.
+//!
+//! One task moves a connection, so these are plain cells; atomics only because another may look for the idlest.
+
+use super::limits::{HEAD_TIME_MAX, IDLE_TIME_MAX, LINGER_TIME_MAX, REQUEST_TIME_MAX};
+use std::{
+    sync::atomic::{AtomicU8, AtomicU64, Ordering::Relaxed},
+    time::Duration,
+};
+use tokio::time::Instant;
+
+const RESTING: u8 = 0;
+const HEAD: u8 = 1;
+const REQUEST: u8 = 2;
+const ANSWERED: u8 = 3;
+const LINGERING: u8 = 4;
+
+/// The phase of one connection.
+#[derive(Debug)]
+pub(crate) struct Phase {
+    began: Instant,
+    now: AtomicU8,
+    /// When this phase began, or for a request: its head. Microseconds after `began`.
+    since_us: AtomicU64,
+}
+
+impl Phase {
+    /// A connection's begin counts as its first request's: who connects and says nothing is as slow as who says
+    /// little.
+    pub(crate) fn new(began: Instant) -> Self {
+        Self { began, now: AtomicU8::new(HEAD), since_us: AtomicU64::new(0) }
+    }
+
+    /// Bytes came.
+    pub(crate) fn read(&self) {
+        if self.now.load(Relaxed) == RESTING {
+            self.enter(HEAD);
+        }
+    }
+
+    /// A request's head is complete.
+    pub(crate) fn request(&self) {
+        if self.now.load(Relaxed) == RESTING {
+            // It came together with the request before it.
+            self.enter(HEAD);
+        }
+        self.now.store(REQUEST, Relaxed);
+    }
+
+    /// The answer is made.
+    pub(crate) fn answered(&self) {
+        self.now.store(ANSWERED, Relaxed);
+    }
+
+    /// The kernel has taken all bytes that were there to send.
+    pub(crate) fn flushed(&self) {
+        if self.now.load(Relaxed) == ANSWERED {
+            self.enter(RESTING);
+        }
+    }
+
+    /// The last byte was sent.
+    pub(crate) fn linger(&self) {
+        if self.now.load(Relaxed) != LINGERING {
+            self.enter(LINGERING);
+        }
+    }
+
+    /// When the connection is ended unless it has moved on.
+    pub(crate) fn deadline(&self) -> Instant {
+        let allowed = match self.now.load(Relaxed) {
+            RESTING => IDLE_TIME_MAX,
+            HEAD => HEAD_TIME_MAX,
+            LINGERING => LINGER_TIME_MAX,
+            _ => REQUEST_TIME_MAX,
+        };
+        self.began + Duration::from_micros(self.since_us.load(Relaxed)) + allowed
+    }
+
+    /// What the connection was too slow at, for metrics.
+    pub(crate) fn name(&self) -> &'static str {
+        match self.now.load(Relaxed) {
+            RESTING => "idle",
+            HEAD => "slow-head",
+            LINGERING => "slow-end",
+            _ => "slow-request",
+        }
+    }
+
+    /// When it came to rest; `None` while it is not at rest.
+    pub(crate) fn resting_since(&self) -> Option<Instant> {
+        let resting = self.now.load(Relaxed) == RESTING;
+        resting.then(|| self.began + Duration::from_micros(self.since_us.load(Relaxed)))
+    }
+
+    /// When the connection was accepted.
+    pub(crate) const fn began(&self) -> Instant {
+        self.began
+    }
+
+    fn enter(&self, phase: u8) {
+        let since = Instant::now().saturating_duration_since(self.began).as_micros();
+        self.since_us.store(u64::try_from(since).unwrap_or(u64::MAX), Relaxed);
+        self.now.store(phase, Relaxed);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tokio::time::advance;
+
+    #[tokio::test(start_paused = true)]
+    async fn each_phase_has_its_deadline() {
+        let begin = Instant::now();
+        let phase = Phase::new(begin);
+        assert_eq!((phase.deadline(), phase.name()), (begin + HEAD_TIME_MAX, "slow-head"));
+
+        advance(Duration::from_secs(1)).await;
+        phase.read();
+        phase.request();
+        // Bytes of a body, or of the next request, change nothing.
+        phase.read();
+        assert_eq!((phase.deadline(), phase.name()), (begin + REQUEST_TIME_MAX, "slow-request"));
+        assert_eq!(phase.resting_since(), None);
+
+        advance(Duration::from_secs(1)).await;
+        phase.flushed();
+        assert_eq!(phase.name(), "slow-request", "nothing was answered yet");
+        phase.answered();
+        assert_eq!(phase.deadline(), begin + REQUEST_TIME_MAX, "the answer counts as well");
+        phase.flushed();
+        let rest = begin + Duration::from_secs(2);
+        assert_eq!((phase.deadline(), phase.name()), (rest + IDLE_TIME_MAX, "idle"));
+        assert_eq!(phase.resting_since(), Some(rest));
+
+        advance(Duration::from_secs(9)).await;
+        phase.read();
+        let head = rest + Duration::from_secs(9);
+        assert_eq!((phase.deadline(), phase.name()), (head + HEAD_TIME_MAX, "slow-head"));
+        phase.read();
+        assert_eq!(phase.deadline(), head + HEAD_TIME_MAX, "a byte now and then gains nothing");
+
+        phase.linger();
+        advance(Duration::from_millis(1)).await;
+        phase.linger();
+        assert_eq!((phase.deadline(), phase.name()), (head + LINGER_TIME_MAX, "slow-end"));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_request_that_was_there_already_begins_with_its_turn() {
+        let phase = Phase::new(Instant::now());
+        phase.request();
+        phase.answered();
+        phase.flushed();
+        advance(Duration::from_secs(3)).await;
+        phase.request();
+        assert_eq!(phase.deadline(), Instant::now() + REQUEST_TIME_MAX);
+    }
+}

@@ -1,0 +1,94 @@
+//! A pod's connection as hyper reads and writes it: tells the connection's phase, and ends without losing the answer.
+
+use super::{limits::LINGER_LEN_MAX, phase::Phase};
+use std::{
+    io::{self, IoSlice},
+    mem::MaybeUninit,
+    pin::Pin,
+    task::{Context, Poll, ready},
+};
+use tokio::{
+    io::{AsyncRead, AsyncWrite, ReadBuf},
+    net::TcpStream,
+};
+
+/// Bytes that are thrown away at a time.
+const DISCARD_LEN: usize = 4 * 1024;
+
+/// A TCP stream that keeps `phase` current.
+pub(super) struct Stream<'a> {
+    tcp: TcpStream,
+    phase: &'a Phase,
+    ended: bool,
+    discarded: usize,
+}
+
+impl<'a> Stream<'a> {
+    pub(super) const fn new(tcp: TcpStream, phase: &'a Phase) -> Self {
+        Self { tcp, phase, ended: false, discarded: 0 }
+    }
+
+    /// Reads until the client ends, or enough was read.
+    fn poll_discard(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let mut space = [MaybeUninit::uninit(); DISCARD_LEN];
+        while self.discarded < LINGER_LEN_MAX {
+            let mut buffer = ReadBuf::uninit(&mut space);
+            ready!(Pin::new(&mut self.tcp).poll_read(context, &mut buffer))?;
+            match buffer.filled().len() {
+                0 => break,
+                len => self.discarded += len,
+            }
+        }
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl AsyncRead for Stream<'_> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let before = buffer.filled().len();
+        ready!(Pin::new(&mut self.tcp).poll_read(context, buffer))?;
+        if buffer.filled().len() > before {
+            self.phase.read();
+        }
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl AsyncWrite for Stream<'_> {
+    fn poll_write(mut self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.tcp).poll_write(context, bytes)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        slices: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.tcp).poll_write_vectored(context, slices)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.tcp.is_write_vectored()
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        ready!(Pin::new(&mut self.tcp).poll_flush(context))?;
+        self.phase.flushed();
+        Poll::Ready(Ok(()))
+    }
+
+    /// Ends our side, then reads what the client still sends: closing with unread input makes the kernel send a reset,
+    /// which can overtake the answer.
+    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if !self.ended {
+            ready!(Pin::new(&mut self.tcp).poll_shutdown(context))?;
+            self.ended = true;
+            self.phase.linger();
+        }
+        self.poll_discard(context)
+    }
+}

@@ -1,0 +1,271 @@
+//! Session tokens (IMDSv2) without a table: a token is sealed, and says until when it counts. It counts only from the
+//! address and the interface that it was given to, and only until the node is booted again.
+//!
+//! ```text
+//! base64url( nonce 12 | ChaCha20-Poly1305( expiry, ms since boot 8 ) | tag 16 )      bound: version, boot, address, interface
+//! ```
+
+use super::caller::Peer;
+use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
+use kiam_common::secret::Secret;
+use ring::{
+    aead::{Aad, CHACHA20_POLY1305, LessSafeKey, NONCE_LEN, Nonce, UnboundKey},
+    error::Unspecified,
+    rand::{SecureRandom as _, SystemRandom},
+};
+use std::{io, net::IpAddr, path::Path};
+
+/// Length of a token, characters. A real one has 56.
+pub(super) const TOKEN_LEN: usize = 48;
+/// Longest life of a token, seconds (AWS: "X-aws-ec2-metadata-token-ttl-seconds").
+pub(super) const TTL_SECONDS_MAX: u32 = 21_600;
+
+/// Changes when the layout of a token does.
+const VERSION: u8 = 1;
+const EXPIRY_LEN: usize = 8;
+const TAG_LEN: usize = 16;
+const SEALED_LEN: usize = NONCE_LEN + EXPIRY_LEN + TAG_LEN;
+/// Of a boot id: a UUID in its usual form.
+const BOOT_ID_LEN: usize = 36;
+const BOUND_LEN: usize = 1 + BOOT_ID_LEN + 16 + 4;
+
+const _: () = assert!(TOKEN_LEN == SEALED_LEN / 3 * 4 && SEALED_LEN.is_multiple_of(3));
+
+/// What tells one boot of the node from another.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct BootId([u8; BOOT_ID_LEN]);
+
+/// Reads the kernel's boot id.
+///
+/// # Errors
+/// When `/proc` is not there, or shows something else.
+pub(crate) fn boot_id() -> io::Result<BootId> {
+    let text = std::fs::read(Path::new("/proc/sys/kernel/random/boot_id"))?;
+    let id = text.trim_ascii_end().try_into();
+    id.map(BootId).map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))
+}
+
+/// Why there is no token.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum TokenError {
+    #[error("the key of session tokens is none")]
+    Key,
+    #[error("the kernel has no random bytes")]
+    Random,
+    #[error("a token could not be sealed")]
+    Seal,
+}
+
+/// Makes and checks tokens.
+pub(crate) struct Tokens {
+    key: LessSafeKey,
+    boot: BootId,
+    random: SystemRandom,
+}
+
+/// Where a token is valid: all that it is bound to, as one string of bytes.
+struct Bound([u8; BOUND_LEN]);
+
+/// How long a token shall live.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Ttl(u32);
+
+impl Ttl {
+    /// Reads the header's value: a whole number of seconds from 1 to [`TTL_SECONDS_MAX`], digits only.
+    pub(super) fn parse(value: &[u8]) -> Option<Self> {
+        // `parse` would take a sign as well.
+        if !value.iter().all(u8::is_ascii_digit) {
+            return None;
+        }
+        let seconds = str::from_utf8(value).ok()?.parse().ok()?;
+        (1..=TTL_SECONDS_MAX).contains(&seconds).then_some(Self(seconds))
+    }
+
+    /// In seconds.
+    pub(super) const fn seconds(self) -> u32 {
+        self.0
+    }
+}
+
+impl Tokens {
+    /// `key` must be random; the old and the new agent of an upgrade share it.
+    ///
+    /// # Errors
+    /// Never with a key of this length; ring checks it all the same.
+    pub(crate) fn new(key: &Secret<[u8; 32]>, boot: BootId) -> Result<Self, TokenError> {
+        let key = UnboundKey::new(&CHACHA20_POLY1305, key.expose()).map_err(|Unspecified| TokenError::Key)?;
+        Ok(Self { key: LessSafeKey::new(key), boot, random: SystemRandom::new() })
+    }
+
+    /// A token for `peer`, from `now_ms` (milliseconds since boot) on.
+    ///
+    /// # Errors
+    /// When the kernel has no random bytes.
+    pub(super) fn mint(&self, peer: &Peer, ttl: Ttl, now_ms: u64) -> Result<[u8; TOKEN_LEN], TokenError> {
+        let expiry_ms = now_ms.saturating_add(u64::from(ttl.0) * 1_000);
+        // 96 random bits: a repetition is to be feared after 2^48 tokens, which is ninety years of 100,000 a second.
+        let mut nonce = [0; NONCE_LEN];
+        self.random.fill(&mut nonce).map_err(|Unspecified| TokenError::Random)?;
+        let mut expiry = expiry_ms.to_be_bytes();
+        let bound = Aad::from(Bound::to(self.boot, peer));
+        let unique = Nonce::assume_unique_for_key(nonce);
+        let tag = self.key.seal_in_place_separate_tag(unique, bound, &mut expiry);
+        let tag = tag.map_err(|Unspecified| TokenError::Seal)?;
+        let mut sealed = [0; SEALED_LEN];
+        let parts = nonce.iter().chain(&expiry).chain(tag.as_ref());
+        sealed.iter_mut().zip(parts).for_each(|(to, from)| *to = *from);
+        let mut token = [0; TOKEN_LEN];
+        match URL_SAFE_NO_PAD.encode_slice(sealed, &mut token) {
+            Ok(TOKEN_LEN) => Ok(token),
+            _ => Err(TokenError::Seal),
+        }
+    }
+
+    /// Whether `token` was given to `peer` and has not expired at `now_ms`.
+    pub(super) fn is_valid(&self, token: &[u8], peer: &Peer, now_ms: u64) -> bool {
+        self.expiry_ms(token, peer).is_some_and(|expiry_ms| now_ms < expiry_ms)
+    }
+
+    fn expiry_ms(&self, token: &[u8], peer: &Peer) -> Option<u64> {
+        if token.len() != TOKEN_LEN {
+            return None;
+        }
+        let mut sealed = [0; SEALED_LEN];
+        if URL_SAFE_NO_PAD.decode_slice(token, &mut sealed).ok()? != SEALED_LEN {
+            return None;
+        }
+        let (nonce, rest) = sealed.split_first_chunk_mut::<NONCE_LEN>()?;
+        let nonce = Nonce::assume_unique_for_key(*nonce);
+        let bound = Aad::from(Bound::to(self.boot, peer));
+        let expiry = self.key.open_in_place(nonce, bound, rest).ok()?;
+        Some(u64::from_be_bytes(<[u8; EXPIRY_LEN]>::try_from(&*expiry).ok()?))
+    }
+}
+
+impl Bound {
+    fn to(BootId(boot): BootId, peer: &Peer) -> Self {
+        let Peer { address, interface } = peer;
+        let address = match address {
+            IpAddr::V4(v4) => v4.to_ipv6_mapped(),
+            IpAddr::V6(v6) => *v6,
+        };
+        // No interface has the index 0.
+        let interface = interface.unwrap_or(0).to_be_bytes();
+        let mut bound = [0; BOUND_LEN];
+        let parts = [VERSION].into_iter().chain(boot).chain(address.octets()).chain(interface);
+        bound.iter_mut().zip(parts).for_each(|(to, from)| *to = from);
+        Self(bound)
+    }
+}
+
+impl AsRef<[u8]> for Bound {
+    fn as_ref(&self) -> &[u8] {
+        &self.0
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const BOOT: BootId = BootId(*b"2b1f3c9e-0a51-4a37-9d3e-5b0a5a7f1c11");
+    const OTHER_BOOT: BootId = BootId(*b"2b1f3c9e-0a51-4a37-9d3e-5b0a5a7f1c12");
+    const NOW_MS: u64 = 1_000_000;
+
+    fn tokens(key: u8, boot: BootId) -> Tokens {
+        Tokens::new(&Secret::new([key; 32]), boot).unwrap()
+    }
+
+    fn peer(address: &str, interface: u32) -> Peer {
+        Peer::new(format!("{address}:4711").parse().unwrap(), Ok(interface))
+    }
+
+    fn minted(ttl: u32) -> (Tokens, Peer, [u8; TOKEN_LEN]) {
+        let (tokens, pod) = (tokens(1, BOOT), peer("10.0.0.7", 3));
+        let token = tokens.mint(&pod, Ttl(ttl), NOW_MS).unwrap();
+        (tokens, pod, token)
+    }
+
+    #[test]
+    fn a_token_counts_until_it_expires() {
+        let (tokens, pod, token) = minted(60);
+        assert!(tokens.is_valid(&token, &pod, NOW_MS));
+        assert!(tokens.is_valid(&token, &pod, NOW_MS + 59_999));
+        assert!(!tokens.is_valid(&token, &pod, NOW_MS + 60_000));
+        assert!(!tokens.is_valid(&token, &pod, u64::MAX));
+    }
+
+    #[test]
+    fn a_token_counts_only_where_it_was_given() {
+        let (ours, pod, token) = minted(60);
+        assert!(tokens(1, BOOT).is_valid(&token, &pod, NOW_MS), "another agent with the same key");
+        assert!(!tokens(2, BOOT).is_valid(&token, &pod, NOW_MS), "another key");
+        assert!(!tokens(1, OTHER_BOOT).is_valid(&token, &pod, NOW_MS), "another boot");
+        assert!(!ours.is_valid(&token, &peer("10.0.0.8", 3), NOW_MS), "another address");
+        assert!(!ours.is_valid(&token, &peer("10.0.0.7", 4), NOW_MS), "another interface");
+        assert!(!ours.is_valid(&token, &peer("[2001:db8::7]", 3), NOW_MS), "another family");
+        let unknown = Peer { interface: None, ..pod };
+        assert!(!ours.is_valid(&token, &unknown, NOW_MS), "no interface");
+        assert!(ours.is_valid(&token, &peer("[::ffff:10.0.0.7]", 3), NOW_MS), "the same address, mapped");
+    }
+
+    #[test]
+    fn a_changed_token_is_none() {
+        let (tokens, pod, token) = minted(60);
+        for index in 0..TOKEN_LEN {
+            let mut changed = token;
+            changed[index] = if changed[index] == b'A' { b'B' } else { b'A' };
+            assert!(!tokens.is_valid(&changed, &pod, NOW_MS), "character {index}");
+        }
+        for bad in [
+            &b""[..],
+            b"x",
+            &token[..TOKEN_LEN - 1],
+            &[&token[..], b"="].concat(),
+            &[b'='; TOKEN_LEN],
+            &[0xff; TOKEN_LEN],
+        ] {
+            assert!(!tokens.is_valid(bad, &pod, NOW_MS), "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn no_two_tokens_are_the_same_and_all_can_stand_in_a_header() {
+        let (tokens, pod, first) = minted(60);
+        let second = tokens.mint(&pod, Ttl(60), NOW_MS).unwrap();
+        assert_ne!(first, second);
+        assert!(first.iter().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_')));
+    }
+
+    #[test]
+    fn lives_are_whole_seconds_up_to_six_hours() {
+        for (value, wanted) in [
+            ("1", Some(1)),
+            ("300", Some(300)),
+            ("21600", Some(21_600)),
+            ("0060", Some(60)),
+            ("", None),
+            ("0", None),
+            ("00", None),
+            ("21601", None),
+            ("4294967297", None),
+            ("99999999999999999999", None),
+            ("-1", None),
+            ("+60", None),
+            ("60s", None),
+            ("1.5", None),
+            ("0x10", None),
+            (" 60", None),
+            ("sixty", None),
+            ("６０", None),
+        ] {
+            assert_eq!(Ttl::parse(value.as_bytes()).map(Ttl::seconds), wanted, "{value:?}");
+        }
+        assert_eq!(Ttl::parse(&[0xff]), None);
+    }
+
+    #[test]
+    fn the_kernel_has_a_boot_id() {
+        assert_eq!(boot_id().unwrap(), boot_id().unwrap());
+    }
+}

@@ -1,0 +1,45 @@
+//! The parent's figures, as of its last message: packets in the kernel, conditions, starts of the worker.
+
+use crate::handoff::Status;
+use prometheus_client::{
+    collector::Collector,
+    encoding::{DescriptorEncoder, EncodeMetric as _},
+    metrics::{MetricType, counter::ConstCounter, gauge::ConstGauge},
+};
+use std::fmt;
+use tokio::sync::watch;
+
+/// Shows the newest [`Status`] whenever metrics are asked for: series of interfaces that are gone go with them.
+#[derive(Debug)]
+pub(crate) struct Datapath(watch::Receiver<Status>);
+
+impl Datapath {
+    /// Shows what `status` receives.
+    pub(crate) const fn new(status: watch::Receiver<Status>) -> Self {
+        Self(status)
+    }
+}
+
+impl Collector for Datapath {
+    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), fmt::Error> {
+        let Status { conditions, packets, worker_starts, fallback_answers } = self.0.borrow().clone();
+        let help = "Packets to the metadata service by interface (empty: none with a program) and what became of them";
+        let mut family = encoder.encode_descriptor("kiam_agent_packets", help, None, MetricType::Counter)?;
+        for packet in &packets {
+            let labels = [("interface", packet.interface.as_str()), ("reason", packet.reason.as_str())];
+            ConstCounter::new(packet.packets).encode(family.encode_family(&labels)?)?;
+        }
+        let help = "1 for each thing that must hold for the agent to be ready and does, 0 for each that does not";
+        let mut family = encoder.encode_descriptor("kiam_agent_condition", help, None, MetricType::Gauge)?;
+        for condition in &conditions {
+            let holds = ConstGauge::new(i64::from(condition.problem.is_none()));
+            holds.encode(family.encode_family(&[("condition", condition.name.as_str())])?)?;
+        }
+        let starts = ConstCounter::new(worker_starts);
+        let help = "Starts of the process that answers pods";
+        starts.encode(encoder.encode_descriptor("kiam_agent_worker_starts", help, None, MetricType::Counter)?)?;
+        let answers = ConstCounter::new(fallback_answers);
+        let help = "Connections answered with a fixed 503 while no such process ran";
+        answers.encode(encoder.encode_descriptor("kiam_agent_fallback_answers", help, None, MetricType::Counter)?)
+    }
+}

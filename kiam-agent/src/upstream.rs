@@ -1,0 +1,182 @@
+//! The kiam server as a source of credentials: `kiam.KiamService` over mutual TLS.
+//!
+//! One connection is kept to one of the servers behind `--server-address` ([`connector`]); requests of pods use it, and
+//! move to the next one when it is lost. A pod's request fails as soon as it is clear that no server can be reached;
+//! the agent itself never does. An unchanged kiam v4 server is understood as well ([`convert`]).
+
+mod connection;
+mod connector;
+mod convert;
+mod patience;
+
+pub(crate) use connector::{Connector, Link};
+
+use crate::{
+    clock,
+    metrics::{Metrics, Rpc},
+    source::{Caller, CredentialSource, Credentials, Found, SourceError},
+};
+use connector::State;
+use convert::Verdict;
+use kiam_common::proto::{self, GetPodCredentialsRequest, GetPodRoleRequest};
+use patience::Patience;
+use std::{
+    future::Future,
+    pin::Pin,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+};
+use tokio::{
+    sync::{mpsc, watch},
+    time::{Instant, timeout_at},
+};
+use tonic::{Request, Response, Status};
+
+/// Kept back from what the server may wait for a pod, so that its «not known» still arrives: milliseconds.
+const WAIT_MARGIN_MS: u64 = 50;
+
+/// A call under way; boxed, so that one loop serves both methods.
+type Call<T> = Pin<Box<dyn Future<Output = Result<Response<T>, Status>> + Send>>;
+
+/// The server as a [`CredentialSource`].
+pub(crate) struct Upstream {
+    state: watch::Receiver<State>,
+    doubts: mpsc::Sender<u64>,
+    metrics: Arc<Metrics>,
+    unverified_told: AtomicBool,
+}
+
+impl Upstream {
+    /// Uses the connection that `connector` keeps.
+    pub(crate) fn new(connector: &Connector, metrics: Arc<Metrics>) -> Self {
+        Self { state: connector.state(), doubts: connector.doubts(), metrics, unverified_told: AtomicBool::new(false) }
+    }
+
+    /// Calls until there is a final answer: again with the next server when the connection is lost, and after a pause
+    /// when the pod is not known yet (our server waits by itself, kiam's doesn't).
+    async fn call<T>(
+        &self,
+        rpc: Rpc,
+        caller: Caller,
+        deadline: Instant,
+        start: impl Fn(&Link, proto::Caller) -> Call<T> + Send + Sync,
+    ) -> Result<Found<T>, SourceError>
+    where
+        T: convert::Answered,
+    {
+        let mut patience = Patience::new(deadline);
+        let mut lost = None;
+        loop {
+            let link = self.link(lost, deadline).await?;
+            let call = start(&link, proto_caller(caller, deadline));
+            self.metrics.rpc_started(rpc);
+            let Ok(outcome) = timeout_at(deadline, call).await else {
+                self.metrics.rpc_handled(rpc, tonic::Code::DeadlineExceeded);
+                self.doubt(link.id);
+                return Err(SourceError::TimedOut);
+            };
+            self.metrics.rpc_handled(rpc, outcome.as_ref().map_or_else(Status::code, |_| tonic::Code::Ok));
+            match convert::verdict(outcome, caller, clock::monotonic_ms()) {
+                Verdict::Final(result) => return result,
+                Verdict::Lost(status) => {
+                    tracing::debug!(server = %link.address, error = %status, "call failed with its connection");
+                    self.doubt(link.id);
+                    lost = Some(link.id);
+                }
+                Verdict::Later(error) => patience.pause_or(error).await?,
+            }
+        }
+    }
+
+    /// The connection, once there is one other than `lost`.
+    async fn link(&self, lost: Option<u64>, deadline: Instant) -> Result<Link, SourceError> {
+        if let State::Up(link) = &*self.state.borrow()
+            && Some(link.id) != lost
+        {
+            return Ok(link.clone());
+        }
+        let mut state = self.state.clone();
+        let settled = state.wait_for(|state| match state {
+            State::Connecting => false,
+            State::Up(link) => Some(link.id) != lost,
+            State::Down => true,
+        });
+        match timeout_at(deadline, settled).await {
+            Ok(Ok(state)) => match &*state {
+                State::Up(link) => Ok(link.clone()),
+                State::Connecting | State::Down => Err(SourceError::Unreachable),
+            },
+            Ok(Err(_connector_gone)) => Err(SourceError::Unreachable),
+            Err(_elapsed) => Err(SourceError::Unreachable),
+        }
+    }
+
+    /// Has the connection checked at once. A full queue means that doubts are being looked into already.
+    fn doubt(&self, id: u64) {
+        if self.doubts.try_send(id).is_err() {
+            tracing::trace!(id, "the connection is being checked already");
+        }
+    }
+
+    /// Says once what an operator has to know to move a cluster from kiam's server to ours.
+    fn tell_if_unverified<T>(&self, result: &Result<T, SourceError>) {
+        if matches!(result, Err(SourceError::Unverified)) && !self.unverified_told.swap(true, Ordering::Relaxed) {
+            tracing::warn!(
+                "this server does not say for how long it has known a pod (kiam's own does not): pods started after \
+                 this agent get no credentials until the server is replaced; said once"
+            );
+        }
+    }
+}
+
+impl CredentialSource for Upstream {
+    async fn role(&self, caller: Caller, deadline: Instant) -> Result<Found<String>, SourceError> {
+        let ip = caller.address.to_string();
+        let start = |link: &Link, caller| -> Call<proto::Role> {
+            let mut client = link.client.clone();
+            let request = timed(GetPodRoleRequest { ip: ip.clone(), caller: Some(caller) }, deadline);
+            Box::pin(async move { client.get_pod_role(request).await })
+        };
+        let result = self.call(Rpc::PodRole, caller, deadline, start).await;
+        self.tell_if_unverified(&result);
+        result.map(|Found { value, pod }| Found { value: value.name, pod })
+    }
+
+    async fn credentials(
+        &self,
+        caller: Caller,
+        role: &str,
+        deadline: Instant,
+    ) -> Result<Found<Credentials>, SourceError> {
+        let ip = caller.address.to_string();
+        let start = |link: &Link, caller| -> Call<proto::Credentials> {
+            let mut client = link.client.clone();
+            let (ip, role) = (ip.clone(), role.to_owned());
+            let request = timed(GetPodCredentialsRequest { ip, role, caller: Some(caller) }, deadline);
+            Box::pin(async move { client.get_pod_credentials(request).await })
+        };
+        let result = self.call(Rpc::PodCredentials, caller, deadline, start).await;
+        self.tell_if_unverified(&result);
+        let Found { value, pod } = result?;
+        Ok(Found { value: convert::credentials(value, jiff::Timestamp::now())?, pod })
+    }
+}
+
+/// What the server may know of the caller, as of now.
+fn proto_caller(caller: Caller, deadline: Instant) -> proto::Caller {
+    let left = deadline.saturating_duration_since(Instant::now()).as_millis();
+    let wait_ms = u64::try_from(left).unwrap_or(u64::MAX).saturating_sub(WAIT_MARGIN_MS);
+    proto::Caller { interface_age_ms: caller.interface_age_ms(clock::monotonic_ms()), wait_ms }
+}
+
+/// Tells the server when nobody waits any longer.
+fn timed<T>(message: T, deadline: Instant) -> Request<T> {
+    let mut request = Request::new(message);
+    request.set_timeout(deadline.saturating_duration_since(Instant::now()));
+    request
+}
+
+#[cfg(test)]
+mod tests;

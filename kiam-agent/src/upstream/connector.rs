@@ -1,0 +1,262 @@
+//! Keeps one connection to one of the servers, for as long as the process runs.
+//!
+//! Each round resolves `--server-address` anew and tries every address, in random order and the one that just failed
+//! last, until one answers `GetHealth`: with TLS 1.3 a server's refusal of our certificate is only seen then. An idle
+//! connection is checked with the same call: kiam's server counts HTTP/2 pings as abuse, calls it always allows.
+
+use super::connection::{self, ConnectError, Connection, Driver};
+use crate::{
+    config::{ServerAddress, UpstreamConfig},
+    metrics::{Metrics, Rpc},
+};
+use backon::{BackoffBuilder as _, ExponentialBackoff, ExponentialBuilder};
+use kiam_common::{
+    proto::{GetHealthRequest, kiam_service_client::KiamServiceClient},
+    tls,
+};
+use rustls::pki_types::{InvalidDnsNameError, ServerName};
+use std::{io, net::SocketAddr, sync::Arc, time::Duration};
+use tokio::{
+    sync::{mpsc, watch},
+    time::{Instant, MissedTickBehavior, error::Elapsed, interval_at, sleep, timeout},
+};
+use tonic::{Code, Status};
+
+/// First pause after a round in which no server could be reached.
+const PAUSE_MIN: Duration = Duration::from_millis(50);
+/// Longest such pause: when the servers are back, agents are within seconds, and not all at once.
+const PAUSE_MAX: Duration = Duration::from_secs(3);
+/// Longest look-up of the server's name: after two of the resolver's own tries of a second nameserver.
+const RESOLVE_TIMEOUT: Duration = Duration::from_secs(5);
+/// Most addresses tried in a round; a name that resolves to more is hardly that of kiam servers.
+const ADDRESSES_MAX: usize = 16;
+/// Most doubts that wait to be looked into; one is enough to have the connection checked.
+const DOUBTS_MAX: usize = 1;
+
+/// An open connection, for requests.
+#[derive(Clone)]
+pub(crate) struct Link {
+    /// Unique in this process.
+    pub(super) id: u64,
+    pub(super) address: SocketAddr,
+    pub(super) client: KiamServiceClient<Connection>,
+}
+
+/// How it stands with the servers.
+pub(super) enum State {
+    /// Being tried for the first time since start or since the loss of a connection: worth waiting for.
+    Connecting,
+    /// Reached.
+    Up(Link),
+    /// A whole round failed: not worth waiting for. Rounds go on.
+    Down,
+}
+
+/// Why no server could be reached in a round.
+#[derive(Debug, thiserror::Error)]
+enum RoundError {
+    #[error("--server-address={address}: the name cannot be looked up")]
+    Resolve { address: ServerAddress, source: io::Error },
+    #[error("--server-address={address}: looking up the name takes too long")]
+    ResolveTimeout { address: ServerAddress, source: Elapsed },
+    #[error("--server-address={address}: the name has no address")]
+    NoAddress { address: ServerAddress },
+    #[error("server {address}")]
+    Connect { address: SocketAddr, source: ConnectError },
+    #[error("server {address}: refused GetHealth; a server that does not trust our certificate does so")]
+    Health { address: SocketAddr, source: Status },
+    #[error("server {address}: no answer to GetHealth")]
+    HealthTimeout { address: SocketAddr, source: Elapsed },
+}
+
+/// Keeps the connection; [`Self::run`] is its life.
+pub(crate) struct Connector {
+    config: UpstreamConfig,
+    name: ServerName<'static>,
+    tls: Arc<tls::Client>,
+    metrics: Arc<Metrics>,
+    state: watch::Sender<State>,
+    doubts: (mpsc::Sender<u64>, mpsc::Receiver<u64>),
+    reached: watch::Sender<bool>,
+    links: u64,
+}
+
+impl Connector {
+    /// Nothing is opened yet.
+    ///
+    /// # Errors
+    /// A server's name that no certificate can carry.
+    pub(crate) fn new(
+        config: UpstreamConfig,
+        tls: Arc<tls::Client>,
+        metrics: Arc<Metrics>,
+    ) -> Result<Self, InvalidDnsNameError> {
+        let name = ServerName::try_from(config.server.host.clone())?;
+        let (state, _) = watch::channel(State::Connecting);
+        let (reached, _) = watch::channel(false);
+        Ok(Self { config, name, tls, metrics, state, doubts: mpsc::channel(DOUBTS_MAX), reached, links: 0 })
+    }
+
+    pub(super) fn state(&self) -> watch::Receiver<State> {
+        self.state.subscribe()
+    }
+
+    pub(super) fn doubts(&self) -> mpsc::Sender<u64> {
+        self.doubts.0.clone()
+    }
+
+    /// Turns true when a server was reached for the first time, and stays so.
+    pub(crate) fn reached(&self) -> watch::Receiver<bool> {
+        self.reached.subscribe()
+    }
+
+    /// Connects and reconnects. Never returns.
+    pub(crate) async fn run(mut self) {
+        let mut pauses = pauses();
+        let mut avoid = None;
+        let mut complaint = None;
+        loop {
+            match self.round(avoid).await {
+                Ok((link, driver)) => {
+                    pauses = self::pauses();
+                    complaint = None;
+                    tracing::info!(server = %link.address, name = %self.config.server, "connected to a server");
+                    avoid = Some(link.address);
+                    self.serve(link, driver).await;
+                }
+                Err(error) => {
+                    self.tell(&error, &mut complaint);
+                    self.state.send_replace(State::Down);
+                    sleep(pauses.next().unwrap_or(PAUSE_MAX)).await;
+                }
+            }
+        }
+    }
+
+    /// One try at every address; the last one's error when all fail.
+    async fn round(&mut self, avoid: Option<SocketAddr>) -> Result<(Link, Driver), RoundError> {
+        let server = &self.config.server;
+        let mut error = RoundError::NoAddress { address: server.clone() };
+        for address in in_order(resolve(server).await?, avoid) {
+            match self.reach(address).await {
+                Ok((client, driver)) => {
+                    self.metrics.connect_tried(true);
+                    self.links += 1;
+                    return Ok((Link { id: self.links, address, client }, driver));
+                }
+                Err(failure) => {
+                    self.metrics.connect_tried(false);
+                    tracing::debug!(error = %chain(&failure), "a server cannot be reached");
+                    error = failure;
+                }
+            }
+        }
+        Err(error)
+    }
+
+    async fn reach(&self, address: SocketAddr) -> Result<(KiamServiceClient<Connection>, Driver), RoundError> {
+        let authority = self.config.server.to_string();
+        let (client, driver) = connection::connect(address, self.name.clone(), &authority, &self.tls)
+            .await
+            .map_err(|source| RoundError::Connect { address, source })?;
+        self.check(address, client.clone()).await?;
+        Ok((client, driver))
+    }
+
+    /// The server answers on this connection.
+    async fn check(&self, address: SocketAddr, mut client: KiamServiceClient<Connection>) -> Result<(), RoundError> {
+        self.metrics.rpc_started(Rpc::Health);
+        let outcome = timeout(self.config.keepalive_timeout, client.get_health(GetHealthRequest {})).await;
+        let code = outcome
+            .as_ref()
+            .map_or(Code::DeadlineExceeded, |answer| answer.as_ref().map_or_else(Status::code, |_| Code::Ok));
+        self.metrics.rpc_handled(Rpc::Health, code);
+        match outcome {
+            Ok(Ok(_healthy)) => Ok(()),
+            Ok(Err(source)) => Err(RoundError::Health { address, source }),
+            Err(source) => Err(RoundError::HealthTimeout { address, source }),
+        }
+    }
+
+    /// Offers the connection until it ends or is found dead.
+    async fn serve(&mut self, link: Link, mut driver: Driver) {
+        self.metrics.set_connected(true);
+        self.reached.send_replace(true);
+        self.state.send_replace(State::Up(link.clone()));
+        let every = self.config.keepalive_time;
+        let mut checks = interval_at(Instant::now() + every, every);
+        checks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            tokio::select! {
+                () = driver.ended() => {
+                    tracing::info!(server = %link.address, "the connection to the server ended");
+                    break;
+                }
+                _ = checks.tick() => {}
+                Some(id) = self.doubts.1.recv() => if id != link.id { continue },
+            }
+            if let Err(error) = self.check(link.address, link.client.clone()).await {
+                tracing::warn!(error = %chain(&error), "the connection to the server is given up");
+                break;
+            }
+        }
+        self.state.send_replace(State::Connecting);
+        self.metrics.set_connected(false);
+    }
+
+    /// Says why no server can be reached, but not the same thing over and over.
+    fn tell(&self, error: &RoundError, complaint: &mut Option<String>) {
+        let text = chain(error);
+        if complaint.as_ref() != Some(&text) {
+            tracing::warn!(error = %text, "no server can be reached; trying on");
+            *complaint = Some(text);
+        }
+    }
+}
+
+fn pauses() -> ExponentialBackoff {
+    let builder = ExponentialBuilder::new().with_min_delay(PAUSE_MIN).with_max_delay(PAUSE_MAX);
+    builder.with_jitter().without_max_times().build()
+}
+
+async fn resolve(server: &ServerAddress) -> Result<Vec<SocketAddr>, RoundError> {
+    let found = timeout(RESOLVE_TIMEOUT, tokio::net::lookup_host((server.host.as_str(), server.port))).await;
+    let found = found.map_err(|source| RoundError::ResolveTimeout { address: server.clone(), source })?;
+    let found = found.map_err(|source| RoundError::Resolve { address: server.clone(), source })?;
+    Ok(found.take(ADDRESSES_MAX).collect())
+}
+
+/// In random order, so that agents spread over servers; `avoid` last.
+fn in_order(addresses: Vec<SocketAddr>, avoid: Option<SocketAddr>) -> Vec<SocketAddr> {
+    use std::hash::BuildHasher as _;
+    let random = std::hash::RandomState::new();
+    let mut addresses = addresses;
+    addresses.sort_by_cached_key(|address| (Some(*address) == avoid, random.hash_one(address)));
+    addresses.dedup();
+    addresses
+}
+
+/// An error and what caused it, in one line.
+fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(source) = cause {
+        text.push_str(": ");
+        text.push_str(&source.to_string());
+        cause = source.source();
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_address_that_failed_comes_last_and_none_twice() {
+        let address = |n: u8| SocketAddr::from(([10, 0, 0, n], 443));
+        let order = in_order(vec![address(1), address(2), address(1), address(3)], Some(address(2)));
+        assert_eq!(order.len(), 3);
+        assert_eq!(order.last(), Some(&address(2)));
+    }
+}

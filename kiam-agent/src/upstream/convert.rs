@@ -1,0 +1,126 @@
+//! What the server's words mean. kiam's server gives every error the code Unknown, so its texts decide; ours keeps them.
+
+use crate::source::{Caller, Credentials, Found, Pod, SourceError};
+use jiff::Timestamp;
+use kiam_common::{
+    proto::{self, Seen},
+    secret::Secret,
+};
+use std::error::Error as _;
+use tonic::{Code, Response, Status};
+
+/// The code of a credentials document that holds some.
+const SUCCESS: &str = "Success";
+/// Longest part of a server's message that is passed on, bytes: an STS error with its request id is below this.
+const MESSAGE_LEN_MAX: usize = 1_024;
+
+/// What to do with the outcome of a call.
+pub(super) enum Verdict<T> {
+    /// This is the answer.
+    Final(Result<Found<T>, SourceError>),
+    /// It may be another one soon.
+    Later(SourceError),
+    /// The connection failed, not the server.
+    Lost(Status),
+}
+
+/// An answer that can say which pod it is for.
+pub(super) trait Answered {
+    /// Takes the pod out of the answer.
+    fn take_seen(&mut self) -> Option<Seen>;
+}
+
+impl Answered for proto::Role {
+    fn take_seen(&mut self) -> Option<Seen> {
+        self.seen.take()
+    }
+}
+
+impl Answered for proto::Credentials {
+    fn take_seen(&mut self) -> Option<Seen> {
+        self.seen.take()
+    }
+}
+
+/// Judges the outcome of a call; `now_ms` is of `CLOCK_MONOTONIC`, and not before the answer came.
+pub(super) fn verdict<T: Answered>(outcome: Result<Response<T>, Status>, caller: Caller, now_ms: u64) -> Verdict<T> {
+    match outcome {
+        Ok(response) => {
+            let mut value = response.into_inner();
+            match pod(value.take_seen(), caller.interface_age_ms(now_ms)) {
+                Ok(pod) => Verdict::Final(Ok(Found { value, pod })),
+                Err(error @ SourceError::Stale) => Verdict::Later(error),
+                Err(error) => Verdict::Final(Err(error)),
+            }
+        }
+        Err(status) => of_status(status),
+    }
+}
+
+/// The pod that the server answered for, if it can be the caller: no pod has been at its address for longer than its
+/// own interface exists.
+fn pod(seen: Option<Seen>, interface_age_ms: Option<u64>) -> Result<Option<Pod>, SourceError> {
+    match (seen, interface_age_ms) {
+        (None, Some(_)) => Err(SourceError::Unverified),
+        (Some(seen), Some(age_ms)) if seen.for_ms > age_ms => Err(SourceError::Stale),
+        (seen, _) => Ok(seen.map(|seen| Pod { namespace: seen.pod_namespace, name: seen.pod_name })),
+    }
+}
+
+fn of_status<T>(status: Status) -> Verdict<T> {
+    // Only what fails on this side has a cause; what the server sent has a code and a text.
+    if status.source().is_some() {
+        return Verdict::Lost(status);
+    }
+    let error = match (status.code(), status.message()) {
+        (Code::Unknown, "pod not found" | "no pod found") => return Verdict::Later(SourceError::NotKnownYet),
+        (Code::Unavailable, _) => return Verdict::Later(SourceError::Unreachable),
+        (Code::Unknown, "multiple running pods found") => SourceError::Ambiguous,
+        (Code::Unknown, "forbidden by policy") | (Code::PermissionDenied, _) => SourceError::Forbidden,
+        (Code::Unknown, "role can't be empty") => SourceError::NoRole,
+        (Code::DeadlineExceeded | Code::Cancelled, _)
+        | (Code::Unknown, "context deadline exceeded" | "context canceled") => SourceError::TimedOut,
+        (_, message) => SourceError::Upstream { message: shortened(message) },
+    };
+    Verdict::Final(Err(error))
+}
+
+/// Of a server's text, what fits into an answer.
+fn shortened(text: &str) -> String {
+    let end = text.floor_char_boundary(MESSAGE_LEN_MAX);
+    text.get(..end).unwrap_or_default().to_owned()
+}
+
+/// Credentials as the server sent them, if they can be handed out at `now`.
+pub(super) fn credentials(sent: proto::Credentials, now: Timestamp) -> Result<Credentials, SourceError> {
+    let proto::Credentials {
+        code,
+        r#type: _,
+        access_key_id,
+        secret_access_key,
+        token,
+        expiration,
+        last_updated,
+        seen: _,
+    } = sent;
+    let (secret_access_key, session_token) = (Secret::new(secret_access_key), Secret::new(token));
+    let unusable = |what| Err(SourceError::Unusable { what });
+    if code != SUCCESS {
+        return unusable("its code is not Success");
+    }
+    if access_key_id.is_empty() || secret_access_key.expose().is_empty() || session_token.expose().is_empty() {
+        return unusable("a part of the credentials is missing");
+    }
+    let Ok(expiration) = expiration.parse::<Timestamp>() else {
+        return unusable("the time of expiry is none");
+    };
+    if expiration <= now {
+        return unusable("the credentials have expired");
+    }
+    // Only for the reader: a wrong one hurts nobody.
+    let last_updated = last_updated.parse().unwrap_or(now);
+    Ok(Credentials { access_key_id, secret_access_key, session_token, expiration, last_updated })
+}
+
+#[cfg(test)]
+mod tests;

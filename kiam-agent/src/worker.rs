@@ -1,0 +1,138 @@
+//! The unprivileged process: answers pods and speaks to the server, and can do nothing else.
+
+mod admin;
+mod control;
+mod privileges;
+
+use crate::{
+    config::{Config, UpstreamConfig},
+    handoff::{Handoff, Status},
+    imds::{self, Face, Interfaces, KernelIngress, Service, Tokens},
+    metrics::{Datapath, Metrics},
+    upstream::{Connector, Upstream},
+};
+use admin::{Admin, Listeners, MetricsOnly};
+use anyhow::{Context as _, bail};
+use control::News;
+use kiam_common::{
+    admin as admin_face,
+    tls::{self, TlsError},
+};
+use prometheus_client::registry::Registry;
+use std::{io, num::NonZero, sync::Arc, thread, time::Duration};
+use tokio::{
+    net::TcpListener,
+    runtime,
+    signal::unix::{SignalKind, signal},
+    sync::watch,
+    task::JoinSet,
+};
+
+/// Most threads: four answer more than a node's pods can ask.
+const THREADS_MAX: usize = 4;
+/// How long connections may go on after the agent was told to stop: as long as a request may take.
+const DRAIN: Duration = imds::limits::REQUEST_TIME_MAX;
+
+/// Runs until the parent says stop, or is gone.
+///
+/// # Errors
+/// What keeps the worker from starting, or made it end.
+pub(crate) fn run(handoff: Handoff, config: Config) -> anyhow::Result<()> {
+    privileges::drop_all(&config.redirect, &handoff.control).context("giving up privileges")?;
+    let threads = thread::available_parallelism().map_or(1, NonZero::get).min(THREADS_MAX);
+    let runtime = runtime::Builder::new_multi_thread().worker_threads(threads).enable_all().build()?;
+    runtime.block_on(Box::pin(serve(handoff, config)))
+}
+
+/// Everything that runs beside the answering of pods; none of it may end.
+type Tasks = JoinSet<anyhow::Result<()>>;
+
+async fn serve(handoff: Handoff, config: Config) -> anyhow::Result<()> {
+    let Handoff { listeners, token_key, control } = handoff;
+    let Config { log: _, admin, imds, upstream, redirect, notices: _ } = config;
+    let mut terminate = signal(SignalKind::terminate())?;
+    // A terminal sends it to both processes; the parent decides.
+    let _interrupt = signal(SignalKind::interrupt())?;
+    let admin_listeners = Listeners::bind(&admin)?;
+    let tls = load_tls(&upstream, redirect.worker_uid, redirect.worker_gid)?;
+    let mut registry = Registry::default();
+    let metrics = Arc::new(Metrics::new(&mut registry));
+    tls.register_metrics(&mut registry);
+    let (interfaces, known_interfaces) = watch::channel(Arc::<Interfaces>::default());
+    let (status, known_status) = watch::channel(Status::default());
+    registry.register_collector(Box::new(Datapath::new(known_status.clone())));
+
+    let connector = Connector::new(upstream, Arc::clone(&tls), Arc::clone(&metrics)).context("--server-address")?;
+    let reached = connector.reached();
+    let tokens = Tokens::new(&token_key, imds::boot_id().context("reading the boot id")?)?;
+    let service = Arc::new(Service::new(Face {
+        source: Upstream::new(&connector, Arc::clone(&metrics)),
+        ingress: KernelIngress,
+        interfaces: known_interfaces,
+        tokens,
+        v1: imds.v1,
+        metrics,
+    }));
+    let mut tasks = Tasks::new();
+    for listener in listeners {
+        let listener = to_tokio(listener).context("a listening socket of the parent's")?;
+        let service = Arc::clone(&service);
+        tasks.spawn(async move {
+            service.accept_from(listener).await;
+            Ok(())
+        });
+    }
+    spawn_admin(&mut tasks, Admin { registry, status: known_status, reached: reached.clone() }, admin_listeners);
+    tasks.spawn(ending(tls.watch()));
+    tasks.spawn(ending(connector.run()));
+    let (hear, say) = control::open(control).context("the control socket")?;
+    tasks.spawn(async move { control::listen(hear, &News { interfaces, status }).await });
+    tasks.spawn(ending(control::tell(say, reached)));
+
+    tokio::select! {
+        _ = terminate.recv() => {}
+        Some(ended) = tasks.join_next() => {
+            ended.context("a part of the agent failed")??;
+            bail!("a part of the agent ended by itself");
+        }
+    }
+    tracing::info!("stopping: no new connections");
+    service.stop(DRAIN).await;
+    Ok(())
+}
+
+/// A task of this kind never ends; when it does, the process does.
+async fn ending(task: impl Future<Output = ()> + Send) -> anyhow::Result<()> {
+    task.await;
+    Ok(())
+}
+
+fn spawn_admin(tasks: &mut Tasks, admin: Admin, listeners: Listeners) {
+    let admin = Arc::new(admin);
+    if let Some(listener) = listeners.metrics {
+        let metrics = Arc::new(MetricsOnly(Arc::clone(&admin)));
+        tasks.spawn(ending(admin_face::serve(listener, metrics)));
+    }
+    tasks.spawn(ending(admin_face::serve(listeners.local, admin)));
+}
+
+fn to_tokio(listener: std::net::TcpListener) -> io::Result<TcpListener> {
+    listener.set_nonblocking(true)?;
+    TcpListener::from_std(listener)
+}
+
+/// The files belong to a Secret, and the worker is not root: that is the usual reason why it can't read them.
+fn load_tls(config: &UpstreamConfig, uid: u32, gid: u32) -> anyhow::Result<Arc<tls::Client>> {
+    tls::Client::load(&config.tls).map_err(|error| {
+        let denied =
+            matches!(&error, TlsError::Read { source, .. } if source.kind() == io::ErrorKind::PermissionDenied);
+        let error = anyhow::Error::new(error);
+        if denied {
+            return error.context(format!(
+                "a file must be readable for user {uid} or group {gid}: chmod it, or set the pod's fsGroup to {gid} or \
+                 the Secret volume's defaultMode to 0444"
+            ));
+        }
+        error
+    })
+}

@@ -1,0 +1,88 @@
+//! Gives up everything that the process which talks to pods must not have: root, capabilities, new privileges, and a
+//! life without its parent.
+
+use crate::config::RedirectConfig;
+use anyhow::{Context as _, bail};
+use caps::{CapSet, Capability};
+use nix::{
+    sys::{
+        prctl,
+        resource::{Resource, getrlimit, setrlimit},
+        signal::Signal,
+        socket::{getsockopt, sockopt::PeerCredentials},
+    },
+    unistd::{Gid, Uid, getppid, setgroups, setresgid, setresuid},
+};
+use std::os::unix::net::UnixStream;
+
+/// Descriptors that the worker needs at most: its connections, as many that are being turned away, and some files.
+const DESCRIPTORS: u64 = 4_096;
+
+/// Drops all privileges. Must come before any other thread exists: some of it is a thread's own.
+///
+/// # Errors
+/// What could not be given up. The process must end then.
+pub(super) fn drop_all(config: &RedirectConfig, control: &UnixStream) -> anyhow::Result<()> {
+    prctl::set_no_new_privs().context("setting no_new_privs")?;
+    caps::clear(None, CapSet::Ambient).context("clearing the ambient capabilities")?;
+    drop_bounding_set()?;
+    let (uid, gid) = (Uid::from_raw(config.worker_uid), Gid::from_raw(config.worker_gid));
+    setgroups(&[]).context("giving up supplementary groups: the agent needs CAP_SETGID")?;
+    setresgid(gid, gid, gid).context("changing the group: the agent needs CAP_SETGID")?;
+    setresuid(uid, uid, uid).context("changing the user: the agent needs CAP_SETUID")?;
+    for set in [CapSet::Effective, CapSet::Permitted, CapSet::Inheritable] {
+        caps::clear(None, set).with_context(|| format!("clearing the capabilities ({set:?})"))?;
+    }
+    verify()?;
+    forbid_dumps()?;
+    die_with_parent(control)?;
+    raise_descriptors()
+}
+
+/// Needs CAP_SETPCAP, which the container does not have; then no_new_privs alone keeps programs from giving any.
+fn drop_bounding_set() -> anyhow::Result<()> {
+    if !caps::has_cap(None, CapSet::Effective, Capability::CAP_SETPCAP).context("reading the capabilities")? {
+        return Ok(());
+    }
+    caps::clear(None, CapSet::Bounding).context("clearing the bounding set")
+}
+
+fn verify() -> anyhow::Result<()> {
+    for set in [CapSet::Effective, CapSet::Permitted, CapSet::Inheritable, CapSet::Ambient] {
+        let left = caps::read(None, set).context("reading the capabilities")?;
+        if !left.is_empty() {
+            bail!("capabilities are left after all were given up ({set:?}): {left:?}");
+        }
+    }
+    if Uid::effective().is_root() || setresuid(Uid::from_raw(0), Uid::from_raw(0), Uid::from_raw(0)).is_ok() {
+        bail!("the process is root, or can become root again");
+    }
+    Ok(())
+}
+
+/// Credentials of pods are in this process's memory.
+fn forbid_dumps() -> anyhow::Result<()> {
+    setrlimit(Resource::RLIMIT_CORE, 0, 0).context("forbidding core dumps")?;
+    prctl::set_dumpable(false).context("forbidding others to look into the process")
+}
+
+/// Without the parent nobody keeps the datapath right. A change of user forgets the signal, so it is set afterwards;
+/// and a parent that died before was not seen, so it is looked for.
+fn die_with_parent(control: &UnixStream) -> anyhow::Result<()> {
+    prctl::set_pdeathsig(Signal::SIGKILL).context("tying the process to its parent")?;
+    let maker = getsockopt(control, PeerCredentials).context("asking who made the control socket")?;
+    if maker.pid() != getppid().as_raw() {
+        bail!("the process that started this one is gone");
+    }
+    Ok(())
+}
+
+/// The usual soft limit, 1024, is just the number of connections.
+fn raise_descriptors() -> anyhow::Result<()> {
+    let (soft, hard) = getrlimit(Resource::RLIMIT_NOFILE).context("reading the limit of open files")?;
+    let wanted = DESCRIPTORS.min(hard);
+    if soft < wanted {
+        setrlimit(Resource::RLIMIT_NOFILE, wanted, hard).context("raising the limit of open files")?;
+    }
+    Ok(())
+}
