@@ -90,10 +90,9 @@ async fn answer(mut connection: TcpStream) {
         connection.shutdown().await?;
         tokio::io::copy(&mut connection.take(DISCARD_BYTES), &mut tokio::io::sink()).await
     });
-    // The client's time is over, or it has gone: nothing more to do for it.
-    match answered.await {
-        Ok(Err(error)) => tracing::debug!("answering without a worker: {error}"),
-        Ok(Ok(_)) | Err(_) => {}
+    // When the client's time is over, or it has gone, nothing more is to be done for it.
+    if let Ok(Err(error)) = answered.await {
+        tracing::debug!("answering without a worker: {error}");
     }
 }
 

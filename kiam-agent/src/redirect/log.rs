@@ -23,7 +23,7 @@ pub(super) fn follow(ebpf: &mut Ebpf) -> anyhow::Result<()> {
         return Ok(());
     }
     let logger = EbpfLogger::init(ebpf).context("opening the programs' log")?;
-    let mut logger = AsyncFd::new(logger).context("watching the programs' log")?;
+    let mut logger = AsyncFd::register(logger).context("watching the programs' log")?;
     tokio::spawn(async move {
         while let Ok(mut ready) = logger.readable_mut().await {
             ready.get_inner_mut().flush();
