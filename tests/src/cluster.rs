@@ -8,13 +8,14 @@
 //! From the processes inwards:
 //! - [`kube_binary`]: the binary that all components are.
 //! - `state`, `node`: the folder, the control groups and the namespaces; PID 1.
-//! - `pki`, `config`, `components`: certificates, files and flags of the components, and the order of their start.
+//! - `authority`, `pki`, `config`, `components`: certificates, files and flags of the components, and the order of their start.
 //! - `image`, `images`: what the kubelet runs, made on the spot.
 //! - [`kubectl`], [`client`]: what a test does with it.
 //! - [`manifests`]: what is shipped, and the overlay that fits it to this cluster.
 //!
 //! The node has no cluster DNS (the service's name is in its `/etc/hosts`), no kube-proxy, and no way out.
 
+mod authority;
 pub mod client;
 mod components;
 mod config;
@@ -28,7 +29,7 @@ mod pki;
 mod state;
 mod sts;
 
-pub use kube_binary::{kube_binary, missing_go};
+pub use kube_binary::kube_binary;
 pub use state::Cgroups;
 pub use sts::TlsSts;
 
@@ -95,6 +96,15 @@ pub struct Cluster {
     state: State,
 }
 
+/// Removes what clusters left whose process is dead.
+///
+/// # Errors
+/// Something of theirs is there and cannot be removed.
+pub fn reap() -> Result<()> {
+    crate::leftovers::reap()?;
+    state::reap()
+}
+
 impl Cluster {
     /// Starts one and waits until pods can be scheduled.
     ///
@@ -145,7 +155,8 @@ impl Cluster {
             node.check()?;
             let spec_and_status = kubectl.json(&["get", "node", NODE_NAME, "-o", "json"])?;
             let conditions = spec_and_status["status"]["conditions"].as_array();
-            let is_ready = |condition: &serde_json::Value| condition["type"] == "Ready" && condition["status"] == "True";
+            let is_ready =
+                |condition: &serde_json::Value| condition["type"] == "Ready" && condition["status"] == "True";
             ensure!(conditions.is_some_and(|all| all.iter().any(is_ready)), "the node is not ready");
             ensure!(spec_and_status["spec"]["taints"].is_null(), "the node is tainted");
             kubectl.run(&["get", "serviceaccount", "default"])
@@ -165,6 +176,12 @@ impl Cluster {
     #[must_use]
     pub fn python(&self) -> &Python {
         &self.python
+    }
+
+    /// The node's root folder, with its mounts, from outside.
+    #[must_use]
+    pub fn node_root(&self) -> PathBuf {
+        self.node.root()
     }
 
     /// A command in all namespaces of the node, as its root.

@@ -118,6 +118,8 @@ impl Components<'_> {
             "--kube-api-burst=1000".to_owned(),
             format!("--service-account-private-key-file={}", self.path("pki/sa.key")),
             format!("--root-ca-file={}", self.path("pki/ca.crt")),
+            // The default is a folder of the machine's, which it makes.
+            "--flex-volume-plugin-dir=/var/lib/kubelet/volume-plugins".to_owned(),
             // Each controller with its own rights: one account for all would lack most of them.
             "--use-service-account-credentials=true".to_owned(),
         ];

@@ -35,8 +35,7 @@ pub(super) fn write_base(folder: &Path) -> Result<()> {
     // Debian's merged /usr: everything else is links into it.
     let links = ["bin", "lib", "lib64", "sbin"].map(|name| (name.to_owned(), format!("usr/{name}")));
     let passwd = ("etc/passwd".to_owned(), "root:x:0:0:root:/tmp:/bin/sh\n".to_owned());
-    let client =
-        Image { name: CLIENT.to_owned(), links: links.to_vec(), texts: vec![passwd], ..Image::default() };
+    let client = Image { name: CLIENT.to_owned(), links: links.to_vec(), texts: vec![passwd], ..Image::default() };
     client.write(&folder.join("client.tar"))
 }
 

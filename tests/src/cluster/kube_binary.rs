@@ -38,19 +38,19 @@ pub fn kube_binary(target: &Path) -> Result<PathBuf> {
     Ok(binary)
 }
 
-/// Why this machine cannot build the binary, if it cannot.
-#[must_use]
-pub fn missing_go() -> Option<String> {
-    go_version(&module()).err().map(|error| format!("{error:#}"))
-}
-
 fn module() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("cluster/kube")
 }
 
+/// sudo forgets where Go was unpacked to; its own guide says here.
+fn go() -> &'static Path {
+    let usual = Path::new("/usr/local/go/bin/go");
+    if usual.exists() { usual } else { Path::new("go") }
+}
+
 /// The version of the Go that builds the module; Go itself refuses, or fetches another one, when it is too old.
 fn go_version(module: &Path) -> Result<String> {
-    let version = process::run(Command::new("go").args(["env", "GOVERSION"]).current_dir(module))
+    let version = process::run(Command::new(go()).args(["env", "GOVERSION"]).current_dir(module))
         .context("Go 1.26 or newer is needed in PATH to build Kubernetes (Go 1.21 or newer fetches it by itself)")?;
     Ok(version.trim().to_owned())
 }
@@ -69,7 +69,7 @@ fn build(module: &Path, binary: &Path) -> Result<()> {
     );
     // Under a name of its own first: a build that is cut short leaves nothing that looks finished.
     let unfinished = binary.with_file_name(owner::unique_name("kube")?);
-    let status = Command::new("go")
+    let status = Command::new(go())
         .args(["build", "-trimpath", "-ldflags", &flags, "-o"])
         .arg(&unfinished)
         .arg(".")

@@ -22,7 +22,8 @@ impl Kubectl {
     pub(super) fn new(node_netns: PathBuf, kube: PathBuf, kubeconfig: PathBuf) -> Self {
         let mut net = OsString::from("--net=");
         net.push(node_netns);
-        let prefix = vec!["nsenter".into(), net, kube.into(), "kubectl".into(), "--kubeconfig".into(), kubeconfig.into()];
+        let prefix =
+            vec!["nsenter".into(), net, kube.into(), "kubectl".into(), "--kubeconfig".into(), kubeconfig.into()];
         Self { prefix }
     }
 
@@ -68,8 +69,12 @@ impl Kubectl {
     /// It says why.
     pub fn feed(&self, arguments: &[&str], document: &Value) -> Result<String> {
         let mut command = self.command(arguments);
-        let mut child =
-            command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().context("start kubectl")?;
+        let mut child = command
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .context("start kubectl")?;
         child.stdin.take().context("a piped stdin")?.write_all(document.to_string().as_bytes())?;
         let output = child.wait_with_output()?;
         let (out, err) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));

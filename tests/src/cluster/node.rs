@@ -76,6 +76,11 @@ impl Node {
         Daemon::spawn(name, &mut command, &self.logs.join(format!("{name}.log")))
     }
 
+    /// Its root folder, from outside.
+    pub(super) fn root(&self) -> PathBuf {
+        PathBuf::from(format!("/proc/{}/root", self.pid))
+    }
+
     /// Why it ended, if it did.
     pub(super) fn check(&mut self) -> Result<()> {
         ensure!(self.outer.is_running()?, "the node ended\n{}", self.outer.log_tail());

@@ -1,111 +1,84 @@
 //! The certificates and kubeconfigs of a cluster's components, and the key that signs ServiceAccount tokens.
 
+use super::authority::{Authority, Subject, Usage};
 use anyhow::{Context as _, Result};
-use rcgen::{
-    BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose,
-};
+use rcgen::KeyPair;
 use serde_json::json;
-use std::{
-    fs,
-    net::Ipv4Addr,
-    path::{Path, PathBuf},
-};
+use std::{fs, net::Ipv4Addr, path::Path};
 
 /// Where the API server listens, for components on the node.
 const API_SERVER: &str = "https://127.0.0.1:443";
-
-/// Who a client is: its user name and, maybe, its group.
-struct Client {
-    file: &'static str,
-    user: String,
-    group: Option<&'static str>,
-}
 
 /// Writes everything into a new folder: `ca.crt`, `sa.key`, `sa.pub`, `NAME.crt` and `NAME.key` of each component, and
 /// `NAME.kubeconfig` of each client.
 pub(super) fn write(folder: &Path, node_name: &str, node: Ipv4Addr, service: Ipv4Addr) -> Result<()> {
     fs::create_dir(folder).with_context(|| format!("make {}", folder.display()))?;
-    let pki = Pki::create(folder)?;
-    let api_server = ["kubernetes", "kubernetes.default", "kubernetes.default.svc", "localhost", "127.0.0.1"]
-        .map(str::to_owned)
-        .into_iter()
-        .chain([node.to_string(), service.to_string()]);
-    pki.server("apiserver", "kube-apiserver", api_server.collect())?;
-    pki.server("kubelet-server", node_name, vec![node_name.to_owned(), node.to_string()])?;
-    let component = |file, user: &str| Client { file, user: user.to_owned(), group: None };
-    for client in [
-        Client { group: Some("system:masters"), ..component("admin", "admin") },
-        Client { group: Some("system:masters"), ..component("apiserver-kubelet", "apiserver-kubelet") },
-        Client { group: Some("system:nodes"), ..component("kubelet", &format!("system:node:{node_name}")) },
-        component("controller-manager", "system:kube-controller-manager"),
-        component("scheduler", "system:kube-scheduler"),
-    ] {
-        pki.client(&client)?;
+    let authority = Authority::create("cluster CA")?;
+    authority.write(&folder.join("ca.crt"))?;
+    let issue = |file: &str, subject: &Subject| {
+        authority.issue(subject, &folder.join(format!("{file}.crt")), &folder.join(format!("{file}.key")))
+    };
+    for (file, subject) in servers(node_name, node, service) {
+        issue(file, &subject)?;
+    }
+    for (file, subject) in clients(node_name) {
+        issue(file, &subject)?;
+        write_kubeconfig(folder, file)?;
     }
     let service_accounts = KeyPair::generate()?;
-    pki.write("sa.key", &service_accounts.serialize_pem())?;
-    pki.write("sa.pub", &service_accounts.public_key_pem())
+    fs::write(folder.join("sa.key"), service_accounts.serialize_pem())?;
+    fs::write(folder.join("sa.pub"), service_accounts.public_key_pem())?;
+    Ok(())
 }
 
-struct Pki {
-    folder: PathBuf,
-    issuer: Issuer<'static, KeyPair>,
+fn servers(node_name: &str, node: Ipv4Addr, service: Ipv4Addr) -> [(&'static str, Subject); 2] {
+    let subject = |common_name: &str, names: Vec<String>| Subject {
+        common_name: common_name.to_owned(),
+        organization: None,
+        names,
+        usage: Usage::Server,
+    };
+    let mut api_server = ["kubernetes", "kubernetes.default", "kubernetes.default.svc", "localhost", "127.0.0.1"]
+        .map(str::to_owned)
+        .to_vec();
+    api_server.extend([node.to_string(), service.to_string()]);
+    [
+        ("apiserver", subject("kube-apiserver", api_server)),
+        ("kubelet-server", subject(node_name, vec![node_name.to_owned(), node.to_string()])),
+    ]
 }
 
-impl Pki {
-    fn create(folder: &Path) -> Result<Self> {
-        let mut params = CertificateParams::new(Vec::new())?;
-        params.distinguished_name.push(DnType::CommonName, "cluster CA");
-        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-        params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
-        let key = KeyPair::generate()?;
-        let certificate = params.self_signed(&key)?.pem();
-        let pki = Self { folder: folder.to_owned(), issuer: Issuer::new(params, key) };
-        pki.write("ca.crt", &certificate)?;
-        Ok(pki)
-    }
+fn clients(node_name: &str) -> [(&'static str, Subject); 5] {
+    let subject = |user: &str, group: Option<&'static str>| Subject {
+        common_name: user.to_owned(),
+        organization: group,
+        names: Vec::new(),
+        usage: Usage::Client,
+    };
+    [
+        ("admin", subject("admin", Some("system:masters"))),
+        ("apiserver-kubelet", subject("apiserver-kubelet", Some("system:masters"))),
+        ("kubelet", subject(&format!("system:node:{node_name}"), Some("system:nodes"))),
+        ("controller-manager", subject("system:kube-controller-manager", None)),
+        ("scheduler", subject("system:kube-scheduler", None)),
+    ]
+}
 
-    fn server(&self, file: &str, common_name: &str, names: Vec<String>) -> Result<()> {
-        let mut params = CertificateParams::new(names)?;
-        params.distinguished_name.push(DnType::CommonName, common_name);
-        params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
-        self.sign(file, params)
-    }
-
-    fn client(&self, client: &Client) -> Result<()> {
-        let Client { file, user, group } = client;
-        let mut params = CertificateParams::new(Vec::new())?;
-        if let Some(group) = group {
-            params.distinguished_name.push(DnType::OrganizationName, *group);
-        }
-        params.distinguished_name.push(DnType::CommonName, user.as_str());
-        params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
-        self.sign(file, params)?;
-        let path = |name: String| self.folder.join(name);
-        let kubeconfig = json!({
-            "apiVersion": "v1",
-            "kind": "Config",
-            "clusters": [{ "name": "c", "cluster": {
-                "server": API_SERVER, "certificate-authority": path("ca.crt".to_owned()),
-            }}],
-            "users": [{ "name": "u", "user": {
-                "client-certificate": path(format!("{file}.crt")), "client-key": path(format!("{file}.key")),
-            }}],
-            "contexts": [{ "name": "x", "context": { "cluster": "c", "user": "u" } }],
-            "current-context": "x",
-        });
-        // JSON is YAML.
-        self.write(&format!("{file}.kubeconfig"), &kubeconfig.to_string())
-    }
-
-    fn sign(&self, file: &str, params: CertificateParams) -> Result<()> {
-        let key = KeyPair::generate()?;
-        self.write(&format!("{file}.crt"), &params.signed_by(&key, &self.issuer)?.pem())?;
-        self.write(&format!("{file}.key"), &key.serialize_pem())
-    }
-
-    fn write(&self, file: &str, text: &str) -> Result<()> {
-        let path = self.folder.join(file);
-        fs::write(&path, text).with_context(|| format!("write {}", path.display()))
-    }
+fn write_kubeconfig(folder: &Path, client: &str) -> Result<()> {
+    let path = |file: String| folder.join(file);
+    let kubeconfig = json!({
+        "apiVersion": "v1",
+        "kind": "Config",
+        "clusters": [{ "name": "c", "cluster": {
+            "server": API_SERVER, "certificate-authority": path("ca.crt".to_owned()),
+        }}],
+        "users": [{ "name": "u", "user": {
+            "client-certificate": path(format!("{client}.crt")), "client-key": path(format!("{client}.key")),
+        }}],
+        "contexts": [{ "name": "x", "context": { "cluster": "c", "user": "u" } }],
+        "current-context": "x",
+    });
+    // JSON is YAML.
+    let file = path(format!("{client}.kubeconfig"));
+    fs::write(&file, kubeconfig.to_string()).with_context(|| format!("write {}", file.display()))
 }

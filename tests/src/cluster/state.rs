@@ -97,7 +97,7 @@ impl Drop for State {
 
 /// Removes folders and control groups whose owner is dead. Their processes died with it, or were killed by
 /// [`crate::leftovers::reap`].
-fn reap() -> Result<()> {
+pub(super) fn reap() -> Result<()> {
     for cgroup in dead_below(Path::new(CGROUPS), CGROUP_DEPTH_MAX) {
         remove_cgroup(&cgroup)?;
     }
@@ -108,6 +108,8 @@ fn reap() -> Result<()> {
             return Err(error).with_context(|| format!("remove {}", folder.display()));
         }
     }
+    // Only the last of all runs finds it empty.
+    drop(fs::remove_dir(ROOT));
     Ok(())
 }
 

@@ -1,5 +1,6 @@
 //! STS for a cluster: moto over TLS, at the address of the stand-in, with an authority of its own.
 
+use super::authority::{Authority, Subject, Usage};
 use crate::{
     clients::{Environment, Python},
     eventually::eventually,
@@ -8,9 +9,6 @@ use crate::{
     topology::STS_V4,
 };
 use anyhow::{Context as _, Result, ensure};
-use rcgen::{
-    BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose,
-};
 use std::{
     fs,
     net::TcpStream,
@@ -81,18 +79,13 @@ impl TlsSts {
 }
 
 fn write_certificates(folder: &Path) -> Result<()> {
-    let mut authority = CertificateParams::new(Vec::new())?;
-    authority.distinguished_name.push(DnType::CommonName, "STS stand-in CA");
-    authority.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-    authority.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
-    let authority_key = KeyPair::generate()?;
-    fs::write(folder.join("ca.pem"), authority.self_signed(&authority_key)?.pem())?;
-    let mut server = CertificateParams::new(vec![STS_V4.to_string()])?;
-    server.distinguished_name.push(DnType::CommonName, "STS stand-in");
-    server.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
-    let key = KeyPair::generate()?;
-    let certificate = server.signed_by(&key, &Issuer::new(authority, authority_key))?;
-    fs::write(folder.join("sts.pem"), certificate.pem())?;
-    fs::write(folder.join("sts-key.pem"), key.serialize_pem())?;
-    Ok(())
+    let authority = Authority::create("STS stand-in CA")?;
+    authority.write(&folder.join("ca.pem"))?;
+    let subject = Subject {
+        common_name: "STS stand-in".to_owned(),
+        organization: None,
+        names: vec![STS_V4.to_string()],
+        usage: Usage::Server,
+    };
+    authority.issue(&subject, &folder.join("sts.pem"), &folder.join("sts-key.pem"))
 }

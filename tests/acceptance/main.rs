@@ -1,0 +1,76 @@
+//! What is shipped in `deploy/manifests`, on a real one-node Kubernetes: rolled out, asked by real pods with unmodified
+//! clients, disturbed, and taken away again.
+//!
+//! The trials share one cluster and run in their order, each on what the ones before it left: what is shipped is
+//! installed by the first that needs it and removed by the last. One that is run alone brings about what it needs.
+#![expect(
+    clippy::indexing_slicing,
+    clippy::print_stderr,
+    reason = "a test that cannot go on ends; what it has to say goes to its output"
+)]
+
+mod disturbed;
+mod hybrid;
+mod overlay;
+mod removed;
+mod rights;
+mod served;
+mod stage;
+mod supervisor;
+
+use anyhow::Result;
+use libtest_mimic::{Arguments, Trial};
+use stage::Stage;
+use std::{
+    process::ExitCode,
+    sync::{Arc, Mutex, PoisonError},
+};
+
+type Run = fn(&mut Stage) -> Result<()>;
+
+/// All trials, in their order.
+const TRIALS: [(&str, Run); 11] = [
+    ("overlay::it_sets_only_what_a_cluster_must_say", overlay::it_sets_only_what_a_cluster_must_say),
+    ("served::what_is_shipped_rolls_out", served::what_is_shipped_rolls_out),
+    ("served::a_permitted_pod_gets_its_role", served::a_permitted_pod_gets_its_role),
+    ("served::a_forbidden_pod_gets_nothing_and_an_event", served::a_forbidden_pod_gets_nothing_and_an_event),
+    ("served::a_pod_without_a_role_gets_nothing", served::a_pod_without_a_role_gets_nothing),
+    ("rights::they_are_those_that_are_shipped", rights::they_are_those_that_are_shipped),
+    ("rights::every_other_verb_is_refused", rights::every_other_verb_is_refused),
+    ("disturbed::the_agent_s_pod_is_replaced", disturbed::the_agent_s_pod_is_replaced),
+    ("disturbed::the_servers_are_rolled", disturbed::the_servers_are_rolled),
+    ("removed::nothing_is_left", removed::nothing_is_left),
+    ("hybrid::a_node_with_both_cgroup_versions_runs_pods", hybrid::a_node_with_both_cgroup_versions_runs_pods),
+];
+
+fn main() -> ExitCode {
+    if supervisor::is_inner() {
+        return run();
+    }
+    supervisor::run().unwrap_or_else(|error| {
+        eprintln!("{error:#}");
+        ExitCode::FAILURE
+    })
+}
+
+fn run() -> ExitCode {
+    let mut arguments = Arguments::from_args();
+    // One cluster, one trial at a time; and all on this thread, which the node's life is tied to.
+    arguments.test_threads = Some(1);
+    let stage = Arc::new(Mutex::new(Stage::default()));
+    let trials = TRIALS.map(|(name, run)| {
+        let stage = Arc::clone(&stage);
+        let trial = Trial::test(name, move || {
+            // A trial that panicked is a failure, and the next one says so too if it needs what that one broke.
+            let mut stage = stage.lock().unwrap_or_else(PoisonError::into_inner);
+            run(&mut stage).map_err(|error| {
+                eprintln!("{}", stage.diagnosis());
+                format!("{error:#}").into()
+            })
+        });
+        trial.with_ignored_flag(name.starts_with("hybrid::") && hybrid::obstacle().is_some())
+    });
+    let conclusion = libtest_mimic::run(&arguments, trials.into());
+    stage.lock().unwrap_or_else(PoisonError::into_inner).take_down();
+    conclusion.exit_code()
+}

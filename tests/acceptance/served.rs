@@ -1,0 +1,93 @@
+//! What pods get when all is well.
+
+use crate::stage::{Deployed, FORBIDDEN_ROLE, KIAM, ROLE, Stage};
+use anyhow::{Context as _, Result, ensure};
+use kiam_tests::{cluster::client::ClientPod, eventually::eventually, sts::ACCOUNT, system::SOON, topology::NODE_V4};
+use serde_json::Value;
+
+/// How boto3 and the aws CLI say that the metadata service gave them nothing.
+const NO_CREDENTIALS: &str = "Unable to locate credentials";
+
+pub(crate) fn what_is_shipped_rolls_out(stage: &mut Stage) -> Result<()> {
+    let deployed = stage.deployed()?;
+    let kubectl = &deployed.cluster.kubectl;
+    let agents = kubectl.json(&["get", "-n", KIAM, "daemonset", "kiam-agent", "-o", "json"])?;
+    ensure!(agents["status"]["numberReady"] == 1, "{}", agents["status"]);
+    ensure!(agents["status"]["desiredNumberScheduled"] == 1, "{}", agents["status"]);
+    // The name that agents are given leads to the servers.
+    let selector = "kubernetes.io/service-name=kiam-server";
+    let slices = kubectl.json(&["get", "-n", KIAM, "endpointslices", "-l", selector, "-o", "json"])?;
+    let slice = &slices["items"][0];
+    ensure!(slice["endpoints"][0]["addresses"][0] == NODE_V4.to_string(), "{slices}");
+    ensure!(slice["endpoints"][0]["conditions"]["ready"] == true, "{slices}");
+    ensure!(slice["ports"][0]["port"] == 9610, "{slices}");
+    expect_no_restarts(deployed)?;
+    deployed.expect_no_leak()
+}
+
+/// A container that was started again has hidden something.
+fn expect_no_restarts(deployed: &Deployed) -> Result<()> {
+    let pods = deployed.cluster.kubectl.json(&["get", "-n", KIAM, "pods", "-o", "json"])?;
+    let pods = pods["items"].as_array().context("a list of pods")?;
+    for status in pods.iter().flat_map(|pod| pod["status"]["containerStatuses"].as_array()).flatten() {
+        ensure!(status["restartCount"] == 0, "{status}");
+    }
+    Ok(())
+}
+
+pub(crate) fn a_permitted_pod_gets_its_role(stage: &mut Stage) -> Result<()> {
+    let deployed = stage.deployed()?;
+    let newcomer = deployed.pod("newcomer", Some(ROLE))?;
+    for pod in [&deployed.veteran, &newcomer] {
+        for arn in [pod.boto3_identity()?, pod.cli_identity()?] {
+            ensure!(arn.starts_with(&format!("arn:aws:sts::{ACCOUNT}:assumed-role/{ROLE}/kiam-")), "{arn}");
+        }
+    }
+    deployed.expect_no_leak()?;
+    newcomer.delete()
+}
+
+pub(crate) fn a_forbidden_pod_gets_nothing_and_an_event(stage: &mut Stage) -> Result<()> {
+    let deployed = stage.deployed()?;
+    let pod = deployed.pod("forbidden", Some(FORBIDDEN_ROLE))?;
+    expect_no_credentials(&pod)?;
+    eventually("kubectl describe pod shows the Event", SOON, || {
+        let description = pod.describe()?;
+        let event =
+            description.lines().find(|line| line.contains("KiamRoleForbidden")).with_context(|| description.clone())?;
+        ensure!(event.trim_start().starts_with("Warning") && event.contains("kiam.server"), "{event}");
+        ensure!(event.contains(FORBIDDEN_ROLE), "it doesn't name the role: {event}");
+        Ok(())
+    })?;
+    deployed.expect_no_leak()?;
+    pod.delete()
+}
+
+pub(crate) fn a_pod_without_a_role_gets_nothing(stage: &mut Stage) -> Result<()> {
+    let deployed = stage.deployed()?;
+    let pod = deployed.pod("roleless", None)?;
+    expect_no_credentials(&pod)?;
+    let description = pod.describe()?;
+    ensure!(!description.contains("Kiam"), "it asked for no role, so there is nothing to tell: {description}");
+    deployed.expect_no_leak()?;
+    pod.delete()
+}
+
+fn expect_no_credentials(pod: &ClientPod) -> Result<()> {
+    for (client, identity) in [("boto3", pod.boto3_identity()), ("aws", pod.cli_identity())] {
+        match identity {
+            Ok(arn) => anyhow::bail!("{client} is {arn}"),
+            Err(error) => ensure!(format!("{error:#}").contains(NO_CREDENTIALS), "{client}: {error:#}"),
+        }
+    }
+    Ok(())
+}
+
+/// The names of a workload's pods.
+pub(crate) fn pods_of(deployed: &Deployed, component: &str) -> Result<Vec<String>> {
+    let selector = format!("app.kubernetes.io/component={component}");
+    let pods = deployed.cluster.kubectl.json(&["get", "-n", KIAM, "pods", "-l", &selector, "-o", "json"])?;
+    let pods = pods["items"].as_array().context("a list of pods")?;
+    let name = |pod: &Value| pod["metadata"]["name"].as_str().map(ToOwned::to_owned);
+    pods.iter().map(|pod| name(pod).context("a pod has a name")).collect()
+}

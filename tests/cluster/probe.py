@@ -1,0 +1,35 @@
+# Asks M for credentials again and again, on new connections and by both families; one line an attempt:
+#   ADDRESS ROLE ACCESS_KEY_ID      credentials were given
+#   ADDRESS HTTP STATUS             refused
+#   ADDRESS - REASON                nothing came
+import http.client, json, time
+
+ROLES = "/latest/meta-data/iam/security-credentials/"
+
+
+def get(connection, path):
+    connection.request("GET", path)
+    answer = connection.getresponse()
+    body = answer.read().decode()
+    return (answer.status, body)
+
+
+def attempt(address):
+    connection = http.client.HTTPConnection(address, 80, timeout=1)
+    try:
+        status, role = get(connection, ROLES)
+        if status == 200:
+            status, document = get(connection, ROLES + role)
+        if status == 200:
+            return f"{role} {json.loads(document)['AccessKeyId']}"
+        return f"HTTP {status}"
+    except (OSError, http.client.HTTPException) as error:
+        return f"- {type(error).__name__}"
+    finally:
+        connection.close()
+
+
+while True:
+    for address in ("169.254.169.254", "fd00:ec2::254"):
+        print(address, attempt(address), flush=True)
+    time.sleep(0.05)

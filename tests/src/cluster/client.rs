@@ -1,0 +1,246 @@
+//! Pods that ask for credentials: with boto3 and the aws CLI as they are, and with a probe that never stops.
+
+use super::{
+    Cluster, TlsSts,
+    images::{CLIENT, machine_folders},
+    kubectl::Kubectl,
+};
+use crate::process::Daemon;
+use anyhow::{Context as _, Result, bail, ensure};
+use serde_json::{Value, json};
+use std::{
+    net::IpAddr,
+    path::{Path, PathBuf},
+    process::Output,
+    time::Duration,
+};
+
+/// Where a pod finds the authority of STS.
+const STS_FOLDER: &str = "/etc/sts";
+/// How long a pod may take to run on a loaded machine.
+const START: Duration = Duration::from_secs(60);
+
+/// A pod with the machine's Python and tools in it.
+#[derive(Debug)]
+pub struct ClientPod {
+    kubectl: Kubectl,
+    interpreter: PathBuf,
+    namespace: String,
+    name: String,
+}
+
+impl ClientPod {
+    /// Creates one and waits until it runs.
+    ///
+    /// # Errors
+    /// It doesn't run in time.
+    pub fn create(cluster: &Cluster, namespace: &str, name: &str, annotations: &[(&str, &str)]) -> Result<Self> {
+        let interpreter = cluster.python().interpreter();
+        let pod = Self {
+            kubectl: cluster.kubectl.clone(),
+            interpreter,
+            namespace: namespace.to_owned(),
+            name: name.to_owned(),
+        };
+        let sts_folder = cluster.sts.ca().parent().context("a file in a folder")?;
+        let mut mounts: Vec<(String, PathBuf)> = Vec::new();
+        for folder in machine_folders(cluster.python())? {
+            mounts.push((folder.to_str().context("a path in UTF-8")?.to_owned(), folder));
+        }
+        mounts.push((STS_FOLDER.to_owned(), sts_folder.to_owned()));
+        pod.kubectl.feed(&["create", "-f", "-"], &pod.manifest(annotations, &mounts))?;
+        pod.wait()?;
+        Ok(pod)
+    }
+
+    fn manifest(&self, annotations: &[(&str, &str)], mounts: &[(String, PathBuf)]) -> Value {
+        let annotations: serde_json::Map<_, _> =
+            annotations.iter().map(|(key, value)| ((*key).to_owned(), json!(value))).collect();
+        let environment = [
+            ("AWS_ENDPOINT_URL_STS", TlsSts::endpoint()),
+            ("AWS_CA_BUNDLE", format!("{STS_FOLDER}/ca.pem")),
+            ("AWS_DEFAULT_REGION", "us-east-1".to_owned()),
+        ];
+        let volume = |(number, (_, path)): (usize, &(String, PathBuf))| json!({ "name": format!("v{number}"), "hostPath": { "path": path } });
+        let mount = |(number, (at, _)): (usize, &(String, PathBuf))| json!({ "name": format!("v{number}"), "mountPath": at, "readOnly": true });
+        json!({
+            "apiVersion": "v1",
+            "kind": "Pod",
+            "metadata": { "name": self.name, "namespace": self.namespace, "annotations": annotations },
+            "spec": {
+                // Its process is PID 1 and ignores SIGTERM.
+                "terminationGracePeriodSeconds": 1,
+                "containers": [{
+                    "name": "client",
+                    "image": CLIENT,
+                    "imagePullPolicy": "Never",
+                    "command": ["sleep", "infinity"],
+                    "env": environment.map(|(name, value)| json!({ "name": name, "value": value })),
+                    "volumeMounts": mounts.iter().enumerate().map(mount).collect::<Vec<_>>(),
+                }],
+                "volumes": mounts.iter().enumerate().map(volume).collect::<Vec<_>>(),
+            },
+        })
+    }
+
+    fn wait(&self) -> Result<()> {
+        let timeout = format!("--timeout={}s", START.as_secs());
+        let Self { namespace, name, kubectl, .. } = self;
+        if let Err(error) = kubectl.run(&["wait", "-n", namespace, "pod", name, "--for=condition=Ready", &timeout]) {
+            let description = kubectl.run(&["describe", "-n", namespace, "pod", name]).unwrap_or_default();
+            return Err(error).with_context(|| description);
+        }
+        Ok(())
+    }
+
+    /// Its addresses.
+    ///
+    /// # Errors
+    /// It has none yet.
+    pub fn addresses(&self) -> Result<Vec<IpAddr>> {
+        let pod = self.kubectl.json(&["get", "-n", &self.namespace, "pod", &self.name, "-o", "json"])?;
+        let addresses = pod["status"]["podIPs"].as_array().context("the pod has addresses")?;
+        addresses.iter().map(|entry| Ok(entry["ip"].as_str().context("an address")?.parse()?)).collect()
+    }
+
+    /// What `kubectl describe pod` says.
+    ///
+    /// # Errors
+    /// The pod is gone.
+    pub fn describe(&self) -> Result<String> {
+        self.kubectl.run(&["describe", "-n", &self.namespace, "pod", &self.name])
+    }
+
+    /// Deletes it and waits until it is gone.
+    ///
+    /// # Errors
+    /// It stays.
+    pub fn delete(self) -> Result<()> {
+        self.kubectl.run(&["delete", "-n", &self.namespace, "pod", &self.name, "--timeout=60s"])?;
+        Ok(())
+    }
+
+    /// Runs Python in it; returns its output, whatever its exit status.
+    ///
+    /// # Errors
+    /// kubectl cannot be started.
+    pub fn python(&self, arguments: &[&str]) -> Result<Output> {
+        let mut command = self.kubectl.command(&["exec", "-n", &self.namespace, &self.name, "--"]);
+        crate::process::output(command.arg(&self.interpreter).args(arguments))
+    }
+
+    /// Who boto3 says that it is: `Arn` of GetCallerIdentity.
+    ///
+    /// # Errors
+    /// It has no credentials, or STS refuses them; the error holds what it said.
+    pub fn boto3_identity(&self) -> Result<String> {
+        said(&self.python(&["-c", "import boto3; print(boto3.client('sts').get_caller_identity()['Arn'])"])?)
+    }
+
+    /// Who the aws CLI says that it is: `Arn` of GetCallerIdentity.
+    ///
+    /// # Errors
+    /// It has no credentials, or STS refuses them; the error holds what it said.
+    pub fn cli_identity(&self) -> Result<String> {
+        let arguments = ["-m", "awscli", "sts", "get-caller-identity", "--query", "Arn", "--output", "text"];
+        said(&self.python(&arguments)?)
+    }
+
+    /// Starts the probe.
+    ///
+    /// # Errors
+    /// kubectl cannot be started.
+    pub fn probe(&self, folder: &Path) -> Result<Probe> {
+        let mut command = self.kubectl.command(&["exec", "-n", &self.namespace, &self.name, "--"]);
+        command.arg(&self.interpreter).args(["-c", include_str!("../../cluster/probe.py")]);
+        let log = folder.join(format!("probe-{}-{}.log", self.namespace, self.name));
+        Ok(Probe { daemon: Daemon::spawn("probe", &mut command, &log)?, seen: 0 })
+    }
+}
+
+fn said(output: &Output) -> Result<String> {
+    let (out, err) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    ensure!(output.status.success(), "{}: {err}{out}", output.status);
+    Ok(out.trim().to_owned())
+}
+
+/// What came of one attempt.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Attempt {
+    /// M's address.
+    pub m: IpAddr,
+    /// What it got.
+    pub got: Got,
+}
+
+/// What an attempt got.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Got {
+    /// Credentials.
+    Credentials {
+        /// The role's name in the list.
+        role: String,
+        /// The access key's id.
+        access_key_id: String,
+    },
+    /// An HTTP status other than 200.
+    Refused(u16),
+    /// Nothing, and Python's name of the error.
+    Nothing(String),
+}
+
+/// A probe in a pod: it asks until it is dropped.
+#[derive(Debug)]
+pub struct Probe {
+    daemon: Daemon,
+    /// Lines that were handed out.
+    seen: usize,
+}
+
+impl Probe {
+    /// The attempts since the last call.
+    ///
+    /// # Errors
+    /// The probe ended, or wrote something else.
+    pub fn news(&mut self) -> Result<Vec<Attempt>> {
+        ensure!(self.daemon.is_running()?, "the probe ended\n{}", self.daemon.log_tail());
+        let log = self.daemon.log();
+        // The last line may be unfinished.
+        let whole = log.rfind('\n').map_or("", |end| &log[..end]);
+        let news = whole.lines().skip(self.seen).map(parse).collect::<Result<Vec<_>>>()?;
+        self.seen += news.len();
+        Ok(news)
+    }
+
+    /// All that it wrote, for a failure.
+    #[must_use]
+    pub fn log_tail(&self) -> String {
+        self.daemon.log_tail()
+    }
+}
+
+fn parse(line: &str) -> Result<Attempt> {
+    let words: Vec<&str> = line.split(' ').collect();
+    let [m, first, second] = words[..] else { bail!("the probe wrote {line:?}") };
+    let got = match first {
+        "-" => Got::Nothing(second.to_owned()),
+        "HTTP" => Got::Refused(second.parse()?),
+        role => Got::Credentials { role: role.to_owned(), access_key_id: second.to_owned() },
+    };
+    Ok(Attempt { m: m.parse()?, got })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_probe_s_lines_are_understood() {
+        let got = |line| parse(line).unwrap().got;
+        assert_eq!(got("169.254.169.254 HTTP 503"), Got::Refused(503));
+        assert_eq!(got("fd00:ec2::254 - TimeoutError"), Got::Nothing("TimeoutError".to_owned()));
+        let credentials = Got::Credentials { role: "a".to_owned(), access_key_id: "ASIA".to_owned() };
+        assert_eq!(got("169.254.169.254 a ASIA"), credentials);
+        assert!(parse("Traceback (most recent call last):").is_err());
+    }
+}
