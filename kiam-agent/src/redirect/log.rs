@@ -3,11 +3,14 @@
 use anyhow::Context as _;
 use aya::Ebpf;
 use aya_log::EbpfLogger;
-use tokio::io::unix::AsyncFd;
+use std::time::Duration;
+use tokio::time::interval;
 
 /// Levels of aya-log (aya-log-common): none, and all up to debug.
 const OFF: u8 = 0;
 const DEBUG: u8 = 4;
+/// How late a line may be: the ring holds 128 KiB of them.
+const FLUSH: Duration = Duration::from_millis(100);
 
 /// The level that the programs are loaded with.
 pub(super) fn level() -> u8 {
@@ -22,12 +25,12 @@ pub(super) fn follow(ebpf: &mut Ebpf) -> anyhow::Result<()> {
     if level() == OFF {
         return Ok(());
     }
-    let logger = EbpfLogger::init(ebpf).context("opening the programs' log")?;
-    let mut logger = AsyncFd::register(logger).context("watching the programs' log")?;
+    let mut logger = EbpfLogger::init(ebpf).context("opening the programs' log")?;
     tokio::spawn(async move {
-        while let Ok(mut ready) = logger.readable_mut().await {
-            ready.get_inner_mut().flush();
-            ready.clear_ready();
+        let mut flush = interval(FLUSH);
+        loop {
+            flush.tick().await;
+            logger.flush();
         }
     });
     Ok(())
