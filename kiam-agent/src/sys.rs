@@ -76,8 +76,7 @@ pub(crate) fn set_ipv6_transparent(socket: &impl AsFd) -> io::Result<()> {
     let len = libc::socklen_t::try_from(size_of::<libc::c_int>()).map_err(io::Error::other)?;
     let fd = socket.as_fd().as_raw_fd();
     // SAFETY: the option's value is a live int, and its size is passed along.
-    let result =
-        unsafe { libc::setsockopt(fd, libc::SOL_IPV6, libc::IPV6_TRANSPARENT, (&raw const on).cast(), len) };
+    let result = unsafe { libc::setsockopt(fd, libc::SOL_IPV6, libc::IPV6_TRANSPARENT, (&raw const on).cast(), len) };
     if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 

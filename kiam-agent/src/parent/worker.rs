@@ -56,10 +56,7 @@ impl Supervisor {
     ///
     /// # Errors
     /// The kernel's: no descriptors left.
-    pub(super) fn new(
-        listeners: &[TcpListener],
-        token_key: Secret<[u8; TOKEN_KEY_LEN]>,
-    ) -> anyhow::Result<Self> {
+    pub(super) fn new(listeners: &[TcpListener], token_key: Secret<[u8; TOKEN_KEY_LEN]>) -> anyhow::Result<Self> {
         let listeners = listeners.iter().map(TcpListener::try_clone).collect::<Result<_, _>>()?;
         Ok(Self { listeners, token_key, running: Mutex::new(None) })
     }
