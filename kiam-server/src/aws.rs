@@ -4,6 +4,6 @@ mod account;
 mod connection;
 mod sts;
 
-pub(crate) use account::{AccountError, detect_role_base};
-pub(crate) use connection::{Aws, AwsError, AwsSettings};
+pub(crate) use account::detect_role_base;
+pub(crate) use connection::{Aws, AwsSettings};
 pub(crate) use sts::Sts;

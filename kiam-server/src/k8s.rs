@@ -9,7 +9,7 @@ mod index;
 mod lookup;
 mod watch;
 
-pub(crate) use client::{ConnectError, connect};
+pub(crate) use client::connect;
 pub(crate) use events::EventRecorder;
 pub(crate) use lookup::Cluster;
 pub(crate) use watch::{WatchMetrics, watch_namespaces, watch_pods};

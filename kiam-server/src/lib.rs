@@ -1,17 +1,35 @@
-//! The cluster half of kiam.
+//! The cluster half of kiam: watches pods, decides which role each may have, fetches credentials from STS before they
+//! are asked for, and hands them to the agents.
+//!
+//! ```text
+//! Pod + Namespace ──▶ Decision ──▶ Identity ──▶ Credentials
+//!      k8s              core         core       cache, aws         grpc: asks for all of it
+//! ```
+//! `core` knows no network; `cache`, `grpc`, `k8s` and `aws` know `core` and not one another; `app` joins them.
+
+mod app;
+mod args;
 mod aws;
 mod cache;
+mod config;
 mod core;
+mod grpc;
+mod health;
 mod k8s;
+mod run;
+
+pub use run::main;
+
+use std::error::Error;
 
 /// An error and what caused it, in one line.
-pub(crate) fn chain(error: &dyn std::error::Error) -> String {
+pub(crate) fn chain(error: &dyn Error) -> String {
     let mut text = error.to_string();
     let mut cause = error.source();
     while let Some(source) = cause {
         let more = source.to_string();
         // Some libraries repeat the cause in their own text.
-        if !text.ends_with(&more) {
+        if !text.contains(&more) {
             text.push_str(": ");
             text.push_str(&more);
         }

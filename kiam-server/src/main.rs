@@ -1,2 +1,5 @@
-//! `kiam-server`: see the library.
-fn main() {}
+//! `kiam-server`: see the library for what it does.
+
+fn main() -> std::process::ExitCode {
+    kiam_server::main()
+}

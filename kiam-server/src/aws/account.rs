@@ -17,7 +17,7 @@ const ATTEMPTS_MAX: u32 = 3;
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum AccountError {
     #[error("the instance metadata service did not tell {INFO_PATH}")]
-    Imds(#[source] imds::client::error::ImdsError),
+    Imds(#[source] Box<imds::client::error::ImdsError>),
     #[error("the instance metadata service answered {INFO_PATH} with something else")]
     Json(#[source] serde_json::Error),
     #[error("{arn:?} is not the ARN of an instance profile")]
@@ -44,7 +44,7 @@ pub(crate) async fn detect_role_base(aws: &Aws) -> Result<RoleBase, AccountError
         .read_timeout(ATTEMPT_WAIT_MAX)
         .max_attempts(ATTEMPTS_MAX)
         .build();
-    let info = client.get(INFO_PATH).await.map_err(AccountError::Imds)?;
+    let info = client.get(INFO_PATH).await.map_err(|error| AccountError::Imds(Box::new(error)))?;
     role_base(info.as_ref())
 }
 

@@ -7,7 +7,7 @@ use crate::core::{
 };
 use aws_sdk_sts::{
     Client,
-    error::{ProvideErrorMetadata, SdkError},
+    error::{ProvideErrorMetadata as _, SdkError},
     operation::assume_role::{AssumeRoleError, AssumeRoleOutput},
 };
 use jiff::Timestamp;

@@ -78,6 +78,7 @@ impl RoleArn {
     }
 
     /// What follows `role/`: the path and the name.
+    #[cfg(test)]
     pub(crate) fn name(&self) -> &str {
         self.0.splitn(6, ':').nth(5).and_then(|resource| resource.strip_prefix("role/")).unwrap_or_default()
     }

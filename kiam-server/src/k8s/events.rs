@@ -163,7 +163,7 @@ mod tests {
 
     #[test]
     fn a_long_text_is_cut_between_characters() {
-        let note = super::event(&forbidden(&"ä".repeat(2000))).note.unwrap();
+        let note = event(&forbidden(&"ä".repeat(2000))).note.unwrap();
         assert!(note.len() <= NOTE_LEN_MAX && note.len() > NOTE_LEN_MAX - 8);
     }
 

@@ -1,0 +1,173 @@
+//! Puts the parts together: [`build`] checks and binds everything, [`Bound::run`] serves until it is told to stop.
+//!
+//! ```text
+//! k8s watch ──▶ Cluster ──▶ prefetch ──▶ Cache ──▶ Sts
+//!                  ▲                       ▲
+//!                  └────── grpc::Kiam ─────┘ ──▶ EventRecorder
+//! ```
+
+mod clock;
+mod face;
+mod tasks;
+
+use crate::{
+    aws::{self, Aws, Sts},
+    cache::{self, CacheMetrics},
+    config::{AwsConfig, BaseArn, Config, GrpcConfig, RoleConfig},
+    core::{policy::Policy, ports::Clock, role::RoleBase, session::SessionName},
+    grpc::{self, ConnectionSettings, GrpcMetrics, Incoming, Kiam},
+    k8s::{self, Cluster, EventRecorder, WatchMetrics},
+};
+use anyhow::Context as _;
+use clock::SystemClock;
+use face::Face;
+use kiam_common::{admin, tls};
+use prometheus_client::{metrics::counter::Counter, registry::Registry};
+use std::{
+    future::Future,
+    net::{Ipv4Addr, SocketAddr},
+    sync::Arc,
+    time::Duration,
+};
+use tasks::Tasks;
+use tokio::{net::TcpListener, sync::oneshot};
+
+/// Longest that requests may take that were begun before the server was told to stop.
+const DRAIN_WAIT_MAX: Duration = Duration::from_secs(10);
+/// What our own session is called when `--assume-role-arn` is taken.
+const OWN_SESSION: &str = "server";
+
+/// A server that has everything and serves nobody yet.
+pub(crate) struct Bound {
+    grpc: Kiam<Cluster, cache::Cache, EventRecorder>,
+    incoming: Incoming,
+    connections: ConnectionSettings,
+    /// Everything that must not end while the server runs.
+    tasks: Tasks,
+}
+
+/// Checks certificates, connects to AWS, binds every address. Nothing is served, and Kubernetes isn't asked yet.
+pub(crate) async fn build(config: Config) -> anyhow::Result<Bound> {
+    let Config { log: _, admin, tls, grpc, cluster, roles, aws, notices: _ } = config;
+    let (mut registry, mut tasks) = (Registry::default(), Tasks::default());
+    let tls = tls::Server::load(&tls)?;
+    tls.register_metrics(&mut registry);
+    let client = k8s::connect(cluster.kubeconfig.as_deref()).await?;
+    let pods = Arc::new(Cluster::new(roles.anchoring));
+    let watch_metrics = register_watch(&mut registry);
+    let (notices, write_events) = EventRecorder::new(client.clone(), register_events(&mut registry));
+
+    let clock: Arc<dyn Clock> = Arc::new(SystemClock);
+    let (sts, policy) = connect_aws(&aws, roles, Arc::clone(&clock)).await?;
+    let (cache, work) = cache::worker(Arc::new(sts), clock, aws.cache, CacheMetrics::register(&mut registry));
+    let service = Kiam {
+        pods: Arc::clone(&pods),
+        credentials: cache.clone(),
+        notices,
+        policy: Arc::clone(&policy),
+        metrics: GrpcMetrics::register(&mut registry),
+    };
+
+    let listener = bind("--bind", grpc.bind).await?;
+    let (incoming, accept) = grpc::accept(listener, Arc::clone(&tls));
+    let face = Arc::new(Face::new(Arc::clone(&pods), registry));
+    let admin_listener = bind("--port", SocketAddr::from((Ipv4Addr::LOCALHOST, admin.port))).await?;
+    tasks.add("admin face", admin::serve(admin_listener, Arc::clone(&face)));
+    if let Some(address) = admin.prometheus {
+        let listener = bind("--prometheus-listen-addr", address).await?;
+        tasks.add("metrics", admin::serve(listener, face));
+    }
+    tasks.add("certificates", tls.watch());
+    tasks.add("pods", k8s::watch_pods(client.clone(), Arc::clone(&pods), watch_metrics.clone()));
+    tasks.add("namespaces", k8s::watch_namespaces(client, Arc::clone(&pods), watch_metrics));
+    tasks.add("events", write_events);
+    tasks.add("cache", work);
+    tasks.add("prefetch", cache::prefetch(pods, policy, cache));
+    tasks.add("connections", accept);
+    Ok(Bound { grpc: service, incoming, connections: connections(&grpc), tasks })
+}
+
+impl Bound {
+    /// Serves until `stop`, then finishes what was begun.
+    ///
+    /// # Errors
+    /// When a part of the server ended that must not: the process is of no use then, and a new one is.
+    pub(crate) async fn run(self, stop: impl Future<Output = ()>) -> anyhow::Result<()> {
+        let Self { grpc, incoming, connections, tasks } = self;
+        let (drain, drained) = oneshot::channel::<()>();
+        let serve = grpc::serve(grpc, incoming, connections, async {
+            // Told to, or the one who would tell is gone.
+            drop(drained.await);
+        });
+        tokio::pin!(serve);
+        let mut running = tasks.start();
+        tracing::info!("serving");
+        tokio::select! {
+            ended = &mut serve => {
+                ended.context("the gRPC server ended")?;
+                anyhow::bail!("the gRPC server ended by itself");
+            }
+            name = running.first_to_end() => anyhow::bail!("{name}: ended, though it never should"),
+            () = stop => {}
+        }
+        tracing::info!("stopping: finishing the requests that were begun");
+        drop(drain);
+        match tokio::time::timeout(DRAIN_WAIT_MAX, serve).await {
+            Ok(ended) => ended.context("stopping the gRPC server")?,
+            Err(_elapsed) => tracing::warn!("some requests did not end in time"),
+        }
+        Ok(())
+    }
+}
+
+async fn connect_aws(aws: &AwsConfig, roles: RoleConfig, clock: Arc<dyn Clock>) -> anyhow::Result<(Sts, Arc<Policy>)> {
+    let RoleConfig { base, anchoring: _, session } = roles;
+    let mut connection = Aws::connect(&aws.settings).await?;
+    let role_base = match base {
+        BaseArn::Given(base) => base,
+        BaseArn::Detected => detect(&connection).await?,
+    };
+    if let Some(role) = &aws.assume_role {
+        let role = role_base.resolve(role).with_context(|| format!("--assume-role-arn={role}"))?;
+        connection = connection.assume(&role, &SessionName::parse(OWN_SESSION)?).await;
+        tracing::info!(%role, "pods' roles are taken with this role's credentials");
+    }
+    let sts = Sts::new(&connection, aws.session_duration, clock);
+    Ok((sts, Arc::new(Policy { role_base, default_session: session })))
+}
+
+async fn detect(connection: &Aws) -> anyhow::Result<RoleBase> {
+    let base = aws::detect_role_base(connection).await.context(
+        "--role-base-arn-autodetect: the account could not be found; give --role-base-arn, or let the server reach \
+         the instance metadata service (hostNetwork, or a hop limit of 2)",
+    )?;
+    tracing::info!(role_base_arn = base.as_str(), "account detected");
+    Ok(base)
+}
+
+async fn bind(flag: &'static str, address: SocketAddr) -> anyhow::Result<TcpListener> {
+    let listener = TcpListener::bind(address).await.with_context(|| format!("{flag}: {address} cannot be bound"))?;
+    tracing::info!(flag, address = %listener.local_addr()?, "listening");
+    Ok(listener)
+}
+
+fn connections(config: &GrpcConfig) -> ConnectionSettings {
+    let GrpcConfig { bind: _, keepalive_time, keepalive_timeout, age, age_grace } = config.clone();
+    ConnectionSettings { keepalive_time, keepalive_timeout, age, age_grace }
+}
+
+fn register_watch(registry: &mut Registry) -> WatchMetrics {
+    let metrics = WatchMetrics::default();
+    let k8s = registry.sub_registry_with_prefix("kiam_k8s");
+    k8s.register("watch_errors", "Errors of the Kubernetes watches", metrics.errors.clone());
+    k8s.register("skipped_objects", "Objects of Kubernetes that could not be read", metrics.skipped.clone());
+    // kiam drops pods when its buffer is full. We don't: whoever finds it full waits.
+    k8s.register("dropped_pods", "Pods whose prefetch was dropped: always 0", Counter::<u64>::default());
+    metrics
+}
+
+fn register_events(registry: &mut Registry) -> Counter {
+    let dropped = Counter::default();
+    registry.register("kiam_k8s_dropped_events", "Events that found the queue full", dropped.clone());
+    dropped
+}

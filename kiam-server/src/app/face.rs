@@ -1,0 +1,37 @@
+//! What the admin face shows.
+
+use crate::{core::ports::PodLookup as _, k8s::Cluster};
+use kiam_common::admin::AdminFace;
+use prometheus_client::{encoding::text, registry::Registry};
+use std::sync::Arc;
+
+/// Health and metrics of the server.
+pub(super) struct Face {
+    pods: Arc<Cluster>,
+    registry: Registry,
+}
+
+impl Face {
+    pub(super) const fn new(pods: Arc<Cluster>, registry: Registry) -> Self {
+        Self { pods, registry }
+    }
+}
+
+impl AdminFace for Face {
+    fn health(&self) -> Result<String, String> {
+        if self.pods.is_synced() {
+            Ok("ok\n".to_owned())
+        } else {
+            Err("pods and namespaces have not been listed yet: see the log for what the Kubernetes API says\n"
+                .to_owned())
+        }
+    }
+
+    fn metrics(&self) -> Option<String> {
+        let mut out = String::new();
+        text::encode(&mut out, &self.registry)
+            .inspect_err(|error| tracing::error!(%error, "metrics cannot be written"))
+            .ok()?;
+        Some(out)
+    }
+}

@@ -1,0 +1,138 @@
+//! What the command line means: every value parsed and bounded. Building a [`Config`] opens and binds nothing, and
+//! reports all that is wrong at once.
+
+mod aws;
+mod grpc;
+mod health;
+mod roles;
+
+pub(crate) use aws::AwsConfig;
+pub(crate) use grpc::GrpcConfig;
+pub(crate) use health::{HealthConfig, ServerAddress};
+pub(crate) use roles::{BaseArn, RoleConfig};
+
+use crate::args::{AdminArgs, ClusterArgs, LogArgs, RunArgs, TlsArgs};
+use kiam_common::{
+    flags::{self, Problems},
+    telemetry::LogFormat,
+    tls::TlsFiles,
+};
+use std::{net::SocketAddr, path::PathBuf};
+
+/// The whole server's configuration.
+#[derive(Debug)]
+pub(crate) struct Config {
+    pub(crate) log: LogConfig,
+    pub(crate) admin: AdminConfig,
+    pub(crate) tls: TlsFiles,
+    pub(crate) grpc: GrpcConfig,
+    pub(crate) cluster: ClusterConfig,
+    pub(crate) roles: RoleConfig,
+    pub(crate) aws: AwsConfig,
+    /// What to tell the reader of the log at the start.
+    pub(crate) notices: Vec<String>,
+}
+
+/// What is logged.
+#[derive(Debug)]
+pub(crate) struct LogConfig {
+    pub(crate) format: LogFormat,
+    pub(crate) level: String,
+}
+
+/// Health and metrics.
+#[derive(Debug)]
+pub(crate) struct AdminConfig {
+    /// On loopback.
+    pub(crate) port: u16,
+    /// Where `/metrics` is served besides.
+    pub(crate) prometheus: Option<SocketAddr>,
+}
+
+/// How Kubernetes is reached.
+#[derive(Debug)]
+pub(crate) struct ClusterConfig {
+    /// `None`: as our own pod.
+    pub(crate) kubeconfig: Option<PathBuf>,
+}
+
+impl TryFrom<RunArgs> for Config {
+    type Error = Problems;
+
+    fn try_from(args: RunArgs) -> Result<Self, Problems> {
+        let RunArgs { log, admin, tls, grpc, cluster, roles, aws, kiam } = args;
+        let mut problems = Problems::default();
+        let log = problems.section(LogConfig::try_from(log));
+        let admin = problems.section(AdminConfig::try_from(admin));
+        let tls = problems.section(tls_files(tls));
+        let grpc = problems.section(GrpcConfig::try_from(grpc));
+        let cluster = problems.section(ClusterConfig::try_from(cluster));
+        let roles = problems.section(RoleConfig::try_from(roles));
+        let aws = problems.section(AwsConfig::try_from(aws));
+        match (log, admin, tls, grpc, cluster, roles, aws) {
+            (Some(log), Some(admin), Some(tls), Some(grpc), Some(cluster), Some(roles), Some(aws)) => {
+                let mut notices = kiam.notices();
+                notices.extend(aws.notice());
+                Ok(Self { log, admin, tls, grpc, cluster, roles, aws, notices })
+            }
+            _ => Err(problems),
+        }
+    }
+}
+
+impl TryFrom<LogArgs> for LogConfig {
+    type Error = Problems;
+
+    fn try_from(args: LogArgs) -> Result<Self, Problems> {
+        let LogArgs { json_log, level } = args;
+        let mut problems = Problems::default();
+        let json = problems.value("--json-log", &json_log, flags::switch);
+        let level = problems.value("--level", &level, flags::level);
+        match (json, level) {
+            (Some(json), Some(level)) => {
+                Ok(Self { format: if json { LogFormat::Json } else { LogFormat::Text }, level })
+            }
+            _ => Err(problems),
+        }
+    }
+}
+
+impl TryFrom<AdminArgs> for AdminConfig {
+    type Error = Problems;
+
+    fn try_from(args: AdminArgs) -> Result<Self, Problems> {
+        let AdminArgs { port, prometheus_listen_addr } = args;
+        let mut problems = Problems::default();
+        let port = problems.value("--port", &port, flags::port);
+        let prometheus =
+            problems.optional("--prometheus-listen-addr", prometheus_listen_addr.as_deref(), flags::listen_address);
+        match (port, prometheus) {
+            (Some(port), Some(prometheus)) => Ok(Self { port, prometheus }),
+            _ => Err(problems),
+        }
+    }
+}
+
+impl TryFrom<ClusterArgs> for ClusterConfig {
+    type Error = Problems;
+
+    fn try_from(args: ClusterArgs) -> Result<Self, Problems> {
+        let ClusterArgs { kubeconfig } = args;
+        Ok(Self { kubeconfig: kubeconfig.filter(|path| !path.is_empty()).map(PathBuf::from) })
+    }
+}
+
+fn tls_files(args: TlsArgs) -> Result<TlsFiles, Problems> {
+    let TlsArgs { cert, key, ca } = args;
+    let mut problems = Problems::default();
+    let cert = problems.required("--cert", cert.as_deref(), "our certificate, PEM", flags::path);
+    let key = problems.required("--key", key.as_deref(), "the private key of --cert, PEM", flags::path);
+    let ca = problems.required("--ca", ca.as_deref(), "who signed the other end's certificate, PEM", flags::path);
+    match (cert, key, ca) {
+        (Some(cert), Some(key), Some(ca)) => Ok(TlsFiles { ca, cert, key }),
+        _ => Err(problems),
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,116 @@
+//! How credentials are fetched, and for how long.
+
+use crate::{args::AwsArgs, aws::AwsSettings, cache, core::credentials::RefreshAhead};
+use kiam_common::flags::{self, Problems};
+use std::{path::PathBuf, time::Duration};
+
+/// Bounds of a session (STS API reference, AssumeRole: `DurationSeconds`).
+const SESSION: (Duration, Duration) = (Duration::from_secs(15 * 60), Duration::from_secs(12 * 3600));
+/// Longest session where one role takes another (IAM user guide, "Role chaining").
+const CHAINED_MAX: Duration = Duration::from_secs(3600);
+/// Below this, some SDKs renew with every request: they do so in the last 15 minutes of a session.
+const SESSION_GOOD: Duration = Duration::from_secs(45 * 60);
+/// Shortest time before the end at which credentials are replaced.
+const REFRESH_MIN: Duration = Duration::from_secs(60);
+/// Most fetches at a time: STS allows 600 calls a second to a whole account.
+const FETCHERS_MAX: usize = 128;
+/// Most messages to the cache that may wait.
+const BUFFER_MAX: usize = 1_000_000;
+
+/// All that concerns AWS.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(crate) struct AwsConfig {
+    pub(crate) settings: AwsSettings,
+    pub(crate) session_duration: Duration,
+    /// A role as pods name theirs: resolved when the base is known.
+    pub(crate) assume_role: Option<String>,
+    pub(crate) cache: cache::Settings,
+}
+
+impl TryFrom<AwsArgs> for AwsConfig {
+    type Error = Problems;
+
+    fn try_from(args: AwsArgs) -> Result<Self, Problems> {
+        let AwsArgs {
+            session_duration,
+            session_refresh,
+            assume_role_arn,
+            region,
+            sts_endpoint,
+            sts_ca,
+            fetchers,
+            prefetch_buffer_size,
+        } = args;
+        let given = |text: Option<String>| text.filter(|text| !text.is_empty());
+        let mut problems = Problems::default();
+        let assume_role = given(assume_role_arn);
+        let life = duration(&mut problems, &session_duration, assume_role.is_some());
+        let ahead = refresh(&mut problems, session_refresh.as_deref(), life);
+        let region = problems.optional("--region", region.as_deref(), parse_region);
+        let sts_endpoint = problems.optional("--sts-endpoint", sts_endpoint.as_deref(), parse_url);
+        let fetchers = problems.value("--fetchers", &fetchers, |text| number(text, FETCHERS_MAX));
+        let buffer = problems.value("--prefetch-buffer-size", &prefetch_buffer_size, |text| number(text, BUFFER_MAX));
+        match (life, ahead, region, sts_endpoint, fetchers, buffer) {
+            (Some(session_duration), Some(ahead), Some(region), Some(sts_endpoint), Some(fetchers), Some(buffer)) => {
+                let settings = AwsSettings { region, sts_endpoint, sts_ca: given(sts_ca).map(PathBuf::from) };
+                let cache = cache::Settings { fetchers, buffer, ahead };
+                Ok(Self { settings, session_duration, assume_role, cache })
+            }
+            _ => Err(problems),
+        }
+    }
+}
+
+impl AwsConfig {
+    /// What is allowed, but not wise.
+    pub(super) fn notice(&self) -> Option<String> {
+        (self.session_duration < SESSION_GOOD).then(|| {
+            format!(
+                "--session-duration={}: SDKs renew credentials with less than 15 minutes left, so short sessions cost \
+                 many requests and slow pods down; 60m is the default",
+                humantime::format_duration(self.session_duration)
+            )
+        })
+    }
+}
+
+fn duration(problems: &mut Problems, text: &str, chained: bool) -> Option<Duration> {
+    let life = problems.value("--session-duration", text, |text| flags::duration(text, SESSION.0, SESSION.1))?;
+    if chained && life > CHAINED_MAX {
+        let why = "not more than 1h with --assume-role-arn: AWS allows a role that was taken by a role no more";
+        problems.add("--session-duration", Some(text), why.to_owned());
+        return None;
+    }
+    Some(life)
+}
+
+fn refresh(problems: &mut Problems, text: Option<&str>, life: Option<Duration>) -> Option<RefreshAhead> {
+    // Without a good life there is no bound to hold it against, and its own problem is told already.
+    let most = life.unwrap_or(SESSION.1).saturating_sub(REFRESH_MIN);
+    let parse = |text: &str| {
+        flags::duration(text, REFRESH_MIN, most).map_err(|error| format!("{error} (it must end before the session)"))
+    };
+    let ahead = problems.optional("--session-refresh", text, parse)?;
+    Some(ahead.map_or(RefreshAhead::HalfLife, RefreshAhead::Fixed))
+}
+
+fn parse_region(text: &str) -> Result<String, &'static str> {
+    let good =
+        text.len() <= 64 && text.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-');
+    if good { Ok(text.to_owned()) } else { Err("not a region, like eu-west-1") }
+}
+
+fn parse_url(text: &str) -> Result<String, &'static str> {
+    let uri: http::Uri = text.parse().map_err(|_not_a_uri| "not a URL")?;
+    match (uri.scheme_str(), uri.host()) {
+        (Some("https" | "http"), Some(_)) => Ok(text.to_owned()),
+        _ => Err("not a URL like https://sts.eu-west-1.amazonaws.com"),
+    }
+}
+
+fn number(text: &str, most: usize) -> Result<usize, String> {
+    match text.parse() {
+        Ok(number) if (1..=most).contains(&number) => Ok(number),
+        _ => Err(format!("not a number from 1 to {most}")),
+    }
+}

@@ -1,0 +1,57 @@
+//! The face towards agents: `kiam.KiamService` over mutual TLS, as kiam v4 speaks it.
+
+mod answer;
+mod incoming;
+mod metrics;
+mod service;
+mod status;
+
+pub(crate) use incoming::{Incoming, accept};
+pub(crate) use metrics::GrpcMetrics;
+pub(crate) use service::Kiam;
+
+use crate::core::ports::{CredentialSource, NoticeSink, PodLookup};
+use kiam_common::proto::kiam_service_server::KiamServiceServer;
+use std::{future::Future, time::Duration};
+use tonic::transport::Server;
+
+/// Longest message, either way: the longest real one, credentials, has 3 kB.
+const MESSAGE_LEN_MAX: usize = 64 * 1024;
+/// Longest list of headers of a request.
+const HEADERS_LEN_MAX: u32 = 16 * 1024;
+/// Requests at a time on one connection: a node has at most some hundred pods.
+const STREAMS_MAX: u32 = 256;
+/// Longest that a request may take; agents wait for 5 s.
+const REQUEST_WAIT_MAX: Duration = Duration::from_secs(10);
+
+/// Life of connections.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct ConnectionSettings {
+    pub(crate) keepalive_time: Duration,
+    pub(crate) keepalive_timeout: Duration,
+    pub(crate) age: Duration,
+    pub(crate) age_grace: Duration,
+}
+
+/// Serves agents until `stop`, then finishes what was begun.
+pub(crate) async fn serve<L: PodLookup, S: CredentialSource, N: NoticeSink>(
+    service: Kiam<L, S, N>,
+    incoming: Incoming,
+    settings: ConnectionSettings,
+    stop: impl Future<Output = ()>,
+) -> Result<(), tonic::transport::Error> {
+    let service = KiamServiceServer::new(service)
+        .max_decoding_message_size(MESSAGE_LEN_MAX)
+        .max_encoding_message_size(MESSAGE_LEN_MAX);
+    Server::builder()
+        .timeout(REQUEST_WAIT_MAX)
+        .max_concurrent_streams(STREAMS_MAX)
+        .http2_max_header_list_size(HEADERS_LEN_MAX)
+        .http2_keepalive_interval(Some(settings.keepalive_time))
+        .http2_keepalive_timeout(Some(settings.keepalive_timeout))
+        .max_connection_age(settings.age)
+        .max_connection_age_grace(settings.age_grace)
+        .add_service(service)
+        .serve_with_incoming_shutdown(incoming, stop)
+        .await
+}

@@ -1,0 +1,48 @@
+//! From the domain to the messages of `kiam.proto`, and back.
+
+use crate::core::{
+    credentials::Credentials,
+    ports::{Asker, Found},
+};
+use jiff::Timestamp;
+use kiam_common::proto;
+use std::{net::IpAddr, time::Duration};
+
+/// Who asks; `None` when the address is none.
+pub(super) fn asker(ip: &str, caller: Option<&proto::Caller>) -> Option<Asker> {
+    let address: IpAddr = ip.parse().ok()?;
+    Some(Asker {
+        address: address.to_canonical(),
+        interface_age: caller.and_then(|caller| caller.interface_age_ms).map(Duration::from_millis),
+        // kiam's agents ask again by themselves.
+        wait: caller.map_or(Duration::ZERO, |caller| Duration::from_millis(caller.wait_ms)),
+    })
+}
+
+/// Which pod the answer is for; kiam's agents don't ask for it.
+pub(super) fn seen(found: &Found, caller: Option<&proto::Caller>) -> Option<proto::Seen> {
+    caller.map(|_| proto::Seen {
+        pod_namespace: found.pod.namespace.clone(),
+        pod_name: found.pod.name.clone(),
+        pod_uid: found.pod.uid.as_str().to_owned(),
+        for_ms: u64::try_from(found.seen_for.as_millis()).unwrap_or(u64::MAX),
+    })
+}
+
+pub(super) fn credentials(credentials: &Credentials, seen: Option<proto::Seen>) -> proto::Credentials {
+    proto::Credentials {
+        code: "Success".to_owned(),
+        r#type: "AWS-HMAC".to_owned(),
+        access_key_id: credentials.access_key_id.clone(),
+        secret_access_key: credentials.secret_access_key.expose().clone(),
+        token: credentials.session_token.expose().clone(),
+        expiration: time(credentials.expires),
+        last_updated: time(credentials.issued),
+        seen,
+    }
+}
+
+/// As the metadata service writes it: `2026-01-02T03:04:05Z`.
+fn time(time: Timestamp) -> String {
+    time.strftime("%Y-%m-%dT%H:%M:%SZ").to_string()
+}
