@@ -40,8 +40,10 @@ pub(crate) struct Handoff {
 pub(crate) enum ToWorker {
     /// All interfaces that the TC program is attached to; sent before a new one can carry a connection.
     Interfaces(Vec<Interface>),
-    /// How the datapath is, each second and at every change.
+    /// How the datapath is, every few seconds and at every change.
     Status(Status),
+    /// Finish what has begun, and end. The socket's end says something else: the parent has died.
+    Stop,
 }
 
 /// An interface that pods are behind.

@@ -86,11 +86,12 @@ async fn serve(handoff: Handoff, config: Config) -> anyhow::Result<()> {
     tasks.spawn(ending(tls.watch()));
     tasks.spawn(ending(connector.run()));
     let (hear, say) = control::open(control).context("the control socket")?;
-    tasks.spawn(async move { control::listen(hear, &News { interfaces, status }).await });
     tasks.spawn(ending(control::tell(say, reached)));
 
+    let news = News { interfaces, status };
     tokio::select! {
         _ = terminate.recv() => {}
+        stopped = control::listen(hear, &news) => stopped?,
         Some(ended) = tasks.join_next() => {
             ended.context("a part of the agent failed")??;
             bail!("a part of the agent ended by itself");

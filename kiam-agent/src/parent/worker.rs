@@ -47,8 +47,7 @@ pub(super) struct Supervisor {
 
 struct Running {
     child: Child,
-    /// The end that the worker listens to: closing it asks the worker to stop.
-    control: Option<OwnedWriteHalf>,
+    control: OwnedWriteHalf,
 }
 
 impl Supervisor {
@@ -89,9 +88,13 @@ impl Supervisor {
     /// # Errors
     /// It cannot be ended.
     pub(super) async fn stop(&self) -> anyhow::Result<()> {
-        let mut running = self.running.lock().await;
-        let Some(mut worker) = running.take() else { return Ok(()) };
-        drop(worker.control.take());
+        if self.running.lock().await.is_none() {
+            return Ok(());
+        }
+        if let Err(error) = self.write(&ToWorker::Stop).await {
+            tracing::debug!("the worker cannot be told to stop: {error:#}");
+        }
+        let Some(mut worker) = self.running.lock().await.take() else { return Ok(()) };
         match timeout(DRAIN, worker.child.wait()).await {
             Ok(_) => Ok(()),
             Err(_) => end(&mut worker.child).await.map(drop),
@@ -109,7 +112,7 @@ impl Supervisor {
         handoff::send(&ours, &self.listeners, &self.token_key).context("handing over the sockets")?;
         ours.set_nonblocking(true)?;
         let (reader, control) = UnixStream::from_std(ours)?.into_split();
-        *self.running.lock().await = Some(Running { child, control: Some(control) });
+        *self.running.lock().await = Some(Running { child, control });
         board.status.send_modify(|status| status.worker_starts += 1);
         Ok(reader)
     }
@@ -117,6 +120,8 @@ impl Supervisor {
     /// Speaks with the worker until it ends, or must be ended.
     async fn converse(&self, reader: OwnedReadHalf, board: &Board) -> anyhow::Result<()> {
         tokio::select! {
+            // First: a worker that has ended is found out by reading, whatever became of a message to it.
+            biased;
             heard = listen(reader, board) => heard,
             told = self.tell(board) => told,
         }
@@ -147,13 +152,9 @@ impl Supervisor {
         let mut line = serde_json::to_vec(message)?;
         line.push(b'\n');
         let mut running = self.running.lock().await;
-        let Some(control) = running.as_mut().and_then(|running| running.control.as_mut()) else {
-            bail!("no worker to tell");
-        };
+        let Some(Running { control, .. }) = running.as_mut() else { bail!("no worker to tell") };
         match timeout(SILENCE, control.write_all(&line)).await {
-            // It has gone; the reader finds out why.
-            Ok(Err(_)) => std::future::pending().await,
-            Ok(Ok(())) => Ok(()),
+            Ok(written) => written.context("it has gone"),
             Err(_) => bail!("it takes in nothing"),
         }
     }

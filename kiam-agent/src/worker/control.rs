@@ -33,7 +33,10 @@ pub(super) fn open(control: StdUnixStream) -> io::Result<(OwnedReadHalf, OwnedWr
     Ok(UnixStream::from_std(control)?.into_split())
 }
 
-/// Follows the parent. Only returns when it is gone, or talks nonsense.
+/// Follows the parent until it says stop.
+///
+/// # Errors
+/// It is gone, or talks nonsense.
 pub(super) async fn listen(socket: OwnedReadHalf, news: &News) -> anyhow::Result<()> {
     let mut lines = BufReader::new(socket);
     let mut line = Vec::new();
@@ -51,6 +54,7 @@ pub(super) async fn listen(socket: OwnedReadHalf, news: &News) -> anyhow::Result
             ToWorker::Status(status) => {
                 news.status.send_replace(status);
             }
+            ToWorker::Stop => return Ok(()),
         }
     }
 }
@@ -118,6 +122,14 @@ mod tests {
         assert!(error.to_string().contains("the parent is gone"), "{error:#}");
         assert_eq!(**interfaces.borrow(), Interfaces::new(&told));
         assert_eq!(status.borrow().worker_starts, 7);
+    }
+
+    #[tokio::test]
+    async fn stop_is_heard() {
+        let (mut parent, worker) = StdUnixStream::pair().unwrap();
+        parent.write_all(&line(&ToWorker::Stop)).unwrap();
+        let (reader, _writer) = open(worker).unwrap();
+        listen(reader, &news().0).await.unwrap();
     }
 
     #[tokio::test]
