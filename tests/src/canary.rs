@@ -134,6 +134,22 @@ impl Canary {
             ensure!(!self.packets_from(source).is_empty(), "control: no packet of {source} was captured");
             ensure!(self.requests().iter().any(|request| request.peer.ip() == source), "control: no request logged");
         }
+        self.forget_closed(&topology.node, pod)
+    }
+
+    /// Forgets what a pod has sent on purpose, once all its connections are closed: until then an acknowledgement may
+    /// still be on its way.
+    ///
+    /// # Errors
+    /// A connection stays open.
+    pub fn forget_closed(&self, node: &Netns, pod: &PodNetwork) -> Result<()> {
+        eventually("the pod's connections are closed", Duration::from_secs(CAPTURE_SECONDS_MAX), || {
+            let sockets = crate::process::run(pod.command("ss").arg("-Htan"))?;
+            let open: Vec<&str> = sockets.lines().filter(|line| !line.starts_with("TIME-WAIT")).collect();
+            ensure!(open.is_empty(), "{open:?}");
+            Ok(())
+        })?;
+        self.settle(node)?;
         self.forget();
         Ok(())
     }

@@ -144,6 +144,12 @@ pub fn send_signal(pid: u32, signal: Signal) -> Result<()> {
     nix::sys::signal::kill(Pid::from_raw(pid.cast_signed()), signal).with_context(|| format!("{signal} to {pid}"))
 }
 
+/// Whether a process is there, and more than a corpse that its parent has not buried.
+#[must_use]
+pub fn is_alive(pid: u32) -> bool {
+    fs::read_to_string(format!("/proc/{pid}/status")).is_ok_and(|status| !status.contains("\nState:\tZ"))
+}
+
 /// The children of a process, from `/proc`.
 ///
 /// # Errors

@@ -13,7 +13,7 @@ pub use server::Server;
 
 use crate::{
     canary::Canary,
-    clients::{Environment, Pod, Python},
+    clients::{Connection, Environment, Pod, Python},
     eventually::eventually,
     kube_api::{KubeApi, NamespaceObject, PodObject},
     leftovers::unmount_below,
@@ -169,12 +169,16 @@ impl System {
         Agent::clean_up(&self.binaries, &self.topology.node, self.folder.path())
     }
 
-    /// A pod of a namespace that may have every role: its network, then its object.
+    /// A pod of a namespace that may have every role: its network, which a running agent sees, then its object.
     ///
     /// # Errors
     /// There is a pod of that number already.
     pub fn add_pod(&self, number: u8, role: &str) -> Result<PodNetwork> {
         let network = self.topology.add_pod(number)?;
+        // A kubelet tells the pod's address long after its network was made.
+        if self.agent.as_ref().is_some_and(Agent::is_alive) {
+            self.wait_for_interface(&network)?;
+        }
         self.announce(&network, &format!("pod-{number}"), Some(role));
         Ok(network)
     }
@@ -183,6 +187,18 @@ impl System {
     pub fn announce(&self, network: &PodNetwork, name: &str, role: Option<&str>) {
         self.kube.put_namespace(&NamespaceObject::permitting("open", ".*"));
         self.kube.put_pod(&PodObject::running("open", name, role, network.v4, network.v6));
+    }
+
+    /// Waits until the agent has seen a pod's new interface, which takes it some milliseconds: a SYN before that is lost,
+    /// and its sender tries again after a second.
+    ///
+    /// # Errors
+    /// No connection comes up in time.
+    pub fn wait_for_interface(&self, pod: &PodNetwork) -> Result<()> {
+        const GLANCE: Duration = Duration::from_millis(100);
+        eventually(&format!("{} is served", pod.interface), SOON, || {
+            pod.enter(|| Connection::open(crate::clients::M4, None, GLANCE).map(drop))
+        })
     }
 
     /// Waits until a pod is told this role over one of M's addresses.

@@ -184,6 +184,16 @@ impl PodNetwork {
     }
 }
 
+impl Drop for PodNetwork {
+    fn drop(&mut self) {
+        // The kernel takes its time with a namespace, but the interface must be gone now: its name and its routes may
+        // be used again at once.
+        if let Err(error) = self.netns.ip("link del eth0") {
+            eprintln!("{error:#}");
+        }
+    }
+}
+
 impl Deref for PodNetwork {
     type Target = Netns;
 

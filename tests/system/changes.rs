@@ -79,6 +79,7 @@ fn a_new_pod_whose_request_arrives_before_the_watch_does_is_served_within_it() {
         system.wait_for_role(&first, M4, "reader")?;
         for (number, m) in [(2, BOTH[0]), (3, BOTH[1])] {
             let pod = system.topology.add_pod(number)?;
+            system.wait_for_interface(&pod)?;
             let (answer, took) = thread::scope(|scope| -> Result<_> {
                 let asked = scope.spawn(|| {
                     let start = Instant::now();
@@ -102,6 +103,7 @@ fn a_pod_that_nobody_knows_is_told_to_come_back_before_an_sdk_gives_up() {
     scenario(|system| {
         system.start()?;
         let pod = system.topology.add_pod(1)?;
+        system.wait_for_interface(&pod)?;
         for m in BOTH {
             let start = Instant::now();
             let answer = Pod::new(&pod).get(m, ROLES)?;

@@ -32,9 +32,7 @@ fn expect_as_before(system: &System, pod: &PodNetwork, before: &Footprint, objec
         let answer = Pod::new(pod).get(m, ROLES)?;
         ensure!(answer.text() == NODE_ROLE, "the node is open again, but {m} answers {answer:?}");
     }
-    system.canary.settle(&system.topology.node)?;
-    system.canary.forget();
-    Ok(())
+    system.canary.forget_closed(&system.topology.node, pod)
 }
 
 #[test]

@@ -89,8 +89,7 @@ pub(crate) fn control_knock(system: &System, pod: &PodNetwork) -> Result<()> {
             ensure!(found, "control: protocol {protocol} to port {port} did not reach the canary: {packets:?}");
         }
     }
-    system.canary.forget();
-    Ok(())
+    system.canary.forget_closed(&system.topology.node, pod)
 }
 
 /// The connections of a namespace in a TCP state, as `ss` names it, whose local port is M's.

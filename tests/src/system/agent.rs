@@ -89,6 +89,12 @@ impl Agent {
         process::output(command.arg("health").arg(format!("--run-dir={}", self.folder.join("run").display())))
     }
 
+    /// Whether the parent has not ended.
+    #[must_use]
+    pub fn is_alive(&self) -> bool {
+        process::is_alive(self.parent_pid())
+    }
+
     /// The process id of the parent.
     #[must_use]
     pub fn parent_pid(&self) -> u32 {
@@ -229,8 +235,7 @@ impl Agent {
 
 fn wait_gone(pid: u32) -> Result<()> {
     eventually(&format!("process {pid} is gone"), SOON, || {
-        let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
-        ensure!(status.is_empty() || status.contains("State:\tZ"), "it is there");
+        ensure!(!process::is_alive(pid), "it is there");
         Ok(())
     })
 }
