@@ -31,8 +31,9 @@ pub enum TelemetryError {
     AlreadyStarted(#[source] TryInitError),
 }
 
-/// Libraries whose debug lines drown ours: at `debug` they stay at `info` unless a filter names them.
-const QUIET: [&str; 6] = ["h2", "hyper", "hyper_util", "rustls", "tower", "tonic"];
+/// Libraries, by the beginning of their names, whose debug lines drown ours: they stay at `info` unless a filter names
+/// them.
+const QUIET: [&str; 7] = ["aws", "h2", "hyper", "kube", "rustls", "tonic", "tower"];
 
 /// Starts logging to standard error. `level`: `debug`, `info`, `warn`, `error`, or a filter of `tracing`
 /// (`info,kube=debug`).

@@ -55,3 +55,6 @@ pub(crate) async fn serve<L: PodLookup, S: CredentialSource, N: NoticeSink>(
         .serve_with_incoming_shutdown(incoming, stop)
         .await
 }
+
+#[cfg(test)]
+mod tests;

@@ -36,7 +36,7 @@ pub fn main() -> ExitCode {
     match result {
         Ok(Ok(())) => ExitCode::SUCCESS,
         Ok(Err(error)) => {
-            tell(&format!("{error:#}"));
+            tell(&in_one_line(&crate::chain(error.as_ref())));
             ExitCode::FAILURE
         }
         Err(problems) => usage(&problems),
@@ -49,6 +49,11 @@ fn usage(problems: &Problems) -> ExitCode {
     }
     tell("see kiam-server --help");
     ExitCode::from(EXIT_USAGE)
+}
+
+/// An invalid file is shown in a drawing of several lines; a log has one for each problem.
+fn in_one_line(text: &str) -> String {
+    text.split_whitespace().collect::<Vec<_>>().join(" ")
 }
 
 /// Through the log where there is one, so that JSON stays JSON.

@@ -8,9 +8,15 @@ const SECOND: Duration = Duration::from_secs(1);
 #[test]
 fn durations_in_gos_syntax() {
     let parse = |text: &str| duration(text, Duration::ZERO, 3600 * SECOND);
-    for (text, expected) in
-        [("0", 0), ("0s", 0), ("500ms", 500), ("15m", 900_000), ("1m30s", 90_000), ("60m", 3_600_000), ("1h", 3_600_000)]
-    {
+    for (text, expected) in [
+        ("0", 0),
+        ("0s", 0),
+        ("500ms", 500),
+        ("15m", 900_000),
+        ("1m30s", 90_000),
+        ("60m", 3_600_000),
+        ("1h", 3_600_000),
+    ] {
         assert_eq!(parse(text), Ok(Duration::from_millis(expected)), "{text}");
     }
     assert!(parse("15").unwrap_err().contains("write it like"));
