@@ -8,6 +8,7 @@ mod connection;
 mod connector;
 mod convert;
 mod patience;
+mod resolve;
 
 pub(crate) use connector::{Connector, Link};
 

@@ -1,1 +1,255 @@
+//! The face with real bytes over loopback, where a pod is an address of 127.0.0.0/8, and the source is scripted.
 
+mod contract;
+mod crowd;
+mod hostile;
+mod lifecycle;
+mod slow;
+
+use super::*;
+use crate::{
+    handoff::Interface,
+    source::{Caller, Credentials, Found, Pod, SourceError},
+};
+use kiam_common::secret::Secret;
+use prometheus_client::registry::Registry;
+use std::{
+    net::{IpAddr, Ipv4Addr},
+    sync::atomic::{AtomicBool, AtomicU32, Ordering},
+};
+use tokio::{
+    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    net::TcpSocket,
+    task::JoinHandle,
+    time::Instant,
+};
+
+const SC: &str = "/latest/meta-data/iam/security-credentials";
+/// The interface of every test's pods, unless it says otherwise.
+const INTERFACE: u32 = 3;
+/// Long enough for anything but what a test waits for on purpose.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// A pod's address; its last byte chooses what [`Script`] answers.
+const fn pod(last: u8) -> Ipv4Addr {
+    Ipv4Addr::new(127, 0, 1, last)
+}
+
+const PERMITTED: Ipv4Addr = pod(1);
+const OTHER: Ipv4Addr = pod(2);
+const NO_ROLE: Ipv4Addr = pod(3);
+const SLASHED: Ipv4Addr = pod(4);
+const SLOW: Ipv4Addr = pod(5);
+
+/// What the source answers, by the caller's address: from 100 on, one error each.
+struct Script;
+
+/// Each error of a source, at the address `pod(100 + index)`.
+fn errors() -> Vec<SourceError> {
+    vec![
+        SourceError::NotKnownYet,
+        SourceError::Stale,
+        SourceError::Ambiguous,
+        SourceError::Unverified,
+        SourceError::NoRole,
+        SourceError::Forbidden,
+        SourceError::Upstream { message: "AccessDenied: not authorized".into() },
+        SourceError::Unusable { what: "the credentials have expired" },
+        SourceError::Unreachable,
+        SourceError::TimedOut,
+    ]
+}
+
+fn scripted(caller: Caller) -> Result<(), SourceError> {
+    let IpAddr::V4(address) = caller.address else { return Ok(()) };
+    let index = usize::from(address.octets()[3]);
+    if index < 100 { Ok(()) } else { Err(errors().remove(index - 100)) }
+}
+
+fn found<T>(value: T) -> Found<T> {
+    Found { value, pod: Some(Pod { namespace: "default".into(), name: "pod-a".into() }) }
+}
+
+impl CredentialSource for Script {
+    async fn role(&self, caller: Caller, _deadline: Instant) -> Result<Found<String>, SourceError> {
+        scripted(caller)?;
+        if caller.address == IpAddr::V4(SLOW) {
+            sleep(Duration::from_millis(400)).await;
+        }
+        Ok(found(match caller.address {
+            IpAddr::V4(NO_ROLE) => String::new(),
+            IpAddr::V4(SLASHED) => "/team/role-d".to_owned(),
+            _ => "role-a".to_owned(),
+        }))
+    }
+
+    async fn credentials(
+        &self,
+        caller: Caller,
+        role: &str,
+        _deadline: Instant,
+    ) -> Result<Found<Credentials>, SourceError> {
+        scripted(caller)?;
+        if caller.address == IpAddr::V4(NO_ROLE) {
+            return Err(SourceError::NoRole);
+        }
+        if !matches!(role, "role-a" | "team/role-d" | "arn:aws:iam::123456789012:role/role-a") {
+            return Err(SourceError::Forbidden);
+        }
+        Ok(found(Credentials {
+            access_key_id: "ASIAEXAMPLE".into(),
+            secret_access_key: Secret::new("SECRETKEY".into()),
+            session_token: Secret::new("SESSIONTOKEN".into()),
+            expiration: "2026-11-21T09:16:34Z".parse().unwrap(),
+            last_updated: "2026-11-21T08:16:34Z".parse().unwrap(),
+        }))
+    }
+}
+
+/// The document of the only credentials that [`Script`] has.
+const DOCUMENT: &str = concat!(
+    r#"{"Code":"Success","Type":"AWS-HMAC","AccessKeyId":"ASIAEXAMPLE","SecretAccessKey":"SECRETKEY","#,
+    r#""Token":"SESSIONTOKEN","Expiration":"2026-11-21T09:16:34Z","LastUpdated":"2026-11-21T08:16:34Z"}"#,
+    "\n"
+);
+
+/// What the kernel is made to tell.
+#[derive(Clone)]
+struct FakeIngress {
+    is_imds: Arc<AtomicBool>,
+    interface: Arc<AtomicU32>,
+}
+
+impl Ingress for FakeIngress {
+    fn is_imds(&self, _local: SocketAddr) -> bool {
+        self.is_imds.load(Ordering::Relaxed)
+    }
+
+    fn interface(&self, _connection: &TcpStream) -> io::Result<u32> {
+        Ok(self.interface.load(Ordering::Relaxed))
+    }
+}
+
+/// A face that is open.
+struct Open {
+    address: SocketAddr,
+    service: Arc<Service<Script, FakeIngress>>,
+    ingress: FakeIngress,
+    interfaces: watch::Sender<Arc<Interfaces>>,
+    registry: Registry,
+    accepting: JoinHandle<()>,
+}
+
+fn known(indexes: &[u32]) -> Arc<Interfaces> {
+    let interface = |index: &u32| Interface { index: *index, name: format!("cali{index}"), born_ms: None };
+    Arc::new(Interfaces::new(&indexes.iter().map(interface).collect::<Vec<_>>()))
+}
+
+async fn open(v1: ImdsV1) -> Open {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let (interfaces, known_interfaces) = watch::channel(known(&[INTERFACE]));
+    let ingress =
+        FakeIngress { is_imds: Arc::new(AtomicBool::new(true)), interface: Arc::new(AtomicU32::new(INTERFACE)) };
+    let mut registry = Registry::default();
+    let service = Arc::new(Service::new(Face {
+        source: Script,
+        ingress: ingress.clone(),
+        interfaces: known_interfaces,
+        tokens: Tokens::new(&Secret::new([7; 32]), boot_id().unwrap()).unwrap(),
+        v1,
+        metrics: Arc::new(Metrics::new(&mut registry)),
+    }));
+    let accepting = tokio::spawn({
+        let service = Arc::clone(&service);
+        async move { service.accept_from(listener).await }
+    });
+    Open { address, service, ingress, interfaces, registry, accepting }
+}
+
+impl Open {
+    async fn connect(&self, from: Ipv4Addr) -> TcpStream {
+        let socket = TcpSocket::new_v4().unwrap();
+        socket.bind((from, 0).into()).unwrap();
+        socket.connect(self.address).await.unwrap()
+    }
+
+    /// Sends the bytes on a new connection, and reads until its end.
+    async fn raw(&self, from: Ipv4Addr, bytes: impl AsRef<[u8]>) -> String {
+        let mut stream = self.connect(from).await;
+        stream.write_all(bytes.as_ref()).await.unwrap();
+        rest(&mut stream).await
+    }
+
+    /// One request with `Connection: close`; `headers` without the last line break.
+    async fn ask(&self, from: Ipv4Addr, method: &str, target: &str, headers: &str) -> Reply {
+        let end = if headers.is_empty() { "" } else { "\r\n" };
+        let request =
+            format!("{method} {target} HTTP/1.1\r\nHost: 169.254.169.254\r\nConnection: close\r\n{headers}{end}\r\n");
+        Reply::parse(&self.raw(from, request).await)
+    }
+
+    async fn get(&self, from: Ipv4Addr, target: &str) -> Reply {
+        self.ask(from, "GET", target, "").await
+    }
+
+    async fn token(&self, from: Ipv4Addr, ttl: u32) -> String {
+        let header = format!("X-aws-ec2-metadata-token-ttl-seconds: {ttl}");
+        let reply = self.ask(from, "PUT", "/latest/api/token", &header).await;
+        assert_eq!(reply.status, 200, "{reply:?}");
+        reply.body
+    }
+
+    fn metrics(&self) -> String {
+        let mut text = String::new();
+        prometheus_client::encoding::text::encode(&mut text, &self.registry).unwrap();
+        text
+    }
+}
+
+/// Reads until the connection's end, which must be an orderly one.
+async fn rest(stream: &mut TcpStream) -> String {
+    let mut bytes = Vec::new();
+    timeout(PATIENCE, stream.read_to_end(&mut bytes)).await.expect("the connection stays open").unwrap();
+    String::from_utf8(bytes).unwrap()
+}
+
+/// Reads one answer with a length from a connection that goes on.
+async fn one(stream: &mut TcpStream) -> Reply {
+    let mut bytes = Vec::new();
+    let reading = async {
+        loop {
+            let text = String::from_utf8(bytes.clone()).unwrap();
+            if let Some((head, body)) = text.split_once("\r\n\r\n")
+                && let Some(length) = Reply::parse(&format!("{head}\r\n\r\n")).header("content-length")
+                && body.len() >= length.parse().unwrap()
+            {
+                return Reply::parse(&text);
+            }
+            bytes.push(stream.read_u8().await.unwrap());
+        }
+    };
+    timeout(PATIENCE, reading).await.expect("no answer")
+}
+
+/// An answer, taken apart.
+#[derive(Debug)]
+struct Reply {
+    status: u16,
+    headers: Vec<(String, String)>,
+    body: String,
+}
+
+impl Reply {
+    fn parse(text: &str) -> Self {
+        let (head, body) = text.split_once("\r\n\r\n").unwrap_or_else(|| panic!("no answer: {text:?}"));
+        let mut lines = head.split("\r\n");
+        let status = lines.next().unwrap().split(' ').nth(1).unwrap().parse().unwrap();
+        let header = |line: &str| line.split_once(": ").map(|(name, value)| (name.to_lowercase(), value.to_owned()));
+        Self { status, headers: lines.map(|line| header(line).unwrap()).collect(), body: body.to_owned() }
+    }
+
+    fn header(&self, name: &str) -> Option<&str> {
+        self.headers.iter().find(|(found, _)| found == name).map(|(_, value)| value.as_str())
+    }
+}

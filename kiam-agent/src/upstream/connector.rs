@@ -4,7 +4,10 @@
 //! last, until one answers `GetHealth`: with TLS 1.3 a server's refusal of our certificate is only seen then. An idle
 //! connection is checked with the same call: kiam's server counts HTTP/2 pings as abuse, calls it always allows.
 
-use super::connection::{self, ConnectError, Connection, Driver};
+use super::{
+    connection::{self, ConnectError, Connection, Driver},
+    resolve::{self, Lookup, ResolveError},
+};
 use crate::{
     config::{ServerAddress, UpstreamConfig},
     metrics::{Metrics, Rpc},
@@ -15,7 +18,7 @@ use kiam_common::{
     tls,
 };
 use rustls::pki_types::{InvalidDnsNameError, ServerName};
-use std::{io, net::SocketAddr, sync::Arc, time::Duration};
+use std::{net::SocketAddr, sync::Arc, time::Duration};
 use tokio::{
     sync::{mpsc, watch},
     time::{Instant, MissedTickBehavior, error::Elapsed, interval_at, sleep, timeout},
@@ -26,10 +29,6 @@ use tonic::{Code, Status};
 const PAUSE_MIN: Duration = Duration::from_millis(50);
 /// Longest such pause: when the servers are back, agents are within seconds, and not all at once.
 const PAUSE_MAX: Duration = Duration::from_secs(3);
-/// Longest look-up of the server's name: after two of the resolver's own tries of a second nameserver.
-const RESOLVE_TIMEOUT: Duration = Duration::from_secs(5);
-/// Most addresses tried in a round; a name that resolves to more is hardly that of kiam servers.
-const ADDRESSES_MAX: usize = 16;
 /// Most doubts that wait to be looked into; one is enough to have the connection checked.
 const DOUBTS_MAX: usize = 1;
 
@@ -55,12 +54,8 @@ pub(super) enum State {
 /// Why no server could be reached in a round.
 #[derive(Debug, thiserror::Error)]
 enum RoundError {
-    #[error("--server-address={address}: the name cannot be looked up")]
-    Resolve { address: ServerAddress, source: io::Error },
-    #[error("--server-address={address}: looking up the name takes too long")]
-    ResolveTimeout { address: ServerAddress, source: Elapsed },
-    #[error("--server-address={address}: the name has no address")]
-    NoAddress { address: ServerAddress },
+    #[error("--server-address={server}")]
+    Resolve { server: ServerAddress, source: ResolveError },
     #[error("server {address}")]
     Connect { address: SocketAddr, source: ConnectError },
     #[error("server {address}: refused GetHealth; a server that does not trust our certificate does so")]
@@ -72,6 +67,7 @@ enum RoundError {
 /// Keeps the connection; [`Self::run`] is its life.
 pub(crate) struct Connector {
     config: UpstreamConfig,
+    lookup: Lookup,
     name: ServerName<'static>,
     tls: Arc<tls::Client>,
     metrics: Arc<Metrics>,
@@ -91,10 +87,21 @@ impl Connector {
         tls: Arc<tls::Client>,
         metrics: Arc<Metrics>,
     ) -> Result<Self, InvalidDnsNameError> {
+        let lookup = resolve::system(&config.server);
+        Self::with(config, tls, metrics, lookup)
+    }
+
+    /// [`Self::new`] with another resolver than the system's.
+    pub(super) fn with(
+        config: UpstreamConfig,
+        tls: Arc<tls::Client>,
+        metrics: Arc<Metrics>,
+        lookup: Lookup,
+    ) -> Result<Self, InvalidDnsNameError> {
         let name = ServerName::try_from(config.server.host.clone())?;
         let (state, _) = watch::channel(State::Connecting);
         let (reached, _) = watch::channel(false);
-        Ok(Self { config, name, tls, metrics, state, doubts: mpsc::channel(DOUBTS_MAX), reached, links: 0 })
+        Ok(Self { config, lookup, name, tls, metrics, state, doubts: mpsc::channel(DOUBTS_MAX), reached, links: 0 })
     }
 
     pub(super) fn state(&self) -> watch::Receiver<State> {
@@ -135,9 +142,10 @@ impl Connector {
 
     /// One try at every address; the last one's error when all fail.
     async fn round(&mut self, avoid: Option<SocketAddr>) -> Result<(Link, Driver), RoundError> {
-        let server = &self.config.server;
-        let mut error = RoundError::NoAddress { address: server.clone() };
-        for address in in_order(resolve(server).await?, avoid) {
+        let addresses = resolve::addresses(&self.lookup, avoid).await;
+        let unresolved = |source| RoundError::Resolve { server: self.config.server.clone(), source };
+        let mut error = unresolved(ResolveError::Nothing);
+        for address in addresses.map_err(unresolved)? {
             match self.reach(address).await {
                 Ok((client, driver)) => {
                     self.metrics.connect_tried(true);
@@ -219,23 +227,6 @@ fn pauses() -> ExponentialBackoff {
     builder.with_jitter().without_max_times().build()
 }
 
-async fn resolve(server: &ServerAddress) -> Result<Vec<SocketAddr>, RoundError> {
-    let found = timeout(RESOLVE_TIMEOUT, tokio::net::lookup_host((server.host.as_str(), server.port))).await;
-    let found = found.map_err(|source| RoundError::ResolveTimeout { address: server.clone(), source })?;
-    let found = found.map_err(|source| RoundError::Resolve { address: server.clone(), source })?;
-    Ok(found.take(ADDRESSES_MAX).collect())
-}
-
-/// In random order, so that agents spread over servers; `avoid` last.
-fn in_order(addresses: Vec<SocketAddr>, avoid: Option<SocketAddr>) -> Vec<SocketAddr> {
-    use std::hash::BuildHasher as _;
-    let random = std::hash::RandomState::new();
-    let mut addresses = addresses;
-    addresses.sort_by_cached_key(|address| (Some(*address) == avoid, random.hash_one(address)));
-    addresses.dedup();
-    addresses
-}
-
 /// An error and what caused it, in one line.
 fn chain(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
@@ -246,17 +237,4 @@ fn chain(error: &dyn std::error::Error) -> String {
         cause = source.source();
     }
     text
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_address_that_failed_comes_last_and_none_twice() {
-        let address = |n: u8| SocketAddr::from(([10, 0, 0, n], 443));
-        let order = in_order(vec![address(1), address(2), address(1), address(3)], Some(address(2)));
-        assert_eq!(order.len(), 3);
-        assert_eq!(order.last(), Some(&address(2)));
-    }
 }

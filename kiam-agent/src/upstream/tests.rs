@@ -1,1 +1,255 @@
+//! The client of the server against real servers over mutual TLS, scripted by the pod's address.
 
+mod server;
+
+use super::*;
+use crate::config::{ServerAddress, UpstreamConfig};
+use prometheus_client::registry::Registry;
+use server::{Pki, Server};
+use std::{net::SocketAddr, time::Duration};
+use tokio::{
+    task::JoinHandle,
+    time::{sleep, timeout},
+};
+
+/// Long enough for anything but what a test waits for on purpose.
+const PATIENCE: Duration = Duration::from_secs(10);
+const BUDGET: Duration = Duration::from_millis(900);
+
+/// An agent's side.
+struct Agent {
+    upstream: Upstream,
+    reached: watch::Receiver<bool>,
+    registry: Registry,
+    running: JoinHandle<()>,
+}
+
+impl Drop for Agent {
+    fn drop(&mut self) {
+        self.running.abort();
+    }
+}
+
+/// An agent whose `kiam-server` has these addresses.
+fn agent(pki: &Pki, addresses: &[SocketAddr]) -> Agent {
+    let config = UpstreamConfig {
+        server: ServerAddress { host: "kiam-server".into(), port: 443 },
+        tls: pki.agent_files(),
+        keepalive_time: Duration::from_millis(500),
+        keepalive_timeout: Duration::from_millis(300),
+    };
+    let tls = kiam_common::tls::Client::load(&config.tls).unwrap();
+    let mut registry = Registry::default();
+    let metrics = Arc::new(Metrics::new(&mut registry));
+    let addresses = addresses.to_vec();
+    let lookup = Box::new(move || -> futures::future::BoxFuture<'static, _> {
+        let addresses = addresses.clone();
+        Box::pin(async move { Ok(addresses) })
+    });
+    let connector = Connector::with(config, tls, Arc::clone(&metrics), lookup).unwrap();
+    let upstream = Upstream::new(&connector, metrics);
+    let reached = connector.reached();
+    Agent { upstream, reached, registry, running: tokio::spawn(connector.run()) }
+}
+
+impl Agent {
+    async fn role(&self, caller: Caller) -> Result<Found<String>, SourceError> {
+        let begin = Instant::now();
+        let result = self.upstream.role(caller, begin + BUDGET).await;
+        assert!(begin.elapsed() < BUDGET + Duration::from_millis(300), "{:?}", begin.elapsed());
+        result
+    }
+
+    /// Asks until a server is reached.
+    async fn until_served(&self) -> Found<String> {
+        let asking = async {
+            loop {
+                match self.role(pod("10.0.0.1")).await {
+                    Ok(found) => return found,
+                    Err(_) => sleep(Duration::from_millis(20)).await,
+                }
+            }
+        };
+        timeout(PATIENCE, asking).await.expect("never served")
+    }
+
+    fn metrics(&self) -> String {
+        let mut text = String::new();
+        prometheus_client::encoding::text::encode(&mut text, &self.registry).unwrap();
+        text
+    }
+}
+
+/// A pod behind an interface that is older than the agent.
+fn pod(address: &str) -> Caller {
+    Caller { address: address.parse().unwrap(), interface_born_ms: None }
+}
+
+/// A pod behind an interface of that age.
+fn young(address: &str, age_ms: u64) -> Caller {
+    Caller { interface_born_ms: Some(clock::monotonic_ms() - age_ms), ..pod(address) }
+}
+
+#[tokio::test]
+async fn role_and_credentials() {
+    let pki = Pki::new();
+    let server = Server::start(&pki, "127.0.0.1:0").await;
+    let agent = agent(&pki, &[server.address]);
+    let Found { value, pod: who } = agent.role(pod("10.0.0.1")).await.unwrap();
+    assert_eq!((value.as_str(), who.unwrap().name.as_str()), ("role-a", "pod-a"));
+    assert!(*agent.reached.borrow());
+    let deadline = Instant::now() + BUDGET;
+    let found = agent.upstream.credentials(pod("fd00::1"), "role-a", deadline).await.unwrap();
+    assert_eq!(found.value.access_key_id, "ASIAEXAMPLE");
+    assert_eq!(server.asked().last().unwrap().ip, "fd00::1", "as Kubernetes writes it");
+    let metrics = agent.metrics();
+    for line in [
+        "kiam_agent_server_connected 1",
+        r#"grpc_client_handled_total{grpc_type="unary",grpc_service="kiam.KiamService",grpc_method="GetPodRole",grpc_code="OK"} 1"#,
+    ] {
+        assert!(metrics.lines().any(|found| found == line), "{line}\nnot in\n{metrics}");
+    }
+}
+
+#[tokio::test]
+async fn the_server_learns_what_the_kernel_knows_and_how_long_it_may_wait() {
+    let pki = Pki::new();
+    let server = Server::start(&pki, "127.0.0.1:0").await;
+    let agent = agent(&pki, &[server.address]);
+    agent.until_served().await;
+    agent.role(young("10.0.0.1", 60_000)).await.unwrap();
+    let asked = server.asked();
+    let caller = asked.last().unwrap().caller.unwrap();
+    assert!((60_000..61_000).contains(&caller.interface_age_ms.unwrap()), "{caller:?}");
+    assert!((600..=850).contains(&caller.wait_ms), "{caller:?}");
+    assert_eq!(asked[0].caller.unwrap().interface_age_ms, None);
+}
+
+#[tokio::test]
+async fn the_words_of_kiams_server_over_the_wire() {
+    let pki = Pki::new();
+    let server = Server::start(&pki, "127.0.0.1:0").await;
+    let agent = agent(&pki, &[server.address]);
+    for (address, wanted) in [
+        ("10.0.1.1", "NotKnownYet"),
+        ("10.0.1.2", "Ambiguous"),
+        ("10.0.1.3", "Forbidden"),
+        ("10.0.1.4", "Upstream { message: \"AccessDenied\" }"),
+    ] {
+        assert_eq!(format!("{:?}", agent.role(pod(address)).await.unwrap_err()), wanted, "{address}");
+    }
+    assert_eq!(agent.role(pod("10.0.1.9")).await.unwrap().value, "", "a pod without a role");
+}
+
+#[tokio::test]
+async fn a_pod_that_is_not_known_yet_is_asked_for_again_but_not_often() {
+    let pki = Pki::new();
+    let server = Server::start(&pki, "127.0.0.1:0").await;
+    let agent = agent(&pki, &[server.address]);
+    agent.until_served().await;
+    // Known from the fourth question on.
+    let found = agent.role(pod("10.0.2.4")).await.unwrap();
+    assert_eq!(found.value, "role-a");
+    let questions = |address: &str| server.asked().iter().filter(|asked| asked.ip == address).count();
+    assert_eq!(questions("10.0.2.4"), 4);
+
+    let begin = Instant::now();
+    assert!(matches!(agent.role(pod("10.0.1.1")).await, Err(SourceError::NotKnownYet)));
+    assert!(begin.elapsed() > BUDGET / 2, "{:?}", begin.elapsed());
+    assert!((4..=20).contains(&questions("10.0.1.1")), "{}", questions("10.0.1.1"));
+}
+
+#[tokio::test]
+async fn a_pod_older_than_its_interface_is_refused_and_so_is_a_server_that_cannot_tell() {
+    let pki = Pki::new();
+    let server = Server::start(&pki, "127.0.0.1:0").await;
+    let agent = agent(&pki, &[server.address]);
+    // The server has seen this pod for 5 s.
+    assert!(agent.role(pod("10.0.3.1")).await.is_ok());
+    assert!(agent.role(young("10.0.3.1", 6_000)).await.is_ok());
+    assert!(matches!(agent.role(young("10.0.3.1", 1_000)).await, Err(SourceError::Stale)));
+    // kiam's server says nothing of that.
+    assert!(agent.role(pod("10.0.3.2")).await.is_ok());
+    assert!(matches!(agent.role(young("10.0.3.2", 6_000)).await, Err(SourceError::Unverified)));
+}
+
+#[tokio::test]
+async fn without_a_server_the_agent_stays_up_fails_fast_and_finds_it_later() {
+    let pki = Pki::new();
+    // A port that nobody else takes meanwhile.
+    let reserved = tokio::net::TcpSocket::new_v4().unwrap();
+    reserved.set_reuseport(true).unwrap();
+    reserved.bind("127.0.0.1:0".parse().unwrap()).unwrap();
+    let address = reserved.local_addr().unwrap();
+    let agent = agent(&pki, &[address]);
+    assert!(matches!(agent.role(pod("10.0.0.1")).await, Err(SourceError::Unreachable)));
+    let begin = Instant::now();
+    assert!(matches!(agent.role(pod("10.0.0.1")).await, Err(SourceError::Unreachable)));
+    assert!(begin.elapsed() < Duration::from_millis(100), "{:?}", begin.elapsed());
+    assert!(!*agent.reached.borrow());
+
+    let _server = Server::start(&pki, &address.to_string()).await;
+    agent.until_served().await;
+    assert!(*agent.reached.borrow());
+}
+
+#[tokio::test]
+async fn a_lost_server_is_replaced_within_a_request() {
+    let pki = Pki::new();
+    let first = Server::start(&pki, "127.0.0.1:0").await;
+    let second = Server::start(&pki, "127.0.0.2:0").await;
+    let agent = agent(&pki, &[first.address, second.address]);
+    agent.until_served().await;
+    for _ in 0..10 {
+        let (used, other) = if first.asked().is_empty() { (&second, &first) } else { (&first, &second) };
+        let before = other.asked().len();
+        used.cut();
+        // Not a single failure: the connection's end is seen, or the call is made again.
+        agent.role(pod("10.0.0.1")).await.unwrap();
+        assert_eq!(other.asked().len(), before + 1, "the one that was lost is not the next");
+        used.forget();
+    }
+}
+
+#[tokio::test]
+async fn a_server_that_falls_silent_is_given_up() {
+    let pki = Pki::new();
+    let servers = [Server::start(&pki, "127.0.0.1:0").await, Server::start(&pki, "127.0.0.2:0").await];
+    let agent = agent(&pki, &[servers[0].address, servers[1].address]);
+    agent.until_served().await;
+    let used = usize::from(servers[0].asked().is_empty());
+    servers[used].silence();
+    // Noticed without a question of a pod.
+    let moved = async {
+        while !agent.metrics().contains("kiam_agent_server_connects_total 2") {
+            sleep(Duration::from_millis(20)).await;
+        }
+    };
+    timeout(Duration::from_secs(3), moved).await.expect("nobody notices");
+    assert_eq!(agent.role(pod("10.0.0.1")).await.unwrap().value, "role-a");
+    assert!(!servers[1 - used].asked().is_empty());
+}
+
+#[tokio::test]
+async fn strangers_are_no_servers() {
+    let pki = Pki::new();
+    for (what, server) in [
+        ("another authority's", Server::start(&Pki::new(), "127.0.0.1:0").await),
+        ("another name's", Server::start(&pki.with_name("other-server"), "127.0.0.1:0").await),
+    ] {
+        let agent = agent(&pki, &[server.address]);
+        assert!(matches!(agent.role(pod("10.0.0.1")).await, Err(SourceError::Unreachable)), "{what}");
+        assert!(server.asked().is_empty(), "{what}");
+        assert!(!*agent.reached.borrow());
+    }
+}
+
+#[tokio::test]
+async fn a_server_that_does_not_trust_the_agent_does_not_count_as_reached() {
+    let (trusted, stranger) = (Pki::new(), Pki::new());
+    let server = Server::start(&trusted, "127.0.0.1:0").await;
+    // The server's certificate is fine; the agent's own comes from elsewhere.
+    let agent = agent(&trusted.with_agent_of(&stranger), &[server.address]);
+    assert!(matches!(agent.role(pod("10.0.0.1")).await, Err(SourceError::Unreachable)));
+    assert!(!*agent.reached.borrow() && server.asked().is_empty());
+}

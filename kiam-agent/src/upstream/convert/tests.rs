@@ -1,1 +1,123 @@
+use super::*;
 
+fn caller(age_ms: Option<u64>) -> Caller {
+    // As of NOW_MS.
+    Caller { address: "10.0.0.7".parse().unwrap(), interface_born_ms: age_ms.map(|age| NOW_MS - age) }
+}
+
+const NOW_MS: u64 = 1_000_000;
+
+fn role(seen_for_ms: Option<u64>) -> proto::Role {
+    let seen = seen_for_ms.map(|for_ms| Seen {
+        pod_namespace: "default".into(),
+        pod_name: "pod-a".into(),
+        pod_uid: "u".into(),
+        for_ms,
+    });
+    proto::Role { name: "role-a".into(), seen }
+}
+
+/// The verdict in one word.
+fn word<T>(verdict: Verdict<T>) -> String {
+    match verdict {
+        Verdict::Final(Ok(Found { pod, .. })) => format!("found {:?}", pod.map(|pod| pod.name)),
+        Verdict::Final(Err(error)) => format!("{error:?}"),
+        Verdict::Later(error) => format!("later {error:?}"),
+        Verdict::Lost(_) => "lost".to_owned(),
+    }
+}
+
+#[test]
+fn a_pod_older_than_the_interface_is_not_the_caller() {
+    for (seen_for_ms, age_ms, wanted) in [
+        (Some(0), Some(0), r#"found Some("pod-a")"#),
+        (Some(400), Some(500), r#"found Some("pod-a")"#),
+        (Some(500), Some(500), r#"found Some("pod-a")"#),
+        (Some(501), Some(500), "later Stale"),
+        (Some(u64::MAX), Some(500), "later Stale"),
+        (Some(u64::MAX), None, r#"found Some("pod-a")"#),
+        (None, None, "found None"),
+        (None, Some(500), "Unverified"),
+        (None, Some(0), "Unverified"),
+    ] {
+        let verdict = verdict(Ok(Response::new(role(seen_for_ms))), caller(age_ms), NOW_MS);
+        assert_eq!(word(verdict), wanted, "seen for {seen_for_ms:?}, interface of {age_ms:?}");
+    }
+}
+
+#[test]
+fn the_words_of_kiams_server() {
+    for (code, text, wanted) in [
+        (Code::Unknown, "pod not found", "later NotKnownYet"),
+        (Code::Unknown, "no pod found", "later NotKnownYet"),
+        (Code::Unknown, "multiple running pods found", "Ambiguous"),
+        (Code::Unknown, "forbidden by policy", "Forbidden"),
+        (Code::PermissionDenied, "another node's pod", "Forbidden"),
+        (Code::Unknown, "role can't be empty", "NoRole"),
+        (Code::Unknown, "context deadline exceeded", "TimedOut"),
+        (Code::Unknown, "context canceled", "TimedOut"),
+        (Code::DeadlineExceeded, "", "TimedOut"),
+        (Code::Cancelled, "", "TimedOut"),
+        (Code::Unavailable, "not synced", "later Unreachable"),
+        (Code::Unknown, "pod not found!", r#"Upstream { message: "pod not found!" }"#),
+        (Code::Unknown, "error parsing regexp: x", r#"Upstream { message: "error parsing regexp: x" }"#),
+        (Code::Unknown, "AccessDenied: y", r#"Upstream { message: "AccessDenied: y" }"#),
+        (Code::Internal, "z", r#"Upstream { message: "z" }"#),
+        (Code::Unimplemented, "", r#"Upstream { message: "" }"#),
+    ] {
+        let outcome: Result<Response<proto::Role>, _> = Err(Status::new(code, text));
+        assert_eq!(word(verdict(outcome, caller(None), NOW_MS)), wanted, "{code:?} {text}");
+    }
+}
+
+#[test]
+fn a_failure_on_this_side_is_not_the_servers() {
+    let mut status = Status::new(Code::Unknown, "pod not found");
+    status.set_source(std::sync::Arc::new(std::io::Error::other("broken pipe")));
+    let outcome: Result<Response<proto::Role>, _> = Err(status);
+    assert_eq!(word(verdict(outcome, caller(None), NOW_MS)), "lost");
+}
+
+#[test]
+fn long_words_are_cut() {
+    let text = "é".repeat(MESSAGE_LEN_MAX);
+    assert_eq!(shortened(&text).len(), MESSAGE_LEN_MAX);
+    assert_eq!(shortened(&format!("x{text}")).len(), MESSAGE_LEN_MAX - 1);
+}
+
+fn sent() -> proto::Credentials {
+    proto::Credentials {
+        code: "Success".into(),
+        r#type: "AWS-HMAC".into(),
+        access_key_id: "ASIAEXAMPLE".into(),
+        secret_access_key: "secret".into(),
+        token: "token".into(),
+        expiration: "2026-11-21T09:16:34Z".into(),
+        last_updated: "2026-11-21T08:16:34Z".into(),
+        seen: None,
+    }
+}
+
+#[test]
+fn only_whole_and_living_credentials_are_handed_out() {
+    let now: Timestamp = "2026-11-21T09:16:33Z".parse().unwrap();
+    let good = credentials(sent(), now).unwrap();
+    assert_eq!((good.access_key_id.as_str(), good.session_token.expose().as_str()), ("ASIAEXAMPLE", "token"));
+    assert_eq!(good.last_updated, "2026-11-21T08:16:34Z".parse().unwrap());
+    let odd = proto::Credentials { last_updated: "yesterday".into(), ..sent() };
+    assert_eq!(credentials(odd, now).unwrap().last_updated, now);
+
+    let expiry = "2026-11-21T09:16:34Z".parse().unwrap();
+    assert!(matches!(credentials(sent(), expiry), Err(SourceError::Unusable { what }) if what.contains("expired")));
+    for bad in [
+        proto::Credentials { code: "Failed".into(), ..sent() },
+        proto::Credentials { code: String::new(), ..sent() },
+        proto::Credentials { access_key_id: String::new(), ..sent() },
+        proto::Credentials { secret_access_key: String::new(), ..sent() },
+        proto::Credentials { token: String::new(), ..sent() },
+        proto::Credentials { expiration: String::new(), ..sent() },
+        proto::Credentials { expiration: "tomorrow".into(), ..sent() },
+    ] {
+        assert!(matches!(credentials(bad, now), Err(SourceError::Unusable { .. })));
+    }
+}

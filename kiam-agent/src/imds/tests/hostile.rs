@@ -1,0 +1,120 @@
+//! What nobody who means well sends.
+
+use super::*;
+
+#[tokio::test]
+async fn what_could_be_read_in_two_ways_is_refused_and_the_connection_ends() {
+    let open = open(ImdsV1::Allow).await;
+    let get = |line: &str, headers: &str| format!("{line}\r\nHost: x\r\n{headers}\r\n");
+    let good = "GET /latest/meta-data/iam/security-credentials/ HTTP/1.1";
+    let many_headers: String = (0..40).map(|n| format!("X-{n}: y\r\n")).collect();
+    let too_many_headers: String = (0..200).map(|n| format!("X-{n}: y\r\n")).collect();
+    let long_header = format!("X-Long: {}\r\n", "y".repeat(20 * 1024));
+    let long_path = format!("GET {SC}/{} HTTP/1.1", "r".repeat(2 * 1024));
+    let long_query = format!("GET {SC}?{} HTTP/1.1", "r".repeat(2 * 1024));
+    let endless_path = format!("GET /{} HTTP/1.1", "r".repeat(100 * 1024));
+    for (what, request, status) in [
+        ("an absolute target", get("GET http://169.254.169.254/latest/user-data HTTP/1.1", ""), 400),
+        ("another host's target", get("GET http://127.0.0.1/latest/user-data HTTP/1.1", ""), 400),
+        ("CONNECT", get("CONNECT 169.254.169.254:80 HTTP/1.1", ""), 400),
+        ("a star", get("OPTIONS * HTTP/1.1", ""), 400),
+        ("dots", get("GET /latest/../latest/user-data HTTP/1.1", ""), 400),
+        ("two slashes", get("GET //latest/user-data HTTP/1.1", ""), 400),
+        ("an encoded slash", get("GET /latest%2fuser-data HTTP/1.1", ""), 400),
+        ("an encoded NUL", get("GET /latest/user-data%00 HTTP/1.1", ""), 400),
+        ("a long path", get(&long_path, ""), 400),
+        ("a long query", get(&long_query, ""), 400),
+        ("two lengths", get(good, "Content-Length: 1\r\nContent-Length: 2\r\n"), 400),
+        ("a length and chunks", get(good, "Content-Length: 5\r\nTransfer-Encoding: chunked\r\n") + "0\r\n\r\n", 400),
+        ("chunks and a length", get(good, "Transfer-Encoding: chunked\r\nContent-Length: 5\r\n") + "0\r\n\r\n", 400),
+        ("chunks", get(good, "Transfer-Encoding: chunked\r\n") + "0\r\n\r\n", 400),
+        ("no known encoding", get(good, "Transfer-Encoding: xchunked\r\n"), 400),
+        ("two encodings", get(good, "Transfer-Encoding: chunked, identity\r\n"), 400),
+        ("a signed length", get(good, "Content-Length: +5\r\n"), 400),
+        ("a negative length", get(good, "Content-Length: -5\r\n"), 400),
+        ("a length in hex", get(good, "Content-Length: 0x5\r\n"), 400),
+        ("a huge length", get(good, "Content-Length: 99999999999999999999\r\n"), 400),
+        ("a long body", get(good, "Content-Length: 5000\r\n") + &"y".repeat(5000), 400),
+        ("a folded header", get(good, "X-A: b\r\n c\r\n"), 400),
+        ("a space before the colon", get(good, "X-A : b\r\n"), 400),
+        ("a header without a name", get(good, ": b\r\n"), 400),
+        ("a NUL in a header", get(good, "X-A: \0\r\n"), 400),
+        ("a lone CR", get("GET /latest/user-data\rX HTTP/1.1", ""), 400),
+        ("no version", get("GET /latest/user-data", ""), 400),
+        ("another version", get("GET /latest/user-data HTTP/2.0", ""), 400),
+        ("HTTP/2", "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".to_owned(), 0),
+        ("TLS", "\u{16}\u{3}\u{1}\u{2}\0\u{1}\0".to_owned() + &"\0".repeat(64), 400),
+        ("many headers", get(good, &many_headers), 400),
+        ("too many headers", get(good, &too_many_headers), 431),
+        ("a long header", get(good, &long_header), 431),
+        ("an endless path", get(&endless_path, ""), 431),
+    ] {
+        let mut stream = open.connect(PERMITTED).await;
+        stream.write_all(request.as_bytes()).await.unwrap();
+        let told = rest(&mut stream).await;
+        if status == 0 {
+            assert_eq!(told, "", "{what}");
+            continue;
+        }
+        assert_eq!(Reply::parse(&told).status, status, "{what}: {told}");
+        assert!(!told.contains("role-a"), "{what}: {told}");
+    }
+    assert_eq!(open.get(PERMITTED, SC).await.body, "role-a", "and it goes on");
+}
+
+#[tokio::test]
+async fn the_answer_arrives_though_bytes_are_unread() {
+    let open = open(ImdsV1::Allow).await;
+    let body = "y".repeat(12 * 1024);
+    let request = format!("POST {SC} HTTP/1.1\r\nHost: x\r\nContent-Length: {}\r\n\r\n{body}", body.len());
+    for _ in 0..50 {
+        assert_eq!(Reply::parse(&open.raw(PERMITTED, &request).await).status, 400);
+    }
+}
+
+#[tokio::test]
+async fn a_request_after_a_refused_one_is_not_read() {
+    let open = open(ImdsV1::Allow).await;
+    let smuggled = format!("GET {SC} HTTP/1.1\r\nHost: x\r\n\r\n");
+    for headers in [
+        format!("Content-Length: {}\r\nTransfer-Encoding: chunked\r\n", smuggled.len()),
+        "Content-Length: 9999\r\n".into(),
+    ] {
+        let request = format!("GET {SC} HTTP/1.1\r\nHost: x\r\n{headers}\r\n{smuggled}");
+        let told = open.raw(PERMITTED, request).await;
+        assert_eq!(told.matches("HTTP/1.1 ").count(), 1, "{told}");
+        assert_eq!(Reply::parse(&told).status, 400);
+    }
+}
+
+#[tokio::test]
+async fn another_address_than_the_metadata_services_gets_not_a_byte() {
+    let open = open(ImdsV1::Allow).await;
+    open.ingress.is_imds.store(false, Ordering::Relaxed);
+    let mut stream = open.connect(PERMITTED).await;
+    let mut bytes = Vec::new();
+    let read = timeout(PATIENCE, stream.read_to_end(&mut bytes)).await.unwrap();
+    assert!(matches!(read, Ok(0)), "{read:?}");
+    assert!(open.metrics().contains(r#"kiam_agent_connections_ended_total{reason="not-imds"} 1"#));
+}
+
+#[tokio::test]
+async fn an_interface_that_nobody_knows_is_nobodys() {
+    let open = open(ImdsV1::Allow).await;
+    open.ingress.interface.store(99, Ordering::Relaxed);
+    assert!(!open.token(PERMITTED, 60).await.is_empty(), "tokens depend on nothing");
+    let begin = Instant::now();
+    let reply = open.get(PERMITTED, &format!("{SC}/role-a")).await;
+    assert_eq!(reply.status, 403);
+    assert!(reply.body.contains("belongs to no known pod"), "{}", reply.body);
+    let took = begin.elapsed();
+    assert!(took >= limits::ANSWER_TIME_MAX && took < Duration::from_secs(3), "{took:?}");
+
+    let asked = open.get(PERMITTED, SC);
+    let told = async {
+        sleep(Duration::from_millis(100)).await;
+        open.interfaces.send_replace(known(&[INTERFACE, 99]));
+    };
+    let (reply, ()) = tokio::join!(asked, told);
+    assert_eq!(reply.body, "role-a", "the parent's message came in time");
+}

@@ -1,0 +1,113 @@
+//! Clients that take their time, in real time: each of these tests takes as long as the limit that it is about.
+
+use super::*;
+
+/// How long until the other side ends the connection, and what it said.
+async fn ended(stream: &mut TcpStream) -> (Duration, String) {
+    let begin = Instant::now();
+    let mut bytes = Vec::new();
+    match timeout(PATIENCE, stream.read_to_end(&mut bytes)).await.expect("the connection stays open") {
+        Ok(_) => {}
+        // Unread bytes turn an end into a reset; it is an end all the same.
+        Err(error) => assert_eq!(error.kind(), io::ErrorKind::ConnectionReset),
+    }
+    (begin.elapsed(), String::from_utf8(bytes).unwrap())
+}
+
+fn assert_about(took: Duration, wanted: Duration) {
+    let slack = Duration::from_millis(900);
+    assert!(took + Duration::from_millis(100) > wanted && took < wanted + slack, "{took:?} instead of {wanted:?}");
+}
+
+#[tokio::test]
+async fn silence_ends_a_connection() {
+    let open = open(ImdsV1::Allow).await;
+    let mut stream = open.connect(PERMITTED).await;
+    let (took, told) = ended(&mut stream).await;
+    assert_about(took, limits::HEAD_TIME_MAX);
+    assert_eq!(told, "");
+    assert!(open.metrics().contains(r#"kiam_agent_connections_ended_total{reason="slow-head"} 1"#));
+}
+
+#[tokio::test]
+async fn a_byte_now_and_then_is_no_head() {
+    let open = open(ImdsV1::Allow).await;
+    let (mut reader, mut writer) = open.connect(PERMITTED).await.into_split();
+    let dribble = tokio::spawn(async move {
+        for byte in "GET /latest/meta-data/iam/security-credentials/ HTTP/1.1\r\nHost: x\r\n".bytes() {
+            if writer.write_all(&[byte]).await.is_err() {
+                return;
+            }
+            sleep(Duration::from_millis(100)).await;
+        }
+    });
+    let begin = Instant::now();
+    let mut bytes = Vec::new();
+    drop(timeout(PATIENCE, reader.read_to_end(&mut bytes)).await.expect("the connection stays open"));
+    assert_about(begin.elapsed(), limits::HEAD_TIME_MAX);
+    assert!(bytes.is_empty());
+    dribble.abort();
+}
+
+#[tokio::test]
+async fn the_second_head_has_its_limit_too() {
+    let open = open(ImdsV1::Allow).await;
+    let mut stream = open.connect(PERMITTED).await;
+    let request = format!("GET {SC} HTTP/1.1\r\nHost: x\r\n\r\n");
+    stream.write_all(request.as_bytes()).await.unwrap();
+    assert_eq!(one(&mut stream).await.body, "role-a");
+    sleep(Duration::from_millis(2_500)).await;
+    stream.write_all(request.as_bytes()).await.unwrap();
+    assert_eq!(one(&mut stream).await.body, "role-a", "a rest is no head");
+    stream.write_all(b"GET /").await.unwrap();
+    assert_about(ended(&mut stream).await.0, limits::HEAD_TIME_MAX);
+}
+
+#[tokio::test]
+async fn a_slow_body_is_waited_for_but_not_for_ever() {
+    let open = open(ImdsV1::Allow).await;
+    let mut stream = open.connect(PERMITTED).await;
+    let request = format!("GET {SC} HTTP/1.1\r\nHost: x\r\nContent-Length: 100\r\n\r\nxx");
+    stream.write_all(request.as_bytes()).await.unwrap();
+    assert_about(ended(&mut stream).await.0, limits::REQUEST_TIME_MAX);
+}
+
+#[tokio::test]
+async fn who_does_not_read_is_cut_off() {
+    let open = open(ImdsV1::Allow).await;
+    let mut stream = open.connect(PERMITTED).await;
+    let request = format!("GET {SC}/role-a HTTP/1.1\r\nHost: x\r\n\r\n").repeat(100);
+    // Until both socket buffers are full of answers and of requests.
+    let begin = Instant::now();
+    let stuck = loop {
+        match timeout(Duration::from_secs(1), stream.write_all(request.as_bytes())).await {
+            Ok(Ok(())) => assert!(begin.elapsed() < PATIENCE, "the agent reads on and on"),
+            Ok(Err(error)) => panic!("cut off at once: {error}"),
+            Err(_elapsed) => break Instant::now(),
+        }
+    };
+    let end = async {
+        while !open.metrics().contains(r#"reason="slow-request"} 1"#) {
+            sleep(Duration::from_millis(20)).await;
+        }
+    };
+    timeout(limits::REQUEST_TIME_MAX + Duration::from_secs(1), end).await.expect("it is never cut off");
+    assert!(stuck.elapsed() > Duration::from_secs(2));
+}
+
+#[tokio::test]
+async fn good_pods_are_served_meanwhile() {
+    let open = open(ImdsV1::Allow).await;
+    let mut slow = Vec::new();
+    for n in 0..60 {
+        let mut stream = open.connect(if n % 2 == 0 { OTHER } else { NO_ROLE }).await;
+        stream.write_all(b"GET /latest/meta-data").await.unwrap();
+        slow.push(stream);
+    }
+    let begin = Instant::now();
+    for _ in 0..50 {
+        assert_eq!(open.get(PERMITTED, SC).await.body, "role-a");
+    }
+    assert!(begin.elapsed() < Duration::from_secs(1), "{:?}", begin.elapsed());
+    drop(slow);
+}
