@@ -4,24 +4,34 @@ use super::cast::{Cast, Pod};
 use crate::{
     clients::{self, ROLES, Reply, aws_cli},
     netns::Netns,
+    sts::ACCOUNT,
 };
 use anyhow::Result;
-use std::net::IpAddr;
+use std::{net::IpAddr, time::Duration};
 
 /// How the real aws CLI asks whose credentials it has.
 pub(super) const WHO_AM_I: &str = "aws sts get-caller-identity";
+/// The first thing that an AWS SDK asks.
+pub(super) const WHICH_ROLE: &str = "which role do I have?";
+/// Marks what was asked over IPv6.
+pub(super) const OVER_V6: &str = " (v6)";
 /// Somebody who got nothing, in the words of a table.
 pub(super) const NO_CREDENTIALS: &str = "no credentials";
 /// A request that nothing came back for.
 pub(super) const NO_ANSWER: &str = "no answer";
 
-/// Who the pod is, as the unmodified aws CLI finds out; only the last part of the ARN.
+/// The ARN of somebody with an assumed role, in the account of STS.
+pub(super) fn assumed_role(role_and_session: &str) -> String {
+    format!("arn:aws:sts::{ACCOUNT}:assumed-role/{role_and_session}")
+}
+
+/// Who the pod is, as the unmodified aws CLI finds out: `ROLE/SESSION` of an assumed role, else the whole ARN.
 pub(super) fn who_am_i(cast: &Cast, pod: &Pod) -> Result<String> {
     let arguments = ["sts", "get-caller-identity", "--query", "Arn", "--output", "text"];
     let output = aws_cli(&pod.network, &cast.system.python, &cast.system.environment(), &arguments)?;
     if output.status.success() {
         let arn = String::from_utf8_lossy(&output.stdout).trim().to_owned();
-        return Ok(arn.rsplit(':').next().unwrap_or_default().to_owned());
+        return Ok(arn.strip_prefix(&assumed_role("")).unwrap_or(&arn).to_owned());
     }
     let errors = String::from_utf8_lossy(&output.stderr);
     Ok(if errors.contains("Unable to locate credentials") {
@@ -33,7 +43,12 @@ pub(super) fn who_am_i(cast: &Cast, pod: &Pod) -> Result<String> {
 
 /// The name of the role that M hands out to whoever asks from this namespace.
 pub(super) fn role_name(netns: &Netns, m: IpAddr) -> Result<String> {
-    let reply = clients::Pod::new(netns).attempt(m, ROLES, clients::VAIN)?;
+    role_name_within(netns, m, clients::VAIN)
+}
+
+/// [`role_name`] by somebody who waits this long for the answer.
+pub(super) fn role_name_within(netns: &Netns, m: IpAddr, patience: Duration) -> Result<String> {
+    let reply = clients::Pod::new(netns).attempt(m, ROLES, patience)?;
     Ok(match &reply {
         Reply::Answer(answer) if answer.status == 200 => answer.text().to_owned(),
         other => in_words(other),

@@ -41,8 +41,10 @@ impl Row {
 pub(super) struct Scene {
     /// Its headline.
     pub(super) title: &'static str,
-    /// What happens and why, for somebody who has never seen this.
-    pub(super) text: &'static str,
+    /// What happens and why, for somebody who has never seen this; a paragraph a line.
+    pub(super) text: String,
+    /// What the rows' `who` and `what` are here.
+    pub(super) headings: [&'static str; 2],
     /// What was seen.
     pub(super) rows: Vec<Row>,
 }
@@ -84,7 +86,7 @@ mod tests {
     #[test]
     fn one_row_that_does_not_hold_is_enough() {
         let row = |got: &str| Row::exactly("pod", "asks", "nothing", got.to_owned());
-        let scene = |rows| Scene { title: "", text: "", rows };
+        let scene = |rows| Scene { title: "", text: String::new(), headings: ["", ""], rows };
         let scenes = [scene(vec![row("nothing")]), scene(vec![row("nothing"), row("node role")])];
         assert_eq!(tally(&scenes), (3, 2));
         assert_eq!(to_json(&scenes)["holds"], false);

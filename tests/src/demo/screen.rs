@@ -2,11 +2,13 @@
 
 use super::report::{self, Row, Scene};
 use anyhow::Result;
-use comfy_table::{Attribute, Cell, Color, ContentArrangement, Table, presets};
+use comfy_table::{Attribute, Cell, Color, ColumnConstraint, ContentArrangement, Table, Width, presets};
 use std::io::{self, IsTerminal as _, Write as _};
 
 /// Widest line, in columns.
-const WIDTH: u16 = 98;
+const WIDTH: u16 = 100;
+/// The columns of every table, with their padding; the six lines between them make it [`WIDTH`].
+const COLUMNS: [u16; 5] = [14, 29, 20, 28, 3];
 
 /// The stage.
 const DRAWING: &str = r#"
@@ -36,15 +38,17 @@ pub(super) fn opening() -> Result<()> {
 /// A scene, when it is over.
 pub(super) fn scene(scene: &Scene) -> Result<()> {
     let mut out = io::stdout().lock();
-    writeln!(out, "\n{}\n{}\n{}\n", bold(scene.title), indented(scene.text), table(&scene.rows))?;
+    writeln!(out, "\n{}\n{}\n{}", bold(scene.title), indented(&scene.text), table(scene))?;
     Ok(())
 }
 
-fn table(rows: &[Row]) -> Table {
+fn table(scene: &Scene) -> Table {
+    let [who, what] = scene.headings;
     let mut table = Table::new();
     table.load_style(presets::UTF8_FULL_CONDENSED).set_content_arrangement(ContentArrangement::Dynamic);
-    table.set_width(WIDTH).set_header(["who", "asks", "expected", "gets", ""]);
-    for Row { who, what, expected, got, holds } in rows {
+    table.set_width(WIDTH).set_header([who, what, "expected", "gets", ""]);
+    table.set_constraints(COLUMNS.map(|width| ColumnConstraint::Absolute(Width::Fixed(width))));
+    for Row { who, what, expected, got, holds } in &scene.rows {
         let (mark, colour) = if *holds { ("✓", Color::Green) } else { ("✗", Color::Red) };
         let got = Cell::new(got);
         let got = if *holds { got } else { got.fg(Color::Red).add_attribute(Attribute::Bold) };
@@ -58,9 +62,9 @@ pub(super) fn closing(scenes: &[Scene]) -> Result<()> {
     let (rows, holding) = report::tally(scenes);
     let mut out = io::stdout().lock();
     if rows == holding {
-        writeln!(out, "{} all {rows} of {rows} came as they should", coloured("✓", GREEN))?;
+        writeln!(out, "\n{} all {rows} of {rows} came as expected", coloured("✓", GREEN))?;
     } else {
-        writeln!(out, "{} {} of {rows} did not come as they should", coloured("✗", RED), rows - holding)?;
+        writeln!(out, "\n{} {} of {rows} did not come as expected", coloured("✗", RED), rows - holding)?;
     }
     Ok(())
 }
@@ -104,18 +108,19 @@ fn coloured(text: &str, code: &str) -> String {
     if io::stdout().is_terminal() { format!("\x1b[{code}m{text}\x1b[0m") } else { text.to_owned() }
 }
 
-/// Wrapped at blanks and indented by two.
+/// Each line wrapped at blanks and indented by two.
 fn indented(text: &str) -> String {
-    let mut lines = vec![String::from(" ")];
-    for word in text.split_whitespace() {
-        let line = lines.last_mut().map_or(0, |line| line.chars().count());
-        if line + 1 + word.chars().count() > usize::from(WIDTH) {
-            lines.push(String::from(" "));
-        }
-        if let Some(line) = lines.last_mut() {
+    let mut lines = Vec::new();
+    for paragraph in text.lines() {
+        let mut line = String::from(" ");
+        for word in paragraph.split_whitespace() {
+            if line.chars().count() + 1 + word.chars().count() > usize::from(WIDTH) {
+                lines.push(std::mem::replace(&mut line, String::from(" ")));
+            }
             line.push(' ');
             line.push_str(word);
         }
+        lines.push(line);
     }
     lines.join("\n")
 }
@@ -127,7 +132,8 @@ mod tests {
     #[test]
     fn nothing_is_wider_than_a_hundred_columns() {
         let row = Row::exactly("anybody else", &"a b".repeat(60), &"x".repeat(200), "y".repeat(200));
-        let shown = format!("{DRAWING}\n{}\n{}", table(&[row]), indented(&"word ".repeat(80)));
+        let scene = Scene { title: "", text: String::new(), headings: ["a", "b"], rows: vec![row] };
+        let shown = format!("{DRAWING}\n{}\n{}", table(&scene), indented(&"word ".repeat(80)));
         for line in shown.lines() {
             assert!(line.chars().count() <= 100, "{line}");
         }

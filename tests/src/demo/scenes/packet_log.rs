@@ -32,8 +32,10 @@ pub(super) fn play(without: Count, with: Count) -> Scene {
     };
     Scene {
         title: "The packet log of the metadata service",
+        headings: ["sender", "when"],
         text: "The stand-in for the real metadata service writes down every packet. Since kiam was started, none came \
-               from a pod, not even while the agent was dead or starting. The node's own requests are left alone.",
+               from a pod, not even while the agent was dead or started again. The node's own requests are left alone."
+            .to_owned(),
         rows: vec![
             some("pods", "without kiam", without.pods),
             none("pods", with.pods),
