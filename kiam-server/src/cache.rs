@@ -5,6 +5,7 @@
 //! one identity is fetched once however many ask.
 
 mod metrics;
+mod pauses;
 mod plan;
 mod prefetch;
 mod worker;

@@ -10,3 +10,4 @@ pub(crate) mod policy;
 pub(crate) mod ports;
 pub(crate) mod role;
 pub(crate) mod session;
+pub(crate) mod text;

@@ -1,7 +1,7 @@
 //! The plan: a state machine without tasks and without a clock. Time, wishes and results come in; what to fetch next,
 //! and when to look again, comes out.
 
-use super::{Answer, Published};
+use super::{Answer, Published, pauses::Pauses};
 use crate::core::{
     credentials::{Credentials, Identity, RefreshAhead},
     ids::PodUid,
@@ -299,31 +299,6 @@ impl Plan {
 impl Entry {
     const fn new() -> Self {
         Self { state: State::Idle, pods: 0, waiters: Vec::new(), current: None, failure: None, failures: 0, due: None }
-    }
-}
-
-/// How long a failure is left alone.
-struct Pauses {
-    /// For this long it is the answer to whoever asks.
-    answer: Duration,
-    /// After this long we try again by ourselves.
-    retry: Duration,
-}
-
-impl Pauses {
-    fn after(class: FailureClass, failures: u32, jitter: f64) -> Self {
-        let doubled = |first: u64, most: u64| {
-            Duration::from_secs(first.saturating_mul(1 << failures.saturating_sub(1).min(16)).min(most))
-        };
-        let (answer, retry) = match class {
-            // Somebody may be mending the role's trust right now: whoever asks learns of it within a minute.
-            FailureClass::AccessDenied | FailureClass::Other => (Duration::from_secs(45), doubled(45, 900)),
-            FailureClass::Throttled => (doubled(2, 60), doubled(4, 120)),
-            FailureClass::Transient => (doubled(1, 10), doubled(1, 30)),
-        };
-        let spread = 1.0 + jitter.clamp(-1.0, 1.0) / 3.0;
-        let (answer, retry) = (answer.mul_f64(spread), retry.mul_f64(spread));
-        Self { answer, retry: retry.max(answer) }
     }
 }
 

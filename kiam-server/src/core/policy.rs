@@ -9,10 +9,8 @@ use super::{
     pod::PodFacts,
     role::RoleBase,
     session::SessionName,
+    text::quote,
 };
-
-/// Longest text from a pod or an annotation that an explanation quotes.
-const QUOTE_LEN_MAX: usize = 200;
 
 /// The rules that hold for the whole cluster.
 #[derive(Clone, Debug)]
@@ -107,11 +105,6 @@ fn external_id(pod: &PodFacts) -> Result<Option<ExternalId>, Denial> {
 
 fn invalid(annotation: &'static str, error: &dyn std::error::Error) -> Denial {
     Denial::InvalidAnnotation { annotation, reason: error.to_string() }
-}
-
-/// One printable line of somebody else's text.
-fn quote(text: &str) -> String {
-    text.chars().map(|c| if c.is_control() { '\u{fffd}' } else { c }).take(QUOTE_LEN_MAX).collect()
 }
 
 #[cfg(test)]

@@ -1,6 +1,9 @@
 //! From what is written in an annotation or asked for by a pod to the ARN of a role (kiam v4.2, `ResolveRole`).
 
-use super::ids::{RoleArn, RoleArnError};
+use super::{
+    ids::{RoleArn, RoleArnError},
+    text::quote,
+};
 
 /// What stands in front of a role that is not an ARN, as `--role-base-arn` gives it.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -15,9 +18,6 @@ pub(crate) enum ResolveError {
     #[error("{arn:?} is not the ARN of a role: {reason}")]
     NotAnArn { arn: String, reason: RoleArnError },
 }
-
-/// Longest text that is shown of a role that is not one: it comes from an annotation or a pod.
-const SHOWN_LEN_MAX: usize = 200;
 
 impl RoleBase {
     /// Checked with a role behind it: `…:role/` and `…:role/path/` are good, and so is `…:role/prefix-`.
@@ -44,8 +44,7 @@ impl RoleBase {
         } else {
             format!("{}{}", self.0, role.strip_prefix('/').unwrap_or(role))
         };
-        RoleArn::parse(&arn)
-            .map_err(|reason| ResolveError::NotAnArn { arn: arn.chars().take(SHOWN_LEN_MAX).collect(), reason })
+        RoleArn::parse(&arn).map_err(|reason| ResolveError::NotAnArn { arn: quote(&arn), reason })
     }
 
     /// The name that kiam shows: what follows `role/` of an ARN, else the role without its slash.

@@ -9,6 +9,7 @@ use crate::core::{
     pod::PodFacts,
     policy::{Denial, Policy},
     ports::{CredentialSource, Found, LookupError, Notice, NoticeSink, PodLookup},
+    text::quote,
 };
 use kiam_common::proto::{self, kiam_service_server::KiamService};
 use std::sync::Arc;
@@ -92,11 +93,12 @@ impl<L: PodLookup, S: CredentialSource, N: NoticeSink> Kiam<L, S, N> {
 
     fn deny(&self, pod: &Arc<PodFacts>, requested: &str, denial: &Denial) -> Status {
         if *denial != Denial::NoRole {
+            let requested = quote(requested);
             tracing::warn!(
                 namespace = pod.namespace, pod = pod.name, uid = pod.uid.as_str(), ?requested, explanation = %denial,
                 "pod denied by policy"
             );
-            let notice = Notice::RoleForbidden { requested: requested.to_owned(), explanation: denial.to_string() };
+            let notice = Notice::RoleForbidden { requested, explanation: denial.to_string() };
             self.notices.notify(pod, notice);
         }
         status::of_denial(denial)

@@ -1,13 +1,21 @@
 //! From Kubernetes' objects to the facts that we keep.
 
 use crate::core::{
-    annotations, ids::PodUid, namespace::Anchoring, namespace::NamespaceFacts, namespace::Permitted, pod::PodFacts,
+    annotations,
+    ids::PodUid,
+    namespace::{Anchoring, NamespaceFacts, Permitted},
+    pod::PodFacts,
+    text::cut,
 };
 use k8s_openapi::{
     api::core::v1::{Namespace, Pod, PodStatus},
     apimachinery::pkg::apis::meta::v1::ObjectMeta,
 };
 use std::net::IpAddr;
+
+/// Longest annotation of a pod that is kept, bytes: twice the longest ARN. What is longer can't mean anything, and stays
+/// too long to.
+const ANNOTATION_LEN_MAX: usize = 4096;
 
 /// Why an object is of no use.
 #[derive(Debug, thiserror::Error)]
@@ -31,7 +39,10 @@ impl PodName {
 
 pub(super) fn pod(pod: Pod) -> Result<PodFacts, ConvertError> {
     let Pod { mut metadata, spec, status } = pod;
-    let mut annotation = |key: &str| metadata.annotations.as_mut().and_then(|all| all.remove(key));
+    let mut annotation = |key: &str| {
+        let value = metadata.annotations.as_mut().and_then(|all| all.remove(key));
+        value.map(|value| cut(value, ANNOTATION_LEN_MAX))
+    };
     let (role, session_name, external_id) =
         (annotation(annotations::ROLE), annotation(annotations::SESSION_NAME), annotation(annotations::EXTERNAL_ID));
     let spec = spec.unwrap_or_default();
@@ -97,6 +108,16 @@ mod tests {
         assert_eq!(facts.addresses, ["10.0.0.7".parse::<IpAddr>().unwrap(), "fd00::7".parse().unwrap()]);
         assert_eq!((facts.role.as_deref(), facts.external_id.as_deref()), (Some("red"), Some("id")));
         assert_eq!((facts.session_name, facts.node.as_str(), facts.active), (None, "n1", true));
+    }
+
+    #[test]
+    fn an_annotation_of_any_length_takes_little_room() {
+        let value = json!({"metadata": {"uid": "u", "namespace": "n", "name": "p",
+            "annotations": {"iam.amazonaws.com/role": "x".repeat(200_000)}}});
+        let facts = of(value).unwrap();
+        assert_eq!(facts.role.as_ref().unwrap().len(), ANNOTATION_LEN_MAX);
+        let base = crate::core::role::RoleBase::parse("arn:aws:iam::123456789012:role/").unwrap();
+        assert!(base.resolve(facts.wanted_role().unwrap()).is_err());
     }
 
     #[test]

@@ -4,6 +4,7 @@ use crate::core::{
     ids::PodUid,
     pod::PodFacts,
     ports::{Notice, NoticeSink},
+    text::cut,
 };
 use k8s_openapi::api::core::v1::ObjectReference;
 use kube::{
@@ -13,6 +14,7 @@ use kube::{
 use prometheus_client::metrics::counter::Counter;
 use std::{
     collections::HashMap,
+    hash::{BuildHasher as _, RandomState},
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
@@ -38,7 +40,9 @@ const REPORTER: &str = "kiam.server";
 /// Takes notices and writes them in the background.
 pub(crate) struct EventRecorder {
     queue: mpsc::Sender<(Arc<PodFacts>, Notice)>,
-    recent: Mutex<HashMap<PodUid, Vec<(Notice, Instant)>>>,
+    /// By pod, the hashes of what was said of it lately.
+    recent: Mutex<HashMap<PodUid, Vec<(u64, Instant)>>>,
+    hasher: RandomState,
     /// Notices that found the queue full.
     dropped: Counter,
 }
@@ -47,11 +51,15 @@ impl EventRecorder {
     /// The recorder, and the task that writes: it ends with the recorder.
     pub(crate) fn new(client: Client, dropped: Counter) -> (Arc<Self>, impl Future<Output = ()> + Send) {
         let (queue, waiting) = mpsc::channel(QUEUE_LEN_MAX);
-        (Arc::new(Self { queue, recent: Mutex::default(), dropped }), write_all(client, waiting))
+        (
+            Arc::new(Self { queue, recent: Mutex::default(), hasher: RandomState::new(), dropped }),
+            write_all(client, waiting),
+        )
     }
 
     /// Whether it is worth saying now; remembers that it was said.
     fn is_news(&self, pod: &PodUid, notice: &Notice, now: Instant) -> bool {
+        let notice = self.hasher.hash_one(notice);
         let mut recent = self.recent.lock().unwrap_or_else(PoisonError::into_inner);
         if recent.len() >= PODS_MAX {
             recent.retain(|_, said| said.iter().any(|(_, at)| now.duration_since(*at) < SAME_AGAIN));
@@ -61,10 +69,10 @@ impl EventRecorder {
         }
         let said = recent.entry(pod.clone()).or_default();
         said.retain(|(_, at)| now.duration_since(*at) < SAME_AGAIN);
-        if said.len() >= PER_POD_MAX || said.iter().any(|(known, _)| known == notice) {
+        if said.len() >= PER_POD_MAX || said.iter().any(|(known, _)| *known == notice) {
             return false;
         }
-        said.push((notice.clone(), now));
+        said.push((notice, now));
         true
     }
 }
@@ -108,7 +116,7 @@ fn event(notice: &Notice) -> Event {
         reason: reason.to_owned(),
         // kube counts Events of the same action as one and keeps the first one's text: another text is another action.
         action: format!("AssumeRole-{}", short_digest(&note)),
-        note: Some(cut(note)),
+        note: Some(cut(note, NOTE_LEN_MAX)),
         secondary: None,
     }
 }
@@ -116,14 +124,6 @@ fn event(notice: &Notice) -> Event {
 fn short_digest(text: &str) -> String {
     let digest = ring::digest::digest(&ring::digest::SHA256, text.as_bytes());
     digest.as_ref().iter().take(4).map(|byte| format!("{byte:02x}")).collect()
-}
-
-fn cut(mut text: String) -> String {
-    if text.len() > NOTE_LEN_MAX {
-        let end = (0..=NOTE_LEN_MAX).rev().find(|&end| text.is_char_boundary(end)).unwrap_or(0);
-        text.truncate(end);
-    }
-    text
 }
 
 fn reference(pod: &PodFacts) -> ObjectReference {
@@ -147,7 +147,10 @@ mod tests {
 
     fn recorder() -> (EventRecorder, mpsc::Receiver<(Arc<PodFacts>, Notice)>) {
         let (queue, waiting) = mpsc::channel(QUEUE_LEN_MAX);
-        (EventRecorder { queue, recent: Mutex::default(), dropped: Counter::default() }, waiting)
+        (
+            EventRecorder { queue, recent: Mutex::default(), hasher: RandomState::new(), dropped: Counter::default() },
+            waiting,
+        )
     }
 
     #[test]
