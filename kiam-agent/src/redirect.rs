@@ -47,14 +47,14 @@ impl Redirect {
     /// # Errors
     /// What is missing on this node, and what to do. The fence stays: closed.
     pub(crate) async fn start(config: &RedirectConfig, netlink: rtnetlink::Handle) -> anyhow::Result<Self> {
-        let pins = Pins::open(&config.bpffs)?;
         let fence = Fence::new(netlink.clone());
-        if !pins.has_backstop() {
+        if !Pins::at(&config.bpffs).is_ok_and(|pins| pins.has_backstop()) {
             // `local` without the backstop would hand pods' packets to whatever listens on the node.
             for &family in fence.families() {
                 fence.ensure(family, Verdict::Blackhole).await.context("setting up the fence")?;
             }
         }
+        let pins = Pins::open(&config.bpffs)?;
         let mut object = Object::load(&pins).context("loading the eBPF programs")?;
         backstop::attach(&mut object, &pins).context("attaching the backstop")?;
         let listeners = listener::open_all(&fence.served()).context("opening the listening sockets")?;

@@ -87,6 +87,7 @@ async fn serve(handoff: Handoff, config: Config) -> anyhow::Result<()> {
     tasks.spawn(ending(connector.run()));
     let (hear, say) = control::open(control).context("the control socket")?;
     tasks.spawn(ending(control::tell(say, reached)));
+    tracing::info!(uid = redirect.worker_uid, gid = redirect.worker_gid, "answering pods");
 
     let news = News { interfaces, status };
     tokio::select! {

@@ -50,7 +50,9 @@ pub(super) async fn serve<S: CredentialSource, I: Ingress>(
     let phase = place.phase();
     let service = service_fn(|request| handler::handle(&face, peer, phase, request));
     let stream = TokioIo::new(Stream::new(tcp, phase));
-    let connection = http1::Builder::new().max_buf_size(HEAD_LEN_MAX).serve_connection(stream, service);
+    // Names in EC2's case: some scripts compare them as they stand.
+    let connection =
+        http1::Builder::new().max_buf_size(HEAD_LEN_MAX).title_case_headers(true).serve_connection(stream, service);
     let mut connection = pin!(connection);
     let mut watchdog = Watchdog::new(phase);
     let mut lost = pin!(place.lost());

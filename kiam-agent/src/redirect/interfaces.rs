@@ -8,7 +8,7 @@ use kiam_common::abi::{Counters, MAX_INTERFACES};
 use netlink_packet_route::link::{InfoPortKind, LinkAttribute, LinkInfo, LinkLayerType, LinkMessage};
 use nix::time::{ClockId, clock_gettime};
 use rtnetlink::Handle;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// A network device of this node that the pattern matches.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -30,6 +30,8 @@ pub(crate) struct Attachments {
     pattern: InterfaceMatch,
     hook: tc::Hook,
     attached: BTreeMap<u32, Attached>,
+    /// Matched, but unfit, and said so.
+    unfit: BTreeSet<u32>,
     /// Before the first look at the node nothing can be said to be new.
     looked: bool,
 }
@@ -37,7 +39,7 @@ pub(crate) struct Attachments {
 impl Attachments {
     /// Nothing is attached yet.
     pub(crate) const fn new(pattern: InterfaceMatch, hook: tc::Hook) -> Self {
-        Self { pattern, hook, attached: BTreeMap::new(), looked: false }
+        Self { pattern, hook, attached: BTreeMap::new(), unfit: BTreeSet::new(), looked: false }
     }
 
     /// The name of an attached interface.
@@ -58,6 +60,7 @@ impl Attachments {
         announce: impl Fn(Vec<Interface>),
     ) -> anyhow::Result<()> {
         let links = self.matched(netlink).await.context("listing the interfaces")?;
+        self.tell_unfit(&links);
         self.clear_gone(&links, object, pins)?;
         let fit: Vec<(u32, String)> = links
             .iter()
@@ -89,11 +92,24 @@ impl Attachments {
                 Err(error) => {
                     // Tried again at the next look, if the interface is still there then.
                     self.attached.remove(&index);
+                    forget(object, index)?;
                     problems.push(format!("{name}: {error:#}"));
                 }
             }
         }
         if problems.is_empty() { Ok(()) } else { bail!("cannot attach to {}", problems.join("; ")) }
+    }
+
+    /// Once an interface; what pods behind it send to M is dropped by the fence and the backstop.
+    fn tell_unfit(&mut self, links: &BTreeMap<u32, Link>) {
+        self.unfit.retain(|index| links.contains_key(index));
+        for (&index, Link { name, unfit }) in links {
+            if let Some(why) = unfit
+                && self.unfit.insert(index)
+            {
+                tracing::warn!(interface = name, index, "matched by --host-interface but not served: {why}");
+            }
+        }
     }
 
     /// What was attached by us, or pinned by an earlier agent, and is not matched any more.
@@ -108,10 +124,7 @@ impl Attachments {
         for index in gone {
             let name = links.get(&index).map(|link| link.name.as_str());
             tc::detach(pins, self.hook, index, name)?;
-            let mut map = object.interfaces_mut()?;
-            if map.get(&index, 0).is_ok() {
-                map.remove(&index).with_context(|| format!("forgetting interface {index}"))?;
-            }
+            forget(object, index)?;
             if let Some(attached) = self.attached.remove(&index) {
                 tracing::info!(interface = attached.name, index, "gone");
             }
@@ -138,6 +151,15 @@ impl Attachments {
         }
         Ok(links)
     }
+}
+
+/// From now on the backstop drops what comes by this interface.
+fn forget(object: &mut Object, index: u32) -> anyhow::Result<()> {
+    let mut map = object.interfaces_mut()?;
+    if map.get(&index, 0).is_ok() {
+        map.remove(&index).with_context(|| format!("forgetting interface {index}"))?;
+    }
+    Ok(())
 }
 
 /// The names of all interfaces of this node.

@@ -37,6 +37,16 @@ async fn paths_statuses_and_bodies() {
 }
 
 #[tokio::test]
+async fn headers_stand_as_in_ec2() {
+    let open = open(ImdsV1::Allow).await;
+    let put = "PUT /latest/api/token HTTP/1.0\r\nX-aws-ec2-metadata-token-ttl-seconds: 60\r\n\r\n";
+    let told = open.raw(PERMITTED, put).await;
+    for name in ["X-Aws-Ec2-Metadata-Token-Ttl-Seconds: 60", "Server: EC2ws", "Content-Type: text/plain", "Date: "] {
+        assert!(told.contains(&format!("\r\n{name}")), "{name}: {told}");
+    }
+}
+
+#[tokio::test]
 async fn every_failure_of_the_source_has_its_status_and_kiams_words() {
     let open = open(ImdsV1::Allow).await;
     let unknown = "rpc error: code = Unknown desc =";
