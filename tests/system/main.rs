@@ -16,6 +16,7 @@ mod changes;
 mod crashes;
 mod layers;
 mod leftovers;
+mod migration;
 mod roles;
 mod sdk;
 mod support;
