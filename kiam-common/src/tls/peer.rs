@@ -50,6 +50,7 @@ pub fn reason(error: &io::Error) -> String {
     let refusal = error.get_ref().and_then(|inner| inner.downcast_ref::<Error>());
     match refusal {
         Some(Error::InvalidCertificate(CertificateError::Other(OtherError(refusal)))) => refusal.to_string(),
+        Some(Error::AlertReceived(alert)) => format!("the other end refused us ({alert:?})"),
         _ => error.to_string(),
     }
 }

@@ -77,11 +77,10 @@ async fn handshake(
     place: OwnedSemaphorePermit,
     ready: mpsc::Sender<Connection>,
 ) {
-    let peer = stream.peer_addr().ok();
-    if let Err(error) = stream.set_nodelay(true) {
-        tracing::debug!(?peer, %error, "a connection ended before it began");
-        return;
-    }
+    let peer = match stream.set_nodelay(true).and_then(|()| stream.peer_addr()) {
+        Ok(peer) => peer,
+        Err(error) => return tracing::debug!(%error, "a connection ended before it began"),
+    };
     match tokio::time::timeout(HANDSHAKE_WAIT_MAX, acceptor.accept(stream)).await {
         Ok(Ok(stream)) => {
             // Nobody takes it: the server stops.
@@ -89,11 +88,11 @@ async fn handshake(
         }
         // Somebody spoke TLS, and we disagreed.
         Ok(Err(error)) if error.kind() == io::ErrorKind::InvalidData => {
-            tracing::warn!(?peer, reason = tls::reason(&error), "a connection was refused");
+            tracing::warn!(%peer, reason = tls::reason(&error), "no connection with an agent");
         }
         // A probe of the port, or a client that left.
-        Ok(Err(error)) => tracing::debug!(?peer, %error, "a connection ended during its handshake"),
-        Err(_elapsed) => tracing::debug!(?peer, "a handshake took too long"),
+        Ok(Err(error)) => tracing::debug!(%peer, %error, "a connection ended during its handshake"),
+        Err(_elapsed) => tracing::debug!(%peer, "a handshake took too long"),
     }
 }
 

@@ -16,6 +16,7 @@ use kube::{
 use prometheus_client::{encoding::EncodeLabelSet, metrics::counter::Counter, metrics::family::Family};
 use serde::de::DeserializeOwned;
 use std::{error::Error, fmt::Debug, pin::pin, sync::Arc, time::Duration};
+use tokio::time::Instant;
 
 /// A watch is renewed after this long, so that a connection that is open but mute is noticed: within 65 s.
 const WATCH_LEN_SECONDS: u32 = 60;
@@ -23,6 +24,9 @@ const WATCH_LEN_SECONDS: u32 = 60;
 const PAUSE_MIN: Duration = Duration::from_millis(500);
 /// Longest pause after an error.
 const PAUSE_MAX: Duration = Duration::from_secs(10);
+
+/// An error after this long is the first of a new row.
+const CALM: Duration = Duration::from_secs(90);
 
 /// What the watches count.
 #[derive(Clone, Default)]
@@ -118,15 +122,12 @@ where
     let config = watcher::Config::default().timeout(WATCH_LEN_SECONDS);
     let mut events = pin!(watcher(api, config));
     let mut feed = Feed { target, metrics, listed: Vec::new() };
-    let mut pauses = pauses();
+    let mut pauses = Pauses::default();
     while let Some(event) = events.next().await {
         match event {
-            Ok(event) => {
-                pauses = self::pauses();
-                feed.take(event);
-            }
+            Ok(event) => feed.take(event),
             Err(error) => {
-                let pause = pauses.next().unwrap_or(PAUSE_MAX);
+                let pause = pauses.next(Instant::now());
                 metrics.errors.get_or_create(&T::LABEL).inc();
                 complain(T::LABEL.resource, &error, pause);
                 tokio::time::sleep(pause).await;
@@ -135,13 +136,27 @@ where
     }
 }
 
-fn pauses() -> ExponentialBackoff {
-    ExponentialBuilder::default()
-        .with_min_delay(PAUSE_MIN)
-        .with_max_delay(PAUSE_MAX)
-        .without_max_times()
-        .with_jitter()
-        .build()
+/// Pauses that grow while errors follow one another. Events don't tell that it goes well again: each attempt to list
+/// begins with one.
+#[derive(Default)]
+struct Pauses {
+    growing: Option<ExponentialBackoff>,
+    last: Option<Instant>,
+}
+
+impl Pauses {
+    fn next(&mut self, now: Instant) -> Duration {
+        if self.last.is_none_or(|last| now.duration_since(last) > CALM) {
+            self.growing = None;
+        }
+        self.last = Some(now);
+        let begin = ExponentialBuilder::default()
+            .with_min_delay(PAUSE_MIN)
+            .with_max_delay(PAUSE_MAX)
+            .without_max_times()
+            .with_jitter();
+        self.growing.get_or_insert_with(|| begin.build()).next().unwrap_or(PAUSE_MAX)
+    }
 }
 
 fn complain(resource: &'static str, error: &watcher::Error, pause: Duration) {

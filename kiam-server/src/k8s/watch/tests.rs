@@ -75,3 +75,32 @@ async fn an_update_that_cannot_be_read_removes_what_was_known() {
     feed.take(Event::Delete(object("b", 2)));
     assert_eq!(find(&cluster, 2).await, Err(LookupError::NotFound));
 }
+
+#[tokio::test]
+async fn pauses_grow_until_it_was_calm() {
+    let (mut pauses, start) = (Pauses::default(), Instant::now());
+    let row: Vec<Duration> = (0..10).map(|second| pauses.next(start + Duration::from_secs(second))).collect();
+    // Jitter adds up to the pause itself.
+    assert!(row[0] <= 2 * PAUSE_MIN && row[9] >= PAUSE_MAX, "{row:?}");
+    assert!(pauses.next(start + Duration::from_secs(10) + CALM) <= 2 * PAUSE_MIN);
+}
+
+/// The whole loop against an API server that refuses: it asks again, ever more rarely, and never ends.
+#[tokio::test(start_paused = true)]
+async fn an_api_server_that_refuses_is_asked_ever_more_rarely() {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+    let asked = Arc::new(AtomicUsize::new(0));
+    let counter = Arc::clone(&asked);
+    let service = tower::service_fn(move |_: http::Request<kube::client::Body>| {
+        counter.fetch_add(1, Ordering::SeqCst);
+        async { Err::<http::Response<kube::client::Body>, tower::BoxError>("refused".into()) }
+    });
+    let client = Client::new(service, "default");
+    let cluster = Arc::new(Cluster::new(Anchoring::Strict));
+    let metrics = WatchMetrics::default();
+    let watch = watch_pods(client, cluster, metrics.clone());
+    assert!(tokio::time::timeout(Duration::from_secs(600), watch).await.is_err(), "it never ends");
+    let (asked, errors) = (asked.load(Ordering::SeqCst), metrics.errors.get_or_create(&Pods::LABEL).get());
+    assert!((30..80).contains(&asked), "{asked}");
+    assert_eq!(errors, asked as u64);
+}
