@@ -1,6 +1,6 @@
 //! `cargo xtask build-ebpf`: the kernel programs, with whichever of the two usable toolchains is there.
 
-use crate::{progress, setup, workspace};
+use crate::{apt, progress, workspace};
 use anyhow::{Context as _, bail};
 use std::{fs, path::Path, process::Command};
 
@@ -97,7 +97,7 @@ fn has_linker() -> bool {
 
 fn install() -> anyhow::Result<()> {
     if !has_nightly() && !has_debian() {
-        setup::apt_install(&DEBIAN_PACKAGES)?;
+        apt::install(&DEBIAN_PACKAGES)?;
     }
     if !has_linker() {
         let version = format!("{LINKER}@{LINKER_VERSION}");

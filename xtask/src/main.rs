@@ -1,4 +1,5 @@
 //! `cargo xtask …`: every task of the repository.
+mod apt;
 mod bench;
 mod ci;
 mod codegen;

@@ -1,6 +1,6 @@
 //! What a bare Debian 12 lacks, installed: packages, a Python with the AWS clients and moto, the BPF toolchain.
 
-use crate::{ebpf, progress, root, workspace};
+use crate::{apt, ebpf, progress, workspace};
 use anyhow::Context as _;
 use std::{fs, path::Path, process::Command};
 
@@ -56,18 +56,7 @@ pub(crate) fn has(program: &str) -> bool {
 fn install(programs: &[(&str, &str)]) -> anyhow::Result<()> {
     let missing: Vec<&str> =
         programs.iter().filter(|(program, _)| !has(program)).map(|&(_, package)| package).collect();
-    if missing.is_empty() { Ok(()) } else { apt_install(&missing) }
-}
-
-/// Installs Debian packages, as root or through sudo.
-///
-/// # Errors
-/// No apt here, no right to use it, or it fails.
-pub(crate) fn apt_install(packages: &[&str]) -> anyhow::Result<()> {
-    progress::step("updating the package lists", root::command("apt-get").args(["update", "-q"]))?;
-    let mut apt = root::command("apt-get");
-    apt.env("DEBIAN_FRONTEND", "noninteractive").args(["install", "-y", "-q", "--no-install-recommends"]);
-    progress::step(&format!("installing {}", packages.join(" ")), apt.args(packages))
+    if missing.is_empty() { Ok(()) } else { apt::install(&missing) }
 }
 
 /// A Python of the project's own with moto, boto3 and the aws CLI; made again when their versions change.
@@ -80,7 +69,7 @@ fn python() -> anyhow::Result<()> {
         return Ok(());
     }
     if !Path::new(PYTHON).exists() || !Path::new("/usr/share/python-wheels").exists() {
-        apt_install(&["python3", "python3-venv"])?;
+        apt::install(&["python3", "python3-venv"])?;
     }
     progress::step("making a Python environment", Command::new(PYTHON).args(["-m", "venv", "--clear"]).arg(&venv))?;
     let mut pip = Command::new(venv.join("bin/pip"));
