@@ -1,19 +1,20 @@
 //! What the reader can do while the demo stays up: commands to paste, and the few files that keep them short.
 
-use super::cast::{Cast, NAMESPACE};
-use crate::{clients::Environment, system::ADMIN_PORT};
-use anyhow::{Context as _, Result};
-use kiam_common::abi;
-use std::{fs, os::unix::fs::symlink, path::Path};
+mod guide;
 
-/// Commands of one kind.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Part {
-    /// What they are for.
-    pub(super) title: &'static str,
-    /// The commands, each a line.
-    pub(super) commands: Vec<String>,
-}
+pub(super) use guide::Part;
+
+use super::{cast::Cast, progress::Progress, screen};
+use crate::{clients::Environment, process};
+use anyhow::{Context as _, Result};
+use std::{fs, os::unix::fs::symlink, path::Path, time::Duration};
+
+/// How long an agent that the reader killed stays dead: time enough to ask in a pod.
+const DEAD: Duration = Duration::from_secs(30);
+/// How often the agent is looked at.
+const LOOK: Duration = Duration::from_millis(500);
+/// Holds the pid of the agent, for `kill`.
+const PID_FILE: &str = "agent.pid";
 
 /// Puts the files in place and says what to do with them.
 pub(super) fn open(cast: &mut Cast) -> Result<Vec<Part>> {
@@ -23,16 +24,39 @@ pub(super) fn open(cast: &mut Cast) -> Result<Vec<Part>> {
     symlink(cast.system.topology.node.path(), namespaces.join("node"))?;
     for pod in cast.pods() {
         symlink(pod.network.path(), namespaces.join(pod.name))?;
-        let prompt = format!(
-            "PS1='\\[\\e[36m\\]pod {}\\[\\e[0m\\] # '\naws() {{ sh {}/aws \"$@\"; }}\n",
-            pod.name,
-            folder.display()
-        );
-        fs::write(folder.join(format!("{}.bashrc", pod.name)), prompt)?;
+        fs::write(folder.join(format!("{}.bashrc", pod.name)), bashrc(pod.name, &folder))?;
     }
     let script = aws_script(&cast.system.environment(), &cast.system.python.interpreter());
     fs::write(folder.join("aws"), script).context("write the aws CLI's environment")?;
-    Ok(guide(&folder, cast.system.agent()?.parent_pid(), &cast.system.binaries.agent()))
+    write_pid(cast)?;
+    Ok(guide::parts(&folder, &cast.system.binaries.agent()))
+}
+
+/// Waits for the wish to end. An agent that is killed meanwhile is started again, but not at once.
+pub(super) fn keep_up(cast: &mut Cast, progress: &Progress) -> Result<()> {
+    while !progress.wait_for_end(LOOK) {
+        let agent = cast.system.agent()?.parent_pid();
+        if process::children(std::process::id())?.contains(&agent) {
+            continue;
+        }
+        screen::note(&format!("the agent has ended: ask in a pod now; it is started again in {} s", DEAD.as_secs()));
+        if progress.wait_for_end(DEAD) {
+            break;
+        }
+        progress.step("starting kiam-agent again", || cast.system.start_agent())?;
+        write_pid(cast)?;
+    }
+    Ok(())
+}
+
+fn write_pid(cast: &mut Cast) -> Result<()> {
+    let pid = cast.system.agent()?.parent_pid();
+    Ok(fs::write(cast.system.folder().join(PID_FILE), format!("{pid}\n"))?)
+}
+
+/// Of a shell in a pod: its prompt, and `aws`.
+fn bashrc(pod: &str, folder: &Path) -> String {
+    format!("PS1='\\[\\e[36m\\]pod {pod}\\[\\e[0m\\] # '\naws() {{ sh {}/aws \"$@\"; }}\n", folder.display())
 }
 
 /// The aws CLI with nothing but what a pod's image would set: whatever this shell is configured for stays outside.
@@ -42,53 +66,4 @@ fn aws_script(environment: &Environment, python: &Path) -> String {
         script.push_str(&format!(" {name}={value}"));
     }
     script + &format!(" {} -m awscli \"$@\"\n", python.display())
-}
-
-fn guide(folder: &Path, agent: u32, binary: &Path) -> Vec<Part> {
-    let part =
-        |title, commands: &[&str]| Part { title, commands: commands.iter().map(|&line| line.to_owned()).collect() };
-    let pods = format!("http://127.0.0.1:6443/api/v1/namespaces/{NAMESPACE}");
-    let annotate = |object: &str, annotation: &str, value: &str| {
-        format!(
-            "nsenter --net=$D/net/node curl -sX PATCH -H 'content-type: application/merge-patch+json' -o /dev/null \\\n      \
-             -d '{{\"metadata\":{{\"annotations\":{{\"iam.amazonaws.com/{annotation}\":\"{value}\"}}}}}}' \\\n      {object}"
-        )
-    };
-    vec![
-        part("first, once in that terminal", &[&format!("D={}", folder.display())]),
-        part(
-            "be a pod (permitted, forbidden or no-role), and ask in it",
-            &[
-                "nsenter --net=$D/net/permitted bash --rcfile $D/permitted.bashrc",
-                "aws sts get-caller-identity",
-                "curl http://169.254.169.254/latest/meta-data/iam/security-credentials/",
-            ],
-        ),
-        part(
-            "give the forbidden pod a role that its namespace permits, and ask again",
-            &[
-                &annotate(&format!("{pods}/pods/forbidden"), "role", "payments-writer"),
-                "nsenter --net=$D/net/forbidden sh $D/aws sts get-caller-identity",
-            ],
-        ),
-        part("or permit everything in the namespace", &[&annotate(&pods, "permitted", ".*")]),
-        part(
-            "health, metrics, logs",
-            &[
-                &format!("{} health --run-dir=$D/run", binary.display()),
-                &format!("nsenter --net=$D/net/node curl -s http://127.0.0.1:{ADMIN_PORT}/metrics"),
-                "tail -f $D/agent.log $D/server.log",
-            ],
-        ),
-        part(
-            "the eBPF programs, what they counted, and the routing rules behind them",
-            &[
-                &format!("bpftool prog show name {}", abi::PROG_TC_INGRESS),
-                &format!("bpftool prog show name {}", abi::PROG_SK_LOOKUP),
-                &format!("bpftool map dump pinned $D/bpffs/kiam/{}/{}", abi::LAYOUT, abi::MAP_INTERFACES),
-                "nsenter --net=$D/net/node sh -c 'ip rule; ip route show table 4242'",
-            ],
-        ),
-        part("kill the agent and ask again: nothing comes out", &[&format!("kill -9 {agent}")]),
-    ]
 }

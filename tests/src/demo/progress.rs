@@ -30,10 +30,10 @@ impl Progress {
         Self { end }
     }
 
-    /// Waits for the wish to end.
-    pub(super) fn wait_for_end(&self) {
-        // Nothing is ever sent: it returns when the sender is dropped.
-        while self.end.recv().is_ok() {}
+    /// Waits for the wish to end, for so long; whether it has come.
+    pub(super) fn wait_for_end(&self, patience: Duration) -> bool {
+        // Nothing is ever sent: what ends the wait before its time is that the sender is dropped.
+        self.end.recv_timeout(patience) != Err(mpsc::RecvTimeoutError::Timeout)
     }
 
     /// Whether the wish to end has come.

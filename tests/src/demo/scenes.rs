@@ -29,7 +29,7 @@ pub(super) fn run(args: &Args) -> Result<ExitCode> {
     }
     if !args.once {
         screen::guide(&play::open(&mut cast)?)?;
-        progress.wait_for_end();
+        play::keep_up(&mut cast, &progress)?;
     }
     let (rows, holding) = report::tally(&scenes);
     Ok(if rows == holding { ExitCode::SUCCESS } else { ExitCode::FAILURE })

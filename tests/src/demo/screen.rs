@@ -89,6 +89,12 @@ pub(super) fn guide(guide: &[super::play::Part]) -> Result<()> {
     Ok(())
 }
 
+/// Something that has just happened.
+pub(super) fn note(text: &str) {
+    // A terminal that is gone is one of the ways to end.
+    drop(writeln!(io::stderr(), "{text}"));
+}
+
 /// What everything that ran has said, after a failure.
 pub(super) fn explain(logs: &str) {
     drop(writeln!(io::stderr(), "{logs}\n"));
