@@ -38,6 +38,11 @@ impl Answer {
         found.map_or("-", |(_, value)| value)
     }
 
+    /// The agent's own time for this request was over.
+    pub(super) fn is_late(&self) -> bool {
+        self.status == 503 && self.body.contains("code = DeadlineExceeded")
+    }
+
     /// `answer`, `error`, or `page` for an error that is one.
     pub(super) fn kind(&self) -> &'static str {
         match self.status {
