@@ -6,7 +6,7 @@ use crate::{
 };
 use anyhow::{Result, ensure};
 use kiam_tests::{
-    cluster::client::{Attempt, Got, Probe},
+    cluster::probe::{Attempt, Got, Probe},
     eventually::eventually,
     system::SOON,
 };
@@ -20,8 +20,9 @@ pub(crate) fn the_agent_s_pod_is_replaced(stage: &mut Stage) -> Result<()> {
     deployed.rolled_out("daemonset/kiam-agent")?;
     ensure!(pods_of(deployed, "agent")? != old, "the pod is still {old:?}");
     let gap = served_again(deployed, &mut probe)?;
+    probe.end()?;
     // Otherwise nobody has looked while no agent was there.
-    ensure!(gap.iter().any(is_nothing), "the probe noticed no gap:\n{}", probe.log_tail());
+    ensure!(gap.iter().any(is_nothing), "the probe noticed no gap: {gap:?}");
     deployed.expect_no_leak()
 }
 
@@ -38,6 +39,7 @@ pub(crate) fn the_servers_are_rolled(stage: &mut Stage) -> Result<()> {
         Ok(())
     })?;
     served_again(deployed, &mut probe)?;
+    probe.end()?;
     // The agent is ready through all of it: a node without a server is not a node to be restarted.
     deployed.rolled_out("daemonset/kiam-agent")?;
     deployed.expect_no_leak()

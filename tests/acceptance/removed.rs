@@ -3,7 +3,7 @@
 use crate::stage::{Deployed, KIAM, Stage, control_reaches, enough, expect_own_or_nothing};
 use anyhow::{Context as _, Result, ensure};
 use kiam_tests::{
-    cluster::{Cluster, client::Got, manifests},
+    cluster::{Cluster, manifests, probe::Got},
     eventually::eventually,
     system::{BpfObjects, SOON},
 };
@@ -23,7 +23,7 @@ pub(crate) fn nothing_is_left(stage: &mut Stage) -> Result<()> {
     let attempts = enough(&mut probe)?;
     expect_own_or_nothing(&attempts)?;
     ensure!(attempts.iter().all(|attempt| matches!(attempt.got, Got::Nothing(_))), "{attempts:?}");
-    drop(probe);
+    probe.end()?;
     deployed.expect_no_leak().context("without kiam, and before the cleanup")?;
 
     clean_up(deployed)?;

@@ -5,9 +5,10 @@ use kiam_tests::{
     canary::{ACCESS_KEY_ID, NODE_ROLE},
     cluster::{
         Cgroups, Cluster, Options, OwnImage,
-        client::{Attempt, ClientPod, Got, Probe},
+        client::ClientPod,
         images::{AGENT, SERVER},
         manifests::{self, Manifests},
+        probe::{Attempt, Got, Probe},
     },
     leaks,
     system::{Binaries, Footprint},
@@ -136,7 +137,7 @@ pub(crate) fn control_reaches(cluster: &Cluster, pod: &ClientPod) -> Result<()> 
     for attempt in attempts {
         ensure!(attempt.got == node_role, "control: {attempt:?}");
     }
-    drop(probe);
+    probe.end()?;
     cluster.canary.settle(&cluster.topology.node)?;
     for address in pod.addresses()? {
         ensure!(!cluster.canary.packets_from(address).is_empty(), "control: no packet of {address} at the canary");

@@ -1,8 +1,9 @@
-# Asks M for credentials again and again, on new connections and by both families; one line an attempt:
+# Asks M for credentials again and again, on new connections and by both families, until its standard input ends; one
+# line an attempt:
 #   ADDRESS ROLE ACCESS_KEY_ID      credentials were given
 #   ADDRESS HTTP STATUS             refused
 #   ADDRESS - REASON                nothing came
-import http.client, json, time
+import http.client, json, select, sys
 
 ROLES = "/latest/meta-data/iam/security-credentials/"
 
@@ -29,7 +30,8 @@ def attempt(address):
         connection.close()
 
 
-while True:
+asked_to_end = False
+while not asked_to_end:
     for address in ("169.254.169.254", "fd00:ec2::254"):
         print(address, attempt(address), flush=True)
-    time.sleep(0.05)
+    asked_to_end = bool(select.select([sys.stdin], [], [], 0.05)[0])

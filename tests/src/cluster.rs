@@ -10,7 +10,7 @@
 //! - `state`, `node`: the folder, the control groups and the namespaces; PID 1.
 //! - `authority`, `pki`, `config`, `components`: certificates, files and flags of the components, and the order of their start.
 //! - `image`, `images`: what the kubelet runs, made on the spot.
-//! - [`kubectl`], [`client`]: what a test does with it.
+//! - [`kubectl`], [`client`], [`probe`]: what a test does with it.
 //! - [`manifests`]: what is shipped, and the overlay that fits it to this cluster.
 //!
 //! The node has no cluster DNS (the service's name is in its `/etc/hosts`), no kube-proxy, and no way out.
@@ -26,6 +26,7 @@ pub mod kubectl;
 pub mod manifests;
 mod node;
 mod pki;
+pub mod probe;
 mod state;
 mod sts;
 

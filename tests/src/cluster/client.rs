@@ -4,9 +4,9 @@ use super::{
     Cluster, TlsSts,
     images::{CLIENT, machine_folders},
     kubectl::Kubectl,
+    probe::Probe,
 };
-use crate::process::Daemon;
-use anyhow::{Context as _, Result, bail, ensure};
+use anyhow::{Context as _, Result, ensure};
 use serde_json::{Value, json};
 use std::{
     net::IpAddr,
@@ -151,10 +151,10 @@ impl ClientPod {
     /// # Errors
     /// kubectl cannot be started.
     pub fn probe(&self, folder: &Path) -> Result<Probe> {
-        let mut command = self.kubectl.command(&["exec", "-n", &self.namespace, &self.name, "--"]);
+        let mut command = self.kubectl.command(&["exec", "--stdin", "-n", &self.namespace, &self.name, "--"]);
         command.arg(&self.interpreter).args(["-c", include_str!("../../cluster/probe.py")]);
         let log = folder.join(format!("probe-{}-{}.log", self.namespace, self.name));
-        Ok(Probe { daemon: Daemon::spawn("probe", &mut command, &log)?, seen: 0 })
+        Probe::start(command, log)
     }
 }
 
@@ -162,85 +162,4 @@ fn said(output: &Output) -> Result<String> {
     let (out, err) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
     ensure!(output.status.success(), "{}: {err}{out}", output.status);
     Ok(out.trim().to_owned())
-}
-
-/// What came of one attempt.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Attempt {
-    /// M's address.
-    pub m: IpAddr,
-    /// What it got.
-    pub got: Got,
-}
-
-/// What an attempt got.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Got {
-    /// Credentials.
-    Credentials {
-        /// The role's name in the list.
-        role: String,
-        /// The access key's id.
-        access_key_id: String,
-    },
-    /// An HTTP status other than 200.
-    Refused(u16),
-    /// Nothing, and Python's name of the error.
-    Nothing(String),
-}
-
-/// A probe in a pod: it asks until it is dropped.
-#[derive(Debug)]
-pub struct Probe {
-    daemon: Daemon,
-    /// Lines that were handed out.
-    seen: usize,
-}
-
-impl Probe {
-    /// The attempts since the last call.
-    ///
-    /// # Errors
-    /// The probe ended, or wrote something else.
-    pub fn news(&mut self) -> Result<Vec<Attempt>> {
-        ensure!(self.daemon.is_running()?, "the probe ended\n{}", self.daemon.log_tail());
-        let log = self.daemon.log();
-        // The last line may be unfinished.
-        let whole = log.rfind('\n').map_or("", |end| &log[..end]);
-        let news = whole.lines().skip(self.seen).map(parse).collect::<Result<Vec<_>>>()?;
-        self.seen += news.len();
-        Ok(news)
-    }
-
-    /// All that it wrote, for a failure.
-    #[must_use]
-    pub fn log_tail(&self) -> String {
-        self.daemon.log_tail()
-    }
-}
-
-fn parse(line: &str) -> Result<Attempt> {
-    let words: Vec<&str> = line.split(' ').collect();
-    let [m, first, second] = words[..] else { bail!("the probe wrote {line:?}") };
-    let got = match first {
-        "-" => Got::Nothing(second.to_owned()),
-        "HTTP" => Got::Refused(second.parse()?),
-        role => Got::Credentials { role: role.to_owned(), access_key_id: second.to_owned() },
-    };
-    Ok(Attempt { m: m.parse()?, got })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_probe_s_lines_are_understood() {
-        let got = |line| parse(line).unwrap().got;
-        assert_eq!(got("169.254.169.254 HTTP 503"), Got::Refused(503));
-        assert_eq!(got("fd00:ec2::254 - TimeoutError"), Got::Nothing("TimeoutError".to_owned()));
-        let credentials = Got::Credentials { role: "a".to_owned(), access_key_id: "ASIA".to_owned() };
-        assert_eq!(got("169.254.169.254 a ASIA"), credentials);
-        assert!(parse("Traceback (most recent call last):").is_err());
-    }
 }
