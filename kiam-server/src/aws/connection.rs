@@ -69,6 +69,8 @@ pub(crate) enum AwsError {
 pub(crate) struct Aws {
     config: SdkConfig,
     http: SharedHttpClient,
+    /// Which STS it leads to, in words for an error.
+    sts: String,
 }
 
 impl Aws {
@@ -91,12 +93,13 @@ impl Aws {
             (None, None) => Some(GLOBAL.1),
         };
         let (name, fips) = split_fips(region.as_deref().unwrap_or(GLOBAL.0));
-        tracing::info!(region = name, fips, endpoint = endpoint.unwrap_or("of the region"), "STS");
+        let sts = endpoint.map_or_else(|| format!("of region {name}"), |endpoint| format!("at {endpoint}"));
+        tracing::info!(region = name, fips, "STS {sts}");
         loader = loader.region(Region::new(name)).use_fips(fips);
         if let Some(endpoint) = endpoint {
             loader = loader.endpoint_url(endpoint);
         }
-        Ok(Self { config: loader.load().await, http })
+        Ok(Self { config: loader.load().await, http, sts })
     }
 
     /// From here on, calls are signed with credentials of this role (`--assume-role-arn`).
@@ -108,6 +111,11 @@ impl Aws {
             .await;
         let config = self.config.into_builder().credentials_provider(SharedCredentialsProvider::new(provider)).build();
         Self { config, ..self }
+    }
+
+    /// Which STS: `at URL`, or `of region NAME`.
+    pub(super) fn sts(&self) -> &str {
+        &self.sts
     }
 
     pub(super) fn config(&self) -> &SdkConfig {

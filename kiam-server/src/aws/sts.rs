@@ -20,6 +20,8 @@ const MESSAGE_LEN_MAX: usize = 500;
 /// STS.
 pub(crate) struct Sts {
     client: Client,
+    /// Which one it is: `at URL`, or `of region NAME`.
+    which: String,
     session_duration: i32,
     clock: Arc<dyn Clock>,
 }
@@ -27,7 +29,7 @@ pub(crate) struct Sts {
 impl Sts {
     pub(crate) fn new(aws: &Aws, session_duration: Duration, clock: Arc<dyn Clock>) -> Self {
         let session_duration = i32::try_from(session_duration.as_secs()).unwrap_or(i32::MAX);
-        Self { client: Client::new(aws.config()), session_duration, clock }
+        Self { client: Client::new(aws.config()), which: aws.sts().to_owned(), session_duration, clock }
     }
 
     async fn assume_role(&self, identity: &Identity) -> Result<Credentials, CredentialError> {
@@ -43,7 +45,7 @@ impl Sts {
             .duration_seconds(self.session_duration)
             .send()
             .await
-            .map_err(|error| failure(&error))?;
+            .map_err(|error| failure(&error, &self.which))?;
         credentials(output, issued)
     }
 }
@@ -68,7 +70,7 @@ fn credentials(output: AssumeRoleOutput, issued: Timestamp) -> Result<Credential
     })
 }
 
-fn failure(error: &SdkError<AssumeRoleError>) -> CredentialError {
+fn failure(error: &SdkError<AssumeRoleError>, which: &str) -> CredentialError {
     match error {
         SdkError::ServiceError(answer) => {
             let code = answer.err().code().unwrap_or("Unknown");
@@ -80,7 +82,7 @@ fn failure(error: &SdkError<AssumeRoleError>) -> CredentialError {
         }
         other => CredentialError {
             class: FailureClass::Transient,
-            message: in_one_line(&format!("STS could not be asked: {}", crate::chain(other))),
+            message: in_one_line(&format!("STS {which} could not be asked: {}", crate::chain(other))),
         },
     }
 }

@@ -107,12 +107,12 @@ impl Plan {
 
     /// Somebody waits for credentials.
     pub(super) fn ask(&mut self, identity: Identity, reply: oneshot::Sender<Answer>, now: Timestamp) {
+        if let Some(credentials) = self.valid(&identity, now) {
+            return tell(reply, Ok(credentials));
+        }
         let Some(entry) = self.entry(&identity) else {
             return tell(reply, Err(overloaded("too many identities are in use")));
         };
-        if let Some(credentials) = entry.current.as_ref().filter(|current| current.is_valid_at(now)) {
-            return tell(reply, Ok(Arc::clone(credentials)));
-        }
         if let Some(failure) = entry.failure.as_ref().filter(|failure| now < failure.until) {
             return tell(reply, Err(failure.error.clone()));
         }
@@ -213,11 +213,8 @@ impl Plan {
         entry.failures = entry.failures.saturating_add(1);
         let pauses = Pauses::after(error.class, entry.failures, jitter);
         entry.failure = Some(Failure { error: error.clone(), until: after(now, pauses.answer) });
-        let retry = after(now, pauses.retry);
-        match self.valid(identity, now) {
-            Some(current) => (Ok(current), retry),
-            None => (Err(error), retry),
-        }
+        // Whoever waits does so because nothing is valid.
+        (Err(error), after(now, pauses.retry))
     }
 
     /// What it has, unless that has ended: then it has nothing any more.

@@ -230,6 +230,29 @@ async fn the_old_value_serves_until_it_ends_and_never_after() {
     assert!(key(&cache, "red").await.is_ok());
 }
 
+/// Who asked while nothing was valid is answered by what the fetch brings; who asks the plan while the old value is good
+/// gets that, whatever becomes of the refresh.
+#[tokio::test(start_paused = true)]
+async fn a_failed_refresh_costs_nobody_the_old_value() {
+    let published = Arc::new(Published::new());
+    let limits = plan::Limits { live: 1, background: 1 };
+    let mut plan = plan::Plan::new(limits, RefreshAhead::HalfLife, || 0.0, Arc::clone(&published));
+    let (start, red) = (Timestamp::UNIX_EPOCH, identity("red"));
+    plan.interest(pod("a"), Some(red.clone()), start);
+    assert_eq!(plan.next(), Some(red.clone()));
+    plan.finish(&red, Ok(of_an_hour(start)), start);
+    let half = start + SignedDuration::from_mins(30);
+    assert_eq!(plan.next_look(), Some(half));
+    plan.look(half);
+    assert_eq!(plan.next(), Some(red.clone()));
+    let error = CredentialError { class: FailureClass::Transient, message: String::new() };
+    plan.finish(&red, Err(error), half);
+    let (reply, mut answer) = oneshot::channel();
+    plan.ask(red.clone(), reply, half);
+    assert!(answer.try_recv().unwrap().is_ok());
+    assert!(published.contains_key(&red));
+}
+
 #[tokio::test(start_paused = true)]
 async fn failures_are_left_alone_by_class() {
     for (class, least, most) in [
