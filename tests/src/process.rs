@@ -144,6 +144,23 @@ pub fn send_signal(pid: u32, signal: Signal) -> Result<()> {
     nix::sys::signal::kill(Pid::from_raw(pid.cast_signed()), signal).with_context(|| format!("{signal} to {pid}"))
 }
 
+/// Stops a process and waits until each of its threads stands still.
+///
+/// # Errors
+/// There is no such process.
+pub fn freeze(pid: u32) -> Result<()> {
+    /// A signal takes as long as the scheduler does.
+    const SECONDS_MAX: u64 = 10;
+    send_signal(pid, Signal::SIGSTOP)?;
+    eventually(&format!("process {pid} stands still"), Duration::from_secs(SECONDS_MAX), || {
+        for task in fs::read_dir(format!("/proc/{pid}/task"))? {
+            let status = fs::read_to_string(task?.path().join("status"))?;
+            ensure!(status.contains("\nState:\tT"), "a thread runs");
+        }
+        Ok(())
+    })
+}
+
 /// Whether a process is there, and more than a corpse that its parent has not buried.
 #[must_use]
 pub fn is_alive(pid: u32) -> bool {

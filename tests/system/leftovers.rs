@@ -88,6 +88,7 @@ fn interfaces_that_come_and_go_leave_nothing() {
                 system.wait_for_role(pod, M4, "writer")?;
             }
             drop(passing);
+            (10..15).try_for_each(|number| system.kube.delete_pod("open", &format!("pod-{number}")))?;
         }
         eventually("the pins of gone interfaces are gone", SOON, || {
             let now = pins(system)?;

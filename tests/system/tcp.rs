@@ -11,6 +11,7 @@ use kiam_tests::{
 };
 use socket2::SockRef;
 use std::{
+    io,
     net::IpAddr,
     ops::Range,
     time::{Duration, Instant},
@@ -37,12 +38,22 @@ fn expect_reader(connection: &mut Connection) -> Result<()> {
 
 /// A request from a port that was used before; returns how long the connection took.
 fn connect_again(m: IpAddr, port: u16) -> Result<Duration> {
-    let start = Instant::now();
-    let mut connection = Connection::open(m, Some(port), PATIENCE).with_context(|| format!("port {port} again"))?;
-    let took = start.elapsed();
+    let (mut connection, took) = eventually(&format!("port {port} again"), PATIENCE, || {
+        let start = Instant::now();
+        match Connection::open(m, Some(port), PATIENCE) {
+            // The pod's own end of the old connection waits for its last acknowledgement.
+            Err(error) if is_port_in_use(&error) => Err(error),
+            other => Ok((other, start.elapsed())),
+        }
+    })
+    .and_then(|(connection, took)| Ok((connection?, took)))?;
     connection.send("GET", ROLES, &[])?;
     expect_reader(&mut connection).with_context(|| format!("port {port} again"))?;
     Ok(took)
+}
+
+fn is_port_in_use(error: &anyhow::Error) -> bool {
+    error.downcast_ref::<io::Error>().is_some_and(|error| error.kind() == io::ErrorKind::AddrNotAvailable)
 }
 
 /// All of the ports again, each fast.

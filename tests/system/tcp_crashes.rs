@@ -4,9 +4,8 @@
 use anyhow::{Context as _, Result, ensure};
 use kiam_tests::{
     clients::{BOTH, Connection, M4, PATIENCE, Pod, ROLES, Reply, VAIN},
-    eventually::eventually,
     process::send_signal,
-    system::{SOON, System, scenario},
+    system::{System, scenario},
     topology::PodNetwork,
 };
 use nix::sys::signal::Signal;
@@ -18,6 +17,8 @@ use std::{
 
 /// How many connections of each kind.
 const CONNECTIONS: usize = 50;
+/// How often a worker is killed under load.
+const CRASHES: usize = 5;
 /// A killed process's connections end at once: within this, on a machine that has other work.
 const AT_ONCE: Duration = Duration::from_secs(1);
 
@@ -68,8 +69,7 @@ fn connections_in_the_accept_queue_are_reset_when_the_agent_is_killed() {
         let pod = served(system)?;
         for m in BOTH {
             // Neither accepts: what connects now waits in the queue.
-            send_signal(system.agent()?.worker_pid()?, Signal::SIGSTOP)?;
-            system.agent()?.freeze_parent()?;
+            system.agent()?.freeze_both()?;
             let open = connect(&pod, m, CONNECTIONS)?;
             for reply in kill_and_watch(system, open)? {
                 ensure!(reply == Reply::Reset, "{reply:?} at {m}");
@@ -163,30 +163,24 @@ fn no_connection_is_refused_while_workers_crash() {
                 }
                 Ok::<_, anyhow::Error>(replies)
             });
-            let mut last = 0;
-            for _ in 0..5 {
-                let worker = eventually("another worker", SOON, || {
-                    let worker = system.agent()?.worker_pid()?;
-                    ensure!(worker != last, "the same");
-                    Ok(worker)
-                });
-                let killed = worker.and_then(|worker| {
-                    last = worker;
-                    send_signal(worker, Signal::SIGKILL)
-                });
-                if let Err(error) = killed {
-                    stop.store(true, std::sync::atomic::Ordering::Relaxed);
-                    return Err(error);
+            let mut crashes = || -> Result<()> {
+                let mut worker = system.agent()?.worker_pid()?;
+                for _ in 0..CRASHES {
+                    send_signal(worker, Signal::SIGKILL)?;
+                    worker = system.agent()?.wait_for_worker_after(worker)?;
                 }
-            }
+                Ok(())
+            };
+            let crashed = crashes();
             stop.store(true, std::sync::atomic::Ordering::Relaxed);
-            clients.join().ok().context("the clients panicked")?
+            let replies = clients.join().ok().context("the clients panicked")?;
+            crashed.and(replies)
         })?;
         // The listener is the parent's too: a crash costs at most the requests that the worker had accepted.
         let lost = replies.iter().filter(|reply| matches!(reply, Reply::Reset | Reply::Closed)).count();
         let bad = replies.iter().find(|reply| !matches!(reply, Reply::Answer(_) | Reply::Reset | Reply::Closed));
         ensure!(bad.is_none(), "{bad:?}");
-        ensure!(lost <= 10, "{lost} of {} requests were lost by five crashes", replies.len());
+        ensure!(lost <= 2 * CRASHES, "{lost} of {} requests were lost by {CRASHES} crashes", replies.len());
         system.wait_for_role(&pod, M4, "reader")
     });
 }

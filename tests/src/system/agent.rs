@@ -120,6 +120,27 @@ impl Agent {
         process::send_signal(self.worker_pid()?, Signal::SIGKILL)
     }
 
+    /// Waits until another worker than this one runs, and returns its process id.
+    ///
+    /// # Errors
+    /// The parent starts none in time.
+    pub fn wait_for_worker_after(&self, last: u32) -> Result<u32> {
+        eventually("another worker runs", SOON, || {
+            let worker = self.worker_pid()?;
+            ensure!(worker != last, "the same");
+            Ok(worker)
+        })
+    }
+
+    /// Freezes worker and parent, every thread of them: from now on neither accepts.
+    ///
+    /// # Errors
+    /// One of them has ended.
+    pub fn freeze_both(&self) -> Result<()> {
+        process::freeze(self.worker_pid()?)?;
+        process::freeze(self.parent_pid())
+    }
+
     /// Kills the worker again and again, as a crash at each start would, until the parent has paused for `pause` before
     /// it started the next one; then kills that one too and returns at once. The parent's pauses grow, so that no
     /// worker runs for at least `pause` from now.
@@ -129,12 +150,14 @@ impl Agent {
     pub fn crash_worker_until_paused(&self, pause: Duration) -> Result<()> {
         /// Doubling from 10 ms, a pause of seconds is reached after nine.
         const CRASHES_MAX: u32 = 12;
+        let mut worker = self.worker_pid()?;
         for _ in 0..CRASHES_MAX {
-            self.kill_worker()?;
+            process::send_signal(worker, Signal::SIGKILL)?;
             let killed = Instant::now();
-            eventually("a worker runs again", SOON, || self.worker_pid())?;
+            worker = self.wait_for_worker_after(worker)?;
             if killed.elapsed() >= pause {
-                return self.kill_worker();
+                process::send_signal(worker, Signal::SIGKILL)?;
+                return wait_gone(worker);
             }
         }
         bail!("after {CRASHES_MAX} crashes the worker is still started again within {pause:?}")
@@ -181,8 +204,8 @@ impl Agent {
     ///
     /// # Errors
     /// It has ended.
-    pub fn freeze_parent(&mut self) -> Result<()> {
-        self.daemon.signal(Signal::SIGSTOP)
+    pub fn freeze_parent(&self) -> Result<()> {
+        process::freeze(self.parent_pid())
     }
 
     /// Lets the parent go on.
