@@ -1,8 +1,8 @@
 //! The demo: a node with three pods in namespaces of its own, the real binaries on it, and what each pod gets.
 //!
-//! Two processes. The [`supervisor`] holds the terminal and removes everything at the end, however that comes. The
-//! stage, which it starts, is this program again: it makes the node ([`cast`]), plays the [`scenes`] on it, and lets
-//! the reader [`play`]. [`report`] is what the scenes say; [`screen`] and [`progress`] show it.
+//! Two processes. The `supervisor` holds the terminal and removes everything at the end, however that comes. The
+//! stage, which it starts, is this program again: it makes the node (`cast`), plays the `scenes` on it, and lets
+//! the reader `play`. `report` is what the scenes say; `screen` and `progress` show it.
 
 mod ask;
 mod cast;
