@@ -6,7 +6,7 @@
 //! ```
 //!
 //! From the processes inwards:
-//! - [`kube_binary`]: the binary that all components are.
+//! - [`mod@kube_binary`]: the binary that all components are.
 //! - `state`, `node`: the folder, the control groups and the namespaces; PID 1.
 //! - `authority`, `pki`, `config`, `components`: certificates, files and flags of the components, and the order of their start.
 //! - `image`, `images`: what the kubelet runs, made on the spot.

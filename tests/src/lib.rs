@@ -10,7 +10,7 @@
 //! - [`kube_api`], [`sts`], [`pki`]: what the binaries talk to.
 //! - [`clients`]: what asks from within a pod.
 //! - [`system`]: the real binaries.
-//! - [`demo`], [`bench`]: all of it, shown to people, and measured.
+//! - [`demo`], [`mod@bench`]: all of it, shown to people, and measured.
 #![expect(
     clippy::cast_possible_truncation,
     clippy::expect_used,

@@ -33,7 +33,7 @@ use std::{
 
 /// How long until something that shall happen has happened, in seconds: the machine may have other work.
 const SOON_SECONDS: u64 = 20;
-/// [`SOON_SECONDS`].
+/// As a duration.
 pub const SOON: Duration = Duration::from_secs(SOON_SECONDS);
 /// The pod behind which the control request is made; no test uses its number.
 const CONTROL_POD: u8 = 250;

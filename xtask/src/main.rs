@@ -12,6 +12,7 @@ mod test;
 mod workspace;
 
 use clap::{Parser, Subcommand};
+use std::process::ExitCode;
 
 #[derive(Parser)]
 #[command(name = "cargo xtask", about = "Every task of this repository")]
@@ -36,8 +37,18 @@ enum Task {
     BuildEbpf(ebpf::Args),
 }
 
-fn main() -> anyhow::Result<()> {
-    match Args::parse().task {
+fn main() -> ExitCode {
+    match execute(Args::parse().task) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            progress::say(&format!("error: {error:#}"));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn execute(task: Task) -> anyhow::Result<()> {
+    match task {
         Task::Codegen(args) => codegen::run(&args),
         Task::Ci => ci::run(),
         Task::Test(args) => test::run(&args),

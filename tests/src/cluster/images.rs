@@ -15,7 +15,7 @@ pub(super) const PAUSE: &str = "localhost/pause:1";
 pub const AGENT: &str = "localhost/kiam-agent:test";
 /// The server's image.
 pub const SERVER: &str = "localhost/kiam-server:test";
-/// An image that borrows the machine's programs: mounts of [`Machine`] make it complete.
+/// An image that borrows the machine's programs: mounts of the machine make it complete.
 pub const CLIENT: &str = "localhost/client:1";
 
 /// The authorities that the server trusts beside those that it is given.
