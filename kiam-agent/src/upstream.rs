@@ -55,8 +55,8 @@ impl Upstream {
         Self { state: connector.state(), doubts: connector.doubts(), metrics, unverified_told: AtomicBool::new(false) }
     }
 
-    /// Calls until there is a final answer: again with the next server when the connection is lost, and after a pause
-    /// when the pod is not known yet (our server waits by itself, kiam's doesn't).
+    /// Calls until there is a final answer: again, after a pause, when the call failed on its way (by then another
+    /// connection may be there), and when the pod is not known yet (our server waits by itself, kiam's doesn't).
     async fn call<T>(
         &self,
         rpc: Rpc,
@@ -68,9 +68,8 @@ impl Upstream {
         T: convert::Answered,
     {
         let mut patience = Patience::new(deadline);
-        let mut lost = None;
         loop {
-            let link = self.link(lost, deadline).await?;
+            let link = self.link(deadline).await?;
             let call = start(&link, proto_caller(caller, deadline));
             self.metrics.rpc_started(rpc);
             let Ok(outcome) = timeout_at(deadline, call).await else {
@@ -84,26 +83,20 @@ impl Upstream {
                 Verdict::Lost(status) => {
                     tracing::debug!(server = %link.address, error = %status, "call failed with its connection");
                     self.doubt(link.id);
-                    lost = Some(link.id);
+                    patience.pause_or(SourceError::Unreachable).await?;
                 }
                 Verdict::Later(error) => patience.pause_or(error).await?,
             }
         }
     }
 
-    /// The connection, once there is one other than `lost`.
-    async fn link(&self, lost: Option<u64>, deadline: Instant) -> Result<Link, SourceError> {
-        if let State::Up(link) = &*self.state.borrow()
-            && Some(link.id) != lost
-        {
+    /// The connection, once there is one.
+    async fn link(&self, deadline: Instant) -> Result<Link, SourceError> {
+        if let State::Up(link) = &*self.state.borrow() {
             return Ok(link.clone());
         }
         let mut state = self.state.clone();
-        let settled = state.wait_for(|state| match state {
-            State::Connecting => false,
-            State::Up(link) => Some(link.id) != lost,
-            State::Down => true,
-        });
+        let settled = state.wait_for(|state| !matches!(state, State::Connecting));
         match timeout_at(deadline, settled).await {
             Ok(Ok(state)) => match &*state {
                 State::Up(link) => Ok(link.clone()),

@@ -20,7 +20,7 @@ pub(super) enum Verdict<T> {
     Final(Result<Found<T>, SourceError>),
     /// It may be another one soon.
     Later(SourceError),
-    /// The connection failed, not the server.
+    /// The call failed on its way; the connection may be over.
     Lost(Status),
 }
 

@@ -1,4 +1,4 @@
-//! Pauses between two questions for a pod that the server does not know yet.
+//! Pauses between two tries of one request: for a pod that the server does not know yet, or a call that got lost.
 
 use crate::source::SourceError;
 use backon::{BackoffBuilder as _, ExponentialBackoff, ExponentialBuilder};

@@ -212,6 +212,23 @@ async fn a_lost_server_is_replaced_within_a_request() {
 }
 
 #[tokio::test]
+async fn calls_that_fail_on_a_good_connection_are_made_again_but_not_often() {
+    let pki = Pki::new();
+    let server = Server::start(&pki, "127.0.0.1:0").await;
+    let agent = agent(&pki, &[server.address]);
+    agent.until_served().await;
+    server.reset_calls(true);
+    let begin = Instant::now();
+    assert!(matches!(agent.role(pod("10.0.0.1")).await, Err(SourceError::Unreachable)));
+    assert!(begin.elapsed() > BUDGET / 2, "{:?}", begin.elapsed());
+    let tries = server.resets();
+    assert!((3..=20).contains(&tries), "{tries}");
+    server.reset_calls(false);
+    agent.role(pod("10.0.0.1")).await.unwrap();
+    assert!(agent.metrics().contains("kiam_agent_server_connects_total 1"), "the connection was fine all the time");
+}
+
+#[tokio::test]
 async fn a_server_that_falls_silent_is_given_up() {
     let pki = Pki::new();
     let servers = [Server::start(&pki, "127.0.0.1:0").await, Server::start(&pki, "127.0.0.2:0").await];

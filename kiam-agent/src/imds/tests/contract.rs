@@ -232,8 +232,11 @@ async fn metrics_count_what_was_answered() {
 #[tokio::test]
 async fn the_log_names_who_got_what_but_no_secret() {
     let lines = Lines::default();
-    let subscriber =
-        tracing_subscriber::fmt().with_max_level(tracing::Level::TRACE).with_writer(lines.clone()).finish();
+    let subscriber = tracing_subscriber::fmt()
+        .with_ansi(false)
+        .with_max_level(tracing::Level::TRACE)
+        .with_writer(lines.clone())
+        .finish();
     let _guard = tracing::subscriber::set_default(subscriber);
     let open = open(ImdsV1::Allow).await;
     let token = open.token(PERMITTED, 60).await;

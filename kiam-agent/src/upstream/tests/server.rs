@@ -14,7 +14,7 @@ use std::{
     path::Path,
     sync::{
         Arc, Mutex,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicBool, AtomicUsize, Ordering},
     },
 };
 use tempfile::TempDir;
@@ -90,6 +90,8 @@ pub(super) struct Asked {
 struct Script {
     asked: Arc<Mutex<Vec<Asked>>>,
     silent: Arc<AtomicBool>,
+    reset_calls: Arc<AtomicBool>,
+    resets: Arc<AtomicUsize>,
 }
 
 impl Script {
@@ -112,6 +114,12 @@ impl Script {
             "10.0.3.2" => Ok(None),
             _ => seen(0),
         }
+    }
+
+    fn resets(&self, path: &str) -> bool {
+        let resets = self.reset_calls.load(Ordering::Relaxed) && !path.ends_with("/GetHealth");
+        self.resets.fetch_add(usize::from(resets), Ordering::Relaxed);
+        resets
     }
 
     async fn sleep_if_silent(&self) {
@@ -193,6 +201,16 @@ impl Server {
         self.connections.lock().unwrap().abort_all();
     }
 
+    /// Whether the streams of calls are reset, all but `GetHealth`.
+    pub(super) fn reset_calls(&self, reset: bool) {
+        self.script.reset_calls.store(reset, Ordering::Relaxed);
+    }
+
+    /// How many were.
+    pub(super) fn resets(&self) -> usize {
+        self.script.resets.load(Ordering::Relaxed)
+    }
+
     /// From now on nothing is answered, though connections stay open.
     pub(super) fn silence(&self) {
         self.script.silent.store(true, Ordering::Relaxed);
@@ -210,10 +228,19 @@ async fn accept(listener: TcpListener, tls: Arc<tls::Server>, script: Script, co
     use hyper_util::rt::{TokioExecutor, TokioIo};
     loop {
         let (tcp, _) = listener.accept().await.unwrap();
-        let (acceptor, service) = (TlsAcceptor::from(tls.config()), KiamServiceServer::new(script.clone()));
+        let (acceptor, script) = (TlsAcceptor::from(tls.config()), script.clone());
         connections.lock().unwrap().spawn(async move {
             let Ok(stream) = acceptor.accept(tcp).await else { return };
-            let service = hyper::service::service_fn(move |request| service.clone().call(request));
+            let service = hyper::service::service_fn(move |request: http::Request<hyper::body::Incoming>| {
+                let reset = script.resets(request.uri().path());
+                let mut service = KiamServiceServer::new(script.clone());
+                async move {
+                    if reset {
+                        return Err(std::io::Error::other("reset"));
+                    }
+                    service.call(request).await.map_err(std::io::Error::other)
+                }
+            });
             let builder = hyper::server::conn::http2::Builder::new(TokioExecutor::new());
             drop(builder.serve_connection(TokioIo::new(stream), service).await);
         });
