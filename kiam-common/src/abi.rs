@@ -68,9 +68,9 @@ pub enum Reason {
     Listener = 0,
     /// Handed to the socket that it belongs to: established, half-open or in TIME_WAIT.
     Connection = 1,
-    /// Dropped: not TCP, or not to port 80.
+    /// Dropped: not TCP (an IPv6 extension header included), or not to port 80.
     NotHttp = 2,
-    /// Dropped: a fragment, an extension header, a bad header length, a VLAN tag, or cut short.
+    /// Dropped: a fragment, a bad header length, a VLAN tag, or cut short.
     Malformed = 3,
     /// Dropped: from an address that no pod can own.
     BadSource = 4,
