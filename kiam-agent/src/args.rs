@@ -9,10 +9,8 @@ mod kiam;
 pub(crate) use kiam::KiamArgs;
 
 use clap::{Args, Parser, Subcommand};
+use kiam_common::flags::EXIT_USAGE;
 use std::ffi::OsString;
-
-/// Status of a process whose command line or configuration is wrong (`EX_USAGE`, sysexits.h).
-pub(crate) const EXIT_USAGE: u8 = 64;
 
 /// kiam's flags that are off or on: `--json-log`, `--json-log=false` and `--no-json-log` are all understood.
 const SWITCHES: &[&str] =

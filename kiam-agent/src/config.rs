@@ -3,18 +3,18 @@
 
 mod imds;
 mod notices;
-mod parse;
-mod problems;
 mod redirect;
 mod upstream;
 
 pub(crate) use imds::{ImdsConfig, ImdsV1};
-pub(crate) use problems::Problems;
 pub(crate) use redirect::{RedirectConfig, TcAttach};
 pub(crate) use upstream::{ServerAddress, UpstreamConfig};
 
 use crate::args::{AdminArgs, CleanupArgs, HealthArgs, LogArgs, RunArgs};
-use kiam_common::telemetry::LogFormat;
+use kiam_common::{
+    flags::{self, Problems},
+    telemetry::LogFormat,
+};
 use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
 /// Longest that `kiam-agent health` may wait: the kubelet's own limit of a probe is seconds.
@@ -100,8 +100,8 @@ impl TryFrom<LogArgs> for LogConfig {
     fn try_from(args: LogArgs) -> Result<Self, Problems> {
         let LogArgs { json_log, level } = args;
         let mut problems = Problems::default();
-        let json = problems.value("--json-log", &json_log, parse::switch);
-        let level = problems.value("--level", &level, parse::level);
+        let json = problems.value("--json-log", &json_log, flags::switch);
+        let level = problems.value("--level", &level, flags::level);
         match (json, level) {
             (Some(json), Some(level)) => {
                 Ok(Self { format: if json { LogFormat::Json } else { LogFormat::Text }, level })
@@ -117,9 +117,9 @@ impl TryFrom<AdminArgs> for AdminConfig {
     fn try_from(args: AdminArgs) -> Result<Self, Problems> {
         let AdminArgs { port, prometheus_listen_addr } = args;
         let mut problems = Problems::default();
-        let port = problems.value("--port", &port, parse::port);
+        let port = problems.value("--port", &port, flags::port);
         let prometheus =
-            problems.optional("--prometheus-listen-addr", prometheus_listen_addr.as_deref(), parse::listen_address);
+            problems.optional("--prometheus-listen-addr", prometheus_listen_addr.as_deref(), flags::listen_address);
         match (port, prometheus) {
             (Some(port), Some(prometheus)) => Ok(Self { port, prometheus }),
             _ => Err(problems),
@@ -150,7 +150,7 @@ impl TryFrom<HealthArgs> for HealthConfig {
         let mut problems = Problems::default();
         let paths = problems.section(redirect::Paths::try_from(paths));
         let timeout =
-            problems.value("--timeout", &timeout, |text| parse::duration(text, Duration::ZERO, HEALTH_TIMEOUT_MAX));
+            problems.value("--timeout", &timeout, |text| flags::duration(text, Duration::ZERO, HEALTH_TIMEOUT_MAX));
         match (paths, timeout) {
             (Some(redirect::Paths { run_dir: _, probe_socket }), Some(timeout)) => Ok(Self { probe_socket, timeout }),
             _ => Err(problems),

@@ -1,12 +1,15 @@
 //! From the command line to the process that it asks for, and to the exit code.
 
 use crate::{
-    args::{self, Command, EXIT_USAGE},
-    config::{CleanupConfig, Config, HealthConfig, LogConfig, Problems},
+    args::{self, Command},
+    config::{CleanupConfig, Config, HealthConfig, LogConfig},
     handoff, parent, redirect, worker,
 };
 use anyhow::Context as _;
-use kiam_common::telemetry;
+use kiam_common::{
+    flags::{EXIT_USAGE, Problems},
+    telemetry,
+};
 use std::{env, io::Write as _, os::fd::AsFd as _, os::unix::net::UnixStream, process::ExitCode};
 
 /// Runs what the command line asks for. Exit codes: 0, 1 for a failure, 64 for a wrong command line.

@@ -1,7 +1,7 @@
 //! How pods are answered.
 
-use super::{parse, problems::Problems};
 use crate::args::ImdsArgs;
+use kiam_common::flags::{self, Problems};
 
 /// How pods are answered.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -49,7 +49,7 @@ fn nothing_forwarded(regexp: &str) -> Result<(), &'static str> {
 }
 
 fn no_ip_query(text: &str) -> Result<(), &'static str> {
-    match parse::switch(text)? {
+    match flags::switch(text)? {
         false => Ok(()),
         true => Err("refused: with it every pod could ask for every other pod's credentials; leave the flag out"),
     }

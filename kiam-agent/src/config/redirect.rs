@@ -1,10 +1,10 @@
 //! How pods' connections are caught, and where the agent's own files are.
 
-use super::{parse, problems::Problems};
 use crate::{
     args::{PathArgs, RedirectArgs},
     redirect::pattern::InterfaceMatch,
 };
+use kiam_common::flags::{self, Problems};
 use std::path::PathBuf;
 
 /// How pods' connections are caught.
@@ -51,7 +51,7 @@ impl TryFrom<RedirectArgs> for RedirectConfig {
         let mut problems = Problems::default();
         let interfaces =
             problems.value("--host-interface", &host_interface.join(","), |_| InterfaceMatch::parse(&host_interface));
-        let bpffs = problems.value("--bpffs", &bpffs, parse::absolute_path);
+        let bpffs = problems.value("--bpffs", &bpffs, flags::absolute_path);
         let tc = problems.value("--tc", &tc, |text| match text {
             "auto" => Ok(TcAttach::Auto),
             "tcx" => Ok(TcAttach::Tcx),
@@ -63,8 +63,8 @@ impl TryFrom<RedirectArgs> for RedirectConfig {
             _ => Err("only auto is known: an address that is not served would be open to every pod"),
         });
         let paths = problems.section(Paths::try_from(paths));
-        let uid = problems.value("--worker-uid", &worker_uid, parse::unprivileged_id);
-        let gid = problems.value("--worker-gid", &worker_gid, parse::unprivileged_id);
+        let uid = problems.value("--worker-uid", &worker_uid, unprivileged_id);
+        let gid = problems.value("--worker-gid", &worker_gid, unprivileged_id);
         match (interfaces, bpffs, tc, ipv6, paths, uid, gid) {
             (Some(interfaces), Some(bpffs), Some(tc), Some(()), Some(paths), Some(worker_uid), Some(worker_gid)) => {
                 let Paths { run_dir, probe_socket } = paths;
@@ -81,8 +81,8 @@ impl TryFrom<PathArgs> for Paths {
     fn try_from(args: PathArgs) -> Result<Self, Problems> {
         let PathArgs { run_dir, probe_socket } = args;
         let mut problems = Problems::default();
-        let run_dir = problems.value("--run-dir", &run_dir, parse::absolute_path);
-        let probe = problems.optional("--probe-socket", probe_socket.as_deref(), parse::absolute_path);
+        let run_dir = problems.value("--run-dir", &run_dir, flags::absolute_path);
+        let probe = problems.optional("--probe-socket", probe_socket.as_deref(), flags::absolute_path);
         match (run_dir, probe) {
             (Some(run_dir), Some(probe)) => {
                 let probe_socket = probe.unwrap_or_else(|| run_dir.join("probe.sock"));
@@ -90,5 +90,14 @@ impl TryFrom<PathArgs> for Paths {
             }
             _ => Err(problems),
         }
+    }
+}
+
+/// A user or group other than root: what parses pods' bytes may not be root.
+fn unprivileged_id(text: &str) -> Result<u32, &'static str> {
+    match text.parse() {
+        // The last number means «leave as it is» (setresuid(2)).
+        Ok(id) if id != 0 && id != u32::MAX => Ok(id),
+        _ => Err("not the number of a user or group other than root"),
     }
 }

@@ -1,7 +1,7 @@
 //! How the server is reached.
 
-use super::{parse, problems::Problems};
 use crate::args::UpstreamArgs;
+use kiam_common::flags::{self, Problems};
 use kiam_common::tls::TlsFiles;
 use std::{fmt, net::Ipv6Addr, time::Duration};
 
@@ -59,10 +59,10 @@ impl TryFrom<UpstreamArgs> for UpstreamConfig {
         } = args;
         let mut problems = Problems::default();
         let server = problems.value("--server-address", &server_address, server_address_of);
-        let cert = problems.required("--cert", cert.as_deref(), "the agent's certificate, a PEM file", parse::path);
-        let key = problems.required("--key", key.as_deref(), "the private key of --cert, a PEM file", parse::path);
+        let cert = problems.required("--cert", cert.as_deref(), "the agent's certificate, a PEM file", flags::path);
+        let key = problems.required("--key", key.as_deref(), "the private key of --cert, a PEM file", flags::path);
         let authority = "the certificate of the authority that signed the server's, a PEM file";
-        let ca = problems.required("--ca", ca.as_deref(), authority, parse::path);
+        let ca = problems.required("--ca", ca.as_deref(), authority, flags::path);
         let time = problems.value("--grpc-keepalive-time-duration", &time, time_duration);
         let time_ms = problems.optional("--grpc-keepalive-time-ms", time_ms.as_deref(), time_milliseconds);
         let timeout = problems.value("--grpc-keepalive-timeout-duration", &timeout, timeout_duration);
@@ -82,25 +82,25 @@ impl TryFrom<UpstreamArgs> for UpstreamConfig {
 }
 
 fn time_duration(text: &str) -> Result<Duration, String> {
-    parse::duration(text, KEEPALIVE_TIME_MIN, KEEPALIVE_TIME_MAX)
+    flags::duration(text, KEEPALIVE_TIME_MIN, KEEPALIVE_TIME_MAX)
 }
 
 fn time_milliseconds(text: &str) -> Result<Duration, String> {
-    parse::milliseconds(text, KEEPALIVE_TIME_MIN, KEEPALIVE_TIME_MAX)
+    flags::milliseconds(text, KEEPALIVE_TIME_MIN, KEEPALIVE_TIME_MAX)
 }
 
 fn timeout_duration(text: &str) -> Result<Duration, String> {
-    parse::duration(text, KEEPALIVE_TIMEOUT_MIN, KEEPALIVE_TIMEOUT_MAX)
+    flags::duration(text, KEEPALIVE_TIMEOUT_MIN, KEEPALIVE_TIMEOUT_MAX)
 }
 
 fn timeout_milliseconds(text: &str) -> Result<Duration, String> {
-    parse::milliseconds(text, KEEPALIVE_TIMEOUT_MIN, KEEPALIVE_TIMEOUT_MAX)
+    flags::milliseconds(text, KEEPALIVE_TIMEOUT_MIN, KEEPALIVE_TIMEOUT_MAX)
 }
 
 fn server_address_of(text: &str) -> Result<ServerAddress, &'static str> {
     const WRONG: &str = "not a host and a port, like kiam-server:443 or [fd00::1]:443";
     let (host, number) = text.rsplit_once(':').ok_or(WRONG)?;
-    let port = parse::port(number)?;
+    let port = flags::port(number)?;
     let host = match host.strip_prefix('[') {
         Some(rest) => {
             let inner = rest.strip_suffix(']').ok_or(WRONG)?;
