@@ -12,6 +12,7 @@
 mod disturbed;
 mod hybrid;
 mod overlay;
+mod processes;
 mod removed;
 mod rights;
 mod served;
@@ -29,7 +30,7 @@ use std::{
 type Run = fn(&mut Stage) -> Result<()>;
 
 /// All trials, in their order.
-const TRIALS: [(&str, Run); 11] = [
+const TRIALS: [(&str, Run); 12] = [
     ("overlay::it_sets_only_what_a_cluster_must_say", overlay::it_sets_only_what_a_cluster_must_say),
     ("served::what_is_shipped_rolls_out", served::what_is_shipped_rolls_out),
     ("served::a_permitted_pod_gets_its_role", served::a_permitted_pod_gets_its_role),
@@ -37,6 +38,7 @@ const TRIALS: [(&str, Run); 11] = [
     ("served::a_pod_without_a_role_gets_nothing", served::a_pod_without_a_role_gets_nothing),
     ("rights::they_are_those_that_are_shipped", rights::they_are_those_that_are_shipped),
     ("rights::every_other_verb_is_refused", rights::every_other_verb_is_refused),
+    ("processes::they_have_only_what_is_shipped", processes::they_have_only_what_is_shipped),
     ("disturbed::the_agent_s_pod_is_replaced", disturbed::the_agent_s_pod_is_replaced),
     ("disturbed::the_servers_are_rolled", disturbed::the_servers_are_rolled),
     ("removed::nothing_is_left", removed::nothing_is_left),
