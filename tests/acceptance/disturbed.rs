@@ -26,6 +26,24 @@ pub(crate) fn the_agent_s_pod_is_replaced(stage: &mut Stage) -> Result<()> {
     deployed.expect_no_leak()
 }
 
+/// An update of the DaemonSet: the new agent starts beside the old one.
+pub(crate) fn the_agents_are_rolled(stage: &mut Stage) -> Result<()> {
+    let deployed = stage.deployed()?;
+    let mut probe = deployed.veteran.probe(deployed.cluster.folder())?;
+    served(&mut probe)?;
+    let old = pods_of(deployed, "agent")?;
+    deployed.cluster.kubectl.run(&["rollout", "restart", "-n", KIAM, "daemonset/kiam-agent"])?;
+    deployed.rolled_out("daemonset/kiam-agent")?;
+    eventually("the old agent's pod is gone", SOON, || {
+        let now = pods_of(deployed, "agent")?;
+        ensure!(!now.contains(&old[0]), "{now:?}");
+        Ok(())
+    })?;
+    served_again(deployed, &mut probe)?;
+    probe.end()?;
+    deployed.expect_no_leak()
+}
+
 pub(crate) fn the_servers_are_rolled(stage: &mut Stage) -> Result<()> {
     let deployed = stage.deployed()?;
     let mut probe = deployed.veteran.probe(deployed.cluster.folder())?;

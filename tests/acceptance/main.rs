@@ -30,7 +30,7 @@ use std::{
 type Run = fn(&mut Stage) -> Result<()>;
 
 /// All trials, in their order.
-const TRIALS: [(&str, Run); 12] = [
+const TRIALS: [(&str, Run); 13] = [
     ("overlay::it_sets_only_what_a_cluster_must_say", overlay::it_sets_only_what_a_cluster_must_say),
     ("served::what_is_shipped_rolls_out", served::what_is_shipped_rolls_out),
     ("served::a_permitted_pod_gets_its_role", served::a_permitted_pod_gets_its_role),
@@ -40,6 +40,7 @@ const TRIALS: [(&str, Run); 12] = [
     ("rights::every_other_verb_is_refused", rights::every_other_verb_is_refused),
     ("processes::they_have_only_what_is_shipped", processes::they_have_only_what_is_shipped),
     ("disturbed::the_agent_s_pod_is_replaced", disturbed::the_agent_s_pod_is_replaced),
+    ("disturbed::the_agents_are_rolled", disturbed::the_agents_are_rolled),
     ("disturbed::the_servers_are_rolled", disturbed::the_servers_are_rolled),
     ("removed::nothing_is_left", removed::nothing_is_left),
     ("hybrid::a_node_with_both_cgroup_versions_runs_pods", hybrid::a_node_with_both_cgroup_versions_runs_pods),

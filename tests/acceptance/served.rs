@@ -2,7 +2,14 @@
 
 use crate::stage::{Deployed, FORBIDDEN_ROLE, KIAM, ROLE, Stage};
 use anyhow::{Context as _, Result, ensure};
-use kiam_tests::{cluster::client::ClientPod, eventually::eventually, sts::ACCOUNT, system::SOON, topology::NODE_V4};
+use kiam_tests::{
+    canary::{NODE_ROLE, Request},
+    cluster::client::ClientPod,
+    eventually::eventually,
+    sts::ACCOUNT,
+    system::SOON,
+    topology::NODE_V4,
+};
 use serde_json::Value;
 
 /// How boto3 and the aws CLI say that the metadata service gave them nothing.
@@ -22,7 +29,17 @@ pub(crate) fn what_is_shipped_rolls_out(stage: &mut Stage) -> Result<()> {
     ensure!(slice["endpoints"][0]["conditions"]["ready"] == true, "{slices}");
     ensure!(slice["ports"][0]["port"] == 9610, "{slices}");
     expect_no_restarts(deployed)?;
+    expect_server_credentials(deployed)?;
     deployed.expect_no_leak()
+}
+
+/// The server's own credentials are those of the node's role: hostNetwork is its way to the real metadata service.
+fn expect_server_credentials(deployed: &Deployed) -> Result<()> {
+    let requests = deployed.cluster.canary.requests();
+    let credentials = |request: &&Request| request.path.ends_with(&format!("/iam/security-credentials/{NODE_ROLE}"));
+    let request = requests.iter().find(credentials).with_context(|| format!("no request for them: {requests:?}"))?;
+    ensure!(request.peer.ip() == NODE_V4, "{request:?}");
+    Ok(())
 }
 
 /// A container that was started again has hidden something.

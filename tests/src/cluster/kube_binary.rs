@@ -8,12 +8,19 @@ use std::{
     fs,
     path::{Path, PathBuf},
     process::{Command, Stdio},
+    thread,
+    time::{Duration, Instant},
 };
 
 /// What the binary is made of, in the order in which it is hashed.
 const SOURCES: [&str; 3] = ["go.mod", "go.sum", "main.go"];
 /// Bytes of the hash that are part of the file's name.
 const HASH_BYTES: usize = 8;
+
+/// How often a build that goes on is mentioned.
+const SAY_EVERY: Duration = Duration::from_secs(30);
+/// How often it is looked whether it has ended.
+const LOOK_EVERY: Duration = Duration::from_millis(100);
 
 /// Where the binary is; builds it first if it isn't there.
 ///
@@ -69,17 +76,35 @@ fn build(module: &Path, binary: &Path) -> Result<()> {
     );
     // Under a name of its own first: a build that is cut short leaves nothing that looks finished.
     let unfinished = binary.with_file_name(owner::unique_name("kube")?);
-    let status = Command::new(go())
-        .args(["build", "-trimpath", "-ldflags", &flags, "-o"])
+    let mut command = Command::new(go());
+    command
+        // Git refuses root in somebody else's clone, and nothing needs to know the commit.
+        .args(["build", "-trimpath", "-buildvcs=false", "-ldflags", &flags, "-o"])
         .arg(&unfinished)
         .arg(".")
         .current_dir(module)
-        .env("CGO_ENABLED", "0")
-        .stdin(Stdio::null())
-        .status()
-        .context("start go build")?;
-    ensure!(status.success(), "go build in {} failed: {status}", module.display());
+        .env("CGO_ENABLED", "0");
+    run_with_progress(&mut command).with_context(|| format!("go build in {}", module.display()))?;
     fs::rename(&unfinished, binary).with_context(|| format!("rename to {}", binary.display()))
+}
+
+/// Runs a command to its end, and says now and then that it is still at it.
+fn run_with_progress(command: &mut Command) -> Result<()> {
+    let start = Instant::now();
+    let mut child = command.stdin(Stdio::null()).spawn()?;
+    let mut said = start;
+    let status = loop {
+        if let Some(status) = child.try_wait()? {
+            break status;
+        }
+        if said.elapsed() > SAY_EVERY {
+            said = Instant::now();
+            eprintln!("  building Kubernetes for {} s", start.elapsed().as_secs());
+        }
+        thread::sleep(LOOK_EVERY);
+    };
+    ensure!(status.success(), "{status}");
+    Ok(())
 }
 
 /// The version of Kubernetes that go.mod asks for, without the v.
