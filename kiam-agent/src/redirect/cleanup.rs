@@ -11,8 +11,10 @@ use std::path::Path;
 pub(crate) async fn run(bpffs: &Path) -> anyhow::Result<()> {
     let netlink = netlink::connect()?;
     Fence::new(netlink.clone()).remove().await?;
-    for name in interfaces::all_names(&netlink).await? {
-        tc::remove_filter(&name)?;
+    for (index, name) in interfaces::all(&netlink).await? {
+        if tc::remove_filter(&name)? {
+            tc::remove_idle_qdisc(&netlink, index).await?;
+        }
     }
     Pins::at(bpffs)?.remove_all()
 }

@@ -162,13 +162,14 @@ fn forget(object: &mut Object, index: u32) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// The names of all interfaces of this node.
+/// All interfaces of this node: index and name.
 ///
 /// # Errors
 /// The kernel's.
-pub(crate) async fn all_names(netlink: &Handle) -> anyhow::Result<Vec<String>> {
+pub(crate) async fn all(netlink: &Handle) -> anyhow::Result<Vec<(u32, String)>> {
     let messages: Vec<LinkMessage> = netlink.link().get().execute().try_collect().await?;
-    Ok(messages.iter().filter_map(name_of).map(str::to_owned).collect())
+    let named = messages.iter().filter_map(|message| Some((message.header.index, name_of(message)?.to_owned())));
+    Ok(named.collect())
 }
 
 fn attach_one(object: &mut Object, pins: &Pins, hook: tc::Hook, index: u32, name: &str) -> anyhow::Result<tc::Hook> {

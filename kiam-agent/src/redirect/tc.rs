@@ -9,6 +9,9 @@ use aya::programs::{
     links::FdLink,
     tc::{self, NlOptions, SchedClassifierLink, TcAttachOptions, TcHandle},
 };
+use futures::TryStreamExt as _;
+use netlink_packet_route::tc::{TcHandle as NetlinkTcHandle, TcMessage};
+use rtnetlink::Handle;
 use std::{io, os::fd::AsFd as _};
 
 /// Ahead of the CNI's own filters.
@@ -101,25 +104,43 @@ fn clsact(program: &mut SchedClassifier, name: &str) -> anyhow::Result<()> {
 pub(crate) fn detach(pins: &Pins, hook: Hook, index: u32, name: Option<&str>) -> anyhow::Result<()> {
     Pins::remove(&pins.tc(index)).with_context(|| format!("unpinning the link of interface {index}"))?;
     match name {
-        Some(name) if hook != Hook::Tcx => remove_filter(name),
+        Some(name) if hook != Hook::Tcx => remove_filter(name).map(drop),
         _ => Ok(()),
     }
 }
 
-/// Takes our clsact filter off an interface; that there is none is fine. The qdisc stays: others may use it.
+/// Takes our clsact filter off an interface, and says whether there was one. The qdisc stays: others may use it.
 ///
 /// # Errors
 /// The kernel's.
-pub(crate) fn remove_filter(name: &str) -> anyhow::Result<()> {
-    match SchedClassifierLink::attached(name, TcAttachType::Ingress, PRIORITY, HANDLE, None) {
-        Ok(link) => match aya::programs::Link::detach(link) {
-            Ok(()) => Ok(()),
-            Err(error) if has_errno(&error, libc::ENOENT) || has_errno(&error, libc::EINVAL) => Ok(()),
-            Err(error) => Err(error).with_context(|| format!("removing the filter of {name}")),
-        },
+pub(crate) fn remove_filter(name: &str) -> anyhow::Result<bool> {
+    let Ok(link) = SchedClassifierLink::attached(name, TcAttachType::Ingress, PRIORITY, HANDLE, None) else {
         // The interface has gone, and its filter with it.
-        Err(_) => Ok(()),
+        return Ok(false);
+    };
+    match aya::programs::Link::detach(link) {
+        Ok(()) => Ok(true),
+        Err(error) if has_errno(&error, libc::ENOENT) || has_errno(&error, libc::EINVAL) => Ok(false),
+        Err(error) => Err(error).with_context(|| format!("removing the filter of {name}")),
     }
+}
+
+/// Removes the clsact qdisc that our filter was on, unless another program's filter is on it, too.
+///
+/// # Errors
+/// The kernel's.
+pub(crate) async fn remove_idle_qdisc(netlink: &Handle, index: u32) -> anyhow::Result<()> {
+    let index = i32::try_from(index).context("an interface's index beyond its range")?;
+    let ingress: Vec<TcMessage> = netlink.traffic_filter(index).get().ingress().execute().try_collect().await?;
+    let egress: Vec<TcMessage> = netlink.traffic_filter(index).get().egress().execute().try_collect().await?;
+    if !ingress.is_empty() || !egress.is_empty() {
+        return Ok(());
+    }
+    let mut request = netlink.qdisc().del(index);
+    let header = &mut request.message_mut().header;
+    header.parent = NetlinkTcHandle::CLSACT;
+    header.handle = NetlinkTcHandle { major: 0xffff, minor: 0 };
+    request.execute().await.with_context(|| format!("removing the clsact qdisc of interface {index}"))
 }
 
 /// `EINVAL`: the kernel does not know `BPF_TCX_INGRESS`.

@@ -30,7 +30,8 @@ impl Python {
                 venv.display()
             );
         }
-        Ok(Self { venv })
+        // The folder's own path: in a container of a test's pod only that one is there.
+        Ok(Self { venv: venv.canonicalize()? })
     }
 
     /// Its interpreter.
