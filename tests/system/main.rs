@@ -17,6 +17,7 @@ mod crashes;
 mod layers;
 mod leftovers;
 mod migration;
+mod neighbours;
 mod roles;
 mod sdk;
 mod support;
