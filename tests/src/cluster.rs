@@ -6,9 +6,10 @@
 //! ```
 //!
 //! From the processes inwards:
-//! - [`mod@kube_binary`]: the binary that all components are.
+//! - `kube_binary`: the binary that all components are.
 //! - `state`, `node`: the folder, the control groups and the namespaces; PID 1.
-//! - `authority`, `pki`, `config`, `components`: certificates, files and flags of the components, and the order of their start.
+//! - `authority`, `pki`, `config`, `components`: certificates, files and flags of the components, and the order of
+//!   their start.
 //! - `image`, `images`: what the kubelet runs, made on the spot.
 //! - [`kubectl`], [`client`], [`probe`]: what a test does with it.
 //! - [`manifests`]: what is shipped, and the overlay that fits it to this cluster.
