@@ -122,8 +122,12 @@ fn ipv4(ctx: &TcContext) -> Packet {
         Err(reason) => return Packet::Refused(reason),
     };
     let ipv4 = Tuple4 { saddr: u32::from_ne_bytes(source), daddr: u32::from_ne_bytes(IMDS_V4), sport, dport };
+    // The larger member first: the verifier lets nobody without CAP_PERFMON read a stack that was not written.
+    let ipv6 = Tuple6 { saddr: [0; 4], daddr: [0; 4], sport: 0, dport: 0 };
+    let mut tuple = bpf_sock_tuple { __bindgen_anon_1: bpf_sock_tuple__bindgen_ty_1 { ipv6 } };
+    tuple.__bindgen_anon_1.ipv4 = ipv4;
     Packet::Http(Flow {
-        tuple: bpf_sock_tuple { __bindgen_anon_1: bpf_sock_tuple__bindgen_ty_1 { ipv4 } },
+        tuple,
         tuple_len: size_of::<Tuple4>() as u32,
         source: Address::from_v4(source),
         slot: SLOT_V4,
