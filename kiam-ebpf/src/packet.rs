@@ -126,12 +126,7 @@ fn ipv4(ctx: &TcContext) -> Packet {
     let ipv6 = Tuple6 { saddr: [0; 4], daddr: [0; 4], sport: 0, dport: 0 };
     let mut tuple = bpf_sock_tuple { __bindgen_anon_1: bpf_sock_tuple__bindgen_ty_1 { ipv6 } };
     tuple.__bindgen_anon_1.ipv4 = ipv4;
-    Packet::Http(Flow {
-        tuple,
-        tuple_len: size_of::<Tuple4>() as u32,
-        source: Address::from_v4(source),
-        slot: SLOT_V4,
-    })
+    Packet::Http(Flow { tuple, tuple_len: size_of::<Tuple4>() as u32, source: Address::from_v4(source), slot: SLOT_V4 })
 }
 
 #[inline(always)]
