@@ -47,6 +47,18 @@ fn the_parent_is_killed_and_pods_get_nothing() {
 }
 
 #[test]
+fn the_parents_death_ends_a_worker_that_hangs() {
+    scenario(|system| {
+        let pod = served(system)?;
+        kiam_tests::process::freeze(system.agent()?.worker_pid()?)?;
+        // It cannot see that its parent is gone: the kernel must end it, or it would hold the sockets for good.
+        system.agent()?.kill_parent()?;
+        expect_nothing(system, &pod)?;
+        expect_served_again(system, &pod)
+    });
+}
+
+#[test]
 fn both_are_killed_and_pods_get_nothing() {
     scenario(|system| {
         let pod = served(system)?;
