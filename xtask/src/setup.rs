@@ -5,13 +5,12 @@ use anyhow::Context as _;
 use std::{fs, path::Path, process::Command};
 
 /// Programs that the namespaces, the stand-ins and the clients need, and the packages they come in.
-const SYSTEM: [(&str, &str); 8] = [
+const SYSTEM: [(&str, &str); 7] = [
     ("ip", "iproute2"),
     ("nsenter", "util-linux"),
     ("sysctl", "procps"),
     ("curl", "curl"),
     ("bpftool", "bpftool"),
-    ("gcc", "gcc"),
     ("openssl", "openssl"),
     ("cfssl", "golang-cfssl"),
 ];

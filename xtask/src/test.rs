@@ -35,13 +35,17 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
     for skipped in install(&tiers) {
         progress::say(&skipped);
     }
+    if args.strict {
+        skips::print()?;
+    }
     let tests = cargo::build()?;
     for tier in tiers {
         total += match tier.obstacle() {
             Some(obstacle) => skip(tier, &obstacle, args.strict)?,
             None => {
                 progress::say(&format!("\n{}: {}", tier.name(), tier.about()));
-                tier.run(&tests, args.only.as_deref())?
+                let outcome = tier.run(&tests, args.only.as_deref())?;
+                if args.strict { outcome.without_skips() } else { outcome }
             }
         };
     }
