@@ -161,10 +161,13 @@ pub fn freeze(pid: u32) -> Result<()> {
     })
 }
 
-/// Whether a process is there, and more than a corpse that its parent has not buried.
+/// Whether a process is there, with any of its threads, and more than a corpse that its parent has not buried. The
+/// files of a process are closed when its last thread has ended, which may be after the first one has.
 #[must_use]
 pub fn is_alive(pid: u32) -> bool {
-    fs::read_to_string(format!("/proc/{pid}/status")).is_ok_and(|status| !status.contains("\nState:\tZ"))
+    let Ok(status) = fs::read_to_string(format!("/proc/{pid}/status")) else { return false };
+    let threads = fs::read_dir(format!("/proc/{pid}/task")).map_or(0, Iterator::count);
+    !status.contains("\nState:\tZ") || threads > 1
 }
 
 /// The children of a process, from `/proc`.

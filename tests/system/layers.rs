@@ -37,8 +37,7 @@ fn leave_in_time_wait(pod: &PodNetwork, m: IpAddr, ports: std::ops::Range<u16>) 
     Pod::new(pod).run(|| {
         for port in ports {
             let mut connection = Connection::open(m, Some(port), PATIENCE)?;
-            connection.send("GET", ROLES, &[("Connection", "close")])?;
-            connection.answer()?;
+            connection.token(&[("Connection", "close")])?;
             ensure!(connection.end() == Reply::Closed, "the agent did not close");
         }
         Ok(())

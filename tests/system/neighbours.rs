@@ -2,7 +2,7 @@
 //! bridge with pods that we do not serve.
 
 use crate::support::{expect_role, knock};
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Context as _, ensure};
 use kiam_tests::{
     bystander::Bystander,
     clients::{BOTH, Connection, M4, PATIENCE, Pod, ROLES},
@@ -21,8 +21,7 @@ fn a_server_of_the_node_binds_port_80_while_pods_are_connected() {
                 // One that stays, and one that the agent closes, which leaves the node's end in TIME_WAIT.
                 for connection in ["keep-alive", "close"] {
                     let mut client = Connection::open(m, None, PATIENCE)?;
-                    client.send("GET", ROLES, &[("Connection", connection)])?;
-                    client.answer()?;
+                    client.token(&[("Connection", connection)])?;
                     open.push(client);
                 }
             }

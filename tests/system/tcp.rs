@@ -25,15 +25,8 @@ const CONNECT_MAX: Duration = Duration::from_millis(500);
 /// One request that the agent is asked to close after.
 fn request_and_be_closed(m: IpAddr, port: u16) -> Result<Connection> {
     let mut connection = Connection::open(m, Some(port), PATIENCE)?;
-    connection.send("GET", ROLES, &[("Connection", "close")])?;
-    expect_reader(&mut connection).with_context(|| format!("port {port}"))?;
+    connection.token(&[("Connection", "close")]).with_context(|| format!("port {port}"))?;
     Ok(connection)
-}
-
-fn expect_reader(connection: &mut Connection) -> Result<()> {
-    let answer = connection.answer()?;
-    ensure!(answer.status == 200 && answer.text() == "reader", "{answer:?}");
-    Ok(())
 }
 
 /// A request from a port that was used before; returns how long the connection took.
@@ -47,8 +40,7 @@ fn connect_again(m: IpAddr, port: u16) -> Result<Duration> {
         }
     })
     .and_then(|(connection, took)| Ok((connection?, took)))?;
-    connection.send("GET", ROLES, &[])?;
-    expect_reader(&mut connection).with_context(|| format!("port {port} again"))?;
+    connection.token(&[]).with_context(|| format!("port {port} again"))?;
     Ok(took)
 }
 
@@ -151,8 +143,7 @@ fn a_syn_over_a_connection_that_the_pod_has_forgotten_is_served() {
                 let mut open = Vec::new();
                 for port in PORTS {
                     let mut connection = Connection::open(m, Some(port), PATIENCE)?;
-                    connection.send("GET", ROLES, &[])?;
-                    expect_reader(&mut connection)?;
+                    connection.token(&[])?;
                     open.push(connection);
                 }
                 // The pod's resets go nowhere: the node's side of each connection stays.
@@ -180,8 +171,7 @@ fn connections_come_up_with_syn_cookies_forced() {
             Pod::new(&pod).run(|| {
                 for _ in 0..3_000 {
                     let mut connection = Connection::open(m, None, PATIENCE)?;
-                    connection.send("GET", ROLES, &[])?;
-                    expect_reader(&mut connection)?;
+                    connection.token(&[])?;
                 }
                 for port in PORTS {
                     ensure!(request_and_be_closed(m, port)?.end() == Reply::Closed, "the agent closes first");

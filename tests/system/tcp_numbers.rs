@@ -1,7 +1,7 @@
 //! Connections in numbers: one after another, all at once, and one for many requests. Most ask for a session token,
 //! which the agent answers by itself: what is tried is its sockets, not the server.
 
-use anyhow::{Result, ensure};
+use anyhow::{Context as _, Result, ensure};
 use kiam_tests::{
     clients::{BOTH, Connection, M4, PATIENCE, Pod, ROLES},
     system::scenario,
@@ -49,9 +49,7 @@ fn twenty_thousand_connections_one_after_another() {
                             "number {number} at {m}: {answer:?}"
                         );
                     } else {
-                        connection.send("PUT", TOKEN, &[TTL])?;
-                        let answer = connection.answer()?;
-                        ensure!(answer.status == 200, "number {number} at {m}: {answer:?}");
+                        connection.token(&[]).with_context(|| format!("number {number} at {m}"))?;
                     }
                 }
                 Ok(slowest)

@@ -175,6 +175,18 @@ impl Connection {
         self.send_raw(head.as_bytes())
     }
 
+    /// Asks for a session token, which the agent answers by itself: a test of its sockets waits for no server.
+    ///
+    /// # Errors
+    /// No answer, or none of the agent's.
+    pub fn token(&mut self, headers: &[(&str, &str)]) -> Result<()> {
+        let headers = [headers, &[("X-aws-ec2-metadata-token-ttl-seconds", "21600")]].concat();
+        self.send("PUT", "/latest/api/token", &headers)?;
+        let answer = self.answer()?;
+        ensure!(answer.status == 200 && !answer.text().contains("canary"), "a token: {answer:?}");
+        Ok(())
+    }
+
     /// Sends bytes as they are.
     ///
     /// # Errors
