@@ -7,6 +7,7 @@ mod token_key;
 mod worker;
 
 pub(crate) use probe::ask;
+pub(crate) use token_key::remove as remove_token_key;
 
 use crate::{
     config::Config,

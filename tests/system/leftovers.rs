@@ -50,6 +50,22 @@ fn after_a_stop_cleanup_leaves_nothing() {
 }
 
 #[test]
+fn cleanup_beside_a_running_agent_is_refused_and_changes_nothing() {
+    scenario(|system| {
+        let (pod, before, objects) = run_agent(system, &[])?;
+        let refused = system.clean_up().err().map(|error| format!("{error:#}"));
+        ensure!(refused.as_ref().is_some_and(|text| text.contains("stop it first")), "{refused:?}");
+        crate::support::expect_role(&pod, "reader")?;
+        system.agent()?.stop()?;
+        let key = system.folder().join("run/token.key");
+        ensure!(key.exists(), "no {}", key.display());
+        system.clean_up()?;
+        ensure!(!key.exists(), "{} is left", key.display());
+        expect_as_before(system, &pod, &before, &objects)
+    });
+}
+
+#[test]
 fn after_a_crash_cleanup_leaves_nothing() {
     scenario(|system| {
         let (pod, before, objects) = run_agent(system, &[])?;

@@ -38,6 +38,20 @@ pub(super) fn open(run_dir: &Path) -> anyhow::Result<Secret<[u8; TOKEN_KEY_LEN]>
     }
 }
 
+/// Removes the key of this node: tokens that were sealed with it are worth nothing any more. That there is none is fine.
+///
+/// # Errors
+/// The file cannot be removed.
+pub(crate) fn remove(run_dir: &Path) -> anyhow::Result<()> {
+    let path = run_dir.join(FILE);
+    match fs::remove_file(&path) {
+        Err(error) if error.kind() != ErrorKind::NotFound => {
+            Err(error).with_context(|| format!("removing {}", path.display()))
+        }
+        _ => Ok(()),
+    }
+}
+
 /// Written beside and linked into place: of two agents that start at once, one makes the key and both read it whole.
 fn make(run_dir: &Path, path: &Path) -> anyhow::Result<()> {
     let mut key = [0; TOKEN_KEY_LEN];
