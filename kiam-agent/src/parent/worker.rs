@@ -63,13 +63,17 @@ impl Supervisor {
     /// Runs as long as the agent.
     ///
     /// # Errors
-    /// No worker can be started, or one hangs and cannot be ended: then the agent ends, and the kernel ends the worker.
+    /// A worker hangs and cannot be ended: then the agent ends, and the kernel ends the worker. One that cannot be started
+    /// is tried again; meanwhile pods get the fixed answer.
     pub(super) async fn run(&self, board: &Board) -> anyhow::Result<()> {
         let mut pauses = pauses();
         loop {
             let started = Instant::now();
-            let reader = self.start(board).await.context("starting the worker")?;
-            let ended = self.converse(reader, board).await;
+            let ended = match self.start(board).await {
+                Ok(reader) => self.converse(reader, board).await,
+                // It may be dead already.
+                Err(error) => Err(error.context("starting it")),
+            };
             board.worker.send_modify(|worker| worker.ready = false);
             let status = self.reap().await?;
             match ended {
@@ -109,10 +113,10 @@ impl Supervisor {
             .stdin(Stdio::from(std::os::fd::OwnedFd::from(theirs)))
             .kill_on_drop(true)
             .spawn()?;
-        handoff::send(&ours, &self.listeners, &self.token_key).context("handing over the sockets")?;
         ours.set_nonblocking(true)?;
-        let (reader, control) = UnixStream::from_std(ours)?.into_split();
+        let (reader, control) = UnixStream::from_std(ours.try_clone()?)?.into_split();
         *self.running.lock().await = Some(Running { child, control });
+        handoff::send(&ours, &self.listeners, &self.token_key).context("handing over the sockets")?;
         board.status.send_modify(|status| status.worker_starts += 1);
         Ok(reader)
     }
