@@ -1,6 +1,6 @@
 //! `cargo xtask ci`: everything that must hold before a change lands, with the minutes that each step took.
 
-use crate::{progress, workspace};
+use crate::{leftovers, progress, workspace};
 use anyhow::bail;
 use comfy_table::{Table, presets};
 use std::{
@@ -52,6 +52,7 @@ pub(crate) fn run() -> anyhow::Result<()> {
         progress::say(&format!("\n== {}: {} {}", step.name, step.program, step.arguments.join(" ")));
         took.push(timed(step.name, || execute(step)));
     }
+    took.push(timed("nothing left behind", leftovers::expect_none));
     progress::say(&format!("\n{}", table(&took)));
     let failed: Vec<&str> = took.iter().filter(|step| step.problem.is_some()).map(|step| step.name).collect();
     for step in &took {

@@ -5,6 +5,7 @@ mod ci;
 mod codegen;
 mod demo;
 mod ebpf;
+mod leftovers;
 mod progress;
 mod root;
 mod setup;

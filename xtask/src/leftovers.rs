@@ -1,0 +1,38 @@
+//! What tests and demo must not leave on the machine.
+
+use crate::{root, setup};
+use anyhow::{Context as _, bail};
+use std::fs;
+
+/// Where to look, and what of ours would stand there.
+const TRACES: [(&[&str], &str); 6] = [
+    (&["ip", "netns", "list"], "kiam-"),
+    (&["ip", "rule", "show"], "4242"),
+    (&["ip", "-6", "rule", "show"], "4242"),
+    (&["bpftool", "prog", "show"], "name kiam_"),
+    (&["bpftool", "map", "show"], "name kiam_"),
+    (&["ps", "-A", "-o", "comm="], "kiam-"),
+];
+/// In the paths of our mounts.
+const MOUNTED: &str = "/kiam-";
+
+/// Looks for them in the machine's own namespaces.
+///
+/// # Errors
+/// There are some: which.
+pub(crate) fn expect_none() -> anyhow::Result<()> {
+    let mut found = Vec::new();
+    for (command, trace) in TRACES {
+        let [program, arguments @ ..] = command else { continue };
+        if !setup::has(program) {
+            bail!("{program} is missing: what it would show cannot be looked at");
+        }
+        let output = root::command(program).args(arguments).output().with_context(|| format!("running {program}"))?;
+        let text = String::from_utf8_lossy(&output.stdout).into_owned();
+        found
+            .extend(text.lines().filter(|line| line.contains(trace)).map(|line| format!("{program}: {}", line.trim())));
+    }
+    let mounts = fs::read_to_string("/proc/self/mounts").context("reading the mounts")?;
+    found.extend(mounts.lines().filter(|line| line.contains(MOUNTED)).map(|line| format!("mount: {line}")));
+    if found.is_empty() { Ok(()) } else { bail!("left behind:\n  {}", found.join("\n  ")) }
+}
