@@ -7,11 +7,12 @@
 //! Pods are routed as Calico does it: a /32 and a /128, a gateway that is not theirs, the host side of the veth with a
 //! fixed MAC and without an address. Nothing here has a way to the machine's own network.
 
-use crate::netns::Netns;
-use anyhow::{Context as _, Result};
+use crate::{eventually::eventually, netns::Netns};
+use anyhow::{Context as _, Result, ensure};
 use std::{
     net::{IpAddr, Ipv4Addr, Ipv6Addr},
     ops::Deref,
+    time::Duration,
 };
 
 /// M over IPv4.
@@ -76,6 +77,8 @@ impl Topology {
             }
         }
         topology.connect_uplink().context("connect the node to the uplink")?;
+        wait_until_it_carries(&topology.node, UPLINK_INTERFACE)?;
+        wait_until_it_carries(&topology.uplink, "eth0")?;
         Ok(topology)
     }
 
@@ -131,6 +134,8 @@ impl Topology {
         let netns = Netns::create(&format!("pod{number}"))?;
         let pod = PodNetwork { v4: pod_v4(number), v6: pod_v6(number), interface: interface.to_owned(), netns };
         self.connect_pod(&pod, number).with_context(|| format!("connect pod {number} to the node"))?;
+        wait_until_it_carries(&pod, "eth0")?;
+        wait_until_it_carries(&self.node, interface)?;
         Ok(pod)
     }
 
@@ -200,6 +205,17 @@ impl Deref for PodNetwork {
     fn deref(&self) -> &Netns {
         &self.netns
     }
+}
+
+/// The kernel makes an interface that is up carry packets a moment later; until then it drops them.
+fn wait_until_it_carries(netns: &Netns, interface: &str) -> Result<()> {
+    /// It takes a moment, and more only when the kernel's workers wait for a core.
+    const SECONDS_MAX: u64 = 10;
+    eventually(&format!("{interface} carries packets"), Duration::from_secs(SECONDS_MAX), || {
+        let link = netns.ip(&format!("-o link show dev {interface}"))?;
+        ensure!(link.contains("state UP") && !link.contains("qdisc noop "), "{link}");
+        Ok(())
+    })
 }
 
 /// The IPv4 address of pod `number`.

@@ -244,7 +244,8 @@ fn connections_opened_before_the_install_are_silent_when_no_agent_listens() {
         }
         // All have been waiting from their request on; the first one's patience is everybody's.
         for connection in open.drain(..1) {
-            ensure!(connection.end() == Reply::Silent, "no agent, no answer");
+            let reply = connection.end();
+            ensure!(reply == Reply::Silent, "no agent, no answer, but {reply:?}");
         }
         system.expect_no_leak()
     });

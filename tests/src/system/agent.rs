@@ -178,6 +178,8 @@ impl Agent {
     /// # Errors
     /// One of them was gone already.
     pub fn kill_both(&mut self) -> Result<()> {
+        // Frozen first: else the parent could start another worker between the two signals.
+        self.freeze_parent()?;
         let worker = self.worker_pid()?;
         process::send_signal(worker, Signal::SIGKILL)?;
         self.daemon.end(Signal::SIGKILL)?;
