@@ -14,6 +14,7 @@ use crate::{
     handoff::{Condition, Interface, Status},
     redirect::{
         Redirect,
+        births::Births,
         netlink::{self, News},
     },
 };
@@ -63,7 +64,8 @@ async fn run_until_stopped(config: &Config) -> anyhow::Result<()> {
     };
     // Subscribed before the first look, so that nothing falls between the two.
     let mut news = News::subscribe()?;
-    let mut redirect = Redirect::start(&config.redirect, netlink::connect()?).await?;
+    let (births, births_ended) = Births::watch()?;
+    let mut redirect = Redirect::start(&config.redirect, netlink::connect()?, births).await?;
     let supervisor = Supervisor::new(redirect.listeners(), token_key)?;
     let fallback = fallback::Fallback::new(redirect.listeners())?;
     let probe = probe::bind(&config.redirect.probe_socket)?;
@@ -73,6 +75,7 @@ async fn run_until_stopped(config: &Config) -> anyhow::Result<()> {
     tokio::select! {
         ended = keep_up(&board, &mut redirect, &mut news) => ended,
         ended = supervisor.run(&board) => ended,
+        ended = births_ended => Err(ended?),
         () = fallback.run(&board) => Ok(()),
         () = probe::serve(&probe, &board) => Ok(()),
         _ = terminate.recv() => Ok(()),

@@ -1,11 +1,12 @@
 //! The datapath: from a pod's SYN to M to the agent's listening socket, and nothing to anybody when no agent listens.
 //!
 //! Reading order: [`pins`] (what outlives the process), [`listener`], [`object`] (the eBPF programs), [`backstop`],
-//! [`tc`] (the program on each interface), [`interfaces`] and [`addresses`] (what the node looks like), [`fence`]
+//! [`tc`] (the program on each interface), [`births`], [`interfaces`] and [`addresses`] (what the node looks like), [`fence`]
 //! (policy routing), [`counters`], [`cleanup`]. This module is their order: start, keep up, stop.
 
 pub(crate) mod addresses;
 pub(crate) mod backstop;
+pub(crate) mod births;
 pub(crate) mod cleanup;
 pub(crate) mod counters;
 pub(crate) mod fence;
@@ -23,6 +24,7 @@ use crate::{
     handoff::{Condition, Interface, PacketCount},
 };
 use anyhow::Context as _;
+use births::Births;
 use fence::{Fence, Verdict};
 use interfaces::Attachments;
 use object::Object;
@@ -46,7 +48,11 @@ impl Redirect {
     ///
     /// # Errors
     /// What is missing on this node, and what to do. The fence stays: closed.
-    pub(crate) async fn start(config: &RedirectConfig, netlink: rtnetlink::Handle) -> anyhow::Result<Self> {
+    pub(crate) async fn start(
+        config: &RedirectConfig,
+        netlink: rtnetlink::Handle,
+        births: Births,
+    ) -> anyhow::Result<Self> {
         let fence = Fence::new(netlink.clone());
         if !Pins::at(&config.bpffs).is_ok_and(|pins| pins.has_backstop()) {
             // `local` without the backstop would hand pods' packets to whatever listens on the node.
@@ -59,7 +65,7 @@ impl Redirect {
         backstop::attach(&mut object, &pins).context("attaching the backstop")?;
         let listeners = listener::open_all(&fence.served()).context("opening the listening sockets")?;
         object.put_listeners(&listeners).context("putting the listening sockets into their slots")?;
-        let attachments = Attachments::new(config.interfaces.clone(), tc::Hook::new(config.tc));
+        let attachments = Attachments::new(config.interfaces.clone(), tc::Hook::new(config.tc), births);
         Ok(Self { object, pins, fence, attachments, listeners, netlink, conditions: Vec::new() })
     }
 

@@ -1,12 +1,11 @@
 //! Which interfaces pods are behind, and the TC program on each of them, as they come and go.
 
-use super::{object::Object, pattern::InterfaceMatch, pins::Pins, tc};
+use super::{births::Births, object::Object, pattern::InterfaceMatch, pins::Pins, tc};
 use crate::handoff::Interface;
 use anyhow::{Context as _, bail};
 use futures::TryStreamExt as _;
 use kiam_common::abi::{Counters, MAX_INTERFACES};
 use netlink_packet_route::link::{InfoPortKind, LinkAttribute, LinkInfo, LinkLayerType, LinkMessage};
-use nix::time::{ClockId, clock_gettime};
 use rtnetlink::Handle;
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -32,14 +31,13 @@ pub(crate) struct Attachments {
     attached: BTreeMap<u32, Attached>,
     /// Matched, but unfit, and said so.
     unfit: BTreeSet<u32>,
-    /// Before the first look at the node nothing can be said to be new.
-    looked: bool,
+    births: Births,
 }
 
 impl Attachments {
     /// Nothing is attached yet.
-    pub(crate) const fn new(pattern: InterfaceMatch, hook: tc::Hook) -> Self {
-        Self { pattern, hook, attached: BTreeMap::new(), unfit: BTreeSet::new(), looked: false }
+    pub(crate) const fn new(pattern: InterfaceMatch, hook: tc::Hook, births: Births) -> Self {
+        Self { pattern, hook, attached: BTreeMap::new(), unfit: BTreeSet::new(), births }
     }
 
     /// The name of an attached interface.
@@ -69,13 +67,10 @@ impl Attachments {
             .collect();
         let fresh: Vec<u32> =
             fit.iter().map(|&(index, _)| index).filter(|index| !self.attached.contains_key(index)).collect();
-        let born_ms = if self.looked { Some(monotonic_ms()?) } else { None };
         for (index, name) in fit {
             // A renamed interface keeps its index and its age.
-            let known = self.attached.remove(&index).map_or(born_ms, |known| known.born_ms);
-            self.attached.insert(index, Attached { name, born_ms: known });
+            self.attached.insert(index, Attached { name, born_ms: self.births.of(index) });
         }
-        self.looked = true;
         announce(self.list());
         self.attach(&fresh, object, pins)
     }
@@ -204,10 +199,4 @@ fn unfit(message: &LinkMessage) -> Option<&'static str> {
     });
     // The bridge drops the socket that a packet carries on its way up.
     bridge_port.then_some("it is a port of a bridge: match the bridge instead")
-}
-
-fn monotonic_ms() -> anyhow::Result<u64> {
-    let now = clock_gettime(ClockId::CLOCK_MONOTONIC).context("reading the clock")?;
-    let ms = std::time::Duration::from(now).as_millis();
-    u64::try_from(ms).context("the clock is beyond its range")
 }

@@ -7,7 +7,7 @@ use crate::{
 use anyhow::{Context as _, bail};
 use std::{io, os::unix::net::UnixStream as StdUnixStream, sync::Arc, time::Duration};
 use tokio::{
-    io::{AsyncBufReadExt as _, AsyncReadExt as _, BufReader},
+    io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader},
     net::{UnixStream, unix::OwnedReadHalf, unix::OwnedWriteHalf},
     sync::watch::{self, error::RecvError},
     time::{MissedTickBehavior, interval},
@@ -60,8 +60,8 @@ pub(super) async fn listen(socket: OwnedReadHalf, news: &News) -> anyhow::Result
 }
 
 /// Tells the parent that the worker is ready, then that it lives, and when a server was reached. Never returns.
-pub(super) async fn tell(socket: OwnedWriteHalf, mut reached: watch::Receiver<bool>) {
-    send(&socket, ToParent::Ready).await;
+pub(super) async fn tell(mut socket: OwnedWriteHalf, mut reached: watch::Receiver<bool>) {
+    send(&mut socket, ToParent::Ready).await;
     let mut heartbeat = interval(HEARTBEAT);
     heartbeat.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut told = false;
@@ -72,7 +72,7 @@ pub(super) async fn tell(socket: OwnedWriteHalf, mut reached: watch::Receiver<bo
             Ok(()) = until_true(&mut reached), if !told => ToParent::ServerReached,
         };
         told |= message == ToParent::ServerReached;
-        send(&socket, message).await;
+        send(&mut socket, message).await;
     }
 }
 
@@ -81,12 +81,8 @@ async fn until_true(value: &mut watch::Receiver<bool>) -> Result<(), RecvError> 
 }
 
 /// Only waits while the parent does not read at all; then it has other troubles, and is about to end this process.
-async fn send(socket: &OwnedWriteHalf, message: ToParent) {
-    let sent = async {
-        socket.writable().await?;
-        socket.try_write(&[message.byte()])
-    };
-    if let Err(error) = sent.await {
+async fn send(socket: &mut OwnedWriteHalf, message: ToParent) {
+    if let Err(error) = socket.write_all(&[message.byte()]).await {
         tracing::debug!(%error, ?message, "the parent was not told");
     }
 }

@@ -1,0 +1,99 @@
+//! When each interface of the node appeared: told by the kernel, and noted by a thread that does nothing else. A pod's
+//! address is known to the server moments after its interface is made; a late note would make the interface look
+//! younger than what the server knows of its pod, and the pod would be refused as its address's former owner.
+
+use crate::clock;
+use anyhow::{Context as _, anyhow};
+use futures::{StreamExt as _, TryStreamExt as _, channel::mpsc::UnboundedReceiver};
+use netlink_packet_core::{NetlinkMessage, NetlinkPayload};
+use netlink_packet_route::{AddressFamily, RouteNetlinkMessage, link::LinkMessage};
+use rtnetlink::{Handle, MulticastGroup, sys::SocketAddr};
+use std::{
+    collections::{HashMap, HashSet},
+    sync::{Arc, Mutex, MutexGuard, PoisonError, mpsc},
+    thread,
+};
+use tokio::sync::oneshot;
+
+/// Milliseconds of `CLOCK_MONOTONIC` by interface index; `None`: older than the agent. As many as there are interfaces.
+type Noted = HashMap<u32, Option<u64>>;
+type Messages = UnboundedReceiver<(NetlinkMessage<RouteNetlinkMessage>, SocketAddr)>;
+
+/// When each interface appeared.
+#[derive(Clone)]
+pub(crate) struct Births(Arc<Mutex<Noted>>);
+
+impl Births {
+    /// Starts to take notes; the interfaces that are there now are older than the agent. What is returned besides ends
+    /// with the thread, and says why it ended.
+    ///
+    /// # Errors
+    /// The kernel's.
+    pub(crate) fn watch() -> anyhow::Result<(Self, oneshot::Receiver<anyhow::Error>)> {
+        let births = Self(Arc::default());
+        let (begun, beginning) = mpsc::channel();
+        let (end, ended) = oneshot::channel();
+        let notes = births.clone();
+        thread::Builder::new().name("births".to_owned()).spawn(move || {
+            let error = notes.run(&begun).err().unwrap_or_else(|| anyhow!("the netlink socket was closed"));
+            // Nobody waits for it any more: the agent is ending.
+            drop(end.send(error.context("following the interfaces")));
+        })?;
+        beginning.recv().context("listing the interfaces")?;
+        Ok((births, ended))
+    }
+
+    /// When the interface appeared: milliseconds of `CLOCK_MONOTONIC`, `None` before the agent. One that was not heard
+    /// of yet is new.
+    pub(crate) fn of(&self, index: u32) -> Option<u64> {
+        self.notes().get(&index).copied().unwrap_or_else(|| Some(clock::monotonic_ms()))
+    }
+
+    fn run(&self, begun: &mpsc::Sender<()>) -> anyhow::Result<()> {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        runtime.block_on(async {
+            let (connection, handle, messages) = rtnetlink::new_multicast_connection(&[MulticastGroup::Link])?;
+            tokio::spawn(connection);
+            // Heard of from now on; so what is not in this list is new.
+            self.note_all(&handle, None).await?;
+            begun.send(()).context("nobody waits for the list")?;
+            self.follow(&handle, messages).await
+        })
+    }
+
+    async fn follow(&self, handle: &Handle, mut messages: Messages) -> anyhow::Result<()> {
+        while let Some((message, _)) = messages.next().await {
+            match message.payload {
+                NetlinkPayload::InnerMessage(RouteNetlinkMessage::NewLink(link)) => {
+                    self.notes().entry(link.header.index).or_insert_with(|| Some(clock::monotonic_ms()));
+                }
+                // A bridge tells in its own family that a port has left: the interface lives on.
+                NetlinkPayload::InnerMessage(RouteNetlinkMessage::DelLink(link))
+                    if link.header.interface_family == AddressFamily::Unspec =>
+                {
+                    self.notes().remove(&link.header.index);
+                }
+                NetlinkPayload::Overrun(_) => self.note_all(handle, Some(clock::monotonic_ms())).await?,
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+
+    /// Notes those that are there and not noted yet, and forgets those that are gone.
+    async fn note_all(&self, handle: &Handle, born_ms: Option<u64>) -> anyhow::Result<()> {
+        let links: Vec<LinkMessage> = handle.link().get().execute().try_collect().await?;
+        let there: HashSet<u32> = links.iter().map(|link| link.header.index).collect();
+        let mut notes = self.notes();
+        notes.retain(|index, _| there.contains(index));
+        for index in there {
+            notes.entry(index).or_insert(born_ms);
+        }
+        Ok(())
+    }
+
+    fn notes(&self) -> MutexGuard<'_, Noted> {
+        // Nothing panics while it is held.
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
