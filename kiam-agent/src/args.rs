@@ -7,9 +7,10 @@
 mod kiam;
 
 pub(crate) use kiam::KiamArgs;
+pub(crate) use kiam_common::flags::exit_code;
 
 use clap::{Args, Parser, Subcommand};
-use kiam_common::flags::EXIT_USAGE;
+use kiam_common::flags::{self, AdminArgs, LogArgs};
 use std::ffi::OsString;
 
 /// kiam's flags that are off or on: `--json-log`, `--json-log=false` and `--no-json-log` are all understood.
@@ -48,7 +49,7 @@ pub(crate) struct RunArgs {
     #[command(flatten)]
     pub(crate) log: LogArgs,
     #[command(flatten)]
-    pub(crate) admin: AdminArgs,
+    pub(crate) admin: AdminArgs<3100, 9620>,
     #[command(flatten)]
     pub(crate) imds: ImdsArgs,
     #[command(flatten)]
@@ -76,31 +77,6 @@ pub(crate) struct HealthArgs {
     /// How long to wait for the answer.
     #[arg(long, env = "KIAM_TIMEOUT", default_value = "1s", value_name = "DURATION")]
     pub(crate) timeout: String,
-}
-
-/// What is logged.
-#[derive(Debug, Args)]
-#[command(next_help_heading = "Logs")]
-pub(crate) struct LogArgs {
-    /// Log JSON documents instead of text.
-    #[arg(long, env = "KIAM_JSON_LOG", default_value = "false", default_missing_value = "true")]
-    #[arg(num_args = 0..=1, require_equals = true, value_name = "BOOL", hide_possible_values = true)]
-    pub(crate) json_log: String,
-    /// Least severe lines to log: trace, debug, info, warn or error.
-    #[arg(long, env = "KIAM_LEVEL", default_value = "info", value_name = "LEVEL")]
-    pub(crate) level: String,
-}
-
-/// Where the agent tells about itself.
-#[derive(Debug, Args)]
-#[command(next_help_heading = "Health and metrics")]
-pub(crate) struct AdminArgs {
-    /// Port of /ping, /health and /metrics, on loopback only.
-    #[arg(long, env = "KIAM_PORT", default_value = "3100", value_name = "PORT")]
-    pub(crate) port: String,
-    /// Serve /metrics on this address too, for example 0.0.0.0:9620.
-    #[arg(long, env = "KIAM_PROMETHEUS_LISTEN_ADDR", value_name = "ADDRESS:PORT")]
-    pub(crate) prometheus_listen_addr: Option<String>,
 }
 
 /// How pods are answered.
@@ -195,21 +171,7 @@ pub(crate) struct PathArgs {
 /// # Errors
 /// An unknown flag, a missing value; and also `--help` and `--version`: see [`exit_code`].
 pub(crate) fn parse(argv: impl IntoIterator<Item = OsString>) -> Result<Cli, clap::Error> {
-    Cli::try_parse_from(argv.into_iter().map(without_no))
-}
-
-/// The status to leave with after [`parse`] failed and its message was printed.
-pub(crate) fn exit_code(error: &clap::Error) -> u8 {
-    if error.use_stderr() { EXIT_USAGE } else { 0 }
-}
-
-/// kiam's `--no-json-log` as `--json-log=false`.
-fn without_no(argument: OsString) -> OsString {
-    let switch = argument.to_str().and_then(|text| text.strip_prefix("--no-")).filter(|name| SWITCHES.contains(name));
-    match switch {
-        Some(name) => format!("--{name}=false").into(),
-        None => argument,
-    }
+    flags::parse(argv, SWITCHES)
 }
 
 #[cfg(test)]

@@ -7,15 +7,13 @@ mod redirect;
 mod upstream;
 
 pub(crate) use imds::{ImdsConfig, ImdsV1};
+pub(crate) use kiam_common::flags::{AdminConfig, LogConfig};
 pub(crate) use redirect::{RedirectConfig, TcAttach};
 pub(crate) use upstream::{ServerAddress, UpstreamConfig};
 
-use crate::args::{AdminArgs, CleanupArgs, HealthArgs, LogArgs, RunArgs};
-use kiam_common::{
-    flags::{self, Problems},
-    telemetry::LogFormat,
-};
-use std::{net::SocketAddr, path::PathBuf, time::Duration};
+use crate::args::{CleanupArgs, HealthArgs, RunArgs};
+use kiam_common::flags::{self, Problems};
+use std::{path::PathBuf, time::Duration};
 
 /// Longest that `kiam-agent health` may wait: the kubelet's own limit of a probe is seconds.
 const HEALTH_TIMEOUT_MAX: Duration = Duration::from_secs(60);
@@ -35,24 +33,6 @@ pub(crate) struct Config {
     pub(crate) redirect: RedirectConfig,
     /// What to tell the reader of the log at the start: settings of kiam's that have no effect, and why.
     pub(crate) notices: Vec<String>,
-}
-
-/// What is logged.
-#[derive(Debug, Clone)]
-pub(crate) struct LogConfig {
-    /// Text or JSON.
-    pub(crate) format: LogFormat,
-    /// The least severe level: `trace`, `debug`, `info`, `warn` or `error`.
-    pub(crate) level: String,
-}
-
-/// Health and metrics.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct AdminConfig {
-    /// Port of `/ping`, `/health` and `/metrics` on loopback.
-    pub(crate) port: u16,
-    /// Where `/metrics` is served besides.
-    pub(crate) prometheus: Option<SocketAddr>,
 }
 
 /// Of `kiam-agent cleanup`.
@@ -89,39 +69,6 @@ impl TryFrom<RunArgs> for Config {
             (Some(log), Some(admin), Some(imds), Some(upstream), Some(redirect)) => {
                 Ok(Self { log, admin, imds, upstream, redirect, notices })
             }
-            _ => Err(problems),
-        }
-    }
-}
-
-impl TryFrom<LogArgs> for LogConfig {
-    type Error = Problems;
-
-    fn try_from(args: LogArgs) -> Result<Self, Problems> {
-        let LogArgs { json_log, level } = args;
-        let mut problems = Problems::default();
-        let json = problems.value("--json-log", &json_log, flags::switch);
-        let level = problems.value("--level", &level, flags::level);
-        match (json, level) {
-            (Some(json), Some(level)) => {
-                Ok(Self { format: if json { LogFormat::Json } else { LogFormat::Text }, level })
-            }
-            _ => Err(problems),
-        }
-    }
-}
-
-impl TryFrom<AdminArgs> for AdminConfig {
-    type Error = Problems;
-
-    fn try_from(args: AdminArgs) -> Result<Self, Problems> {
-        let AdminArgs { port, prometheus_listen_addr } = args;
-        let mut problems = Problems::default();
-        let port = problems.value("--port", &port, flags::port);
-        let prometheus =
-            problems.optional("--prometheus-listen-addr", prometheus_listen_addr.as_deref(), flags::listen_address);
-        match (port, prometheus) {
-            (Some(port), Some(prometheus)) => Ok(Self { port, prometheus }),
             _ => Err(problems),
         }
     }

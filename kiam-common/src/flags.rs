@@ -1,14 +1,19 @@
-//! From flags as they were typed to what they mean: parsers of single values, and [`Problems`], which gathers all that
-//! is wrong so that it is told at once.
+//! From flags as they were typed to what they mean: the command line in kiam's forms, the flags that agent and server
+//! share, parsers of single values, and [`Problems`], which gathers all that is wrong so that it is told at once.
 
+mod admin;
+mod command_line;
+mod ignored;
+mod log;
 mod parse;
 mod problems;
 
+pub use admin::{AdminArgs, AdminConfig};
+pub use command_line::{EXIT_USAGE, exit_code, parse};
+pub use ignored::{Ignored, IgnoredArgs};
+pub use log::{LogArgs, LogConfig};
 pub use parse::{absolute_path, duration, level, listen_address, milliseconds, path, port, switch};
 pub use problems::Problems;
-
-/// Status of a process whose command line or configuration is wrong (`EX_USAGE`, sysexits.h).
-pub const EXIT_USAGE: u8 = 64;
 
 #[cfg(test)]
 mod tests;

@@ -9,15 +9,15 @@ mod roles;
 pub(crate) use aws::AwsConfig;
 pub(crate) use grpc::GrpcConfig;
 pub(crate) use health::{HealthConfig, ServerAddress};
+pub(crate) use kiam_common::flags::{AdminConfig, LogConfig};
 pub(crate) use roles::{BaseArn, RoleConfig};
 
-use crate::args::{AdminArgs, ClusterArgs, LogArgs, RunArgs, TlsArgs};
+use crate::args::{ClusterArgs, RunArgs, TlsArgs};
 use kiam_common::{
     flags::{self, Problems},
-    telemetry::LogFormat,
     tls::TlsFiles,
 };
-use std::{net::SocketAddr, path::PathBuf};
+use std::path::PathBuf;
 
 /// The whole server's configuration.
 #[derive(Debug)]
@@ -31,22 +31,6 @@ pub(crate) struct Config {
     pub(crate) aws: AwsConfig,
     /// What to tell the reader of the log at the start.
     pub(crate) notices: Vec<String>,
-}
-
-/// What is logged.
-#[derive(Debug)]
-pub(crate) struct LogConfig {
-    pub(crate) format: LogFormat,
-    pub(crate) level: String,
-}
-
-/// Health and metrics.
-#[derive(Debug)]
-pub(crate) struct AdminConfig {
-    /// On loopback.
-    pub(crate) port: u16,
-    /// Where `/metrics` is served besides.
-    pub(crate) prometheus: Option<SocketAddr>,
 }
 
 /// How Kubernetes is reached.
@@ -75,39 +59,6 @@ impl TryFrom<RunArgs> for Config {
                 notices.extend(aws.notice());
                 Ok(Self { log, admin, tls, grpc, cluster, roles, aws, notices })
             }
-            _ => Err(problems),
-        }
-    }
-}
-
-impl TryFrom<LogArgs> for LogConfig {
-    type Error = Problems;
-
-    fn try_from(args: LogArgs) -> Result<Self, Problems> {
-        let LogArgs { json_log, level } = args;
-        let mut problems = Problems::default();
-        let json = problems.value("--json-log", &json_log, flags::switch);
-        let level = problems.value("--level", &level, flags::level);
-        match (json, level) {
-            (Some(json), Some(level)) => {
-                Ok(Self { format: if json { LogFormat::Json } else { LogFormat::Text }, level })
-            }
-            _ => Err(problems),
-        }
-    }
-}
-
-impl TryFrom<AdminArgs> for AdminConfig {
-    type Error = Problems;
-
-    fn try_from(args: AdminArgs) -> Result<Self, Problems> {
-        let AdminArgs { port, prometheus_listen_addr } = args;
-        let mut problems = Problems::default();
-        let port = problems.value("--port", &port, flags::port);
-        let prometheus =
-            problems.optional("--prometheus-listen-addr", prometheus_listen_addr.as_deref(), flags::listen_address);
-        match (port, prometheus) {
-            (Some(port), Some(prometheus)) => Ok(Self { port, prometheus }),
             _ => Err(problems),
         }
     }

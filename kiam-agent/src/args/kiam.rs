@@ -1,6 +1,7 @@
 //! Flags of kiam that have no effect here: accepted, so that a manifest of kiam's works, and explained in the log.
 
 use clap::Args;
+use kiam_common::flags::IgnoredArgs;
 
 /// kiam's flags without an effect. The notice that each one leads to is in [`crate::config`].
 #[derive(Debug, Args)]
@@ -27,19 +28,6 @@ pub(crate) struct KiamArgs {
     #[arg(long, env = "KIAM_GRPC_KEEPALIVE_PERMIT_WITHOUT_STREAM", default_missing_value = "true", hide = true)]
     #[arg(num_args = 0..=1, require_equals = true, value_name = "BOOL")]
     pub(crate) grpc_keepalive_permit_without_stream: Option<String>,
-    /// Metrics are read when they are asked for.
-    #[arg(long, env = "KIAM_PROMETHEUS_SYNC_INTERVAL", value_name = "DURATION", hide = true)]
-    pub(crate) prometheus_sync_interval: Option<String>,
-    /// A Go profiler's address.
-    #[arg(long, env = "KIAM_PPROF_LISTEN_ADDR", value_name = "ADDRESS:PORT", hide = true)]
-    pub(crate) pprof_listen_addr: Option<String>,
-    /// kiam 3 only.
-    #[arg(long, env = "KIAM_STATSD", value_name = "ADDRESS:PORT", hide = true)]
-    pub(crate) statsd: Option<String>,
-    /// kiam 3 only.
-    #[arg(long, env = "KIAM_STATSD_PREFIX", value_name = "TEXT", hide = true)]
-    pub(crate) statsd_prefix: Option<String>,
-    /// kiam 3 only.
-    #[arg(long, env = "KIAM_STATSD_INTERVAL", value_name = "DURATION", hide = true)]
-    pub(crate) statsd_interval: Option<String>,
+    #[command(flatten)]
+    pub(crate) shared: IgnoredArgs,
 }

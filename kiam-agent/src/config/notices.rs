@@ -11,13 +11,9 @@ pub(super) fn of(args: &KiamArgs) -> Vec<String> {
         server_address_refresh,
         gateway_timeout_creation,
         grpc_keepalive_permit_without_stream,
-        prometheus_sync_interval,
-        pprof_listen_addr,
-        statsd,
-        statsd_prefix,
-        statsd_interval,
+        shared,
     } = args;
-    let table = [
+    shared.notices(&[
         (
             "--iptables",
             iptables,
@@ -32,12 +28,5 @@ pub(super) fn of(args: &KiamArgs) -> Vec<String> {
             grpc_keepalive_permit_without_stream,
             "idle connections are always checked, with a call that every server allows",
         ),
-        ("--prometheus-sync-interval", prometheus_sync_interval, "metrics are made when they are asked for"),
-        ("--pprof-listen-addr", pprof_listen_addr, "there is no Go profiler; use perf on the process"),
-        ("--statsd", statsd, "metrics are Prometheus's: --prometheus-listen-addr"),
-        ("--statsd-prefix", statsd_prefix, "metrics are Prometheus's: --prometheus-listen-addr"),
-        ("--statsd-interval", statsd_interval, "metrics are Prometheus's: --prometheus-listen-addr"),
-    ];
-    let given = table.iter().filter(|(_, value, _)| value.is_some());
-    given.map(|(flag, _, why)| format!("{flag} has no effect: {why}")).collect()
+    ])
 }

@@ -1,5 +1,6 @@
 use super::*;
 use crate::args;
+use kiam_common::telemetry::LogFormat;
 use std::ffi::OsString;
 
 const TLS: [&str; 3] = ["--cert=/tls/agent.pem", "--key=/tls/agent-key.pem", "--ca=/tls/ca.pem"];

@@ -5,6 +5,7 @@ use crate::{
     args::{self, Command},
     core::{credentials::RefreshAhead, namespace::Anchoring},
 };
+use kiam_common::telemetry::LogFormat;
 use std::time::Duration;
 
 const NEEDED: &[&str] = &["--cert=c", "--key=k", "--ca=a", "--role-base-arn=arn:aws:iam::123456789012:role/"];
