@@ -244,8 +244,8 @@ impl System {
     pub fn logs(&self) -> String {
         let mut logs = Vec::new();
         logs.extend(self.sts.as_ref().map(Sts::log_tail));
-        logs.extend(self.server.as_ref().map(Server::log_tail));
-        logs.extend(self.agent.as_ref().map(Agent::log_tail));
+        logs.extend(self.server.as_ref().map(|server| server.daemon.log_tail()));
+        logs.extend(self.agent.as_ref().map(|agent| agent.daemon.log_tail()));
         for family in ["-4", "-6"] {
             for what in ["rule show", "route show table 4242"] {
                 let output = self.topology.node.ip(&format!("{family} {what}"));

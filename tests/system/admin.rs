@@ -65,7 +65,7 @@ fn an_issue_of_credentials_is_logged_with_pod_role_and_key_and_without_a_secret(
         expect_identity(system, &pod, M4, "reader")?;
         let answer = crate::support::credentials(&pod, M4, "reader")?.json()?;
         let text = |field: &str| answer[field].as_str().unwrap_or_default().to_owned();
-        let (agent, server) = (system.agent()?.log(), system.server()?.log());
+        let (agent, server) = (system.agent()?.daemon.log(), system.server()?.daemon.log());
         for word in ["pod-1", "reader", "open", &text("AccessKeyId")] {
             ensure!(agent.contains(word), "no {word} in the agent's log");
         }

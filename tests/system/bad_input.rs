@@ -136,7 +136,7 @@ fn an_agent_with_a_missing_or_wrong_certificate_names_it_and_stays_closed_until_
 fn expect_agent_says(system: &mut System, words: &[&str]) -> Result<()> {
     let agent = system.agent()?;
     eventually("the agent says what is wrong", SOON, || {
-        let log = agent.log();
+        let log = agent.daemon.log();
         ensure!(!log.contains("panicked"), "{log}");
         expect_words(&log, words)
     })
@@ -223,8 +223,8 @@ fn an_unreachable_api_server_is_named_and_waited_for() {
         system.spawn_server()?;
         let server = system.server()?;
         eventually("the log names the API server", SOON, || {
-            ensure!(server.is_running()?, "it ended\n{}", server.log_tail());
-            ensure!(server.log().contains("127.0.0.1:6443"), "{}", server.log_tail());
+            ensure!(server.daemon.is_running()?, "it ended\n{}", server.daemon.log_tail());
+            ensure!(server.daemon.log().contains("127.0.0.1:6443"), "{}", server.daemon.log_tail());
             Ok(())
         })?;
         system.kube.listen(&system.topology.node)?;
@@ -253,7 +253,7 @@ fn an_unreachable_sts_is_named_and_waited_for() {
             Ok(())
         })?;
         expect_event(system, "pod-1", &["STS", "refused"])?;
-        let log = system.server()?.log();
+        let log = system.server()?.daemon.log();
         ensure!(log.contains(&Sts::endpoint()) || log.contains("10.8.1.1:5000"), "STS is not named in\n{log}");
         system.sts = Some(Sts::start(&system.topology.uplink, &system.python, &system.folder())?);
         eventually("credentials once STS is back", SOON * 3, || expect_identity(system, &pod, M4, "reader"))

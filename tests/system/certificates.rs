@@ -5,7 +5,7 @@ use anyhow::{Context as _, Result, ensure};
 use kiam_tests::{
     clients::M4,
     process,
-    system::{System, scenario},
+    system::{SOON, System, scenario},
 };
 use std::{
     fs,
@@ -89,8 +89,8 @@ fn those_of_the_openssl_recipe_are_refused_by_name() {
         process::run(Command::new("sh").args(["-e", "-c", BLOG]).current_dir(&folder))?;
         system.server_flags.extend(flags(&folder, "server"));
         let server = system.spawn_server()?;
-        let status = server.wait_end()?;
-        let said = server.log();
+        let status = server.daemon.wait(SOON)?;
+        let said = server.daemon.log();
         ensure!(!status.success(), "{status}\n{said}");
         for word in ["server.pem", "openssl"] {
             ensure!(said.contains(word), "no {word} in\n{said}");

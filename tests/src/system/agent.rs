@@ -24,7 +24,8 @@ pub const ADMIN_PORT: u16 = 8181;
 /// A running agent.
 #[derive(Debug)]
 pub struct Agent {
-    daemon: Daemon,
+    /// The parent, and the log of both.
+    pub daemon: Daemon,
     binary: PathBuf,
     folder: PathBuf,
 }
@@ -75,7 +76,7 @@ impl Agent {
             ensure!(output.status.success(), "{}", String::from_utf8_lossy(&output.stdout));
             Ok(false)
         })?;
-        ensure!(!ended, "the agent ended\n{}", self.log_tail());
+        ensure!(!ended, "the agent ended\n{}", self.daemon.log_tail());
         Ok(())
     }
 
@@ -194,14 +195,6 @@ impl Agent {
         self.daemon.end(Signal::SIGTERM)
     }
 
-    /// Waits until it has ended by itself.
-    ///
-    /// # Errors
-    /// It runs on.
-    pub fn wait_end(&mut self) -> Result<ExitStatus> {
-        self.daemon.wait(SOON)
-    }
-
     /// Freezes the parent: it repairs nothing, and the worker goes on.
     ///
     /// # Errors
@@ -233,18 +226,6 @@ impl Agent {
             let status = head.split(' ').nth(1).and_then(|code| code.parse().ok()).context("a status")?;
             Ok(Answer { status, headers: Vec::new(), body: body.as_bytes().to_vec() })
         })
-    }
-
-    /// All that it wrote.
-    #[must_use]
-    pub fn log(&self) -> String {
-        self.daemon.log()
-    }
-
-    /// The end of what it wrote, for a failure.
-    #[must_use]
-    pub fn log_tail(&self) -> String {
-        self.daemon.log_tail()
     }
 
     /// `kiam-agent cleanup` on a node.

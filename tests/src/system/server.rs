@@ -14,7 +14,6 @@ use nix::sys::signal::Signal;
 use std::{
     net::TcpStream,
     path::{Path, PathBuf},
-    process::ExitStatus,
 };
 
 /// Its gRPC port, on the node's loopback address.
@@ -23,7 +22,8 @@ pub(super) const PORT: u16 = 9610;
 /// A running server.
 #[derive(Debug)]
 pub struct Server {
-    daemon: Daemon,
+    /// Its process, and its log.
+    pub daemon: Daemon,
     node: PathBuf,
 }
 
@@ -77,7 +77,7 @@ impl Server {
             connect(&self.node)?;
             Ok(false)
         })?;
-        ensure!(!ended, "the server ended\n{}", self.log_tail());
+        ensure!(!ended, "the server ended\n{}", self.daemon.log_tail());
         Ok(())
     }
 
@@ -87,42 +87,6 @@ impl Server {
     /// It had ended.
     pub fn kill(&mut self) -> Result<()> {
         self.daemon.end(Signal::SIGKILL).map(drop)
-    }
-
-    /// Asks it to stop and waits.
-    ///
-    /// # Errors
-    /// It does not end in time.
-    pub fn stop(&mut self) -> Result<ExitStatus> {
-        self.daemon.end(Signal::SIGTERM)
-    }
-
-    /// Waits until it has ended by itself.
-    ///
-    /// # Errors
-    /// It runs on.
-    pub fn wait_end(&mut self) -> Result<ExitStatus> {
-        self.daemon.wait(SOON)
-    }
-
-    /// Whether it runs.
-    ///
-    /// # Errors
-    /// The kernel's.
-    pub fn is_running(&mut self) -> Result<bool> {
-        self.daemon.is_running()
-    }
-
-    /// All that it wrote.
-    #[must_use]
-    pub fn log(&self) -> String {
-        self.daemon.log()
-    }
-
-    /// The end of what it wrote, for a failure.
-    #[must_use]
-    pub fn log_tail(&self) -> String {
-        self.daemon.log_tail()
     }
 }
 
