@@ -55,6 +55,8 @@ pub(crate) struct Interface {
     pub(crate) name: String,
     /// When the agent saw it appear: milliseconds of `CLOCK_MONOTONIC`. `None`: it was there before the agent.
     pub(crate) born_ms: Option<u64>,
+    /// Index of the bridge that it is a port of: connections come in by the bridge then.
+    pub(crate) bridge: Option<u32>,
 }
 
 /// How the datapath is.

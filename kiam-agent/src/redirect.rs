@@ -1,8 +1,9 @@
 //! The datapath: from a pod's SYN to M to the agent's listening socket, and nothing to anybody when no agent listens.
 //!
 //! Reading order: [`pins`] (what outlives the process), [`listener`], [`object`] (the eBPF programs), [`backstop`],
-//! [`tc`] (the program on each interface), [`births`], [`interfaces`] and [`addresses`] (what the node looks like), [`fence`]
-//! (policy routing), [`counters`], [`cleanup`]. This module is their order: start, keep up, stop.
+//! [`links`], [`roles`], [`births`] and [`addresses`] (what the node looks like), [`tc`] (a program on an interface),
+//! [`interfaces`] (the redirect), [`guard`], [`fence`] (policy routing), [`counters`], [`cleanup`]. This module is their
+//! order: start, keep up, stop.
 
 pub(crate) mod addresses;
 pub(crate) mod backstop;
@@ -10,13 +11,16 @@ pub(crate) mod births;
 pub(crate) mod cleanup;
 pub(crate) mod counters;
 pub(crate) mod fence;
+pub(crate) mod guard;
 pub(crate) mod interfaces;
+pub(crate) mod links;
 pub(crate) mod listener;
 mod log;
 pub(crate) mod netlink;
 pub(crate) mod object;
 pub(crate) mod pattern;
 pub(crate) mod pins;
+pub(crate) mod roles;
 pub(crate) mod tc;
 
 use crate::{
@@ -26,9 +30,12 @@ use crate::{
 use anyhow::Context as _;
 use births::Births;
 use fence::{Fence, Verdict};
+use guard::Guard;
 use interfaces::Attachments;
 use object::Object;
+use pattern::InterfaceMatch;
 use pins::Pins;
+use roles::Roles;
 use std::net::TcpListener;
 
 /// The datapath of this node, from start to the end of the process. Dropping it leaves everything pinned and closed.
@@ -36,6 +43,8 @@ pub(crate) struct Redirect {
     object: Object,
     pins: Pins,
     fence: Fence,
+    pattern: InterfaceMatch,
+    guard: Guard,
     attachments: Attachments,
     listeners: Vec<TcpListener>,
     netlink: rtnetlink::Handle,
@@ -65,8 +74,18 @@ impl Redirect {
         backstop::attach(&mut object, &pins).context("attaching the backstop")?;
         let listeners = listener::open_all(&fence.served()).context("opening the listening sockets")?;
         object.put_listeners(&listeners).context("putting the listening sockets into their slots")?;
-        let attachments = Attachments::new(config.interfaces.clone(), tc::Hook::new(config.tc), births);
-        Ok(Self { object, pins, fence, attachments, listeners, netlink, conditions: Vec::new() })
+        let hook = tc::Hook::new(config.tc);
+        Ok(Self {
+            object,
+            pins,
+            fence,
+            pattern: config.interfaces.clone(),
+            guard: Guard::new(hook),
+            attachments: Attachments::new(hook, births),
+            listeners,
+            netlink,
+            conditions: Vec::new(),
+        })
     }
 
     /// The listening sockets, one a family.
@@ -74,19 +93,32 @@ impl Redirect {
         &self.listeners
     }
 
-    /// Brings the datapath to what the node looks like now: addresses, interfaces, then the fence, which is opened
-    /// once all else stands. `announce` gets the interfaces before a new one can carry a connection.
+    /// Brings the datapath to what the node looks like now: addresses, uplinks, interfaces, then the fence, which is
+    /// opened once all else stands. `announce` gets the interfaces before a new one can carry a connection.
     pub(crate) async fn keep_up(&mut self, announce: impl Fn(Vec<Interface>)) {
         let mut conditions = Vec::new();
         let addresses = addresses::sync(&mut self.object, &self.netlink).await;
         conditions.push(condition("node-addresses", addresses));
-        let interfaces = self.attachments.sync(&mut self.object, &self.pins, &self.netlink, announce).await;
-        conditions.push(condition("interfaces", interfaces));
+        match self.roles().await {
+            Ok(roles) => {
+                let guard = self.guard.sync(&mut self.object, &self.pins, &roles);
+                conditions.push(condition("guard", guard));
+                let interfaces = self.attachments.sync(&mut self.object, &self.pins, &roles, announce);
+                conditions.push(condition("interfaces", interfaces));
+            }
+            Err(error) => conditions.push(condition("interfaces", Err(error))),
+        }
         for &family in self.fence.families() {
             let fence = self.fence.ensure(family, Verdict::Local).await;
             conditions.push(condition(family.condition(), fence));
         }
         self.conditions = conditions;
+    }
+
+    async fn roles(&self) -> anyhow::Result<Roles> {
+        let devices = links::devices(&self.netlink).await.context("listing the interfaces")?;
+        let gateways = links::with_gateway(&self.netlink, self.fence.families()).await;
+        Ok(Roles::of(&devices, &self.pattern, &gateways.context("listing the routes")?))
     }
 
     /// What must hold, as of the last [`Self::keep_up`].

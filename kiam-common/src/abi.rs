@@ -3,8 +3,15 @@
 //! A change of a layout here changes [`LAYOUT`], and with it the folder of the pins, so that an agent never opens
 //! maps of another shape.
 
+mod config;
+mod flow;
 #[cfg(feature = "user")]
 mod pod;
+mod reason;
+
+pub use config::{Config, FLAG_CGROUP_ONLY, FLAG_ENFORCE, Port};
+pub use flow::{Address, BY_HOOK_NODE, BY_HOOK_POD, FLOWS_PER_OWNER, Flow, FlowKey, MAX_FLOWS, MAX_OWNERS, Place};
+pub use reason::{Counters, REASONS, Reason};
 
 /// The instance metadata service over IPv4 (AWS: "Instance metadata and user data").
 pub const IMDS_V4: [u8; 4] = [169, 254, 169, 254];
@@ -20,136 +27,76 @@ pub const LAYOUT: &str = "v1";
 pub const PROG_TC_INGRESS: &str = "kiam_tc_ingress";
 /// `sk_lookup` program of the node's network namespace.
 pub const PROG_SK_LOOKUP: &str = "kiam_sk_lookup";
+/// TC egress program of every uplink.
+pub const PROG_GUARD: &str = "kiam_guard";
+/// TC ingress program of every uplink.
+pub const PROG_GUARD_IN: &str = "kiam_guard_in";
 
 /// SOCKMAP of the agent's listening sockets, one slot a family ([`SLOT_V4`], [`SLOT_V6`]).
 pub const MAP_LISTENERS: &str = "kiam_listeners";
 /// Per-CPU hash, interface index to [`Counters`]: the interfaces that the TC program is attached to.
 pub const MAP_INTERFACES: &str = "kiam_interfaces";
+/// Hash, interface index to [`Port`]: those of them that are ports of a bridge.
+pub const MAP_PORTS: &str = "kiam_ports";
 /// Hash of the node's own addresses ([`Address`]): no pod can own one of them.
 pub const MAP_NODE_ADDRS: &str = "kiam_node_addrs";
-/// Per-CPU array of one [`Counters`]: packets to M from interfaces without the TC program, seen by the backstop.
+/// Per-CPU array of one [`Counters`]: what is counted by no attached interface: the backstop's strays, the guard's and
+/// the hooks' verdicts.
 pub const MAP_STRAYS: &str = "kiam_strays";
+/// Array of one [`Config`].
+pub const MAP_CONFIG: &str = "kiam_config";
+/// Hash, [`FlowKey`] to [`Flow`]: who opened the connections that are not accepted yet.
+pub const MAP_FLOWS: &str = "kiam_flows";
+/// Hash, [`Place`] to [`FlowKey`]: the records of each owner.
+pub const MAP_PLACES: &str = "kiam_places";
+/// Hash, owner to the number of its next record.
+pub const MAP_RINGS: &str = "kiam_rings";
+/// Hash, identifier of a pod's cgroup to nothing: the pods that keep the node's role.
+pub const MAP_EXEMPT: &str = "kiam_exempt";
+
+/// In the loaded object: 1 where `bpf_sk_lookup` has `ingress_ifindex` (Linux 5.17 and later), else 0.
+pub const GLOBAL_INGRESS_IFINDEX: &str = "KIAM_INGRESS_IFINDEX";
 
 /// Slot of the IPv4 listener in [`MAP_LISTENERS`].
 pub const SLOT_V4: u32 = 0;
 /// Slot of the IPv6 listener in [`MAP_LISTENERS`].
 pub const SLOT_V6: u32 = 1;
+/// Slot of the IPv4 listener on the node's own address, for pods that only the cgroup hooks redirect.
+pub const SLOT_NODE_V4: u32 = 2;
+/// Slot of the IPv6 listener on the node's own address.
+pub const SLOT_NODE_V6: u32 = 3;
 /// Slots in [`MAP_LISTENERS`].
-pub const SLOTS: u32 = 2;
+pub const SLOTS: u32 = 4;
 
 /// Most interfaces that can be attached to at one time: ten times the pods of the largest EC2 node.
 pub const MAX_INTERFACES: u32 = 8192;
 /// Most addresses of the node that are known: a node with kube-proxy in IPVS mode carries one for each Service.
 pub const MAX_NODE_ADDRS: u32 = 65_536;
+/// Most pods that keep the node's role on one node.
+pub const MAX_EXEMPT: u32 = 4096;
 
-/// An IP address as it lies in a packet; IPv4 as v4-mapped IPv6 (`::ffff:a.b.c.d`).
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-#[repr(C)]
-pub struct Address {
-    /// Bytes in network order.
-    pub octets: [u8; 16],
-}
-
-impl Address {
-    /// The v4-mapped form of an IPv4 address.
-    #[must_use]
-    #[inline]
-    pub const fn from_v4(v4: [u8; 4]) -> Self {
-        let [a, b, c, d] = v4;
-        Self { octets: [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff, a, b, c, d] }
-    }
-}
-
-/// What became of a packet to M. The discriminant is the index into [`Counters::packets`].
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-#[repr(u32)]
-pub enum Reason {
-    /// Handed to the agent's listener: a new connection, or a packet of one that the node doesn't know (reset there).
-    Listener = 0,
-    /// Handed to the socket that it belongs to: established, half-open or in TIME_WAIT.
-    Connection = 1,
-    /// Dropped: not TCP (an IPv6 extension header included), or not to port 80.
-    NotHttp = 2,
-    /// Dropped: a fragment, a bad header length, a VLAN tag, or cut short.
-    Malformed = 3,
-    /// Dropped: from an address that no pod can own.
-    BadSource = 4,
-    /// Dropped: no agent listens.
-    NoListener = 5,
-    /// Dropped: the kernel refused the assignment.
-    NotAssigned = 6,
-    /// Dropped by the backstop: the packet came by an interface without the TC program.
-    Unattached = 7,
-}
-
-impl Reason {
-    /// All reasons, in the order of their indexes.
-    pub const ALL: [Self; REASONS] = [
-        Self::Listener,
-        Self::Connection,
-        Self::NotHttp,
-        Self::Malformed,
-        Self::BadSource,
-        Self::NoListener,
-        Self::NotAssigned,
-        Self::Unattached,
-    ];
-
-    /// The reason's name in metrics and tables.
-    #[must_use]
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::Listener => "listener",
-            Self::Connection => "connection",
-            Self::NotHttp => "not-http",
-            Self::Malformed => "malformed",
-            Self::BadSource => "bad-source",
-            Self::NoListener => "no-listener",
-            Self::NotAssigned => "not-assigned",
-            Self::Unattached => "unattached",
-        }
-    }
-
-    /// Whether the packet was dropped.
-    #[must_use]
-    pub const fn is_drop(self) -> bool {
-        !matches!(self, Self::Listener | Self::Connection)
-    }
-}
-
-/// Number of reasons.
-pub const REASONS: usize = 8;
-
-/// Packets to M by [`Reason`], on one CPU.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-#[repr(C)]
-pub struct Counters {
-    /// Indexed by `Reason as usize`.
-    pub packets: [u64; REASONS],
-}
-
-// The kernel copies these bytes as they lie: no padding, no surprise.
-const _: () = assert!(size_of::<Address>() == 16 && align_of::<Address>() == 1);
-const _: () = assert!(size_of::<Counters>() == 8 * REASONS && align_of::<Counters>() == 8);
 #[expect(clippy::indexing_slicing, reason = "evaluated by the compiler")]
 const _: () = {
     // `bpftool` shows at most 15 characters of a name (`BPF_OBJ_NAME_LEN`, include/uapi/linux/bpf.h).
-    let names = [PROG_TC_INGRESS, PROG_SK_LOOKUP, MAP_LISTENERS, MAP_INTERFACES, MAP_NODE_ADDRS, MAP_STRAYS];
+    let names = [
+        PROG_TC_INGRESS,
+        PROG_SK_LOOKUP,
+        PROG_GUARD,
+        PROG_GUARD_IN,
+        MAP_LISTENERS,
+        MAP_INTERFACES,
+        MAP_PORTS,
+        MAP_NODE_ADDRS,
+        MAP_STRAYS,
+        MAP_CONFIG,
+        MAP_FLOWS,
+        MAP_PLACES,
+        MAP_RINGS,
+        MAP_EXEMPT,
+    ];
     let mut index = 0;
     while index < names.len() {
         assert!(names[index].len() <= 15);
         index += 1;
     }
 };
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn reasons_stand_at_their_indexes() {
-        for (index, reason) in Reason::ALL.iter().enumerate() {
-            assert_eq!(*reason as usize, index, "{}", reason.name());
-        }
-    }
-}

@@ -2,6 +2,9 @@
 //! TIME_WAIT, where the stack looks the listener up itself; and for strays: an interface without the program, another
 //! port, UDP. The first two get the listener; strays get nothing, so no process of the node that listens on a wildcard
 //! address ever sees one.
+//!
+//! A kernel that does not tell the interface (before 5.17) leaves one way: nobody gets anything. Then a port that is
+//! used again while its last connection is in TIME_WAIT costs its client one reset.
 
 use crate::maps::{INTERFACES, LISTENERS, count_stray};
 use aya_ebpf::{
@@ -12,7 +15,7 @@ use aya_ebpf::{
     programs::SkLookupContext,
 };
 use core::ptr::read_volatile;
-use kiam_common::abi::{IMDS_PORT, IMDS_V4, IMDS_V6, SLOT_V4, SLOT_V6};
+use kiam_common::abi::{IMDS_PORT, IMDS_V4, IMDS_V6, Reason, SLOT_V4, SLOT_V6};
 
 /// Address families (include/linux/socket.h).
 const AF_INET: u32 = 2;
@@ -20,18 +23,35 @@ const AF_INET6: u32 = 10;
 /// IANA protocol number.
 const TCP: u32 = 6;
 
+/// Whether the context has `ingress_ifindex`; set before the object is loaded (`abi::GLOBAL_INGRESS_IFINDEX`). A constant
+/// to the verifier, which never looks at what it rules out.
+#[unsafe(no_mangle)]
+static KIAM_INGRESS_IFINDEX: u8 = 1;
+
+#[inline(always)]
+fn tells_interface() -> bool {
+    // SAFETY: a live static; volatile, because the value is the loader's, not the compiler's.
+    unsafe { read_volatile(&raw const KIAM_INGRESS_IFINDEX) != 0 }
+}
+
 /// The whole program.
 #[inline(always)]
 pub fn run(ctx: &SkLookupContext) -> u32 {
     let Some(slot) = slot_of(ctx.lookup) else { return SK_PASS };
     // SAFETY: the context is valid for the run of the program; the verifier checks each field.
     let lookup = unsafe { &*ctx.lookup };
-    let interface = lookup.ingress_ifindex;
-    if INTERFACES.get_ptr(interface).is_none() {
-        count_stray();
+    let http = lookup.protocol == TCP && lookup.local_port == u32::from(IMDS_PORT);
+    if !tells_interface() {
+        if !http {
+            count_stray(Reason::Unattached);
+        }
         return SK_DROP;
     }
-    let http = lookup.protocol == TCP && lookup.local_port == u32::from(IMDS_PORT);
+    let interface = lookup.ingress_ifindex;
+    if INTERFACES.get_ptr(interface).is_none() {
+        count_stray(Reason::Unattached);
+        return SK_DROP;
+    }
     if http && LISTENERS.redirect_sk_lookup(ctx, slot, 0).is_ok() { SK_PASS } else { SK_DROP }
 }
 

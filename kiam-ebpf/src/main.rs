@@ -9,6 +9,10 @@
 )]
 
 #[cfg(target_arch = "bpf")]
+mod flows;
+#[cfg(target_arch = "bpf")]
+mod guard;
+#[cfg(target_arch = "bpf")]
 mod lookup;
 #[cfg(target_arch = "bpf")]
 mod maps;
@@ -19,7 +23,7 @@ mod redirect;
 
 #[cfg(target_arch = "bpf")]
 mod entry {
-    use crate::{lookup, redirect};
+    use crate::{guard, lookup, redirect};
     use aya_ebpf::{
         macros::{classifier, sk_lookup},
         programs::{SkLookupContext, TcContext},
@@ -29,6 +33,19 @@ mod entry {
     #[classifier]
     pub fn kiam_tc_ingress(ctx: TcContext) -> i32 {
         redirect::run(&ctx)
+    }
+
+    /// TC egress of each uplink: nothing that was forwarded leaves for M, and nothing of a pod's sockets where that is
+    /// enforced.
+    #[classifier]
+    pub fn kiam_guard(ctx: TcContext) -> i32 {
+        guard::outward(&ctx)
+    }
+
+    /// TC ingress of each uplink: the network has no business with the node's M.
+    #[classifier]
+    pub fn kiam_guard_in(ctx: TcContext) -> i32 {
+        guard::inward(&ctx)
     }
 
     /// Socket lookup in the node's network namespace: the backstop behind the TC program.

@@ -2,30 +2,57 @@
 
 use aya_ebpf::{
     bindings::BPF_F_NO_PREALLOC,
-    btf_maps::{HashMap, PerCpuArray, PerCpuHashMap, SockMap},
+    btf_maps::{Array, HashMap, PerCpuArray, PerCpuHashMap, SockMap},
     macros::btf_map,
 };
 use core::hint::black_box;
-use kiam_common::abi::{Address, Counters, MAX_INTERFACES, MAX_NODE_ADDRS, Reason, SLOTS};
+use kiam_common::abi::{
+    Address, Config, Counters, Flow, FlowKey, MAX_EXEMPT, MAX_FLOWS, MAX_INTERFACES, MAX_NODE_ADDRS, MAX_OWNERS, Place,
+    Port, Reason, SLOTS,
+};
+
+/// Most maps of a node use a small part of their bound.
+const NO_PREALLOC: usize = BPF_F_NO_PREALLOC as usize;
 
 /// The agent's listening sockets. The kernel empties a slot when its socket closes.
 #[btf_map(name = "kiam_listeners")]
 pub static LISTENERS: SockMap<{ SLOTS as usize }> = SockMap::new();
 
 /// The interfaces that the TC program is attached to, filled before attaching, and what became of their packets.
-/// Not preallocated: most nodes use a small part of the bound.
 #[btf_map(name = "kiam_interfaces")]
-pub static INTERFACES: PerCpuHashMap<u32, Counters, { MAX_INTERFACES as usize }, { BPF_F_NO_PREALLOC as usize }> =
-    PerCpuHashMap::new();
+pub static INTERFACES: PerCpuHashMap<u32, Counters, { MAX_INTERFACES as usize }, NO_PREALLOC> = PerCpuHashMap::new();
+
+/// Those of them that are ports of a bridge.
+#[btf_map(name = "kiam_ports")]
+pub static PORTS: HashMap<u32, Port, { MAX_INTERFACES as usize }, NO_PREALLOC> = HashMap::new();
 
 /// The node's own addresses.
 #[btf_map(name = "kiam_node_addrs")]
-pub static NODE_ADDRS: HashMap<Address, u8, { MAX_NODE_ADDRS as usize }, { BPF_F_NO_PREALLOC as usize }> =
-    HashMap::new();
+pub static NODE_ADDRS: HashMap<Address, u8, { MAX_NODE_ADDRS as usize }, NO_PREALLOC> = HashMap::new();
 
-/// Packets to M from interfaces without the TC program.
+/// What is counted by no attached interface.
 #[btf_map(name = "kiam_strays")]
 pub static STRAYS: PerCpuArray<Counters, 1> = PerCpuArray::new();
+
+/// What the agent says while the programs run.
+#[btf_map(name = "kiam_config")]
+pub static CONFIG: Array<Config, 1> = Array::new();
+
+/// Who opened the connections that are not accepted yet.
+#[btf_map(name = "kiam_flows")]
+pub static FLOWS: HashMap<FlowKey, Flow, { MAX_FLOWS as usize }, NO_PREALLOC> = HashMap::new();
+
+/// The records of each owner, in a ring.
+#[btf_map(name = "kiam_places")]
+pub static PLACES: HashMap<Place, FlowKey, { MAX_FLOWS as usize }, NO_PREALLOC> = HashMap::new();
+
+/// The number of each owner's next record.
+#[btf_map(name = "kiam_rings")]
+pub static RINGS: HashMap<u64, u32, { MAX_OWNERS as usize }, NO_PREALLOC> = HashMap::new();
+
+/// The cgroups of pods that keep the node's role.
+#[btf_map(name = "kiam_exempt")]
+pub static EXEMPT: HashMap<u64, u8, { MAX_EXEMPT as usize }, NO_PREALLOC> = HashMap::new();
 
 /// Counts a packet of an attached interface.
 ///
@@ -42,6 +69,12 @@ pub fn count(counters: *mut Counters, reason: Reason) {
         Reason::NoListener => add::<{ Reason::NoListener as usize }>(counters),
         Reason::NotAssigned => add::<{ Reason::NotAssigned as usize }>(counters),
         Reason::Unattached => add::<{ Reason::Unattached as usize }>(counters),
+        Reason::NotToBridge => add::<{ Reason::NotToBridge as usize }>(counters),
+        Reason::Forwarded => add::<{ Reason::Forwarded as usize }>(counters),
+        Reason::PodSocket => add::<{ Reason::PodSocket as usize }>(counters),
+        Reason::FromNetwork => add::<{ Reason::FromNetwork as usize }>(counters),
+        Reason::Connect => add::<{ Reason::Connect as usize }>(counters),
+        Reason::ConnectRefused => add::<{ Reason::ConnectRefused as usize }>(counters),
     }
 }
 
@@ -54,10 +87,10 @@ fn add<const INDEX: usize>(counters: *mut Counters) {
     black_box(());
 }
 
-/// Counts a packet that only the backstop saw.
+/// Counts what no attached interface counts.
 #[inline(always)]
-pub fn count_stray() {
+pub fn count_stray(reason: Reason) {
     if let Some(counters) = STRAYS.get_ptr_mut(0) {
-        count(counters, Reason::Unattached);
+        count(counters, reason);
     }
 }

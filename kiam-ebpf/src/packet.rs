@@ -32,8 +32,17 @@ const IPV6: u16 = 0x86dd_u16.to_be();
 const VLAN: u16 = 0x8100_u16.to_be();
 const QINQ: u16 = 0x88a8_u16.to_be();
 
+const ARP: u16 = 0x0806_u16.to_be();
+
+/// Offset of the target's protocol address in an ARP packet for IPv4 over Ethernet (RFC 826).
+const ARP_TARGET: usize = 24;
+
 /// IANA protocol number.
 const TCP: u8 = 6;
+/// Offset of the flags in a TCP header (RFC 9293), and those that tell a packet which opens a connection.
+const TCP_FLAGS: usize = 13;
+const SYN: u8 = 0x02;
+const ACK: u8 = 0x10;
 
 /// What a packet is to us.
 pub enum Packet {
@@ -53,6 +62,10 @@ pub struct Flow {
     pub tuple_len: u32,
     /// Who sent the packet.
     pub source: Address,
+    /// The sender's port, in network order.
+    pub port: u16,
+    /// The packet opens a connection.
+    pub syn: bool,
     /// The slot of the listener of this family.
     pub slot: u32,
 }
@@ -117,16 +130,18 @@ fn ipv4(ctx: &TcContext) -> Packet {
     if impossible_v4(source) {
         return Packet::Refused(Reason::BadSource);
     }
-    let (sport, dport) = match ports(ctx, ETHERNET + header_len) {
-        Ok(ports) => ports,
+    let Segment { port, syn } = match segment(ctx, ETHERNET + header_len) {
+        Ok(segment) => segment,
         Err(reason) => return Packet::Refused(reason),
     };
+    let (sport, dport) = (port, IMDS_PORT.to_be());
     let ipv4 = Tuple4 { saddr: u32::from_ne_bytes(source), daddr: u32::from_ne_bytes(IMDS_V4), sport, dport };
     // The larger member first: the verifier lets nobody without CAP_PERFMON read a stack that was not written.
     let ipv6 = Tuple6 { saddr: [0; 4], daddr: [0; 4], sport: 0, dport: 0 };
     let mut tuple = bpf_sock_tuple { __bindgen_anon_1: bpf_sock_tuple__bindgen_ty_1 { ipv6 } };
     tuple.__bindgen_anon_1.ipv4 = ipv4;
-    Packet::Http(Flow { tuple, tuple_len: size_of::<Tuple4>() as u32, source: Address::from_v4(source), slot: SLOT_V4 })
+    let source = Address::from_v4(source);
+    Packet::Http(Flow { tuple, tuple_len: size_of::<Tuple4>() as u32, source, port, syn, slot: SLOT_V4 })
 }
 
 #[inline(always)]
@@ -140,24 +155,69 @@ fn ipv6(ctx: &TcContext) -> Packet {
     if impossible_v6(source) {
         return Packet::Refused(Reason::BadSource);
     }
-    let (sport, dport) = match ports(ctx, ETHERNET + IPV6_HEADER) {
-        Ok(ports) => ports,
+    let Segment { port, syn } = match segment(ctx, ETHERNET + IPV6_HEADER) {
+        Ok(segment) => segment,
         Err(reason) => return Packet::Refused(reason),
     };
+    let (sport, dport) = (port, IMDS_PORT.to_be());
     let ipv6 = Tuple6 { saddr: words32(source), daddr: const { words32(IMDS_V6) }, sport, dport };
     Packet::Http(Flow {
         tuple: bpf_sock_tuple { __bindgen_anon_1: bpf_sock_tuple__bindgen_ty_1 { ipv6 } },
         tuple_len: size_of::<Tuple6>() as u32,
         source: Address { octets: source },
+        port,
+        syn,
         slot: SLOT_V6,
     })
 }
 
-/// Source and destination port of a TCP header, in network order.
+/// What matters of a TCP header.
+struct Segment {
+    /// The sender's, in network order.
+    port: u16,
+    syn: bool,
+}
+
 #[inline(always)]
-fn ports(ctx: &TcContext, tcp: usize) -> Result<(u16, u16), Reason> {
-    let Ok([sport, dport]) = ctx.load::<[u16; 2]>(tcp) else { return Err(Reason::Malformed) };
-    if dport == IMDS_PORT.to_be() { Ok((sport, dport)) } else { Err(Reason::NotHttp) }
+fn segment(ctx: &TcContext, tcp: usize) -> Result<Segment, Reason> {
+    let Ok([port, destination]) = ctx.load::<[u16; 2]>(tcp) else { return Err(Reason::Malformed) };
+    if destination != IMDS_PORT.to_be() {
+        return Err(Reason::NotHttp);
+    }
+    let Ok(flags) = ctx.load::<u8>(tcp + TCP_FLAGS) else { return Err(Reason::Malformed) };
+    Ok(Segment { port, syn: flags & (SYN | ACK) == SYN })
+}
+
+/// The station that a frame is addressed to.
+#[inline(always)]
+pub fn destination_mac(ctx: &TcContext) -> Option<[u8; 6]> {
+    ctx.load(0).ok()
+}
+
+/// Whether a frame carries a packet to M of whatever kind, or asks for M's MAC address. By its bytes: what a packet
+/// socket says of the protocol need not be true.
+#[inline(always)]
+pub fn concerns_imds(ctx: &TcContext) -> bool {
+    let Ok(outer) = ctx.load::<u16>(ETHERNET - size_of::<u16>()) else { return false };
+    if !matches!(outer, VLAN | QINQ) {
+        return names_imds(ctx, outer, ETHERNET);
+    }
+    let Ok(inner) = ctx.load::<u16>(ETHERNET + VLAN_TAG - size_of::<u16>()) else { return false };
+    if !matches!(inner, VLAN | QINQ) {
+        return names_imds(ctx, inner, ETHERNET + VLAN_TAG);
+    }
+    let Ok(innermost) = ctx.load::<u16>(ETHERNET + 2 * VLAN_TAG - size_of::<u16>()) else { return false };
+    names_imds(ctx, innermost, ETHERNET + 2 * VLAN_TAG)
+}
+
+#[inline(always)]
+fn names_imds(ctx: &TcContext, kind: u16, header: usize) -> bool {
+    match kind {
+        IPV4 => is_to_v4(ctx, header),
+        IPV6 => is_to_v6(ctx, header),
+        ARP => matches!(ctx.load::<u32>(header + ARP_TARGET), Ok(target) if target == u32::from_ne_bytes(IMDS_V4)),
+        _ => false,
+    }
 }
 
 #[inline(always)]

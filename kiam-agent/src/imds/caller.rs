@@ -130,7 +130,7 @@ mod tests {
     }
 
     fn interface(index: u32, born_ms: Option<u64>) -> Interface {
-        Interface { index, name: format!("cali{index}"), born_ms }
+        Interface { index, name: format!("cali{index}"), born_ms, bridge: None }
     }
 
     fn peer(index: u32) -> Peer {

@@ -141,7 +141,8 @@ struct Open {
 }
 
 fn known(indexes: &[u32]) -> Arc<Interfaces> {
-    let interface = |index: &u32| Interface { index: *index, name: format!("cali{index}"), born_ms: None };
+    let interface =
+        |index: &u32| Interface { index: *index, name: format!("cali{index}"), born_ms: None, bridge: None };
     Arc::new(Interfaces::new(&indexes.iter().map(interface).collect::<Vec<_>>()))
 }
 

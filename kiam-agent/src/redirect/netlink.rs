@@ -3,10 +3,10 @@
 use anyhow::Context as _;
 use futures::{StreamExt as _, channel::mpsc::UnboundedReceiver};
 use netlink_packet_core::{NetlinkMessage, NetlinkPayload};
-use netlink_packet_route::{RouteNetlinkMessage, route::RouteAttribute};
+use netlink_packet_route::RouteNetlinkMessage;
 use rtnetlink::{Handle, MulticastGroup, sys::SocketAddr};
 
-use super::fence::TABLE;
+use super::links;
 
 /// What can change the node in ways that matter here.
 const GROUPS: [MulticastGroup; 7] = [
@@ -65,11 +65,11 @@ impl News {
     }
 }
 
-/// Nodes with a routing daemon see thousands of routes come and go: only our table's matter.
+/// Nodes with a routing daemon see thousands of routes come and go: few matter.
 fn matters(message: &NetlinkMessage<RouteNetlinkMessage>) -> bool {
     match &message.payload {
         NetlinkPayload::InnerMessage(RouteNetlinkMessage::NewRoute(route) | RouteNetlinkMessage::DelRoute(route)) => {
-            route.attributes.contains(&RouteAttribute::Table(TABLE))
+            links::matters(route)
         }
         _ => true,
     }

@@ -8,8 +8,9 @@ use aya::{
     programs::{Program, SchedClassifier, SkLookup},
 };
 use kiam_common::abi::{
-    Address, Counters, MAP_INTERFACES, MAP_LISTENERS, MAP_NODE_ADDRS, MAP_STRAYS, PROG_SK_LOOKUP, PROG_TC_INGRESS,
-    SLOT_V4, SLOT_V6,
+    Address, Counters, GLOBAL_INGRESS_IFINDEX, MAP_CONFIG, MAP_EXEMPT, MAP_FLOWS, MAP_INTERFACES, MAP_LISTENERS,
+    MAP_NODE_ADDRS, MAP_PLACES, MAP_PORTS, MAP_RINGS, MAP_STRAYS, PROG_GUARD, PROG_GUARD_IN, PROG_SK_LOOKUP,
+    PROG_TC_INGRESS, Port, SLOT_V4, SLOT_V6,
 };
 use std::net::TcpListener;
 
@@ -17,7 +18,20 @@ use std::net::TcpListener;
 static OBJECT: &[u8] = aya::include_bytes_aligned!(env!("KIAM_EBPF_OBJECT"));
 
 /// The maps that are pinned: all that must outlive the process.
-const PINNED: [&str; 4] = [MAP_LISTENERS, MAP_INTERFACES, MAP_NODE_ADDRS, MAP_STRAYS];
+const PINNED: [&str; 10] = [
+    MAP_LISTENERS,
+    MAP_INTERFACES,
+    MAP_PORTS,
+    MAP_NODE_ADDRS,
+    MAP_STRAYS,
+    MAP_CONFIG,
+    MAP_FLOWS,
+    MAP_PLACES,
+    MAP_RINGS,
+    MAP_EXEMPT,
+];
+/// The TC programs.
+const CLASSIFIERS: [&str; 3] = [PROG_TC_INGRESS, PROG_GUARD, PROG_GUARD_IN];
 
 /// The loaded programs and maps.
 pub(crate) struct Object {
@@ -25,11 +39,31 @@ pub(crate) struct Object {
 }
 
 impl Object {
-    /// Loads both programs; maps that are pinned already are used again.
+    /// Loads all programs; maps that are pinned already are used again.
     ///
     /// # Errors
     /// The kernel refuses: no CAP_BPF, or a kernel without what the programs need.
     pub(crate) fn load(pins: &Pins) -> anyhow::Result<Self> {
+        let mut object = Self::load_for(pins, true)?;
+        if let Err(error) = object.sk_lookup()?.load() {
+            tracing::debug!("{PROG_SK_LOOKUP}: {error:#}");
+            tracing::info!(
+                "this kernel does not tell sk_lookup the interface (5.17 does): a port used again too soon costs its \
+                 client one reset"
+            );
+            object = Self::load_for(pins, false)?;
+            object.sk_lookup()?.load().with_context(|| format!("the kernel refused {PROG_SK_LOOKUP}"))?;
+        }
+        for name in CLASSIFIERS {
+            object.classifier(name)?.load().with_context(|| format!("the kernel refused {name}"))?;
+        }
+        object.log_programs();
+        log::follow(&mut object.ebpf)?;
+        Ok(object)
+    }
+
+    /// `ingress_ifindex`: the kernel tells `sk_lookup` by which interface a packet came.
+    fn load_for(pins: &Pins, ingress_ifindex: bool) -> anyhow::Result<Self> {
         let mut loader = EbpfLoader::new();
         for map in PINNED {
             loader.map_pin_path(map, pins.folder().join(map));
@@ -37,12 +71,25 @@ impl Object {
         // A constant to the verifier: below debug it cuts the log lines out of the programs.
         let level = log::level();
         loader.override_global(aya_log::LEVEL, &level, true);
-        let mut object = Self { ebpf: loader.load(OBJECT).context("making the maps")? };
-        object.tc_ingress()?.load().with_context(|| format!("the kernel refused {PROG_TC_INGRESS}"))?;
-        object.sk_lookup()?.load().with_context(|| format!("the kernel refused {PROG_SK_LOOKUP}"))?;
-        object.log_programs();
-        log::follow(&mut object.ebpf)?;
-        Ok(object)
+        let ingress_ifindex = u8::from(ingress_ifindex);
+        loader.override_global(GLOBAL_INGRESS_IFINDEX, &ingress_ifindex, true);
+        Ok(Self { ebpf: loader.load(OBJECT).context("making the maps")? })
+    }
+
+    /// The guard on the egress of uplinks.
+    ///
+    /// # Errors
+    /// The object is not the one this source was built for.
+    pub(crate) fn guard(&mut self) -> anyhow::Result<&mut SchedClassifier> {
+        self.classifier(PROG_GUARD)
+    }
+
+    /// The guard on the ingress of uplinks.
+    ///
+    /// # Errors
+    /// The object is not the one this source was built for.
+    pub(crate) fn guard_in(&mut self) -> anyhow::Result<&mut SchedClassifier> {
+        self.classifier(PROG_GUARD_IN)
     }
 
     /// The program for the interfaces.
@@ -50,7 +97,11 @@ impl Object {
     /// # Errors
     /// The object is not the one this source was built for.
     pub(crate) fn tc_ingress(&mut self) -> anyhow::Result<&mut SchedClassifier> {
-        Ok(self.program(PROG_TC_INGRESS)?.try_into()?)
+        self.classifier(PROG_TC_INGRESS)
+    }
+
+    fn classifier(&mut self, name: &str) -> anyhow::Result<&mut SchedClassifier> {
+        Ok(self.program(name)?.try_into()?)
     }
 
     /// The backstop.
@@ -88,6 +139,14 @@ impl Object {
     /// As there.
     pub(crate) fn interfaces(&self) -> anyhow::Result<PerCpuHashMap<&MapData, u32, Counters>> {
         Ok(self.map(MAP_INTERFACES)?.try_into()?)
+    }
+
+    /// Those of the interfaces that are ports of a bridge.
+    ///
+    /// # Errors
+    /// The object is not the one this source was built for.
+    pub(crate) fn ports(&mut self) -> anyhow::Result<HashMap<&mut MapData, u32, Port>> {
+        Ok(self.map_mut(MAP_PORTS)?.try_into()?)
     }
 
     /// The node's own addresses.

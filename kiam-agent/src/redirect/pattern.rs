@@ -67,12 +67,17 @@ impl InterfaceMatch {
         Ok(Self { wanted, unwanted })
     }
 
+    /// Whether a pattern says that no pods are behind the interface of this name.
+    pub(crate) fn excludes(&self, name: &str) -> bool {
+        self.unwanted.iter().any(|pattern| pattern.matches(name))
+    }
+
     /// Whether pods are behind the interface of this name.
     pub(crate) fn matches(&self, name: &str) -> bool {
-        let Self { wanted, unwanted } = self;
+        let wanted = &self.wanted;
         name != LOOPBACK
             && (wanted.is_empty() || wanted.iter().any(|pattern| pattern.matches(name)))
-            && !unwanted.iter().any(|pattern| pattern.matches(name))
+            && !self.excludes(name)
     }
 
     /// `pattern` without its `!`; `text` is what was typed.

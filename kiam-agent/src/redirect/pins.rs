@@ -13,8 +13,29 @@ use std::{
 const FOLDER: &str = "kiam";
 /// Name of the backstop's link.
 const BACKSTOP: &str = "link_sk_lookup";
-/// Names of the TCX links, followed by the interface's index: names of interfaces are used again, indexes are not.
-const TC_PREFIX: &str = "link_tc_";
+
+/// The TCX links of an interface, by the program behind them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum LinkOf {
+    /// `kiam_tc_ingress`.
+    Redirect,
+    /// `kiam_guard`.
+    Guard,
+    /// `kiam_guard_in`.
+    GuardIn,
+}
+
+impl LinkOf {
+    /// What the pins' names begin with; the interface's index follows: names of interfaces are used again, indexes are
+    /// not.
+    const fn prefix(self) -> &'static str {
+        match self {
+            Self::Redirect => "link_tc_",
+            Self::Guard => "link_guard_",
+            Self::GuardIn => "link_guardin_",
+        }
+    }
+}
 
 /// The folder of the pins.
 #[derive(Debug, Clone)]
@@ -69,20 +90,20 @@ impl Pins {
         self.backstop().exists()
     }
 
-    /// Where the TCX link of an interface is pinned.
-    pub(crate) fn tc(&self, interface: u32) -> PathBuf {
-        self.folder.join(format!("{TC_PREFIX}{interface}"))
+    /// Where a TCX link of an interface is pinned.
+    pub(crate) fn link(&self, of: LinkOf, interface: u32) -> PathBuf {
+        self.folder.join(format!("{}{interface}", of.prefix()))
     }
 
-    /// The indexes of all interfaces with a pinned TCX link.
+    /// The indexes of all interfaces with a pinned TCX link of this program.
     ///
     /// # Errors
     /// The folder cannot be read.
-    pub(crate) fn tc_interfaces(&self) -> io::Result<Vec<u32>> {
+    pub(crate) fn linked_interfaces(&self, of: LinkOf) -> io::Result<Vec<u32>> {
         let mut interfaces = Vec::new();
         for entry in fs::read_dir(&self.folder)? {
             let name = entry?.file_name();
-            let index = name.to_str().and_then(|name| name.strip_prefix(TC_PREFIX));
+            let index = name.to_str().and_then(|name| name.strip_prefix(of.prefix()));
             interfaces.extend(index.and_then(|index| index.parse::<u32>().ok()));
         }
         Ok(interfaces)

@@ -1,7 +1,7 @@
-//! Attaching `kiam_tc_ingress` to an interface: by a pinned TCX link where the kernel has them (6.6 and later), else by
-//! a clsact filter, which the kernel itself keeps.
+//! Attaching a TC program to an interface: by a pinned TCX link where the kernel has them (6.6 and later), else by a
+//! clsact filter, which the kernel itself keeps.
 
-use super::{object::Object, pins::Pins};
+use super::pins::{LinkOf, Pins};
 use crate::{config::TcAttach, sys};
 use anyhow::Context as _;
 use aya::programs::{
@@ -12,12 +12,13 @@ use aya::programs::{
 use futures::TryStreamExt as _;
 use netlink_packet_route::tc::{TcHandle as NetlinkTcHandle, TcMessage};
 use rtnetlink::Handle;
-use std::{io, os::fd::AsFd as _};
+use std::{io, os::fd::AsFd as _, path::PathBuf};
 
 /// Ahead of the CNI's own filters.
 const PRIORITY: u16 = 1;
-/// Tells our filter from another one of the same priority. Its number means nothing.
-const HANDLE: TcHandle = TcHandle::new(0, 0x1d5);
+const REDIRECT: TcHandle = TcHandle::new(0, 0x1d5);
+const GUARD: TcHandle = TcHandle::new(0, 0x1d6);
+const GUARD_IN: TcHandle = TcHandle::new(0, 0x1d7);
 
 /// How programs are attached on this node.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -41,55 +42,87 @@ impl Hook {
     }
 }
 
-/// Attaches the program to an interface, or puts the new program where an earlier agent's is. Returns the hook in use.
+/// A program's place on an interface.
+#[derive(Debug, Clone)]
+pub(crate) struct Place {
+    /// Ingress or egress.
+    pub(crate) direction: TcAttachType,
+    /// Tells our clsact filters from one another, and from another one of the same priority. Its number means nothing.
+    pub(crate) handle: TcHandle,
+    /// Where the TCX link is pinned.
+    pub(crate) pin: PathBuf,
+}
+
+/// Our clsact filters: where they are, and their handles.
+pub(crate) const FILTERS: [(TcAttachType, TcHandle); 3] =
+    [(TcAttachType::Ingress, REDIRECT), (TcAttachType::Egress, GUARD), (TcAttachType::Ingress, GUARD_IN)];
+
+impl Place {
+    /// Of `kiam_tc_ingress`.
+    pub(crate) fn redirect(pins: &Pins, interface: u32) -> Self {
+        Self { direction: TcAttachType::Ingress, handle: REDIRECT, pin: pins.link(LinkOf::Redirect, interface) }
+    }
+
+    /// Of `kiam_guard`.
+    pub(crate) fn guard(pins: &Pins, interface: u32) -> Self {
+        Self { direction: TcAttachType::Egress, handle: GUARD, pin: pins.link(LinkOf::Guard, interface) }
+    }
+
+    /// Of `kiam_guard_in`.
+    pub(crate) fn guard_in(pins: &Pins, interface: u32) -> Self {
+        Self { direction: TcAttachType::Ingress, handle: GUARD_IN, pin: pins.link(LinkOf::GuardIn, interface) }
+    }
+}
+
+/// Attaches a program to an interface, or puts the new program where an earlier agent's is. Returns the hook in use.
 ///
 /// # Errors
 /// The kernel's; the interface may be gone again.
-pub(crate) fn attach(object: &mut Object, pins: &Pins, hook: Hook, index: u32, name: &str) -> anyhow::Result<Hook> {
-    let program = object.tc_ingress()?;
+pub(crate) fn attach(program: &mut SchedClassifier, place: &Place, hook: Hook, name: &str) -> anyhow::Result<Hook> {
     match hook {
-        Hook::Tcx => tcx(program, pins, index, name).map(|()| Hook::Tcx),
-        Hook::Clsact => clsact(program, name).map(|()| Hook::Clsact),
-        Hook::Unknown => match tcx(program, pins, index, name) {
+        Hook::Tcx => tcx(program, place, name).map(|()| Hook::Tcx),
+        Hook::Clsact => clsact(program, place, name).map(|()| Hook::Clsact),
+        Hook::Unknown => match tcx(program, place, name) {
             Ok(()) => Ok(Hook::Tcx),
             Err(error) if is_unsupported(&error) => {
                 tracing::info!("this kernel has no TCX links: using clsact filters");
-                clsact(program, name).map(|()| Hook::Clsact)
+                clsact(program, place, name).map(|()| Hook::Clsact)
             }
             Err(error) => Err(error),
         },
     }
 }
 
-fn tcx(program: &mut SchedClassifier, pins: &Pins, index: u32, name: &str) -> anyhow::Result<()> {
-    let pin = pins.tc(index);
-    match sys::update_pinned_link(&pin, program.fd()?.as_fd()) {
+fn tcx(program: &mut SchedClassifier, place: &Place, name: &str) -> anyhow::Result<()> {
+    let pin = &place.pin;
+    match sys::update_pinned_link(pin, program.fd()?.as_fd()) {
         Ok(()) => return Ok(()),
         Err(error) if error.kind() == io::ErrorKind::NotFound => {}
         // The link's interface is gone, and its index was given again.
-        Err(error) if error.raw_os_error() == Some(libc::ENOLINK) => Pins::remove(&pin)?,
+        Err(error) if error.raw_os_error() == Some(libc::ENOLINK) => Pins::remove(pin)?,
         Err(error) => return Err(error).with_context(|| format!("updating the link {}", pin.display())),
     }
     let options = TcAttachOptions::TcxOrder(LinkOrder::first());
-    let id = program.attach_with_options(name, TcAttachType::Ingress, options)?;
+    let id = program.attach_with_options(name, place.direction, options)?;
     let link: FdLink = program.take_link(id)?.try_into()?;
-    link.pin(&pin).with_context(|| format!("pinning {}", pin.display()))?;
+    link.pin(pin).with_context(|| format!("pinning {}", pin.display()))?;
     Ok(())
 }
 
-fn clsact(program: &mut SchedClassifier, name: &str) -> anyhow::Result<()> {
+fn clsact(program: &mut SchedClassifier, place: &Place, name: &str) -> anyhow::Result<()> {
     match tc::qdisc_add_clsact(name) {
         // Another program's, or an earlier agent's.
         Err(error) if has_errno(&error, libc::EEXIST) => {}
         other => other.context("adding the clsact qdisc")?,
     }
+    let Place { direction, handle, pin: _ } = *place;
     // In place of an earlier agent's filter, without a moment in which none runs.
-    let present = SchedClassifierLink::attached(name, TcAttachType::Ingress, PRIORITY, HANDLE, None)?;
+    let present = SchedClassifierLink::attached(name, direction, PRIORITY, handle, None)?;
     let id = match program.attach_to_link(present) {
         Ok(id) => id,
         Err(_) => {
-            let options = NlOptions { priority: PRIORITY, handle: HANDLE, classid: None };
-            program.attach_with_options(name, TcAttachType::Ingress, TcAttachOptions::Netlink(options))?
+            let options = NlOptions { priority: PRIORITY, handle, classid: None };
+            program.attach_with_options(name, direction, TcAttachOptions::Netlink(options))?
         }
     };
     // Dropping it would detach the filter, which must outlive this process.
@@ -97,24 +130,24 @@ fn clsact(program: &mut SchedClassifier, name: &str) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Takes the program off an interface that is still there but no longer matched, or clears up behind one that is gone.
+/// Takes a program off an interface that is still there but no longer its, or clears up behind one that is gone.
 ///
 /// # Errors
 /// The kernel's.
-pub(crate) fn detach(pins: &Pins, hook: Hook, index: u32, name: Option<&str>) -> anyhow::Result<()> {
-    Pins::remove(&pins.tc(index)).with_context(|| format!("unpinning the link of interface {index}"))?;
+pub(crate) fn detach(place: &Place, hook: Hook, name: Option<&str>) -> anyhow::Result<()> {
+    Pins::remove(&place.pin).with_context(|| format!("removing {}", place.pin.display()))?;
     match name {
-        Some(name) if hook != Hook::Tcx => remove_filter(name).map(drop),
+        Some(name) if hook != Hook::Tcx => remove_filter(name, place.direction, place.handle).map(drop),
         _ => Ok(()),
     }
 }
 
-/// Takes our clsact filter off an interface, and says whether there was one. The qdisc stays: others may use it.
+/// Takes one of our clsact filters off an interface, and says whether there was one. The qdisc stays: others may use it.
 ///
 /// # Errors
 /// The kernel's.
-pub(crate) fn remove_filter(name: &str) -> anyhow::Result<bool> {
-    let Ok(link) = SchedClassifierLink::attached(name, TcAttachType::Ingress, PRIORITY, HANDLE, None) else {
+pub(crate) fn remove_filter(name: &str, direction: TcAttachType, handle: TcHandle) -> anyhow::Result<bool> {
+    let Ok(link) = SchedClassifierLink::attached(name, direction, PRIORITY, handle, None) else {
         // The interface has gone, and its filter with it.
         return Ok(false);
     };

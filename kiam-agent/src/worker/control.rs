@@ -109,7 +109,7 @@ mod tests {
     async fn the_parents_words_are_followed_until_it_is_gone() {
         let (mut parent, worker) = StdUnixStream::pair().unwrap();
         let (news, interfaces, status) = news();
-        let told = vec![Interface { index: 3, name: "cali1".into(), born_ms: Some(1) }];
+        let told = vec![Interface { index: 3, name: "cali1".into(), born_ms: Some(1), bridge: None }];
         parent.write_all(&line(&ToWorker::Interfaces(told.clone()))).unwrap();
         parent.write_all(&line(&ToWorker::Status(Status { worker_starts: 7, ..Status::default() }))).unwrap();
         drop(parent);

@@ -1,9 +1,20 @@
 //! The map types as `aya::Pod`: this crate's only `unsafe`.
 #![expect(unsafe_code, reason = "aya::Pod is an unsafe trait; sizes and padding are asserted beside the types")]
 
-use super::{Address, Counters};
+use super::{Address, Config, Counters, Flow, FlowKey, Place, Port};
 
-// SAFETY: `repr(C)`, 16 bytes, every bit pattern valid, no padding (asserted in `abi`).
+// SAFETY: of this type and the others below: `repr(C)`, integers and arrays of integers only, so every bit pattern is valid; no padding, asserted
+// beside the type.
 unsafe impl aya::Pod for Address {}
-// SAFETY: `repr(C)`, an array of u64, every bit pattern valid, no padding (asserted in `abi`).
+// SAFETY: as above.
+unsafe impl aya::Pod for Config {}
+// SAFETY: as above.
 unsafe impl aya::Pod for Counters {}
+// SAFETY: as above.
+unsafe impl aya::Pod for Flow {}
+// SAFETY: as above.
+unsafe impl aya::Pod for FlowKey {}
+// SAFETY: as above.
+unsafe impl aya::Pod for Place {}
+// SAFETY: as above.
+unsafe impl aya::Pod for Port {}

@@ -50,7 +50,7 @@ impl Family {
         }
     }
 
-    pub(super) const fn address_family(self) -> AddressFamily {
+    pub(in crate::redirect) const fn address_family(self) -> AddressFamily {
         match self {
             Self::V4 => AddressFamily::Inet,
             Self::V6 => AddressFamily::Inet6,

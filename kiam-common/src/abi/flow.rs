@@ -1,0 +1,89 @@
+//! Who opened a connection: noted by the program that saw its first packet, read by the agent when it accepts it.
+
+/// An IP address as it lies in a packet; IPv4 as v4-mapped IPv6 (`::ffff:a.b.c.d`).
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[repr(C)]
+pub struct Address {
+    /// Bytes in network order.
+    pub octets: [u8; 16],
+}
+
+impl Address {
+    /// The v4-mapped form of an IPv4 address.
+    #[must_use]
+    #[inline]
+    pub const fn from_v4(v4: [u8; 4]) -> Self {
+        let [a, b, c, d] = v4;
+        Self { octets: [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff, a, b, c, d] }
+    }
+}
+
+/// The client's end of a connection, and where the node met it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[repr(C)]
+pub struct FlowKey {
+    /// The client's address.
+    pub address: Address,
+    /// The interface whose program wrote the record: a pod's veth, or the port of a bridge; [`BY_HOOK_NODE`] and
+    /// [`BY_HOOK_POD`] for the cgroup hooks.
+    pub interface: u32,
+    /// The client's port, in network order.
+    pub port: u16,
+    /// Zero.
+    pub pad: u16,
+}
+
+/// [`FlowKey::interface`] of a connection that a cgroup hook redirected in a pod's own network namespace.
+pub const BY_HOOK_POD: u32 = 0;
+/// [`FlowKey::interface`] of a connection that a cgroup hook redirected in the node's network namespace: the index of
+/// `lo` there (`LOOPBACK_IFINDEX`, include/net/flow.h), which never has the TC program.
+pub const BY_HOOK_NODE: u32 = 1;
+
+/// What the kernel knew of the socket that opened a connection. Identifiers of cgroups are those of the v2 hierarchy
+/// (`cgroup_id()`, the inode number of the cgroup's folder); 0: none, or not known.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+#[repr(C)]
+pub struct Flow {
+    /// The socket's own cgroup.
+    pub cgroup: u64,
+    /// Its ancestors at the level of the kubepods cgroup and at the two below it: the pod is the second (guaranteed) or
+    /// the third (burstable and best effort).
+    pub ancestors: [u64; 3],
+    /// The socket's cookie (`sock_gen_cookie`).
+    pub cookie: u64,
+    /// When it was noted: nanoseconds of `CLOCK_MONOTONIC`.
+    pub noted_ns: u64,
+    /// Whose bound it counts against: the interface, or the pod's cgroup for the hooks.
+    pub owner: u64,
+    /// Its place among the owner's records.
+    pub slot: u32,
+    /// Zero.
+    pub pad: u32,
+}
+
+/// The place of a record among its owner's: a ring, so that each owner has a bound of its own.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[repr(C)]
+pub struct Place {
+    /// [`Flow::owner`].
+    pub owner: u64,
+    /// Below [`FLOWS_PER_OWNER`].
+    pub slot: u32,
+    /// Zero.
+    pub pad: u32,
+}
+
+/// Most records of one owner that are not read yet: the oldest gives way. A record is read when its connection is
+/// accepted, so these are half-open connections.
+pub const FLOWS_PER_OWNER: u32 = 1024;
+/// Most records altogether: 256 owners at their bound. About 40 MiB when full, by the sizes asserted below and the
+/// kernel's 48 bytes for each element of a hash (`struct htab_elem`).
+pub const MAX_FLOWS: u32 = 256 * FLOWS_PER_OWNER;
+/// Most owners that have had a record: [`super::MAX_INTERFACES`] and as many pods.
+pub const MAX_OWNERS: u32 = 2 * super::MAX_INTERFACES;
+
+// The kernel copies these bytes as they lie, and compares keys as a whole: no padding, no surprise.
+const _: () = assert!(size_of::<Address>() == 16 && align_of::<Address>() == 1);
+const _: () = assert!(size_of::<FlowKey>() == 24);
+const _: () = assert!(size_of::<Flow>() == 64);
+const _: () = assert!(size_of::<Place>() == 16);

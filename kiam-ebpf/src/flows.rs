@@ -1,0 +1,89 @@
+//! Who opened a connection, noted for the agent that will accept it.
+//!
+//! Each owner (an interface; for the cgroup hooks a pod) has a ring of records, so that a flood of half-open connections
+//! costs nobody but its sender. The number of the next record is read and raised without a lock: two processors that
+//! meet leave one record without a place, and the agent removes those that nobody has asked for.
+
+use crate::{
+    maps::{CONFIG, FLOWS, PLACES, RINGS},
+    packet,
+};
+use aya_ebpf::{
+    bindings::BPF_ANY,
+    helpers::{bpf_get_socket_cookie, bpf_ktime_get_ns, bpf_skb_ancestor_cgroup_id, bpf_skb_cgroup_id},
+    programs::TcContext,
+};
+use kiam_common::abi::{Config, FLOWS_PER_OWNER, Flow, FlowKey, Place};
+
+/// What the kernel knows of the socket that sent this packet; zeros when it was none of this machine's.
+#[inline(always)]
+pub fn origin(ctx: &TcContext) -> Flow {
+    let skb = ctx.skb.skb;
+    let level = CONFIG.get(0).map_or(0, |config: &Config| config.level) as i32;
+    // SAFETY: helpers on the context of this run.
+    unsafe {
+        Flow {
+            cgroup: bpf_skb_cgroup_id(skb),
+            ancestors: [
+                bpf_skb_ancestor_cgroup_id(skb, level),
+                bpf_skb_ancestor_cgroup_id(skb, level + 1),
+                bpf_skb_ancestor_cgroup_id(skb, level + 2),
+            ],
+            cookie: bpf_get_socket_cookie(skb.cast()),
+            ..Flow::default()
+        }
+    }
+}
+
+/// Notes who opened the connection of a packet that came by an interface.
+#[inline(always)]
+pub fn note(interface: u32, packet: &packet::Flow, origin: Flow) {
+    let key = FlowKey { address: packet.source, interface, port: packet.port, pad: 0 };
+    note_as(u64::from(interface), &key, origin);
+}
+
+/// Notes who opened a connection, at the cost of its owner's oldest record.
+#[inline(always)]
+pub fn note_as(owner: u64, key: &FlowKey, mut flow: Flow) {
+    flow.owner = owner;
+    // SAFETY: a helper without arguments.
+    flow.noted_ns = unsafe { bpf_ktime_get_ns() };
+    // SAFETY: read at once.
+    flow.slot = match unsafe { FLOWS.get(key) } {
+        // The same client tries again.
+        Some(known) if known.owner == owner => known.slot,
+        _ => {
+            let Some(slot) = next_slot(owner) else { return };
+            take_place(&Place { owner, slot, pad: 0 }, key);
+            slot
+        }
+    };
+    // A full map: no record, and so no credentials.
+    let _full = FLOWS.insert(key, &flow, BPF_ANY.into());
+}
+
+#[inline(always)]
+fn next_slot(owner: u64) -> Option<u32> {
+    if let Some(next) = RINGS.get_ptr_mut(&owner) {
+        // SAFETY: a value of the map, checked for null; a lost increment is harmless, see above.
+        let number = unsafe { *next };
+        // SAFETY: as above.
+        unsafe { *next = number.wrapping_add(1) };
+        return Some(number % FLOWS_PER_OWNER);
+    }
+    RINGS.insert(&owner, &1, BPF_ANY.into()).is_ok().then_some(0)
+}
+
+/// Gives a place to a record, and removes the one that had it, unless it has been noted anew since.
+#[inline(always)]
+fn take_place(place: &Place, key: &FlowKey) {
+    // SAFETY: copied at once.
+    if let Some(&oldest) = unsafe { PLACES.get(place) } {
+        // SAFETY: read at once.
+        let has_it = unsafe { FLOWS.get(&oldest) };
+        if has_it.is_some_and(|flow| flow.owner == place.owner && flow.slot == place.slot) {
+            let _read_meanwhile = FLOWS.remove(&oldest);
+        }
+    }
+    let _full = PLACES.insert(place, key, BPF_ANY.into());
+}
