@@ -42,7 +42,10 @@ pub(crate) fn for_system() -> anyhow::Result<()> {
 /// # Errors
 /// Something cannot be installed, with what and how.
 pub(crate) fn for_cluster() -> anyhow::Result<()> {
-    install(&CLUSTER)
+    install(&CLUSTER)?;
+    // Root builds Kubernetes into it; a folder of root's own would outlast its user's `cargo clean`.
+    let kube = workspace::target().join("kube");
+    fs::create_dir_all(&kube).with_context(|| format!("making {}", kube.display()))
 }
 
 /// Whether a program is there: by its path, or in the usual folders.

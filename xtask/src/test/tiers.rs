@@ -1,7 +1,7 @@
 //! The tiers of the tests, from the cheapest: what each needs, and how it runs.
 
 use super::cargo::{Outcome, Tests};
-use crate::{root, setup};
+use crate::{root, setup, workspace};
 use std::{fs, path::Path, process::Command};
 
 /// A group of tests with the same needs.
@@ -86,6 +86,9 @@ fn has_bpf() -> bool {
     known && Path::new("/sys/kernel/btf/vmlinux").exists()
 }
 
+/// Whether there is a Go that reads the module of Kubernetes; Debian 12's own is too old to.
 fn has_go() -> bool {
-    Command::new("go").arg("version").output().is_ok_and(|output| output.status.success())
+    let module = workspace::root().join("tests/cluster/kube");
+    let go = Command::new("go").args(["list", "-m"]).current_dir(module).output();
+    go.is_ok_and(|output| output.status.success())
 }
