@@ -1,9 +1,11 @@
 //! What asks from within a pod: a plain HTTP client in Rust for many and odd connections, and the unmodified tools.
 
 pub mod forge;
+mod half_open;
 mod http1;
 mod tools;
 
+pub use half_open::HalfOpen;
 pub use http1::{Answer, Connection, Reply};
 pub use tools::{Boto3Identity, Environment, Python, aws_cli, boto3_identity, curl};
 

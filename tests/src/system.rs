@@ -140,9 +140,28 @@ impl System {
     /// # Errors
     /// It cannot be started.
     pub fn spawn_agent(&mut self) -> Result<&mut Agent> {
-        let tls = self.pki.write(self.folder.path(), "agent", End::Agent, Flaw::None)?;
-        let agent = Agent::spawn(&self.binaries, &self.topology.node, self.folder.path(), &tls, &self.agent_flags)?;
+        // Where `kiam-agent cleanup` looks whether an agent runs.
+        let agent = self.new_agent("agent", "run/probe.sock")?;
         Ok(self.agent.insert(agent))
+    }
+
+    /// Starts another agent beside the one that runs, as an update of the DaemonSet does: with a probe socket of its
+    /// own, and all else in common. Waits until it is ready, and returns the one that ran before.
+    ///
+    /// # Errors
+    /// None ran; or the new one ends or does not become ready.
+    pub fn start_agent_beside(&mut self) -> Result<Agent> {
+        let old = self.agent.take().context("no agent was started")?;
+        let name = format!("agent-after-{}", old.parent_pid());
+        let new = self.new_agent(&name, &format!("{name}.sock"))?;
+        self.agent.insert(new).wait_ready()?;
+        Ok(old)
+    }
+
+    fn new_agent(&self, name: &str, probe_socket: &str) -> Result<Agent> {
+        let folder = self.folder.path();
+        let tls = self.pki.write(folder, name, End::Agent, Flaw::None)?;
+        Agent::spawn(&self.binaries, &self.topology.node, folder, probe_socket, &tls, &self.agent_flags)
     }
 
     /// The running agent.

@@ -25,3 +25,4 @@ mod support;
 mod tcp;
 mod tcp_crashes;
 mod tcp_numbers;
+mod tcp_swaps;

@@ -98,11 +98,18 @@ pub(crate) fn sockets_in(netns: &Netns, state: &str) -> Result<usize> {
     Ok(output.lines().count())
 }
 
-/// A counter of a namespace's TCP, such as `OutRsts` (proc_net(5), snmp).
+/// A counter of a namespace's TCP, such as `OutRsts` or `SyncookiesSent` (proc_net(5), snmp and netstat).
 pub(crate) fn tcp_counter(netns: &Netns, name: &str) -> Result<u64> {
-    let table = netns.enter(|| Ok(std::fs::read_to_string("/proc/thread-self/net/snmp")?))?;
-    let mut lines = table.lines().filter_map(|line| line.strip_prefix("Tcp: "));
-    let (names, values) = (lines.next().context("names")?, lines.next().context("values")?);
-    let found = names.split(' ').zip(values.split(' ')).find(|(key, _)| *key == name);
-    Ok(found.with_context(|| format!("no counter {name}"))?.1.parse()?)
+    let tables = netns.enter(|| {
+        let read = |table| std::fs::read_to_string(format!("/proc/thread-self/net/{table}"));
+        Ok(read("snmp")? + &read("netstat")?)
+    })?;
+    for prefix in ["Tcp: ", "TcpExt: "] {
+        let mut lines = tables.lines().filter_map(|line| line.strip_prefix(prefix));
+        let (names, values) = (lines.next().context("names")?, lines.next().context("values")?);
+        if let Some((_, value)) = names.split(' ').zip(values.split(' ')).find(|(key, _)| *key == name) {
+            return Ok(value.parse()?);
+        }
+    }
+    anyhow::bail!("no counter {name}")
 }

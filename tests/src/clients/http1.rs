@@ -73,6 +73,18 @@ impl Reply {
             Self::Refused | Self::Reset | Self::Closed | Self::Silent | Self::Unreachable => None,
         }
     }
+
+    /// What an error of a [`Connection`] means.
+    #[must_use]
+    pub fn of(error: &anyhow::Error) -> Self {
+        match error.downcast_ref::<io::Error>().map(io::Error::kind) {
+            Some(ErrorKind::ConnectionRefused) => Self::Refused,
+            Some(ErrorKind::ConnectionReset | ErrorKind::BrokenPipe) => Self::Reset,
+            Some(ErrorKind::UnexpectedEof) => Self::Closed,
+            Some(ErrorKind::TimedOut | ErrorKind::WouldBlock) => Self::Silent,
+            _ => Self::Unreachable,
+        }
+    }
 }
 
 /// A GET on a new connection, and what becomes of it.
@@ -81,17 +93,7 @@ pub(super) fn attempt(m: IpAddr, source_port: Option<u16>, path: &str, patience:
         .and_then(|mut connection| connection.send("GET", path, &[]).and_then(|()| connection.answer()));
     match result {
         Ok(answer) => Reply::Answer(answer),
-        Err(error) => reply_of(&error),
-    }
-}
-
-fn reply_of(error: &anyhow::Error) -> Reply {
-    match error.downcast_ref::<io::Error>().map(io::Error::kind) {
-        Some(ErrorKind::ConnectionRefused) => Reply::Refused,
-        Some(ErrorKind::ConnectionReset | ErrorKind::BrokenPipe) => Reply::Reset,
-        Some(ErrorKind::UnexpectedEof) => Reply::Closed,
-        Some(ErrorKind::TimedOut | ErrorKind::WouldBlock) => Reply::Silent,
-        _ => Reply::Unreachable,
+        Err(error) => Reply::of(&error),
     }
 }
 
@@ -229,7 +231,7 @@ impl Connection {
     pub fn end(mut self) -> Reply {
         loop {
             if let Err(error) = self.read_more() {
-                return reply_of(&error);
+                return Reply::of(&error);
             }
         }
     }
@@ -260,7 +262,7 @@ impl Connection {
         loop {
             match self.read_more() {
                 Ok(()) => {}
-                Err(error) if reply_of(&error) == Reply::Closed => return Ok(std::mem::take(&mut self.buffer)),
+                Err(error) if Reply::of(&error) == Reply::Closed => return Ok(std::mem::take(&mut self.buffer)),
                 Err(error) => return Err(error),
             }
         }

@@ -27,23 +27,27 @@ pub struct Agent {
     /// The parent, and the log of both.
     pub daemon: Daemon,
     binary: PathBuf,
-    folder: PathBuf,
+    probe_socket: PathBuf,
 }
 
 impl Agent {
-    /// Starts one; the flags that every test needs come first, so that a test can override them.
+    /// Starts one; the flags that every test needs come first, so that a test can override them. Its probe socket has
+    /// this name in the folder.
     pub(super) fn spawn(
         binaries: &Binaries,
         node: &Netns,
         folder: &Path,
+        probe_socket: &str,
         tls: &TlsFiles,
         flags: &[String],
     ) -> Result<Self> {
+        let probe_socket = folder.join(probe_socket);
         let mut command = node.command(binaries.agent());
         Environment { variables: Vec::new() }.apply(&mut command);
         command.args(super::flags(Self::default_flags(folder, tls), flags));
+        command.arg(format!("--probe-socket={}", probe_socket.display()));
         let daemon = Daemon::spawn("agent", &mut command, &folder.join("agent.log"))?;
-        Ok(Self { daemon, binary: binaries.agent(), folder: folder.to_owned() })
+        Ok(Self { daemon, binary: binaries.agent(), probe_socket })
     }
 
     /// The flags of an agent that works.
@@ -87,7 +91,7 @@ impl Agent {
     pub fn health(&self) -> Result<std::process::Output> {
         let mut command = Command::new(&self.binary);
         Environment { variables: Vec::new() }.apply(&mut command);
-        process::output(command.arg("health").arg(format!("--run-dir={}", self.folder.join("run").display())))
+        process::output(command.arg("health").arg(format!("--probe-socket={}", self.probe_socket.display())))
     }
 
     /// Whether the parent has not ended.
@@ -193,6 +197,15 @@ impl Agent {
     /// It does not end in time.
     pub fn stop(&mut self) -> Result<ExitStatus> {
         self.daemon.end(Signal::SIGTERM)
+    }
+
+    /// Lets worker and parent go on.
+    ///
+    /// # Errors
+    /// One of them has ended.
+    pub fn thaw_both(&mut self) -> Result<()> {
+        process::send_signal(self.worker_pid()?, Signal::SIGCONT)?;
+        self.thaw_parent()
     }
 
     /// Freezes the parent: it repairs nothing, and the worker goes on.
