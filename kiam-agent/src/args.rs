@@ -15,7 +15,7 @@ use std::ffi::OsString;
 
 /// kiam's flags that are off or on: `--json-log`, `--json-log=false` and `--no-json-log` are all understood.
 const SWITCHES: &[&str] =
-    &["json-log", "allow-ip-query", "iptables", "iptables-remove", "grpc-keepalive-permit-without-stream"];
+    &["json-log", "allow-ip-query", "take-over", "iptables", "iptables-remove", "grpc-keepalive-permit-without-stream"];
 
 /// Catches pods' requests to the EC2 metadata service and answers them with credentials of the role that each pod is
 /// annotated with.
@@ -56,6 +56,8 @@ pub(crate) struct RunArgs {
     pub(crate) upstream: UpstreamArgs,
     #[command(flatten)]
     pub(crate) redirect: RedirectArgs,
+    #[command(flatten)]
+    pub(crate) take_over: TakeOverArgs,
     #[command(flatten)]
     pub(crate) kiam: KiamArgs,
 }
@@ -153,6 +155,17 @@ pub(crate) struct RedirectArgs {
     /// The group of that user.
     #[arg(long, env = "KIAM_WORKER_GID", default_value = "65532", value_name = "GID")]
     pub(crate) worker_gid: String,
+}
+
+/// What becomes of what kiam has left behind.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Redirect")]
+pub(crate) struct TakeOverArgs {
+    /// Delete the nat rules of kiam, kube2iam and others that give pods' connections to the metadata service another
+    /// destination. Without it they are only named, and hold readiness back.
+    #[arg(long, env = "KIAM_TAKE_OVER", default_value = "false", default_missing_value = "true")]
+    #[arg(num_args = 0..=1, require_equals = true, value_name = "BOOL", hide_possible_values = true)]
+    pub(crate) take_over: String,
 }
 
 /// Where the agent's own files are.

@@ -31,6 +31,8 @@ pub(crate) struct Config {
     pub(crate) upstream: UpstreamConfig,
     /// How connections are caught.
     pub(crate) redirect: RedirectConfig,
+    /// Whether nat rules of others for M are deleted.
+    pub(crate) take_over: bool,
     /// What to tell the reader of the log at the start: settings of kiam's that have no effect, and why.
     pub(crate) notices: Vec<String>,
 }
@@ -57,7 +59,7 @@ impl TryFrom<RunArgs> for Config {
     type Error = Problems;
 
     fn try_from(args: RunArgs) -> Result<Self, Problems> {
-        let RunArgs { log, admin, imds, upstream, redirect, kiam } = args;
+        let RunArgs { log, admin, imds, upstream, redirect, take_over, kiam } = args;
         let mut problems = Problems::default();
         let notices = notices::of(&kiam);
         let log = problems.section(LogConfig::try_from(log));
@@ -65,9 +67,10 @@ impl TryFrom<RunArgs> for Config {
         let imds = problems.section(ImdsConfig::try_from(imds));
         let upstream = problems.section(UpstreamConfig::try_from(upstream));
         let redirect = problems.section(RedirectConfig::try_from(redirect));
-        match (log, admin, imds, upstream, redirect) {
-            (Some(log), Some(admin), Some(imds), Some(upstream), Some(redirect)) => {
-                Ok(Self { log, admin, imds, upstream, redirect, notices })
+        let take_over = problems.value("--take-over", &take_over.take_over, flags::switch);
+        match (log, admin, imds, upstream, redirect, take_over) {
+            (Some(log), Some(admin), Some(imds), Some(upstream), Some(redirect), Some(take_over)) => {
+                Ok(Self { log, admin, imds, upstream, redirect, take_over, notices })
             }
             _ => Err(problems),
         }

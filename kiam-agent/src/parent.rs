@@ -65,11 +65,12 @@ async fn run_until_stopped(config: &Config) -> anyhow::Result<()> {
     // Subscribed before the first look, so that nothing falls between the two.
     let mut news = News::subscribe()?;
     let (births, births_ended) = Births::watch()?;
-    let mut redirect = Redirect::start(&config.redirect, netlink::connect()?, births).await?;
+    let mut redirect = Redirect::start(&config.redirect, config.take_over, netlink::connect()?, births).await?;
     let supervisor = Supervisor::new(redirect.listeners(), token_key)?;
     let fallback = fallback::Fallback::new(redirect.listeners())?;
     let probe = probe::bind(&config.redirect.probe_socket)?;
     redirect.keep_up(|interfaces| announce(&board, interfaces)).await;
+    redirect.inspect().await;
     publish(&board, &redirect);
 
     tokio::select! {
@@ -94,7 +95,7 @@ async fn keep_up(board: &Board, redirect: &mut Redirect, news: &mut News) -> any
     loop {
         tokio::select! {
             news = news.wait() => news?,
-            _ = self_check.tick() => {}
+            _ = self_check.tick() => redirect.inspect().await,
             _ = counters.tick() => {
                 publish(board, redirect);
                 continue;
@@ -125,7 +126,7 @@ fn publish(board: &Board, redirect: &Redirect) {
         }
     }
     board.status.send_modify(|status| {
-        status.conditions = redirect.conditions().to_vec();
+        status.conditions = redirect.conditions().cloned().collect();
         status.packets = redirect.packets();
     });
 }

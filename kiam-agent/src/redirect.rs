@@ -2,8 +2,8 @@
 //!
 //! Reading order: [`pins`] (what outlives the process), [`listener`], [`object`] (the eBPF programs), [`backstop`],
 //! [`links`], [`roles`], [`births`] and [`addresses`] (what the node looks like), [`tc`] (a program on an interface),
-//! [`interfaces`] (the redirect), [`guard`], [`fence`] (policy routing), [`counters`], [`cleanup`]. This module is their
-//! order: start, keep up, stop.
+//! [`interfaces`] (the redirect), [`guard`], [`fence`] (policy routing), [`foreign_nat`] (what others left), [`counters`],
+//! [`cleanup`]. This module is their order: start, keep up, stop.
 
 pub(crate) mod addresses;
 pub(crate) mod backstop;
@@ -11,11 +11,13 @@ pub(crate) mod births;
 pub(crate) mod cleanup;
 pub(crate) mod counters;
 pub(crate) mod fence;
+pub(crate) mod foreign_nat;
 pub(crate) mod guard;
 pub(crate) mod interfaces;
 pub(crate) mod links;
 pub(crate) mod listener;
 mod log;
+mod netfilter;
 pub(crate) mod netlink;
 pub(crate) mod object;
 pub(crate) mod pattern;
@@ -30,6 +32,7 @@ use crate::{
 use anyhow::Context as _;
 use births::Births;
 use fence::{Fence, Verdict};
+use foreign_nat::ForeignNat;
 use guard::Guard;
 use interfaces::Attachments;
 use object::Object;
@@ -49,6 +52,9 @@ pub(crate) struct Redirect {
     listeners: Vec<TcpListener>,
     netlink: rtnetlink::Handle,
     conditions: Vec<Condition>,
+    foreign_nat: ForeignNat,
+    /// What is looked at every few seconds only.
+    inspected: Vec<Condition>,
 }
 
 impl Redirect {
@@ -59,6 +65,7 @@ impl Redirect {
     /// What is missing on this node, and what to do. The fence stays: closed.
     pub(crate) async fn start(
         config: &RedirectConfig,
+        take_over: bool,
         netlink: rtnetlink::Handle,
         births: Births,
     ) -> anyhow::Result<Self> {
@@ -85,6 +92,8 @@ impl Redirect {
             listeners,
             netlink,
             conditions: Vec::new(),
+            foreign_nat: ForeignNat::new(take_over).context("opening a netlink socket to the packet filter")?,
+            inspected: Vec::new(),
         })
     }
 
@@ -121,9 +130,21 @@ impl Redirect {
         Ok(Roles::of(&devices, &self.pattern, &gateways.context("listing the routes")?))
     }
 
-    /// What must hold, as of the last [`Self::keep_up`].
-    pub(crate) fn conditions(&self) -> &[Condition] {
-        &self.conditions
+    /// Looks at what the kernel does not tell of by itself, or what would be too dear to look at with each piece of
+    /// news. After [`Self::keep_up`], which closes the node.
+    pub(crate) async fn inspect(&mut self) {
+        let mut fences = self.fence.families().iter().map(|family| family.condition());
+        let closed = fences.all(|name| self.holds(name));
+        self.inspected = vec![condition("foreign-nat", self.foreign_nat.check(closed).await)];
+    }
+
+    fn holds(&self, name: &str) -> bool {
+        self.conditions.iter().any(|condition| condition.name == name && condition.problem.is_none())
+    }
+
+    /// What must hold, as of the last [`Self::keep_up`] and the last [`Self::inspect`].
+    pub(crate) fn conditions(&self) -> impl Iterator<Item = &Condition> {
+        self.conditions.iter().chain(&self.inspected)
     }
 
     /// The packets to M so far, by interface and reason.

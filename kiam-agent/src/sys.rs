@@ -1,6 +1,8 @@
 //! System calls that no crate offers safely: this crate's only `unsafe`.
 #![expect(unsafe_code, reason = "raw system calls; each block says why it is sound")]
 
+pub(crate) mod sockopt;
+
 use std::{
     ffi::CString,
     io,

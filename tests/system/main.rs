@@ -15,6 +15,7 @@ mod bad_input;
 mod certificates;
 mod changes;
 mod crashes;
+mod foreign_nat;
 mod layers;
 mod leftovers;
 mod migration;

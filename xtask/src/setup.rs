@@ -5,7 +5,7 @@ use anyhow::Context as _;
 use std::{fs, path::Path, process::Command};
 
 /// Programs that the namespaces, the stand-ins and the clients need, and the packages they come in.
-const SYSTEM: [(&str, &str); 7] = [
+const SYSTEM: [(&str, &str); 10] = [
     ("ip", "iproute2"),
     ("nsenter", "util-linux"),
     ("sysctl", "procps"),
@@ -13,6 +13,9 @@ const SYSTEM: [(&str, &str); 7] = [
     ("bpftool", "bpftool"),
     ("openssl", "openssl"),
     ("cfssl", "golang-cfssl"),
+    ("iptables-legacy", "iptables"),
+    ("nft", "nftables"),
+    ("ping", "iputils-ping"),
 ];
 /// What a Kubernetes node needs besides.
 const CLUSTER: [(&str, &str); 5] = [

@@ -16,7 +16,7 @@ fn good(arguments: &[&str]) -> Config {
 
 #[test]
 fn defaults() {
-    let Config { log, admin, imds, upstream, redirect, notices } = good(&[]);
+    let Config { log, admin, imds, upstream, redirect, take_over, notices } = good(&[]);
     assert_eq!((log.format, log.level.as_str()), (LogFormat::Text, "info"));
     assert_eq!(admin, AdminConfig { port: 3100, prometheus: None });
     assert_eq!(imds.v1, ImdsV1::Allow);
@@ -29,6 +29,7 @@ fn defaults() {
     assert_eq!(redirect.probe_socket, PathBuf::from("/run/kiam/probe.sock"));
     assert_eq!(redirect.tc, TcAttach::Auto);
     assert_eq!((redirect.worker_uid, redirect.worker_gid), (65532, 65532));
+    assert!(!take_over);
     assert!(notices.is_empty(), "{notices:?}");
 }
 
