@@ -7,6 +7,10 @@
 //! Pods are routed as Calico does it: a /32 and a /128, a gateway that is not theirs, the host side of the veth with a
 //! fixed MAC and without an address. Nothing here has a way to the machine's own network.
 
+mod bridge;
+
+pub use bridge::{BRIDGE_V4, BRIDGE_V6};
+
 use crate::{eventually::eventually, netns::Netns};
 use anyhow::{Context as _, Result, ensure};
 use std::{

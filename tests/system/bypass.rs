@@ -4,14 +4,18 @@
 //! Each cell first shows that its route does reach the stand-in when nothing of ours is there, or says why it cannot;
 //! then that would not be a test of ours, and the day when it can is the day that this test fails.
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Result, bail, ensure};
 use kiam_tests::{
     canary::Packet,
-    leaks, process,
+    leaks,
+    netns::Netns,
+    process,
     system::{System, datapath_scenario},
-    topology::{PodNetwork, Sender},
+    topology::Sender,
 };
+use std::path::{Path, PathBuf};
 
+mod networks;
 mod routes;
 
 /// Whether a route leads to the stand-in when nothing of ours is in the way.
@@ -40,15 +44,22 @@ fn own_namespace(route: &str, control: Control) {
     });
 }
 
-fn attack(system: &System, pod: &PodNetwork, route: &str) -> Result<()> {
-    let script = concat!(env!("CARGO_MANIFEST_DIR"), "/system/bypass/attack.py");
-    let output = process::output(pod.command(system.python.interpreter()).args([script, route]))?;
+fn attack(system: &System, from: &Netns, route: &str) -> Result<()> {
+    attack_with(system, from, &[route])
+}
+
+fn attack_with(system: &System, from: &Netns, arguments: &[&str]) -> Result<()> {
+    let output = process::output(from.command(system.python.interpreter()).arg(script("attack.py")).args(arguments))?;
     let text = String::from_utf8_lossy(&output.stderr).into_owned();
     match output.status.code() {
         Some(0) => Ok(()),
-        Some(3) => Err(anyhow::anyhow!("this kernel has nothing for {route}")),
-        _ => Err(anyhow::anyhow!(text)).context(format!("the attack by {route} broke")),
+        Some(3) => bail!("this kernel has nothing for {arguments:?}"),
+        _ => bail!("the attack {arguments:?} broke\n{text}"),
     }
+}
+
+fn script(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("system/bypass").join(name)
 }
 
 fn judge_control(system: &System, route: &str, control: Control) -> Result<()> {

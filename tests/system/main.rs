@@ -12,6 +12,7 @@
 mod admin;
 mod attribution;
 mod bad_input;
+mod bridges;
 mod bypass;
 mod certificates;
 mod changes;

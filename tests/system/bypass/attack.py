@@ -1,11 +1,12 @@
 """Tries to get a packet to the metadata service by one route, as a pod's process would.
 
-    attack.py ROUTE [INTERFACE [NEXT_HOP_MAC]]
+    attack.py ROUTE [--interface NAME] [--mac NEXT_HOP] [--tunnel-to ADDRESS]
 
 Whether anything got there is for the packet log of the stand-in to say. Exit code 0: what the route is made of was
 sent, or refused with EPERM, which is as good; printed: what came back. Exit code 3: this kernel has no such thing.
 """
 
+import argparse
 import ctypes
 import errno
 import mmap
@@ -172,7 +173,7 @@ def lsrr(kind):
     return struct.pack("!BBB4sB", kind, 7, 4, socket.inet_aton(M4), 0)
 
 
-def routes(interface, mac):
+def routes(interface, mac, tunnel_to):
     def v4(**options):
         return ipv4(syn(own(M4)), TCP, own(M4), **options)
 
@@ -225,14 +226,19 @@ def routes(interface, mac):
         "source-loopback": sourced("127.0.0.1"),
         "source-node": sourced(NODE),
         "source-other": sourced("10.9.0.99"),
-        "ip-in-ip-to-node": lambda: raw(ipv4(v4(), IPIP, own(M4), to=NODE), NODE),
+        "ip-in-ip": lambda: raw(ipv4(v4(), IPIP, own(M4), to=tunnel_to), tunnel_to),
     }
 
 
 def main():
-    route, interface, mac = (sys.argv[1:] + ["eth0", "ee:ee:ee:ee:ee:ee"][len(sys.argv) - 2:])[:3]
+    parser = argparse.ArgumentParser()
+    parser.add_argument("route")
+    parser.add_argument("--interface", default="eth0")
+    parser.add_argument("--mac", default="ee:ee:ee:ee:ee:ee")
+    parser.add_argument("--tunnel-to", default=NODE)
+    arguments = parser.parse_args()
     try:
-        routes(interface, mac)[route]()
+        routes(arguments.interface, arguments.mac, arguments.tunnel_to)[arguments.route]()
     except TimeoutError:
         print("nothing came back")
     except OSError as error:

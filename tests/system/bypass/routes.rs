@@ -66,5 +66,5 @@ cells! {
     source_loopback: "source-loopback", Cannot("the kernel forwards nothing that comes from 127.0.0.0/8");
     source_node: "source-node", Cannot("the node takes its own address for a martian source");
     source_other: "source-other", Arrives;
-    ip_in_ip_to_node: "ip-in-ip-to-node", Cannot(NO_TUNNEL);
+    ip_in_ip_to_node: "ip-in-ip", Cannot(NO_TUNNEL);
 }

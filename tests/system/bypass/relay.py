@@ -1,0 +1,15 @@
+"""Unpacks IP-in-IP and sends on what is inside, as a neighbour would that is in league with the sender."""
+
+import socket
+
+incoming = socket.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_IPIP)
+outgoing = socket.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_RAW)
+print("ready", flush=True)
+while True:
+    packet = incoming.recv(65535)
+    inner = packet[(packet[0] & 15) * 4:]
+    try:
+        outgoing.sendto(inner, (socket.inet_ntoa(inner[16:20]), 0))
+    except OSError as error:
+        print(error, flush=True)
+    print("relayed", flush=True)
