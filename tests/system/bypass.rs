@@ -17,6 +17,7 @@ use std::path::{Path, PathBuf};
 
 mod networks;
 mod routes;
+mod states;
 
 /// Whether a route leads to the stand-in when nothing of ours is in the way.
 #[derive(Debug, Clone, Copy)]

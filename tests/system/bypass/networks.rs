@@ -6,7 +6,7 @@ use anyhow::{Result, ensure};
 use kiam_tests::{
     eventually::eventually,
     netns::Netns,
-    process::Daemon,
+    process::{self, Daemon},
     system::{SOON, System, datapath_scenario},
     topology::{NODE_V4, NODE_V6, PodNetwork, UPLINK_INTERFACE, UPLINK_V4, UPLINK_V6},
 };
@@ -177,4 +177,37 @@ fn m_on_the_pods_own_link() {
         ])?;
         expect_closed(system, &pod, Control::Cannot("nobody on the pod's link answers for M"))
     });
+}
+
+/// A network's own program that comes before ours and sends packets past the node's stack: only the guard is left.
+#[test]
+fn a_filter_ahead_of_ours_that_redirects_to_the_uplink() {
+    datapath_scenario(|system| {
+        let pod = system.topology.add_pod(1)?;
+        redirect_to_uplink(system, &pod)?;
+        volley(system, &pod)?;
+        judge_control(system, "the volley", Control::Arrives)?;
+        system.canary.forget();
+        system.agent_flags.push("--tc=clsact".to_owned());
+        system.spawn_agent()?.wait_armed()?;
+        // Of two filters of one priority, the newer one runs first (cls_bpf_change, net/sched/cls_bpf.c).
+        redirect_to_uplink(system, &pod)?;
+        volley(system, &pod)?;
+        expect_nothing_at_all(system, "while the agent serves")?;
+        system.agent()?.kill_both()?;
+        volley(system, &pod)?;
+        expect_nothing_at_all(system, "while the agent is dead")
+    });
+}
+
+fn redirect_to_uplink(system: &System, pod: &PodNetwork) -> Result<()> {
+    let node = &system.topology.node;
+    let interface = &pod.interface;
+    // There is one already when the agent has attached.
+    drop(process::output(node.command("tc").args(["qdisc", "add", "dev", interface, "clsact"]))?);
+    let mut filter = node.command("tc");
+    filter.args(["filter", "replace", "dev", interface, "ingress", "protocol", "all", "prio", "1"]);
+    filter.args(["bpf", "bytecode", "1,6 0 0 4294967295", "flowid", "1:1"]);
+    filter.args(["action", "mirred", "egress", "redirect", "dev", UPLINK_INTERFACE]);
+    process::run(&mut filter).map(drop)
 }
