@@ -1,6 +1,7 @@
 //! What a warm request for credentials costs a pod, beside the least that a server on this machine can do: a bare hyper
 //! on the node's address, over the same veth, that says as many bytes. Interleaved in one run; medians of the rounds.
 
+pub mod datapath;
 mod load;
 mod yardstick;
 

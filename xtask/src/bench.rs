@@ -3,7 +3,19 @@
 use crate::{progress, root, setup, workspace};
 use std::process::Command;
 
-pub(crate) fn run() -> anyhow::Result<()> {
+#[derive(clap::Args)]
+pub(crate) struct Args {
+    #[command(subcommand)]
+    what: Option<What>,
+}
+
+#[derive(clap::Subcommand)]
+enum What {
+    /// What the redirect costs a connection, beside nothing in the way and an iptables DNAT; about ten minutes.
+    Datapath,
+}
+
+pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
     setup::for_system()?;
     let mut cargo = Command::new("cargo");
     cargo.args(["build", "--locked", "--release", "--workspace"]);
@@ -11,6 +23,9 @@ pub(crate) fn run() -> anyhow::Result<()> {
     progress::step("building for release", &mut cargo)?;
     let release = workspace::target().join("release");
     let mut bench = root::command(release.join("kiam-bench"));
+    if let Some(What::Datapath) = args.what {
+        bench.arg("datapath").arg(workspace::target());
+    }
     let status = bench.env("KIAM_BIN_DIR", &release).status()?;
     if status.success() { Ok(()) } else { anyhow::bail!("the benchmark failed ({status})") }
 }

@@ -32,8 +32,8 @@ enum Task {
     Test(test::Args),
     /// Show it all on this machine: a node with three pods, and what each of them gets.
     Demo(demo::Args),
-    /// Measure what a request costs, beside a bare hyper.
-    Bench,
+    /// Measure what a request costs, beside a bare hyper; or what the datapath costs.
+    Bench(bench::Args),
     /// Build the eBPF programs that the agent embeds.
     BuildEbpf(ebpf::Args),
 }
@@ -53,7 +53,7 @@ fn execute(task: Task) -> anyhow::Result<()> {
         Task::Codegen(args) => codegen::run(&args),
         Task::Ci => ci::run(),
         Task::Test(args) => test::run(&args),
-        Task::Bench => bench::run(),
+        Task::Bench(args) => bench::run(&args),
         Task::Demo(args) => demo::run(&args),
         Task::BuildEbpf(args) => ebpf::run(&args),
     }

@@ -21,7 +21,11 @@ pub(super) struct Yardstick {
 impl Yardstick {
     /// Starts it on an address of the node, on the calling thread's core.
     pub(super) fn start(node: &Netns, address: SocketAddr, body_len: usize) -> Result<Self> {
-        let listener = node.enter(|| Ok(TcpListener::bind(address)?))?;
+        Self::serve(node.enter(|| Ok(TcpListener::bind(address)?))?, body_len)
+    }
+
+    /// Starts it on a listening socket.
+    pub(super) fn serve(listener: TcpListener, body_len: usize) -> Result<Self> {
         let body = Bytes::from(vec![b'x'; body_len]);
         Ok(Self { _server: HttpServer::start(vec![listener], Arc::new(Fixed { body }))? })
     }

@@ -1,5 +1,26 @@
 //! `kiam-bench`: what `cargo xtask bench` runs as root.
 
+use clap::{Parser, Subcommand};
+use std::path::PathBuf;
+
+#[derive(Parser)]
+struct Args {
+    #[command(subcommand)]
+    what: Option<What>,
+}
+
+#[derive(Subcommand)]
+enum What {
+    /// What the redirect costs a connection.
+    Datapath {
+        /// Where the plot goes.
+        folder: PathBuf,
+    },
+}
+
 fn main() -> anyhow::Result<()> {
-    kiam_tests::bench::run()
+    match Args::parse().what {
+        None => kiam_tests::bench::run(),
+        Some(What::Datapath { folder }) => kiam_tests::bench::datapath::run(&folder),
+    }
 }

@@ -1,0 +1,104 @@
+//! What one run of each program takes, as the kernel counts it (`kernel.bpf_stats_enabled`).
+
+use super::ways::{Kind, Way};
+use crate::{process, topology::NODE_V4};
+use anyhow::{Context as _, Result};
+use comfy_table::{Table, presets};
+use kiam_common::abi::{PROG_SK_LOOKUP, PROG_TC_INGRESS};
+use std::{fs, net::UdpSocket, process::Command};
+
+const STATS: &str = "/proc/sys/kernel/bpf_stats_enabled";
+/// Connections, requests and packets that are counted.
+const CONNECTIONS: usize = 5_000;
+const REQUESTS: usize = 20_000;
+const PACKETS: usize = 50_000;
+
+/// One line of the table.
+#[derive(Debug)]
+pub(super) struct Cost {
+    what: &'static str,
+    program: &'static str,
+    nanoseconds: f64,
+}
+
+/// Runs and their time.
+#[derive(Debug, Clone, Copy, Default)]
+struct Runs {
+    count: f64,
+    nanoseconds: f64,
+}
+
+impl Runs {
+    fn since(self, before: Self) -> Self {
+        Self { count: self.count - before.count, nanoseconds: self.nanoseconds - before.nanoseconds }
+    }
+
+    fn each(self) -> f64 {
+        self.nanoseconds / self.count.max(1.0)
+    }
+}
+
+/// Counts while a pod does one thing at a time.
+pub(super) fn measure(ways: &[Way]) -> Result<Vec<Cost>> {
+    let way = ways.iter().find(|way| way.kind == Kind::Redirect).context("the redirect is one of the ways")?;
+    let before = fs::read_to_string(STATS)?;
+    fs::write(STATS, "1").with_context(|| format!("switching on {STATS}"))?;
+    let costs = count(way);
+    fs::write(STATS, before)?;
+    costs
+}
+
+fn count(way: &Way) -> Result<Vec<Cost>> {
+    let ingress = |work: &dyn Fn() -> Result<()>| -> Result<Runs> {
+        let before = runs(PROG_TC_INGRESS)?;
+        work()?;
+        Ok(runs(PROG_TC_INGRESS)?.since(before))
+    };
+    let established = ingress(&|| way.requests(REQUESTS))?;
+    let other = ingress(&|| send_elsewhere(way))?;
+    let lookups = runs(PROG_SK_LOOKUP)?;
+    let connections = ingress(&|| way.connections(CONNECTIONS).map(drop))?;
+    let lookup = runs(PROG_SK_LOOKUP)?.since(lookups);
+    let opening = CONNECTIONS as f64;
+    let first = (connections.nanoseconds - (connections.count - opening) * established.each()) / opening;
+    Ok(vec![
+        Cost {
+            what: "the packet that opens a connection, with its record",
+            program: PROG_TC_INGRESS,
+            nanoseconds: first,
+        },
+        Cost { what: "a packet of a connection", program: PROG_TC_INGRESS, nanoseconds: established.each() },
+        Cost { what: "a packet to elsewhere", program: PROG_TC_INGRESS, nanoseconds: other.each() },
+        Cost { what: "a lookup of M (within the first)", program: PROG_SK_LOOKUP, nanoseconds: lookup.each() },
+    ])
+}
+
+fn send_elsewhere(way: &Way) -> Result<()> {
+    way.pod.enter(|| {
+        let socket = UdpSocket::bind(("0.0.0.0", 0))?;
+        for _ in 0..PACKETS {
+            // Refused by ICMP now and then: the packet was sent all the same.
+            drop(socket.send_to(b"elsewhere", (NODE_V4, 9)));
+        }
+        Ok(())
+    })
+}
+
+/// What `bpftool` says of the programs of this name: one agent runs while this is asked.
+fn runs(program: &str) -> Result<Runs> {
+    let text = process::run(Command::new("bpftool").args(["-j", "prog", "show", "name", program]))?;
+    let shown: serde_json::Value = serde_json::from_str(&text)?;
+    let programs = shown.as_array().cloned().unwrap_or_else(|| vec![shown]);
+    let sum = |field: &str| programs.iter().filter_map(|program| program[field].as_f64()).sum::<f64>();
+    Ok(Runs { count: sum("run_cnt"), nanoseconds: sum("run_time_ns") })
+}
+
+pub(super) fn table(costs: &[Cost]) -> Table {
+    let mut table = Table::new();
+    table.load_style(presets::UTF8_FULL_CONDENSED);
+    table.set_header(["one run", "program", "ns"]);
+    for Cost { what, program, nanoseconds } in costs {
+        table.add_row([(*what).to_owned(), (*program).to_owned(), format!("{nanoseconds:.0}")]);
+    }
+    table
+}
