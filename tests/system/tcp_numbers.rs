@@ -9,6 +9,7 @@ use kiam_tests::{
     system::{SOON, scenario},
     topology::PodNetwork,
 };
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use std::{
     net::IpAddr,
     time::{Duration, Instant},
@@ -26,6 +27,8 @@ const TTL: (&str, &str) = ("X-aws-ec2-metadata-token-ttl-seconds", "21600");
 const PODS: u8 = 20;
 /// See [`PODS`].
 const CONNECTIONS_EACH: usize = 50;
+/// Descriptors that they take, with room for the rest of this process: a login has 1,024.
+const DESCRIPTORS: u64 = 4_096;
 /// A connection through the datapath is made in far less than a retransmission of its SYN, which takes a second.
 const CONNECT_MAX: Duration = Duration::from_millis(900);
 
@@ -71,6 +74,8 @@ fn twenty_thousand_connections_one_after_another() {
 #[test]
 fn a_thousand_connections_at_once() {
     scenario(|system| {
+        let (soft, hard) = getrlimit(Resource::RLIMIT_NOFILE)?;
+        setrlimit(Resource::RLIMIT_NOFILE, soft.max(DESCRIPTORS), hard)?;
         system.agent_flags.push("--level=warn".to_owned());
         let pods: Vec<PodNetwork> = (1..=PODS).map(|number| system.add_pod(number, "reader")).collect::<Result<_>>()?;
         system.start()?;

@@ -60,8 +60,8 @@ pub enum Reply {
     Closed,
     /// Nothing came in the time given.
     Silent,
-    /// No route or the like.
-    Unreachable,
+    /// Something else, such as no route: in the kernel's words.
+    Failed(String),
 }
 
 impl Reply {
@@ -70,7 +70,7 @@ impl Reply {
     pub fn answer(&self) -> Option<&Answer> {
         match self {
             Self::Answer(answer) => Some(answer),
-            Self::Refused | Self::Reset | Self::Closed | Self::Silent | Self::Unreachable => None,
+            Self::Refused | Self::Reset | Self::Closed | Self::Silent | Self::Failed(_) => None,
         }
     }
 
@@ -82,7 +82,7 @@ impl Reply {
             Some(ErrorKind::ConnectionReset | ErrorKind::BrokenPipe) => Self::Reset,
             Some(ErrorKind::UnexpectedEof) => Self::Closed,
             Some(ErrorKind::TimedOut | ErrorKind::WouldBlock) => Self::Silent,
-            _ => Self::Unreachable,
+            _ => Self::Failed(format!("{error:#}")),
         }
     }
 }

@@ -67,6 +67,6 @@ fn in_words(reply: &Reply) -> String {
         Reply::Refused => "connection refused".to_owned(),
         Reply::Reset => "connection reset".to_owned(),
         Reply::Closed => "connection closed".to_owned(),
-        Reply::Unreachable => "unreachable".to_owned(),
+        Reply::Failed(why) => why.clone(),
     }
 }
