@@ -8,7 +8,7 @@ use anyhow::{Context as _, Result};
 use nix::sched::{CloneFlags, setns};
 use std::{
     fs::{self, File},
-    io::Write as _,
+    io::{Read as _, Write as _},
     path::{Path, PathBuf},
     process::{Command, Stdio},
     thread,
@@ -59,15 +59,29 @@ impl Netns {
     /// # Errors
     /// `ip` says which line and why.
     pub fn ip_batch(&self, lines: &[String]) -> Result<()> {
+        self.ip_batch_after(|| (), lines)
+    }
+
+    /// [`Netns::ip_batch`], with something done when `ip` runs already and waits for its first line: what the lines do
+    /// follows at once.
+    ///
+    /// # Errors
+    /// `ip` says which line and why.
+    pub fn ip_batch_after(&self, at_last: impl FnOnce(), lines: &[String]) -> Result<()> {
         let mut child = Command::new("ip")
             .args(["-n", &self.name, "-batch", "-"])
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
             .spawn()?;
+        let mut stdin = child.stdin.take().context("a piped stdin")?;
+        stdin.write_all(b"link show dev lo\n")?;
+        child.stdout.as_mut().context("a piped stdout")?.read_exact(&mut [0])?;
+        at_last();
         let mut batch = lines.join("\n");
         batch.push('\n');
-        child.stdin.take().context("a piped stdin")?.write_all(batch.as_bytes())?;
+        stdin.write_all(batch.as_bytes())?;
+        drop(stdin);
         let output = child.wait_with_output()?;
         anyhow::ensure!(output.status.success(), "{}\nof\n{batch}", String::from_utf8_lossy(&output.stderr));
         Ok(())

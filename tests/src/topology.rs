@@ -135,18 +135,37 @@ impl Topology {
     /// # Errors
     /// The interface or a route to the addresses is there already.
     pub fn add_pod_behind(&self, number: u8, interface: &str) -> Result<PodNetwork> {
+        self.add_pod_around(number, interface, |_| (), |_| ())
+    }
+
+    /// [`Topology::add_pod_behind`], with something done right before the interface is made, and right after.
+    ///
+    /// # Errors
+    /// The interface or a route to the addresses is there already.
+    pub fn add_pod_around(
+        &self,
+        number: u8,
+        interface: &str,
+        before: impl FnOnce(&PodNetwork),
+        after: impl FnOnce(&PodNetwork),
+    ) -> Result<PodNetwork> {
         let netns = Netns::create(&format!("pod{number}"))?;
         let pod = PodNetwork { v4: pod_v4(number), v6: pod_v6(number), interface: interface.to_owned(), netns };
-        self.connect_pod(&pod, number).with_context(|| format!("connect pod {number} to the node"))?;
+        let connect = || {
+            self.make_interface(&pod, number, || before(&pod))?;
+            after(&pod);
+            self.route_to(&pod, number)
+        };
+        connect().with_context(|| format!("connect pod {number} to the node"))?;
         wait_until_it_carries(&pod, "eth0")?;
         wait_until_it_carries(&self.node, interface)?;
         Ok(pod)
     }
 
-    fn connect_pod(&self, pod: &PodNetwork, number: u8) -> Result<()> {
+    fn make_interface(&self, pod: &PodNetwork, number: u8, at_last: impl FnOnce()) -> Result<()> {
         let PodNetwork { netns, v4, v6, interface } = pod;
-        let mac = format!("02:00:00:00:09:{number:02x}");
-        netns.ip_batch(&[
+        let mac = pod_mac(number);
+        let lines = [
             format!(
                 "link add eth0 address {mac} type veth peer name {interface} address {HOST_SIDE_MAC} netns {}",
                 self.node.name()
@@ -159,7 +178,13 @@ impl Topology {
             format!("route add {GATEWAY_V4} dev eth0 scope link"),
             format!("route add default via {GATEWAY_V4}"),
             format!("route add ::/0 via {GATEWAY_V6} dev eth0"),
-        ])?;
+        ];
+        netns.ip_batch_after(at_last, &lines)
+    }
+
+    fn route_to(&self, pod: &PodNetwork, number: u8) -> Result<()> {
+        let PodNetwork { netns: _, v4, v6, interface } = pod;
+        let mac = pod_mac(number);
         self.node.ip_batch(&[
             format!("link set {interface} up"),
             format!("route add {v4}/32 dev {interface}"),
@@ -220,6 +245,11 @@ fn wait_until_it_carries(netns: &Netns, interface: &str) -> Result<()> {
         ensure!(link.contains("state UP") && !link.contains("qdisc noop "), "{link}");
         Ok(())
     })
+}
+
+/// The pod's end of its veth.
+fn pod_mac(number: u8) -> String {
+    format!("02:00:00:00:09:{number:02x}")
 }
 
 /// The IPv4 address of pod `number`.

@@ -2,19 +2,31 @@
 //! still believes the old one, or knows both, or neither.
 
 use crate::support::{credentials, expect_identity};
-use anyhow::{Result, ensure};
+use anyhow::{Context as _, Result, ensure};
 use kiam_tests::{
     clients::{BOTH, Connection, M4, PATIENCE, Pod, ROLES},
     eventually::throughout,
     kube_api::PodObject,
     leaks,
     system::{System, scenario},
-    topology::{NODE_NAME, PodNetwork},
+    topology::{NODE_NAME, PodNetwork, pod_v4, pod_v6},
 };
-use std::{net::IpAddr, time::Duration};
+use std::{
+    cell::Cell,
+    net::IpAddr,
+    time::{Duration, Instant},
+};
 
 /// How long an answer is watched that must not change: three of the server's waits for a pod that is not known.
 const WATCHED: Duration = Duration::from_secs(3);
+/// Pods whose objects are written a moment before their interfaces are made, and as many a moment after.
+const AT_BIRTH: usize = 15;
+/// What a moment is: well below the 25 ms by which the agent takes an interface to be older than it heard of it.
+const MOMENT: Duration = Duration::from_millis(10);
+/// The number of a pod whose object is older than its interface; higher than those of the others.
+const OLD: u8 = 201;
+/// What a client of AWS waits for a connection, and for an answer.
+const FAST: Duration = Duration::from_secs(1);
 
 /// Asserts that a pod is neither told nor given the role of the pod that had its address before.
 fn expect_not_the_old_pods(pod: &PodNetwork, m: IpAddr, old: &str) -> Result<()> {
@@ -80,6 +92,63 @@ fn an_address_used_again_never_gets_the_old_pods_role_once_the_deletion_was_seen
         system.announce(&new, "new-1", Some("writer"));
         system.wait_for_role(&new, M4, "writer")?;
         expect_identity(system, &new, M4, "writer")
+    });
+}
+
+/// A pod whose object is written right before its interface is made, or right after. Returns how long that took to make.
+fn add_pod_announced_at_birth(system: &System, number: u8, early: bool) -> Result<(PodNetwork, Duration)> {
+    let announce = |pod: &PodNetwork| system.announce(pod, &format!("pod-{number}"), Some(&format!("role-{number}")));
+    let (begin, took) = (Cell::new(Instant::now()), Cell::new(Duration::ZERO));
+    let before = |pod: &PodNetwork| {
+        begin.set(Instant::now());
+        if early {
+            announce(pod);
+        }
+    };
+    let after = |pod: &PodNetwork| {
+        took.set(begin.get().elapsed());
+        if !early {
+            announce(pod);
+        }
+    };
+    let pod = system.topology.add_pod_around(number, &format!("cali{number}"), before, after)?;
+    Ok((pod, took.get()))
+}
+
+/// A new pod's first request, within a client's time.
+fn expect_first_request_served(system: &System, pod: &PodNetwork, role: &str) -> Result<()> {
+    system.wait_for_interface(pod)?;
+    let reply = Pod::new(pod).attempt(M4, ROLES, FAST)?;
+    let told = reply.answer().is_some_and(|answer| answer.status == 200 && answer.text() == role);
+    ensure!(told, "{}, whose role is {role}: {reply:?}", pod.interface);
+    Ok(())
+}
+
+#[test]
+fn a_pod_that_is_announced_as_its_interface_appears_is_served_and_one_from_before_is_not() {
+    scenario(|system| {
+        system.start()?;
+        system.kube.put_pod(&PodObject::running("open", "old", Some("reader"), pod_v4(OLD), pod_v6(OLD)));
+        let mut served = [0; 2];
+        for number in 1..OLD {
+            let early = number % 2 == 0;
+            let (pod, took) = add_pod_announced_at_birth(system, number, early)?;
+            // On a busy machine an interface may take longer: that is another case.
+            if took < MOMENT {
+                let when = if early { "before" } else { "after" };
+                expect_first_request_served(system, &pod, &format!("role-{number}"))
+                    .with_context(|| format!("announced within {took:?} {when} its interface was made"))?;
+                served[usize::from(early)] += 1;
+            }
+            if served.iter().all(|&pods| pods >= AT_BIRTH) {
+                break;
+            }
+        }
+        ensure!(served.iter().all(|&pods| pods >= AT_BIRTH), "after and before: {served:?}: the case is not there");
+        // The server has known this address's pod since before all of those.
+        let new = system.topology.add_pod(OLD)?;
+        system.wait_for_interface(&new)?;
+        expect_not_the_old_pods(&new, M4, "reader")
     });
 }
 

@@ -15,6 +15,12 @@ use std::{
 };
 use tokio::sync::oneshot;
 
+/// How much earlier than it was heard of an interface counts as born. It was heard of after it was made, and its age is
+/// told, in whole milliseconds, to a server that subtracts it a moment later: all of it makes an interface look younger
+/// than its own pod, for good. No address changes hands in so little: the first pod would have to be reported, ended,
+/// and its network taken down and given to another one.
+const HEARD_LATE_MS: u64 = 25;
+
 /// Milliseconds of `CLOCK_MONOTONIC` by interface index; `None`: older than the agent. As many as there are interfaces.
 type Noted = HashMap<u32, Option<u64>>;
 type Messages = UnboundedReceiver<(NetlinkMessage<RouteNetlinkMessage>, SocketAddr)>;
@@ -46,7 +52,7 @@ impl Births {
     /// When the interface appeared: milliseconds of `CLOCK_MONOTONIC`, `None` before the agent. One that was not heard
     /// of yet is new.
     pub(crate) fn of(&self, index: u32) -> Option<u64> {
-        self.notes().get(&index).copied().unwrap_or_else(|| Some(clock::monotonic_ms()))
+        self.notes().get(&index).copied().unwrap_or_else(just_born)
     }
 
     fn run(&self, begun: &mpsc::Sender<()>) -> anyhow::Result<()> {
@@ -65,7 +71,7 @@ impl Births {
         while let Some((message, _)) = messages.next().await {
             match message.payload {
                 NetlinkPayload::InnerMessage(RouteNetlinkMessage::NewLink(link)) => {
-                    self.notes().entry(link.header.index).or_insert_with(|| Some(clock::monotonic_ms()));
+                    self.notes().entry(link.header.index).or_insert_with(just_born);
                 }
                 // A bridge tells in its own family that a port has left: the interface lives on.
                 NetlinkPayload::InnerMessage(RouteNetlinkMessage::DelLink(link))
@@ -73,7 +79,7 @@ impl Births {
                 {
                     self.notes().remove(&link.header.index);
                 }
-                NetlinkPayload::Overrun(_) => self.note_all(handle, Some(clock::monotonic_ms())).await?,
+                NetlinkPayload::Overrun(_) => self.note_all(handle, just_born()).await?,
                 _ => {}
             }
         }
@@ -96,4 +102,9 @@ impl Births {
         // Nothing panics while it is held.
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// When an interface was born that is heard of now.
+fn just_born() -> Option<u64> {
+    Some(clock::monotonic_ms().saturating_sub(HEARD_LATE_MS))
 }
