@@ -12,6 +12,7 @@
 mod admin;
 mod attribution;
 mod bad_input;
+mod boot;
 mod bridges;
 mod bypass;
 mod certificates;

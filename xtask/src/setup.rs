@@ -5,7 +5,7 @@ use anyhow::Context as _;
 use std::{fs, path::Path, process::Command};
 
 /// Programs that the namespaces, the stand-ins and the clients need, and the packages they come in.
-const SYSTEM: [(&str, &str); 10] = [
+const SYSTEM: [(&str, &str); 11] = [
     ("ip", "iproute2"),
     ("nsenter", "util-linux"),
     ("sysctl", "procps"),
@@ -16,6 +16,7 @@ const SYSTEM: [(&str, &str); 10] = [
     ("iptables-legacy", "iptables"),
     ("nft", "nftables"),
     ("ping", "iputils-ping"),
+    ("systemd-analyze", "systemd"),
 ];
 /// What a Kubernetes node needs besides.
 const CLUSTER: [(&str, &str); 5] = [

@@ -4,13 +4,19 @@
 use super::{fence::Fence, links, netlink, pins::Pins, tc};
 use std::path::Path;
 
+/// What closes a node from its boot on (`deploy/boot`), and where it is installed; in a pod only its rules tell.
+const UNIT: &str = "kiam-fence.service";
+const UNIT_FOLDERS: [&str; 3] = ["/etc/systemd/system", "/usr/local/lib/systemd/system", "/usr/lib/systemd/system"];
+
 /// Removes the fence, the programs on the interfaces, the backstop and all maps. What is not there is fine.
 ///
 /// # Errors
 /// What could not be removed.
 pub(crate) async fn run(bpffs: &Path) -> anyhow::Result<()> {
     let netlink = netlink::connect()?;
-    Fence::new(netlink.clone()).remove().await?;
+    let fence = Fence::new(netlink.clone());
+    let closes_at_boot = fence.set_at_boot().await? || UNIT_FOLDERS.iter().any(|to| Path::new(to).join(UNIT).exists());
+    fence.remove().await?;
     for device in links::devices(&netlink).await? {
         let mut ours = false;
         for (direction, handle) in tc::FILTERS {
@@ -20,5 +26,11 @@ pub(crate) async fn run(bpffs: &Path) -> anyhow::Result<()> {
             tc::remove_idle_qdisc(&netlink, device.index).await?;
         }
     }
-    Pins::at(bpffs)?.remove_all()
+    Pins::at(bpffs)?.remove_all()?;
+    if closes_at_boot {
+        tracing::warn!(
+            "{UNIT} closes this node again when it boots: run `systemctl disable {UNIT}` on it and remove the file"
+        );
+    }
+    Ok(())
 }

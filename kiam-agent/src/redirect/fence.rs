@@ -18,7 +18,7 @@ use anyhow::Context as _;
 use futures::TryStreamExt as _;
 use netlink_packet_route::{
     route::{RouteMessage, RouteProtocol},
-    rule::RuleMessage,
+    rule::{RuleAttribute, RuleMessage},
 };
 use rtnetlink::Handle;
 use std::{fs, path::Path};
@@ -31,6 +31,8 @@ const PREF_ALL: u32 = 6;
 const PREF_END: u32 = 7;
 /// Marks rules and routes as ours (`RTPROT_…`, include/uapi/linux/rtnetlink.h: free for user space above 4).
 const PROTOCOL: RouteProtocol = RouteProtocol::Other(0xe2);
+/// Marks those that `deploy/boot/kiam-fence.service` sets when the node boots. They are the same but for this.
+const PROTOCOL_BOOT: RouteProtocol = RouteProtocol::Other(0xe3);
 
 /// What the route in our table does with a packet to M.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -95,6 +97,20 @@ impl Fence {
             self.remove_rule(&present, &rule::end(family)).await?;
         }
         Ok(())
+    }
+
+    /// Whether the boot unit has set rules since the node booted.
+    ///
+    /// # Errors
+    /// The kernel's.
+    pub(crate) async fn set_at_boot(&self) -> anyhow::Result<bool> {
+        let mark = RuleAttribute::Protocol(PROTOCOL_BOOT);
+        for &family in &self.families {
+            if self.rules(family).await?.iter().any(|rule| rule.attributes.contains(&mark)) {
+                return Ok(true);
+            }
+        }
+        Ok(false)
     }
 
     async fn rules(&self, family: Family) -> anyhow::Result<Vec<RuleMessage>> {

@@ -256,14 +256,17 @@ impl Agent {
         })
     }
 
-    /// `kiam-agent cleanup` on a node.
+    /// `kiam-agent cleanup` on a node; returns what it logs.
     pub(super) fn clean_up(binaries: &Binaries, node: &Netns, folder: &Path) -> Result<String> {
         let mut command = node.command(binaries.agent());
         Environment { variables: Vec::new() }.apply(&mut command);
         command.arg("cleanup");
         command.arg(format!("--bpffs={}", folder.join("bpffs").display()));
         command.arg(format!("--run-dir={}", folder.join("run").display()));
-        process::run(&mut command).context("kiam-agent cleanup")
+        let output = process::output(&mut command)?;
+        let log = String::from_utf8_lossy(&output.stderr).into_owned();
+        ensure!(output.status.success(), "kiam-agent cleanup: {}\n{log}", output.status);
+        Ok(log)
     }
 }
 
