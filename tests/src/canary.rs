@@ -87,6 +87,9 @@ impl Canary {
     /// The marker does not arrive.
     pub fn settle(&self, node: &Netns) -> Result<()> {
         for m in [IpAddr::from(IMDS_V4), IpAddr::from(IMDS_V6)] {
+            if m.is_ipv6() && node.has_no_ipv6()? {
+                continue;
+            }
             let port = self.next_marker.fetch_add(1, Ordering::Relaxed);
             let socket = node.enter(|| {
                 let any: SocketAddr = if m.is_ipv4() { ([0, 0, 0, 0], 0).into() } else { ([0u16; 8], 0).into() };

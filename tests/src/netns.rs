@@ -135,6 +135,16 @@ impl Netns {
         Ok(thread)
     }
 
+    /// Whether IPv6 is switched off here.
+    ///
+    /// # Errors
+    /// The namespace cannot be entered.
+    pub fn has_no_ipv6(&self) -> Result<bool> {
+        self.enter(|| {
+            Ok(fs::read("/proc/sys/net/ipv6/conf/all/disable_ipv6").is_ok_and(|value| value.starts_with(b"1")))
+        })
+    }
+
     /// Sets a sysctl of this namespace, such as `net.ipv4.ip_forward`. An interface's name may hold no dot.
     ///
     /// # Errors

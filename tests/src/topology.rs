@@ -31,6 +31,8 @@ pub const NODE_V6: Ipv6Addr = Ipv6Addr::new(0xfd00, 8, 0, 0, 0, 0, 0, 1);
 pub const UPLINK_V4: Ipv4Addr = Ipv4Addr::new(10, 8, 0, 2);
 /// The uplink's address towards the node.
 pub const UPLINK_V6: Ipv6Addr = Ipv6Addr::new(0xfd00, 8, 0, 0, 0, 0, 0, 2);
+/// Another host of the uplink's network, where a test has one.
+pub const NEIGHBOUR_V4: Ipv4Addr = Ipv4Addr::new(10, 8, 0, 77);
 /// Where STS is, behind the uplink.
 pub const STS_V4: Ipv4Addr = Ipv4Addr::new(10, 8, 1, 1);
 /// The node's interface towards the uplink.
@@ -271,6 +273,8 @@ pub enum Sender {
     Node,
     /// A pod.
     Pod,
+    /// Another host of the uplink's network, whose own business this is.
+    Neighbour,
     /// Anything else, M itself among it: never to be seen.
     Other,
 }
@@ -281,6 +285,7 @@ impl Sender {
     pub fn of(address: IpAddr) -> Self {
         match address {
             IpAddr::V4(v4) if v4 == NODE_V4 => Self::Node,
+            IpAddr::V4(v4) if v4 == NEIGHBOUR_V4 => Self::Neighbour,
             IpAddr::V6(v6) if v6 == NODE_V6 => Self::Node,
             IpAddr::V4(v4) if v4.octets()[..3] == [10, 9, 0] => Self::Pod,
             IpAddr::V6(v6) if v6.segments()[..2] == [0xfd00, 9] => Self::Pod,

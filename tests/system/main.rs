@@ -23,6 +23,7 @@ mod layers;
 mod leftovers;
 mod migration;
 mod neighbours;
+mod networks;
 mod roles;
 mod sdk;
 mod support;
