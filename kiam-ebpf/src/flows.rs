@@ -5,7 +5,8 @@
 //! meet leave one record without a place, and the agent removes those that nobody has asked for.
 
 use crate::{
-    maps::{CONFIG, FLOWS, PLACES, RINGS},
+    ancestry,
+    maps::{FLOWS, PLACES, RINGS},
     packet,
 };
 use aya_ebpf::{
@@ -13,26 +14,17 @@ use aya_ebpf::{
     helpers::{bpf_get_socket_cookie, bpf_ktime_get_ns, bpf_skb_ancestor_cgroup_id, bpf_skb_cgroup_id},
     programs::TcContext,
 };
-use kiam_common::abi::{Config, FLOWS_PER_OWNER, Flow, FlowKey, Place};
+use kiam_common::abi::{FLOWS_PER_OWNER, Flow, FlowKey, Place};
 
 /// What the kernel knows of the socket that sent this packet; zeros when it was none of this machine's.
 #[inline(always)]
 pub fn origin(ctx: &TcContext) -> Flow {
     let skb = ctx.skb.skb;
-    let level = CONFIG.get(0).map_or(0, |config: &Config| config.level) as i32;
-    // SAFETY: helpers on the context of this run.
-    unsafe {
-        Flow {
-            cgroup: bpf_skb_cgroup_id(skb),
-            ancestors: [
-                bpf_skb_ancestor_cgroup_id(skb, level),
-                bpf_skb_ancestor_cgroup_id(skb, level + 1),
-                bpf_skb_ancestor_cgroup_id(skb, level + 2),
-            ],
-            cookie: bpf_get_socket_cookie(skb.cast()),
-            ..Flow::default()
-        }
-    }
+    // SAFETY: a helper on the context of this run.
+    let ancestors = ancestry::from_kubepods(|level| unsafe { bpf_skb_ancestor_cgroup_id(skb, level) });
+    // SAFETY: as above.
+    let (cgroup, cookie) = unsafe { (bpf_skb_cgroup_id(skb), bpf_get_socket_cookie(skb.cast())) };
+    Flow { cgroup, ancestors: ancestors.unwrap_or_default(), cookie, ..Flow::default() }
 }
 
 /// Notes who opened the connection of a packet that came by an interface.

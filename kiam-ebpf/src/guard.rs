@@ -2,12 +2,13 @@
 //! node's routing; and the first on its way in, because a `local` route to M would answer the network.
 
 use crate::{
+    ancestry,
     maps::{CONFIG, EXEMPT, count_stray},
     packet::concerns_imds,
     redirect::{DROP, NEXT},
 };
 use aya_ebpf::{bindings::__sk_buff, helpers::bpf_skb_ancestor_cgroup_id, programs::TcContext};
-use kiam_common::abi::{Config, FLAG_ENFORCE, Reason};
+use kiam_common::abi::{FLAG_ENFORCE, Reason};
 
 /// On egress: drops what was forwarded and, under enforcement, what a pod's socket sent.
 #[inline(always)]
@@ -21,7 +22,7 @@ pub fn outward(ctx: &TcContext) -> i32 {
         return drop(Reason::Forwarded);
     }
     match CONFIG.get(0) {
-        Some(config) if config.flags & FLAG_ENFORCE != 0 && is_pods(skb, config) => drop(Reason::PodSocket),
+        Some(config) if config.flags & FLAG_ENFORCE != 0 && is_pods(skb) => drop(Reason::PodSocket),
         _ => NEXT,
     }
 }
@@ -34,13 +35,12 @@ pub fn inward(ctx: &TcContext) -> i32 {
 
 /// Whether a socket of a pod sent the packet that has no exemption. Packet sockets have a cgroup like all others.
 #[inline(always)]
-fn is_pods(skb: *mut __sk_buff, config: &Config) -> bool {
-    let level = config.level as i32;
+fn is_pods(skb: *mut __sk_buff) -> bool {
     // SAFETY: a helper on the context of this run.
-    let ancestor = |below: i32| unsafe { bpf_skb_ancestor_cgroup_id(skb, level + below) };
+    let ancestors = ancestry::from_kubepods(|level| unsafe { bpf_skb_ancestor_cgroup_id(skb, level) });
     // SAFETY: nothing is read of the value.
     let exempt = |pod: u64| unsafe { EXEMPT.get(&pod) }.is_some();
-    config.kubepods != 0 && ancestor(0) == config.kubepods && !exempt(ancestor(1)) && !exempt(ancestor(2))
+    matches!(ancestors, Some([_, below, pod]) if !exempt(below) && !exempt(pod))
 }
 
 #[inline(always)]

@@ -9,6 +9,8 @@
 )]
 
 #[cfg(target_arch = "bpf")]
+mod ancestry;
+#[cfg(target_arch = "bpf")]
 mod flows;
 #[cfg(target_arch = "bpf")]
 mod guard;

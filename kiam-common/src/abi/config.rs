@@ -8,10 +8,10 @@ pub struct Config {
     pub kubepods: u64,
     /// Cookie of the node's network namespace (`SO_NETNS_COOKIE`); 0: the kernel's first one.
     pub netns: u64,
-    /// Level of the kubepods cgroup in its hierarchy, the root being 0.
-    pub level: u32,
     /// The `FLAG_…` that are on.
     pub flags: u32,
+    /// Zero.
+    pub pad: u32,
 }
 
 /// [`Config::flags`]: sockets of pods in the node's network namespace may not reach M, exemptions apart.

@@ -46,8 +46,8 @@ pub const BY_HOOK_NODE: u32 = 1;
 pub struct Flow {
     /// The socket's own cgroup.
     pub cgroup: u64,
-    /// Its ancestors at the level of the kubepods cgroup and at the two below it: the pod is the second (guaranteed) or
-    /// the third (burstable and best effort).
+    /// Of its ancestors the kubepods cgroup and the two below it: the pod is the second (guaranteed) or the third
+    /// (burstable and best effort). Zeros when it is not below kubepods.
     pub ancestors: [u64; 3],
     /// The socket's cookie (`sock_gen_cookie`).
     pub cookie: u64,
