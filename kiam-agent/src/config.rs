@@ -6,7 +6,7 @@ mod notices;
 mod redirect;
 mod upstream;
 
-pub(crate) use imds::{ImdsConfig, ImdsV1};
+pub(crate) use imds::{Attestation, ImdsConfig, ImdsV1};
 pub(crate) use kiam_common::flags::{AdminConfig, LogConfig};
 pub(crate) use redirect::{RedirectConfig, TcAttach};
 pub(crate) use upstream::{ServerAddress, UpstreamConfig};

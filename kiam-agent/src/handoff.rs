@@ -5,7 +5,7 @@
 //! lines ([`ToWorker`]). The worker answers with single bytes ([`ToParent`]), so that the parent parses nothing that
 //! comes from a process that pods talk to.
 
-use kiam_common::secret::Secret;
+use kiam_common::{abi::SLOTS, secret::Secret};
 use rustix::net::{
     RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer, SendAncillaryMessage, SendFlags,
 };
@@ -15,15 +15,15 @@ use std::{
     mem::MaybeUninit,
     net::TcpListener,
     os::{
-        fd::{AsFd as _, BorrowedFd, OwnedFd},
-        unix::net::UnixStream,
+        fd::{AsFd as _, BorrowedFd},
+        unix::net::{UnixDatagram, UnixStream},
     },
 };
 
 /// Bytes of the key that seals session tokens (ChaCha20-Poly1305, RFC 8439).
 pub(crate) const TOKEN_KEY_LEN: usize = 32;
-/// Most sockets that are handed over: one a family.
-const MAX_LISTENERS: usize = 2;
+/// Most descriptors that are handed over: the witness and the listening sockets.
+const MAX_DESCRIPTORS: usize = 1 + SLOTS as usize;
 
 /// What the worker gets at its start.
 pub(crate) struct Handoff {
@@ -31,6 +31,8 @@ pub(crate) struct Handoff {
     pub(crate) listeners: Vec<TcpListener>,
     /// Seals session tokens; the same for the old and the new agent of an upgrade.
     pub(crate) token_key: Secret<[u8; TOKEN_KEY_LEN]>,
+    /// The worker's end of the socket that it asks over who opened a connection (`crate::attestation`).
+    pub(crate) witness: UnixDatagram,
     /// The worker's end of the control socket.
     pub(crate) control: UnixStream,
 }
@@ -46,6 +48,17 @@ pub(crate) enum ToWorker {
     Stop,
 }
 
+/// What an interface is, as far as it matters for whose connections come by it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) enum InterfaceKind {
+    /// The node's end of a pair: the kernel knows the sockets at the other end.
+    Veth,
+    /// A bridge: what is known of a connection is known at its ports.
+    Bridge,
+    /// Anything else, a virtual machine's for instance: the sockets behind it are another kernel's.
+    Other,
+}
+
 /// An interface that pods are behind.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Interface {
@@ -57,6 +70,8 @@ pub(crate) struct Interface {
     pub(crate) born_ms: Option<u64>,
     /// Index of the bridge that it is a port of: connections come in by the bridge then.
     pub(crate) bridge: Option<u32>,
+    /// What it is.
+    pub(crate) kind: InterfaceKind,
 }
 
 /// How the datapath is.
@@ -124,20 +139,22 @@ impl ToParent {
     }
 }
 
-/// Sends the sockets and the key to a worker that has just been started.
+/// Sends the sockets, the witness first, and the key to a worker that has just been started.
 ///
 /// # Errors
 /// The kernel's, when the socket's other end is gone.
 pub(crate) fn send(
     control: &UnixStream,
+    witness: BorrowedFd<'_>,
     listeners: &[TcpListener],
     token_key: &Secret<[u8; TOKEN_KEY_LEN]>,
 ) -> io::Result<()> {
-    let fds: Vec<BorrowedFd<'_>> = listeners.iter().map(|listener| listener.as_fd()).collect();
-    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MAX_LISTENERS))];
+    let listeners = listeners.iter().map(|listener| listener.as_fd());
+    let fds: Vec<BorrowedFd<'_>> = std::iter::once(witness).chain(listeners).collect();
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MAX_DESCRIPTORS))];
     let mut ancillary = SendAncillaryBuffer::new(&mut space);
     if !ancillary.push(SendAncillaryMessage::ScmRights(&fds)) {
-        return Err(io::Error::other("more listening sockets than address families"));
+        return Err(io::Error::other("more listening sockets than slots"));
     }
     rustix::net::sendmsg(control, &[IoSlice::new(token_key.expose())], &mut ancillary, SendFlags::empty())?;
     Ok(())
@@ -149,21 +166,21 @@ pub(crate) fn send(
 /// The kernel's; or `InvalidData` when the process was not started by a parent.
 pub(crate) fn receive(control: UnixStream) -> io::Result<Handoff> {
     let mut key = [0; TOKEN_KEY_LEN];
-    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MAX_LISTENERS))];
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MAX_DESCRIPTORS))];
     let mut ancillary = RecvAncillaryBuffer::new(&mut space);
     let received =
         rustix::net::recvmsg(&control, &mut [IoSliceMut::new(&mut key)], &mut ancillary, RecvFlags::CMSG_CLOEXEC)?;
-    let listeners: Vec<TcpListener> = ancillary
+    let mut fds = ancillary
         .drain()
         .filter_map(|message| match message {
             RecvAncillaryMessage::ScmRights(fds) => Some(fds),
             _ => None,
         })
-        .flatten()
-        .map(|fd: OwnedFd| TcpListener::from(fd))
-        .collect();
-    if received.bytes != TOKEN_KEY_LEN || listeners.is_empty() {
+        .flatten();
+    let witness = fds.next().map(UnixDatagram::from);
+    let listeners: Vec<TcpListener> = fds.map(TcpListener::from).collect();
+    let Some(witness) = witness.filter(|_| received.bytes == TOKEN_KEY_LEN && !listeners.is_empty()) else {
         return Err(io::Error::new(io::ErrorKind::InvalidData, "no hand-over on standard input"));
-    }
-    Ok(Handoff { listeners, token_key: Secret::new(key), control })
+    };
+    Ok(Handoff { listeners, token_key: Secret::new(key), witness, control })
 }

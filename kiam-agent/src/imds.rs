@@ -1,10 +1,11 @@
 //! The metadata service as pods see it: HTTP/1 on the listening sockets that the kernel hands pods' connections to.
 //!
 //! In the order of a request's life: [`places`] (how many connections, and whose), [`connection`] (its bytes and its
-//! time), [`caller`] (whose it is), [`request`] (what is refused unread), [`route`] (what is asked), [`token`] (IMDSv2),
+//! time), [`caller`] and [`attribution`] (whose it is), [`request`] (what is refused unread), [`route`] (what is asked), [`token`] (IMDSv2),
 //! [`handler`] (all of it), [`answer`] and [`document`] (what the pod reads). [`limits`] has every bound.
 
 mod answer;
+mod attribution;
 mod caller;
 mod connection;
 mod document;
@@ -17,16 +18,23 @@ mod route;
 mod stream;
 mod token;
 
-pub(crate) use caller::{Ingress, Interfaces, KernelIngress};
+pub(crate) use attribution::{Attribution, Interfaces};
+pub(crate) use caller::{Ingress, Way};
 pub(crate) use token::{Tokens, boot_id};
 
-use crate::{config::ImdsV1, metrics::Metrics, source::CredentialSource};
-use caller::Peer;
+use crate::{
+    attestation::{Owner, Question},
+    config::ImdsV1,
+    metrics::Metrics,
+    source::CredentialSource,
+};
+use caller::{Arrival, Asked, Peer};
+use kiam_common::abi::BY_HOOK_NODE;
 use places::{Full, Places};
 use std::{io, net::SocketAddr, sync::Arc, time::Duration};
 use tokio::{
     net::{TcpListener, TcpStream},
-    sync::watch,
+    sync::{Semaphore, watch},
     time::{sleep, timeout},
 };
 
@@ -36,8 +44,8 @@ pub(crate) struct Face<S, I> {
     pub(crate) source: S,
     /// What the kernel tells of a connection.
     pub(crate) ingress: I,
-    /// The interfaces that pods are behind, as of the parent's last message.
-    pub(crate) interfaces: watch::Receiver<Arc<Interfaces>>,
+    /// Whose a connection is.
+    pub(crate) attribution: Attribution,
     /// IMDSv2.
     pub(crate) tokens: Tokens,
     /// Requests without a token.
@@ -47,22 +55,30 @@ pub(crate) struct Face<S, I> {
 }
 
 /// A [`Face`] that is open for connections.
-pub(crate) struct Service<S, I> {
+pub(crate) struct Service<S, I>(Arc<Open<S, I>>);
+
+struct Open<S, I> {
     face: Arc<Face<S, I>>,
     places: Arc<Places>,
+    /// For connections that are nobody's yet.
+    anonymous: Arc<Semaphore>,
     stop: watch::Sender<bool>,
 }
 
 impl<S: CredentialSource, I: Ingress> Service<S, I> {
     /// Nothing is accepted yet.
     pub(crate) fn new(face: Face<S, I>) -> Self {
-        let places = Arc::new(Places::new(face.metrics.connections().clone()));
-        Self { face: Arc::new(face), places, stop: watch::Sender::new(false) }
+        Self(Arc::new(Open {
+            places: Arc::new(Places::new(face.metrics.connections().clone())),
+            face: Arc::new(face),
+            anonymous: Arc::new(Semaphore::new(limits::ANONYMOUS_MAX)),
+            stop: watch::Sender::new(false),
+        }))
     }
 
     /// Accepts connections until [`Self::stop`].
     pub(crate) async fn accept_from(&self, listener: TcpListener) {
-        let mut stop = self.stop.subscribe();
+        let mut stop = self.0.stop.subscribe();
         loop {
             let accepted = tokio::select! {
                 biased;
@@ -70,7 +86,7 @@ impl<S: CredentialSource, I: Ingress> Service<S, I> {
                 accepted = listener.accept() => accepted,
             };
             match accepted {
-                Ok((stream, peer)) => self.admit(stream, peer),
+                Ok((stream, peer)) => self.0.admit(stream, peer),
                 Err(error) if is_of_the_connection(&error) => {
                     tracing::debug!(%error, "a connection was gone before it was accepted");
                 }
@@ -84,21 +100,72 @@ impl<S: CredentialSource, I: Ingress> Service<S, I> {
 
     /// Refuses new connections, lets those that are being answered end, for at most `patience`.
     pub(crate) async fn stop(&self, patience: Duration) {
-        self.stop.send_replace(true);
-        if timeout(patience, self.places.empty()).await.is_err() {
+        self.0.stop.send_replace(true);
+        if timeout(patience, self.0.places.empty()).await.is_err() {
             tracing::warn!(?patience, "connections of pods are cut off: they did not end in time");
         }
     }
+}
 
-    fn admit(&self, stream: TcpStream, peer: SocketAddr) {
-        let (face, peer) = match self.peer(&stream, peer) {
-            Some(peer) => (Arc::clone(&self.face), peer),
-            None => return,
+impl<S: CredentialSource, I: Ingress> Open<S, I> {
+    /// A connection that came by no way of pods, or whose pod is not known, is ended before one of its bytes is read.
+    fn admit(self: &Arc<Self>, stream: TcpStream, peer: SocketAddr) {
+        let way = match stream.local_addr() {
+            Ok(local) => self.face.ingress.way(local).ok_or(local),
+            Err(error) => return tracing::debug!(%peer, %error, "a connection was gone before it was served"),
         };
-        match self.places.take(peer.address) {
+        match way {
+            Ok(Way::Interface) => self.admit_by_interface(stream, peer),
+            Ok(Way::Hook(hook)) => self.admit_by_hook(stream, peer, hook),
+            Err(local) => {
+                self.face.metrics.connection_ended("not-imds");
+                tracing::warn!(%peer, %local, "a connection to another address than the metadata service's is refused");
+            }
+        }
+    }
+
+    /// Nothing waits for what the kernel knows of the socket: a session token is the peer's wherever its cgroup is.
+    fn admit_by_interface(self: &Arc<Self>, stream: TcpStream, peer: SocketAddr) {
+        let address = peer.ip().to_canonical();
+        let index = self
+            .face
+            .ingress
+            .interface(&stream)
+            .inspect_err(|error| tracing::warn!(%peer, %error, "the kernel does not tell a connection's interface"))
+            .ok();
+        let asked = match index {
+            Some(index) if self.face.attribution.asks() => {
+                Asked::new(self.face.ingress.witness(Question::new(index, address, peer.port())))
+            }
+            _ => Asked::new(std::future::ready(None)),
+        };
+        self.serve(stream, Peer { address, arrival: Arrival::Interface { index, asked } });
+    }
+
+    /// Only the record tells whose it is; there is none when no hook sent the connection here.
+    fn admit_by_hook(self: &Arc<Self>, stream: TcpStream, peer: SocketAddr, hook: u32) {
+        let Ok(turn) = Arc::clone(&self.anonymous).try_acquire_owned() else {
+            return self.face.metrics.connection_ended("limit-all");
+        };
+        let address = peer.ip().to_canonical();
+        let asked = self.face.ingress.witness(Question::new(hook, address, peer.port()));
+        let open = Arc::clone(self);
+        tokio::spawn(async move {
+            let origin = timeout(limits::ANSWER_TIME_MAX, asked).await.ok().flatten();
+            drop(turn);
+            let Some(Owner::Pod(pod)) = origin.map(|origin| origin.owner) else {
+                open.face.metrics.connection_ended("no-record");
+                return tracing::warn!(%peer, ?origin, "a connection that no hook can have sent from a pod is refused");
+            };
+            open.serve(stream, Peer { address, arrival: Arrival::Hook { pod, on_node_network: hook == BY_HOOK_NODE } });
+        });
+    }
+
+    fn serve(&self, stream: TcpStream, peer: Peer) {
+        match self.places.take(peer.holder()) {
             Ok(place) => {
                 let stop = self.stop.subscribe();
-                tokio::spawn(connection::serve(face, stream, peer, place, stop));
+                tokio::spawn(connection::serve(Arc::clone(&self.face), stream, peer, place, stop));
             }
             Err(full) => {
                 let reason = match full {
@@ -112,23 +179,6 @@ impl<S: CredentialSource, I: Ingress> Service<S, I> {
                 }
             }
         }
-    }
-
-    /// Whose connection it is; `None`: nobody's that may be answered, so not one of its bytes is read.
-    fn peer(&self, stream: &TcpStream, peer: SocketAddr) -> Option<Peer> {
-        match stream.local_addr() {
-            Ok(local) if self.face.ingress.is_imds(local) => {}
-            Ok(local) => {
-                self.face.metrics.connection_ended("not-imds");
-                tracing::warn!(%peer, %local, "a connection to another address than the metadata service's is refused");
-                return None;
-            }
-            Err(error) => {
-                tracing::debug!(%peer, %error, "a connection was gone before it was served");
-                return None;
-            }
-        }
-        Some(Peer::new(peer, self.face.ingress.interface(stream)))
     }
 }
 

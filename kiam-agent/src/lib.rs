@@ -10,6 +10,7 @@
 //! `worker` owns 2 and 3 and can do nothing else.
 
 mod args;
+mod attestation;
 mod clock;
 mod config;
 mod handoff;

@@ -1,8 +1,10 @@
 //! The privileged process: it holds maps, links, rules and the listening sockets, and keeps them right. It parses no
 //! byte that comes from a pod. Its death ends the worker and empties the listeners' slots; all else stays pinned, closed.
 
+mod attest;
 mod fallback;
 mod probe;
+mod sweep;
 mod token_key;
 mod worker;
 
@@ -15,10 +17,12 @@ use crate::{
     redirect::{
         Redirect,
         births::Births,
+        kubepods::Kubepods,
         netlink::{self, News},
     },
 };
 use anyhow::Context as _;
+use attest::Witnesses;
 use std::{fs::DirBuilder, os::unix::fs::DirBuilderExt as _, path::Path, time::Duration};
 use tokio::{
     signal::unix::{SignalKind, signal},
@@ -36,6 +40,8 @@ const COUNTERS: Duration = Duration::from_secs(5);
 pub(crate) struct Board {
     /// The interfaces that carry connections.
     pub(crate) interfaces: watch::Sender<Vec<Interface>>,
+    /// Below which cgroup the kubelet keeps those of pods; `None` where there is none that programs know.
+    pub(crate) kubepods: watch::Sender<Option<Kubepods>>,
     /// How the datapath is.
     pub(crate) status: watch::Sender<Status>,
     /// Whether a worker answers.
@@ -59,6 +65,7 @@ async fn run_until_stopped(config: &Config) -> anyhow::Result<()> {
     let token_key = token_key::open(&config.redirect.run_dir)?;
     let board = Board {
         interfaces: watch::Sender::new(Vec::new()),
+        kubepods: watch::Sender::new(None),
         status: watch::Sender::new(Status::default()),
         worker: watch::Sender::new(WorkerState::default()),
     };
@@ -66,7 +73,13 @@ async fn run_until_stopped(config: &Config) -> anyhow::Result<()> {
     let mut news = News::subscribe()?;
     let (births, births_ended) = Births::watch()?;
     let mut redirect = Redirect::start(&config.redirect, config.take_over, netlink::connect()?, births).await?;
-    let supervisor = Supervisor::new(redirect.listeners(), token_key)?;
+    let witnesses = Witnesses {
+        pins: redirect.pins().clone(),
+        kubepods: board.kubepods.subscribe(),
+        interfaces: board.interfaces.subscribe(),
+    };
+    let supervisor = Supervisor::new(redirect.listeners(), token_key, witnesses)?;
+    let sweep_ended = sweep::start(redirect.pins())?;
     let fallback = fallback::Fallback::new(redirect.listeners())?;
     let probe = probe::bind(&config.redirect.probe_socket)?;
     redirect.keep_up(|interfaces| announce(&board, interfaces)).await;
@@ -77,6 +90,7 @@ async fn run_until_stopped(config: &Config) -> anyhow::Result<()> {
         ended = keep_up(&board, &mut redirect, &mut news) => ended,
         ended = supervisor.run(&board) => ended,
         ended = births_ended => Err(ended?),
+        ended = sweep_ended => Err(ended?),
         () = fallback.run(&board) => Ok(()),
         () = probe::serve(&probe, &board) => Ok(()),
         _ = terminate.recv() => Ok(()),
@@ -125,6 +139,13 @@ fn publish(board: &Board, redirect: &Redirect) {
             }
         }
     }
+    board.kubepods.send_if_modified(|known| {
+        let changed = known.as_ref() != redirect.kubepods();
+        if changed {
+            *known = redirect.kubepods().cloned();
+        }
+        changed
+    });
     board.status.send_modify(|status| {
         status.conditions = redirect.conditions().cloned().collect();
         status.packets = redirect.packets();

@@ -1,9 +1,9 @@
 //! The datapath: from a pod's SYN to M to the agent's listening socket, and nothing to anybody when no agent listens.
 //!
 //! Reading order: [`pins`] (what outlives the process), [`listener`], [`object`] (the eBPF programs), [`backstop`],
-//! [`links`], [`roles`], [`births`] and [`addresses`] (what the node looks like), [`tc`] (a program on an interface),
-//! [`interfaces`] (the redirect), [`guard`], [`fence`] (policy routing), [`foreign_nat`] (what others left), [`counters`],
-//! [`cleanup`]. This module is their order: start, keep up, stop.
+//! [`links`], [`roles`], [`births`], [`addresses`] and [`kubepods`] (what the node looks like), [`tc`] (a program on an
+//! interface), [`interfaces`] (the redirect), [`guard`], [`fence`] (policy routing), [`flows`] (who opened a connection),
+//! [`foreign_nat`] (what others left), [`counters`], [`cleanup`]. This module is their order: start, keep up, stop.
 
 pub(crate) mod addresses;
 pub(crate) mod backstop;
@@ -11,9 +11,11 @@ pub(crate) mod births;
 pub(crate) mod cleanup;
 pub(crate) mod counters;
 pub(crate) mod fence;
+pub(crate) mod flows;
 pub(crate) mod foreign_nat;
 pub(crate) mod guard;
 pub(crate) mod interfaces;
+pub(crate) mod kubepods;
 pub(crate) mod links;
 pub(crate) mod listener;
 mod log;
@@ -32,9 +34,11 @@ use crate::{
 use anyhow::Context as _;
 use births::Births;
 use fence::{Fence, Verdict};
+use flows::Flows;
 use foreign_nat::ForeignNat;
 use guard::Guard;
 use interfaces::Attachments;
+use kubepods::{Kubepods, KubepodsAt};
 use object::Object;
 use pattern::InterfaceMatch;
 use pins::Pins;
@@ -48,6 +52,8 @@ pub(crate) struct Redirect {
     fence: Fence,
     pattern: InterfaceMatch,
     guard: Guard,
+    kubepods_at: KubepodsAt,
+    kubepods: Option<Kubepods>,
     attachments: Attachments,
     listeners: Vec<TcpListener>,
     netlink: rtnetlink::Handle,
@@ -82,13 +88,16 @@ impl Redirect {
         let listeners = listener::open_all(&fence.served()).context("opening the listening sockets")?;
         object.put_listeners(&listeners).context("putting the listening sockets into their slots")?;
         let hook = tc::Hook::new(config.tc);
+        let flows = Flows::open(&pins)?;
         Ok(Self {
             object,
             pins,
             fence,
             pattern: config.interfaces.clone(),
             guard: Guard::new(hook),
-            attachments: Attachments::new(hook, births),
+            kubepods_at: config.kubepods.clone(),
+            kubepods: None,
+            attachments: Attachments::new(hook, births, flows),
             listeners,
             netlink,
             conditions: Vec::new(),
@@ -106,6 +115,7 @@ impl Redirect {
     /// opened once all else stands. `announce` gets the interfaces before a new one can carry a connection.
     pub(crate) async fn keep_up(&mut self, announce: impl Fn(Vec<Interface>)) {
         let mut conditions = Vec::new();
+        conditions.push(condition("kubepods", self.sync_kubepods()));
         let addresses = addresses::sync(&mut self.object, &self.netlink).await;
         conditions.push(condition("node-addresses", addresses));
         match self.roles().await {
@@ -124,10 +134,34 @@ impl Redirect {
         self.conditions = conditions;
     }
 
+    /// Tells the programs below which cgroup pods are; the kubelet may have made it since, or made it anew.
+    fn sync_kubepods(&mut self) -> anyhow::Result<()> {
+        let found = Kubepods::find(&self.kubepods_at)?;
+        self.object.configure(|config| config.kubepods = found.as_ref().map_or(0, Kubepods::id))?;
+        if self.kubepods != found {
+            match &found {
+                Some(kubepods) => tracing::info!(path = %kubepods.path().display(), "pods are known by their cgroups"),
+                None => tracing::info!("pods have no cgroups that the kernel programs know"),
+            }
+        }
+        self.kubepods = found;
+        Ok(())
+    }
+
     async fn roles(&self) -> anyhow::Result<Roles> {
         let devices = links::devices(&self.netlink).await.context("listing the interfaces")?;
         let gateways = links::with_gateway(&self.netlink, self.fence.families()).await;
         Ok(Roles::of(&devices, &self.pattern, &gateways.context("listing the routes")?))
+    }
+
+    /// The pins.
+    pub(crate) fn pins(&self) -> &Pins {
+        &self.pins
+    }
+
+    /// Below which cgroup pods are, as of the last [`Self::keep_up`].
+    pub(crate) fn kubepods(&self) -> Option<&Kubepods> {
+        self.kubepods.as_ref()
     }
 
     /// Looks at what the kernel does not tell of by itself, or what would be too dear to look at with each piece of

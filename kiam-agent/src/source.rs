@@ -1,17 +1,29 @@
 //! Where credentials come from, as the metadata face sees it: who asks, and what can be the answer.
 
+use crate::attestation::PodUid;
 use jiff::Timestamp;
 use kiam_common::secret::Secret;
 use std::{future::Future, net::IpAddr};
 use tokio::time::Instant;
 
-/// Who asks, as the kernel tells.
+/// Who asks, as the kernel tells: an address, a pod, or both.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Caller {
-    /// The connection's peer address, never v4-mapped.
-    pub(crate) address: IpAddr,
+    /// The connection's peer address, never v4-mapped; `None` for a pod on the node's network, whose address is no pod's.
+    pub(crate) address: Option<IpAddr>,
+    /// The pod whose cgroup the connection was opened in; `None` where the kernel cannot tell.
+    pub(crate) pod: Option<AttestedPod>,
     /// When the connection's interface appeared, milliseconds of `CLOCK_MONOTONIC`; `None`: before the agent started.
     pub(crate) interface_born_ms: Option<u64>,
+}
+
+/// A pod that the kernel has told.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct AttestedPod {
+    /// Its UID.
+    pub(crate) uid: PodUid,
+    /// Whether an answer counts only when it says that it is for this pod. kiam's own server does not say.
+    pub(crate) must_match: bool,
 }
 
 impl Caller {
@@ -77,12 +89,16 @@ pub(crate) enum SourceError {
     /// A pod is known there, but for longer than the connection's interface exists: it is not the caller.
     #[error("the pod known at this address is older than the connection's interface")]
     Stale,
+    /// The caller's cgroup is one pod's, its address another's.
+    #[error("the address and the cgroup are of different pods")]
+    Contradiction,
     /// More than one pod is known at the caller's address.
     #[error("several pods are known at this address")]
     Ambiguous,
-    /// The server does not say for how long it has known the pod (kiam's own server does not), and the interface is
-    /// young enough for the address to have been another pod's.
-    #[error("the server does not say for how long it has known the pod, and its interface is younger than the agent")]
+    /// The server does not say which pod it answers for (kiam's own server does not), and that it is the caller is not
+    /// sure without: the interface is young enough for the address to have been another pod's, or the pod is to be known
+    /// by its cgroup.
+    #[error("the server does not say which pod it answers for, and the address alone is not enough")]
     Unverified,
     /// The pod has no role.
     #[error("the pod is annotated with no role")]

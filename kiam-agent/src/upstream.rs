@@ -118,8 +118,8 @@ impl Upstream {
     fn tell_if_unverified<T>(&self, result: &Result<T, SourceError>) {
         if matches!(result, Err(SourceError::Unverified)) && !self.unverified_told.swap(true, Ordering::Relaxed) {
             tracing::warn!(
-                "this server does not say for how long it has known a pod (kiam's own does not): pods started after \
-                 this agent get no credentials until the server is replaced; said once"
+                "this server does not say which pod it answers for (kiam's own does not): pods started after this agent, \
+                 and pods on the node's network, get no credentials until the server is replaced; said once"
             );
         }
     }
@@ -127,7 +127,7 @@ impl Upstream {
 
 impl CredentialSource for Upstream {
     async fn role(&self, caller: Caller, deadline: Instant) -> Result<Found<String>, SourceError> {
-        let ip = caller.address.to_string();
+        let ip = ip(caller);
         let start = |link: &Link, caller| -> Call<proto::Role> {
             let mut client = link.client.clone();
             let request = timed(GetPodRoleRequest { ip: ip.clone(), caller: Some(caller) }, deadline);
@@ -144,7 +144,7 @@ impl CredentialSource for Upstream {
         role: &str,
         deadline: Instant,
     ) -> Result<Found<Credentials>, SourceError> {
-        let ip = caller.address.to_string();
+        let ip = ip(caller);
         let start = |link: &Link, caller| -> Call<proto::Credentials> {
             let mut client = link.client.clone();
             let (ip, role) = (ip.clone(), role.to_owned());
@@ -162,7 +162,16 @@ impl CredentialSource for Upstream {
 fn proto_caller(caller: Caller, deadline: Instant) -> proto::Caller {
     let left = deadline.saturating_duration_since(Instant::now()).as_millis();
     let wait_ms = u64::try_from(left).unwrap_or(u64::MAX).saturating_sub(WAIT_MARGIN_MS);
-    proto::Caller { interface_age_ms: caller.interface_age_ms(clock::monotonic_ms()), wait_ms }
+    proto::Caller {
+        interface_age_ms: caller.interface_age_ms(clock::monotonic_ms()),
+        wait_ms,
+        pod_uid: caller.pod.map(|pod| pod.uid.to_string()),
+    }
+}
+
+/// Nothing for a pod on the node's network: kiam's own server finds no pod by that, or one whose answer we don't take.
+fn ip(caller: Caller) -> String {
+    caller.address.map(|address| address.to_string()).unwrap_or_default()
 }
 
 /// Tells the server when nobody waits any longer.

@@ -2,18 +2,21 @@
 
 mod admin;
 mod control;
+mod ingress;
 mod privileges;
+mod witness;
 
 use crate::{
     config::{Config, UpstreamConfig},
     handoff::{Handoff, Status},
-    imds::{self, Face, Interfaces, KernelIngress, Service, Tokens},
+    imds::{self, Attribution, Face, Interfaces, Service, Tokens},
     metrics::{Datapath, Metrics},
     upstream::{Connector, Upstream},
 };
 use admin::{Admin, Listeners, MetricsOnly};
 use anyhow::{Context as _, bail};
 use control::News;
+use ingress::KernelIngress;
 use kiam_common::{
     admin as admin_face,
     tls::{self, TlsError},
@@ -48,7 +51,7 @@ pub(crate) fn run(handoff: Handoff, config: Config) -> anyhow::Result<()> {
 type Tasks = JoinSet<anyhow::Result<()>>;
 
 async fn serve(handoff: Handoff, config: Config) -> anyhow::Result<()> {
-    let Handoff { listeners, token_key, control } = handoff;
+    let Handoff { listeners, token_key, witness, control } = handoff;
     let Config { log: _, admin, imds, upstream, redirect, take_over: _, notices: _ } = config;
     let mut terminate = signal(SignalKind::terminate())?;
     // A terminal sends it to both processes; the parent decides.
@@ -65,15 +68,18 @@ async fn serve(handoff: Handoff, config: Config) -> anyhow::Result<()> {
     let connector = Connector::new(upstream, Arc::clone(&tls), Arc::clone(&metrics)).context("--server-address")?;
     let reached = connector.reached();
     let tokens = Tokens::new(&token_key, imds::boot_id().context("reading the boot id")?)?;
+    let own = listeners.iter().map(std::net::TcpListener::local_addr).collect::<Result<_, _>>()?;
+    let (witness, asking) = witness::open(witness).context("the parent's witness")?;
     let service = Arc::new(Service::new(Face {
         source: Upstream::new(&connector, Arc::clone(&metrics)),
-        ingress: KernelIngress,
-        interfaces: known_interfaces,
+        ingress: KernelIngress::new(witness, own),
+        attribution: Attribution::new(imds.attestation, known_interfaces),
         tokens,
         v1: imds.v1,
         metrics,
     }));
     let mut tasks = Tasks::new();
+    tasks.spawn(asking);
     for listener in listeners {
         let listener = to_tokio(listener).context("a listening socket of the parent's")?;
         let service = Arc::clone(&service);

@@ -2,7 +2,7 @@
 
 use crate::{
     args::{PathArgs, RedirectArgs},
-    redirect::pattern::InterfaceMatch,
+    redirect::{kubepods::KubepodsAt, pattern::InterfaceMatch},
 };
 use kiam_common::flags::{self, Problems};
 use std::path::PathBuf;
@@ -18,6 +18,8 @@ pub(crate) struct RedirectConfig {
     pub(crate) run_dir: PathBuf,
     /// How the program is attached.
     pub(crate) tc: TcAttach,
+    /// Below which cgroup pods are.
+    pub(crate) kubepods: KubepodsAt,
     /// The socket that `kiam-agent health` asks.
     pub(crate) probe_socket: PathBuf,
     /// The worker's user, never root.
@@ -47,7 +49,7 @@ impl TryFrom<RedirectArgs> for RedirectConfig {
     type Error = Problems;
 
     fn try_from(args: RedirectArgs) -> Result<Self, Problems> {
-        let RedirectArgs { host_interface, bpffs, tc, ipv6, paths, worker_uid, worker_gid } = args;
+        let RedirectArgs { host_interface, bpffs, tc, ipv6, kubepods_cgroup, paths, worker_uid, worker_gid } = args;
         let mut problems = Problems::default();
         let interfaces =
             problems.value("--host-interface", &host_interface.join(","), |_| InterfaceMatch::parse(&host_interface));
@@ -62,13 +64,26 @@ impl TryFrom<RedirectArgs> for RedirectConfig {
             "auto" => Ok(()),
             _ => Err("only auto is known: an address that is not served would be open to every pod"),
         });
+        let kubepods = problems.value("--kubepods-cgroup", &kubepods_cgroup, |text| match text {
+            "auto" => Ok(KubepodsAt::Auto),
+            _ => flags::absolute_path(text).map(KubepodsAt::Path),
+        });
         let paths = problems.section(Paths::try_from(paths));
         let uid = problems.value("--worker-uid", &worker_uid, unprivileged_id);
         let gid = problems.value("--worker-gid", &worker_gid, unprivileged_id);
-        match (interfaces, bpffs, tc, ipv6, paths, uid, gid) {
-            (Some(interfaces), Some(bpffs), Some(tc), Some(()), Some(paths), Some(worker_uid), Some(worker_gid)) => {
+        match (interfaces, bpffs, tc, ipv6, kubepods, paths, uid, gid) {
+            (
+                Some(interfaces),
+                Some(bpffs),
+                Some(tc),
+                Some(()),
+                Some(kubepods),
+                Some(paths),
+                Some(worker_uid),
+                Some(worker_gid),
+            ) => {
                 let Paths { run_dir, probe_socket } = paths;
-                Ok(Self { interfaces, bpffs, run_dir, tc, probe_socket, worker_uid, worker_gid })
+                Ok(Self { interfaces, bpffs, run_dir, tc, kubepods, probe_socket, worker_uid, worker_gid })
             }
             _ => Err(problems),
         }

@@ -1,5 +1,5 @@
 use super::*;
-use crate::args;
+use crate::{args, redirect::kubepods::KubepodsAt};
 use kiam_common::telemetry::LogFormat;
 use std::ffi::OsString;
 
@@ -19,7 +19,8 @@ fn defaults() {
     let Config { log, admin, imds, upstream, redirect, take_over, notices } = good(&[]);
     assert_eq!((log.format, log.level.as_str()), (LogFormat::Text, "info"));
     assert_eq!(admin, AdminConfig { port: 3100, prometheus: None });
-    assert_eq!(imds.v1, ImdsV1::Allow);
+    assert_eq!((imds.v1, imds.attestation), (ImdsV1::Allow, Attestation::Prefer));
+    assert_eq!(redirect.kubepods, KubepodsAt::Auto);
     assert_eq!(upstream.server.to_string(), "localhost:9610");
     assert_eq!(upstream.tls.key, PathBuf::from("/tls/agent-key.pem"));
     assert_eq!((upstream.keepalive_time, upstream.keepalive_timeout), (Duration::from_secs(2), Duration::from_secs(1)));
@@ -41,6 +42,8 @@ fn values() {
         "--port=8181",
         "--prometheus-listen-addr=:9620",
         "--imds-v1=deny",
+        "--attestation=require",
+        "--kubepods-cgroup=/sys/fs/cgroup/kubelet/kubepods",
         "--allow-route-regexp=",
         "--server-address=[fd00::1]:443",
         "--grpc-keepalive-time-duration=1m30s",
@@ -52,7 +55,8 @@ fn values() {
     ]);
     assert_eq!((log.format, log.level.as_str()), (LogFormat::Json, "debug"));
     assert_eq!(admin, AdminConfig { port: 8181, prometheus: Some("0.0.0.0:9620".parse().unwrap()) });
-    assert_eq!(imds.v1, ImdsV1::Deny);
+    assert_eq!((imds.v1, imds.attestation), (ImdsV1::Deny, Attestation::Require));
+    assert_eq!(redirect.kubepods, KubepodsAt::Path("/sys/fs/cgroup/kubelet/kubepods".into()));
     assert_eq!((upstream.server.host.as_str(), upstream.server.to_string().as_str()), ("fd00::1", "[fd00::1]:443"));
     assert_eq!(upstream.keepalive_time, Duration::from_secs(90));
     assert_eq!(upstream.keepalive_timeout, Duration::from_millis(250));
@@ -82,6 +86,8 @@ fn each_bad_value_is_named_with_what_to_do() {
         ("--json-log=perhaps", "neither true nor false"),
         ("--level=loud", "not one of trace, debug, info"),
         ("--imds-v1=maybe", "neither allow nor deny"),
+        ("--attestation=on", "not one of require, prefer, off"),
+        ("--kubepods-cgroup=kubepods", "not an absolute path"),
         ("--allow-route-regexp=.*", "forwards nothing to the real metadata service yet"),
         ("--whitelist-route-regexp=/latest/.*", "--allow-route-regexp"),
         ("--allow-ip-query", "every pod could ask for every other pod's credentials"),

@@ -1,7 +1,7 @@
 //! Statuses and bodies, each in one place. What the agent finds wrong itself looks as in EC2; where kiam has a text for
 //! something, that text is kept.
 
-use super::{document, request::Malformed};
+use super::{attribution::Unattributable, document, request::Malformed};
 use crate::source::SourceError;
 use bytes::Bytes;
 use http::{HeaderName, HeaderValue, Response, StatusCode, header};
@@ -78,8 +78,8 @@ pub(super) enum Refusal<'a> {
 /// Why there is no role, or no credentials.
 #[derive(Debug)]
 pub(super) enum Miss {
-    /// No pod is known to be behind the connection's interface.
-    Unattributable,
+    /// The connection is taken for no pod's.
+    Unattributable(Unattributable),
     /// The source has nothing.
     Source(SourceError),
     /// The document could not be made.
@@ -210,11 +210,17 @@ impl Miss {
         }
         let no_pod = ("rpc error: code = Unknown desc = pod not found", "no pod found");
         match self {
-            Self::Unattributable => one(S::FORBIDDEN, "unattributable", "the connection belongs to no known pod"),
+            Self::Unattributable(why) => {
+                let (status, refusal) = unattributable(*why);
+                one(status, refusal, "the connection belongs to no known pod")
+            }
             Self::Document => one(S::SERVICE_UNAVAILABLE, "document", "the credentials cannot be written down"),
             Self::Source(error) => match error {
                 SourceError::NotKnownYet => two(S::SERVICE_UNAVAILABLE, "not-known-yet", no_pod.0, no_pod.1),
                 SourceError::Stale => two(S::SERVICE_UNAVAILABLE, "stale", no_pod.0, no_pod.1),
+                SourceError::Contradiction => {
+                    one(S::FORBIDDEN, "contradiction", "the connection belongs to no known pod")
+                }
                 SourceError::Ambiguous => {
                     one(S::FORBIDDEN, "ambiguous", "rpc error: code = Unknown desc = multiple running pods found")
                 }
@@ -238,6 +244,19 @@ impl Miss {
                 }
             },
         }
+    }
+}
+
+/// The reason is for logs and metrics: who is nobody learns no more than that.
+const fn unattributable(why: Unattributable) -> (StatusCode, &'static str) {
+    match why {
+        Unattributable::Interface => (StatusCode::FORBIDDEN, "unattributable"),
+        Unattributable::NoRecord => (StatusCode::FORBIDDEN, "no-record"),
+        Unattributable::NotAPod => (StatusCode::FORBIDDEN, "not-a-pod"),
+        Unattributable::Several => (StatusCode::FORBIDDEN, "several-records"),
+        Unattributable::StaticPod => (StatusCode::FORBIDDEN, "static-pod"),
+        Unattributable::Elsewhere => (StatusCode::FORBIDDEN, "elsewhere"),
+        Unattributable::Untold => (StatusCode::SERVICE_UNAVAILABLE, "untold"),
     }
 }
 

@@ -48,7 +48,7 @@ pub(super) async fn serve<S: CredentialSource, I: Ingress>(
         return;
     }
     let phase = place.phase();
-    let service = service_fn(|request| handler::handle(&face, peer, phase, request));
+    let service = service_fn(|request| handler::handle(&face, &peer, phase, request));
     let stream = TokioIo::new(Stream::new(tcp, phase));
     // Names in EC2's case: some scripts compare them as they stand.
     let connection =

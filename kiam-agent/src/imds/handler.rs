@@ -43,7 +43,7 @@ impl Outcome {
 /// Answers a request. It never fails: what is wrong is an answer too.
 pub(super) async fn handle<S: CredentialSource, I: Ingress>(
     face: &Face<S, I>,
-    peer: Peer,
+    peer: &Peer,
     phase: &Phase,
     request: Request<Incoming>,
 ) -> Result<Response<Full<Bytes>>, Infallible> {
@@ -79,7 +79,7 @@ async fn discard(body: Incoming, headers: &HeaderMap) {
 /// What a well-formed request gets.
 async fn answer<S: CredentialSource, I: Ingress>(
     face: &Face<S, I>,
-    peer: Peer,
+    peer: &Peer,
     method: &Method,
     path: &Path<'_>,
     headers: &HeaderMap,
@@ -109,7 +109,7 @@ async fn answer<S: CredentialSource, I: Ingress>(
 /// What holds for every path, in the order of EC2: proxies, methods, tokens.
 fn admit<S, I>(
     face: &Face<S, I>,
-    peer: Peer,
+    peer: &Peer,
     method: &Method,
     route: Route<'_>,
     headers: &HeaderMap,
@@ -126,17 +126,17 @@ fn admit<S, I>(
     match request::token(headers) {
         Presented::None if face.v1 == ImdsV1::Allow => Ok(()),
         Presented::None => Err(Refusal::NoToken),
-        Presented::Token(token) if face.tokens.is_valid(token, &peer, clock::boottime_ms()) => Ok(()),
+        Presented::Token(token) if face.tokens.is_valid(token, peer, clock::boottime_ms()) => Ok(()),
         Presented::Token(_) => Err(Refusal::BadToken),
         Presented::Many => Err(Refusal::Malformed(Malformed("there is more than one token"))),
     }
 }
 
 /// A session token. Depends on nothing but this process: a token that is late makes SDKs fall back to IMDSv1 for good.
-fn mint<S, I>(face: &Face<S, I>, peer: Peer, headers: &HeaderMap) -> Result<Answer, Refusal<'static>> {
+fn mint<S, I>(face: &Face<S, I>, peer: &Peer, headers: &HeaderMap) -> Result<Answer, Refusal<'static>> {
     let ttl = request::single(headers, &request::TOKEN_TTL).ok().flatten();
     let ttl = ttl.and_then(|ttl| Ttl::parse(ttl.as_bytes())).ok_or(Refusal::Ttl)?;
-    let token = face.tokens.mint(&peer, ttl, clock::boottime_ms()).map_err(|error| {
+    let token = face.tokens.mint(peer, ttl, clock::boottime_ms()).map_err(|error| {
         tracing::error!(%error, "the kernel has no random bytes for a session token");
         Refusal::NoRandom
     })?;
@@ -144,7 +144,7 @@ fn mint<S, I>(face: &Face<S, I>, peer: Peer, headers: &HeaderMap) -> Result<Answ
     Ok(answer.with(request::TOKEN_TTL, HeaderValue::from(ttl.seconds())))
 }
 
-async fn role_list<S: CredentialSource, I: Ingress>(face: &Face<S, I>, peer: Peer) -> Outcome {
+async fn role_list<S: CredentialSource, I: Ingress>(face: &Face<S, I>, peer: &Peer) -> Outcome {
     let deadline = Instant::now() + ANSWER_TIME_MAX;
     let found = match caller(face, peer, deadline).await {
         Ok(caller) => face.source.role(caller, deadline).await.map_err(Miss::Source),
@@ -168,7 +168,7 @@ async fn role_list<S: CredentialSource, I: Ingress>(face: &Face<S, I>, peer: Pee
     }
 }
 
-async fn credentials<S: CredentialSource, I: Ingress>(face: &Face<S, I>, peer: Peer, role: &str) -> Outcome {
+async fn credentials<S: CredentialSource, I: Ingress>(face: &Face<S, I>, peer: &Peer, role: &str) -> Outcome {
     let deadline = Instant::now() + ANSWER_TIME_MAX;
     let found = match caller(face, peer, deadline).await {
         Ok(caller) => face.source.credentials(caller, role, deadline).await.map_err(Miss::Source),
@@ -193,12 +193,12 @@ async fn credentials<S: CredentialSource, I: Ingress>(face: &Face<S, I>, peer: P
     }
 }
 
-async fn caller<S, I>(face: &Face<S, I>, peer: Peer, deadline: Instant) -> Result<Caller, Miss> {
-    peer.caller(&face.interfaces, deadline).await.map_err(|_unattributable| Miss::Unattributable)
+async fn caller<S, I>(face: &Face<S, I>, peer: &Peer, deadline: Instant) -> Result<Caller, Miss> {
+    face.attribution.caller(peer, deadline).await.map_err(Miss::Unattributable)
 }
 
 /// One line for each request, and its metrics. Never a secret, never a token.
-fn report(metrics: &Metrics, peer: Peer, method: &Method, path: &str, outcome: &Outcome, took: Duration) {
+fn report(metrics: &Metrics, peer: &Peer, method: &Method, path: &str, outcome: &Outcome, took: Duration) {
     let Outcome { answer, handler, pod, role, access_key_id } = outcome;
     metrics.answered(*handler, answer.status.as_u16(), took, answer.refusal);
     macro_rules! line {
@@ -209,7 +209,7 @@ fn report(metrics: &Metrics, peer: Peer, method: &Method, path: &str, outcome: &
                 // Escaped: a pod may not write lines of the log.
                 path = ?path,
                 peer = %peer.address,
-                interface = peer.interface,
+                interface = peer.interface(),
                 pod.namespace = pod.as_ref().map(|pod| pod.namespace.as_str()),
                 pod.name = pod.as_ref().map(|pod| pod.name.as_str()),
                 role = role.as_ref().map(tracing::field::debug),

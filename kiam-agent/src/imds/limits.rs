@@ -22,10 +22,12 @@ pub(crate) const IDLE_TIME_MAX: Duration = Duration::from_secs(60);
 pub(crate) const LINGER_TIME_MAX: Duration = Duration::from_secs(1);
 /// Most of those bytes that are read.
 pub(crate) const LINGER_LEN_MAX: usize = 16 * 1024;
-/// Most connections of one address: a pod of many processes that all start at once.
+/// Most connections of one address, or one pod on the node's network: a pod of many processes that all start at once.
 pub(crate) const CONNECTIONS_PER_POD_MAX: usize = 64;
 /// Most connections in all: 16 KiB each is 16 MiB at the worst.
 pub(crate) const CONNECTIONS_MAX: usize = 1_024;
+/// Most connections whose pod is being asked for, as far as they have no place before that is known.
+pub(crate) const ANONYMOUS_MAX: usize = 1_024;
 /// Most connections that are being told that they are too many.
 pub(crate) const TURNED_AWAY_MAX: usize = 64;
 /// From a request for a role or credentials to its answer; SDKs give up after 1 s.

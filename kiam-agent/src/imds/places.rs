@@ -2,13 +2,13 @@
 //! the pod that holds most of them loses its idlest.
 
 use super::{
+    caller::Holder,
     limits::{CONNECTIONS_MAX, CONNECTIONS_PER_POD_MAX, TURNED_AWAY_MAX},
     phase::Phase,
 };
 use prometheus_client::metrics::gauge::Gauge;
 use std::{
     collections::HashMap,
-    net::IpAddr,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 use tokio::{
@@ -29,7 +29,7 @@ pub(crate) struct Places {
 #[derive(Default)]
 struct Table {
     held: usize,
-    pods: HashMap<IpAddr, Vec<Arc<Seat>>>,
+    holders: HashMap<Holder, Vec<Arc<Seat>>>,
 }
 
 /// What a connection and the table share.
@@ -42,7 +42,7 @@ struct Seat {
 /// A connection's place; free again when dropped.
 pub(crate) struct Place {
     places: Arc<Places>,
-    pod: IpAddr,
+    holder: Holder,
     seat: Arc<Seat>,
 }
 
@@ -62,16 +62,16 @@ impl Places {
         Self { table: Mutex::default(), open: watch::Sender::new(0), turned_away, gauge }
     }
 
-    /// A place for a connection of `pod`.
+    /// A place for a connection of `holder`.
     ///
     /// # Errors
     /// When this pod has to close another one first.
-    pub(crate) fn take(self: &Arc<Self>, pod: IpAddr) -> Result<Place, Full> {
+    pub(crate) fn take(self: &Arc<Self>, holder: Holder) -> Result<Place, Full> {
         let seat = Arc::new(Seat { phase: Phase::new(Instant::now()), lost: Notify::new() });
-        self.table().take(pod, Arc::clone(&seat))?;
+        self.table().take(holder, Arc::clone(&seat))?;
         self.open.send_modify(|open| *open += 1);
         self.gauge.inc();
-        Ok(Place { places: Arc::clone(self), pod, seat })
+        Ok(Place { places: Arc::clone(self), holder, seat })
     }
 
     /// A turn at telling a connection that there is no place; `None`: too many are being told already.
@@ -94,8 +94,8 @@ impl Places {
 }
 
 impl Table {
-    fn take(&mut self, pod: IpAddr, seat: Arc<Seat>) -> Result<(), Full> {
-        let held = self.pods.get(&pod).map_or(0, Vec::len);
+    fn take(&mut self, holder: Holder, seat: Arc<Seat>) -> Result<(), Full> {
+        let held = self.holders.get(&holder).map_or(0, Vec::len);
         if held >= CONNECTIONS_PER_POD_MAX {
             return Err(Full::OfThisPod);
         }
@@ -105,30 +105,31 @@ impl Table {
             }
             self.evict();
         }
-        self.pods.entry(pod).or_default().push(seat);
+        self.holders.entry(holder).or_default().push(seat);
         self.held += 1;
         Ok(())
     }
 
     /// Takes the idlest connection's place from the pod that holds most.
     fn evict(&mut self) {
-        let largest = self.pods.iter().max_by_key(|(_, seats)| seats.len()).map(|(pod, _)| *pod);
-        let Some(pod) = largest else { return };
-        let idlest = self.pods.get(&pod).and_then(|seats| seats.iter().min_by_key(|seat| idleness(seat)).cloned());
+        let largest = self.holders.iter().max_by_key(|(_, seats)| seats.len()).map(|(holder, _)| *holder);
+        let Some(holder) = largest else { return };
+        let idlest =
+            self.holders.get(&holder).and_then(|seats| seats.iter().min_by_key(|seat| idleness(seat)).cloned());
         if let Some(seat) = idlest {
             seat.lost.notify_one();
-            self.remove(pod, &seat);
+            self.remove(holder, &seat);
         }
     }
 
-    fn remove(&mut self, pod: IpAddr, seat: &Arc<Seat>) {
-        let Some(seats) = self.pods.get_mut(&pod) else { return };
+    fn remove(&mut self, holder: Holder, seat: &Arc<Seat>) {
+        let Some(seats) = self.holders.get_mut(&holder) else { return };
         if let Some(index) = seats.iter().position(|held| Arc::ptr_eq(held, seat)) {
             seats.swap_remove(index);
             self.held -= 1;
         }
         if seats.is_empty() {
-            self.pods.remove(&pod);
+            self.holders.remove(&holder);
         }
     }
 }
@@ -155,8 +156,8 @@ impl Place {
 
 impl Drop for Place {
     fn drop(&mut self) {
-        let Self { places, pod, seat } = self;
-        places.table().remove(*pod, seat);
+        let Self { places, holder, seat } = self;
+        places.table().remove(*holder, seat);
         places.open.send_modify(|open| *open -= 1);
         places.gauge.dec();
     }
@@ -169,8 +170,8 @@ mod tests {
     use std::time::Duration;
     use tokio::time::advance;
 
-    fn pod(n: usize) -> IpAddr {
-        IpAddr::from([10, 0, u8::try_from(n / 256).unwrap(), u8::try_from(n % 256).unwrap()])
+    fn pod(n: usize) -> Holder {
+        Holder::Address([10, 0, u8::try_from(n / 256).unwrap(), u8::try_from(n % 256).unwrap()].into())
     }
 
     fn places() -> Arc<Places> {
@@ -218,7 +219,7 @@ mod tests {
         assert!(newcomer.lost().now_or_never().is_none());
         drop((taken, others, newcomer));
         let table = places.table();
-        assert_eq!((table.held, table.pods.len()), (0, 0));
+        assert_eq!((table.held, table.holders.len()), (0, 0));
         drop(table);
         assert!(places.empty().now_or_never().is_some());
     }

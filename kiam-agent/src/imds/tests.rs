@@ -1,5 +1,6 @@
 //! The face with real bytes over loopback, where a pod is an address of 127.0.0.0/8, and the source is scripted.
 
+mod attested;
 mod contract;
 mod crowd;
 mod hostile;
@@ -8,14 +9,16 @@ mod slow;
 
 use super::*;
 use crate::{
-    handoff::Interface,
+    attestation::Origin,
+    config::Attestation,
+    handoff::{Interface, InterfaceKind},
     source::{Caller, Credentials, Found, Pod, SourceError},
 };
 use kiam_common::secret::Secret;
 use prometheus_client::registry::Registry;
 use std::{
     net::{IpAddr, Ipv4Addr},
-    sync::atomic::{AtomicBool, AtomicU32, Ordering},
+    sync::{Mutex, MutexGuard},
 };
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
@@ -49,6 +52,7 @@ fn errors() -> Vec<SourceError> {
     vec![
         SourceError::NotKnownYet,
         SourceError::Stale,
+        SourceError::Contradiction,
         SourceError::Ambiguous,
         SourceError::Unverified,
         SourceError::NoRole,
@@ -61,7 +65,7 @@ fn errors() -> Vec<SourceError> {
 }
 
 fn scripted(caller: Caller) -> Result<(), SourceError> {
-    let IpAddr::V4(address) = caller.address else { return Ok(()) };
+    let Some(IpAddr::V4(address)) = caller.address else { return Ok(()) };
     let index = usize::from(address.octets()[3]);
     if index < 100 { Ok(()) } else { Err(errors().remove(index - 100)) }
 }
@@ -73,12 +77,13 @@ fn found<T>(value: T) -> Found<T> {
 impl CredentialSource for Script {
     async fn role(&self, caller: Caller, _deadline: Instant) -> Result<Found<String>, SourceError> {
         scripted(caller)?;
-        if caller.address == IpAddr::V4(SLOW) {
+        if caller.address == Some(IpAddr::V4(SLOW)) {
             sleep(Duration::from_millis(400)).await;
         }
-        Ok(found(match caller.address {
-            IpAddr::V4(NO_ROLE) => String::new(),
-            IpAddr::V4(SLASHED) => "/team/role-d".to_owned(),
+        Ok(found(match (caller.address, caller.pod) {
+            (None, Some(pod)) => format!("role-of-{}", pod.uid),
+            (Some(IpAddr::V4(NO_ROLE)), _) => String::new(),
+            (Some(IpAddr::V4(SLASHED)), _) => "/team/role-d".to_owned(),
             _ => "role-a".to_owned(),
         }))
     }
@@ -90,7 +95,7 @@ impl CredentialSource for Script {
         _deadline: Instant,
     ) -> Result<Found<Credentials>, SourceError> {
         scripted(caller)?;
-        if caller.address == IpAddr::V4(NO_ROLE) {
+        if caller.address == Some(IpAddr::V4(NO_ROLE)) {
             return Err(SourceError::NoRole);
         }
         if !matches!(role, "role-a" | "team/role-d" | "arn:aws:iam::123456789012:role/role-a") {
@@ -115,18 +120,47 @@ const DOCUMENT: &str = concat!(
 
 /// What the kernel is made to tell.
 #[derive(Clone)]
-struct FakeIngress {
-    is_imds: Arc<AtomicBool>,
-    interface: Arc<AtomicU32>,
+struct FakeIngress(Arc<Mutex<Kernel>>);
+
+struct Kernel {
+    way: Option<Way>,
+    interface: u32,
+    /// Of the next connections, each by its own port.
+    origin: Option<Origin>,
+    questions: Vec<Question>,
+}
+
+impl FakeIngress {
+    /// Pods at addresses, on a node whose kernel knows no cgroups of theirs.
+    fn new() -> Self {
+        let origin = Some(Origin { interface: INTERFACE, kubepods: false, owner: Owner::Nobody });
+        let kernel = Kernel { way: Some(Way::Interface), interface: INTERFACE, origin, questions: Vec::new() };
+        Self(Arc::new(Mutex::new(kernel)))
+    }
+
+    fn kernel(&self) -> MutexGuard<'_, Kernel> {
+        self.0.lock().unwrap()
+    }
+
+    /// The next connections come out of this pod's cgroup.
+    fn opened_by(&self, owner: Owner) {
+        self.kernel().origin = Some(Origin { interface: INTERFACE, kubepods: true, owner });
+    }
 }
 
 impl Ingress for FakeIngress {
-    fn is_imds(&self, _local: SocketAddr) -> bool {
-        self.is_imds.load(Ordering::Relaxed)
+    fn way(&self, _local: SocketAddr) -> Option<Way> {
+        self.kernel().way
     }
 
     fn interface(&self, _connection: &TcpStream) -> io::Result<u32> {
-        Ok(self.interface.load(Ordering::Relaxed))
+        Ok(self.kernel().interface)
+    }
+
+    fn witness(&self, question: Question) -> impl Future<Output = Option<Origin>> + Send + 'static {
+        let mut kernel = self.kernel();
+        kernel.questions.push(question);
+        std::future::ready(kernel.origin)
     }
 }
 
@@ -141,8 +175,13 @@ struct Open {
 }
 
 fn known(indexes: &[u32]) -> Arc<Interfaces> {
-    let interface =
-        |index: &u32| Interface { index: *index, name: format!("cali{index}"), born_ms: None, bridge: None };
+    let interface = |index: &u32| Interface {
+        index: *index,
+        name: format!("cali{index}"),
+        born_ms: None,
+        bridge: None,
+        kind: InterfaceKind::Veth,
+    };
     Arc::new(Interfaces::new(&indexes.iter().map(interface).collect::<Vec<_>>()))
 }
 
@@ -150,13 +189,12 @@ async fn open(v1: ImdsV1) -> Open {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     let (interfaces, known_interfaces) = watch::channel(known(&[INTERFACE]));
-    let ingress =
-        FakeIngress { is_imds: Arc::new(AtomicBool::new(true)), interface: Arc::new(AtomicU32::new(INTERFACE)) };
+    let ingress = FakeIngress::new();
     let mut registry = Registry::default();
     let service = Arc::new(Service::new(Face {
         source: Script,
         ingress: ingress.clone(),
-        interfaces: known_interfaces,
+        attribution: Attribution::new(Attestation::Prefer, known_interfaces),
         tokens: Tokens::new(&Secret::new([7; 32]), boot_id().unwrap()).unwrap(),
         v1,
         metrics: Arc::new(Metrics::new(&mut registry)),

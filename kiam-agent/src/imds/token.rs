@@ -1,11 +1,14 @@
 //! Session tokens (IMDSv2) without a table: a token is sealed, and says until when it counts. It counts only from the
-//! address and the interface that it was given to, and only until the node is booted again.
+//! address and the interface that it was given to, or from the pod where pods share an address, and only until the node
+//! is booted again.
 //!
 //! ```text
-//! base64url( nonce 12 | ChaCha20-Poly1305( expiry, ms since boot 8 ) | tag 16 )      bound: version, boot, address, interface
+//! base64url( nonce 12 | ChaCha20-Poly1305( expiry, ms since boot 8 ) | tag 16 )
+//! bound to: version, boot, and address and interface, or the pod's UID
 //! ```
 
-use super::caller::Peer;
+use super::caller::{Arrival, Peer};
+use crate::attestation::UID_LEN;
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use kiam_common::secret::Secret;
 use ring::{
@@ -20,14 +23,17 @@ pub(super) const TOKEN_LEN: usize = 48;
 /// Longest life of a token, seconds (AWS: "X-aws-ec2-metadata-token-ttl-seconds").
 pub(super) const TTL_SECONDS_MAX: u32 = 21_600;
 
-/// Changes when the layout of a token does.
-const VERSION: u8 = 1;
+/// Changes when the layout of a token, or what it is bound to, does.
+const VERSION: u8 = 2;
 const EXPIRY_LEN: usize = 8;
 const TAG_LEN: usize = 16;
 const SEALED_LEN: usize = NONCE_LEN + EXPIRY_LEN + TAG_LEN;
 /// Of a boot id: a UUID in its usual form.
 const BOOT_ID_LEN: usize = 36;
-const BOUND_LEN: usize = 1 + BOOT_ID_LEN + 16 + 4;
+const BOUND_LEN: usize = 1 + BOOT_ID_LEN + 1 + UID_LEN;
+/// What a token is bound to.
+const TO_ADDRESS: u8 = 1;
+const TO_POD: u8 = 2;
 
 const _: () = assert!(TOKEN_LEN == SEALED_LEN / 3 * 4 && SEALED_LEN.is_multiple_of(3));
 
@@ -144,16 +150,23 @@ impl Tokens {
 
 impl Bound {
     fn to(BootId(boot): BootId, peer: &Peer) -> Self {
-        let Peer { address, interface } = peer;
-        let address = match address {
-            IpAddr::V4(v4) => v4.to_ipv6_mapped(),
-            IpAddr::V6(v6) => *v6,
-        };
-        // No interface has the index 0.
-        let interface = interface.unwrap_or(0).to_be_bytes();
         let mut bound = [0; BOUND_LEN];
-        let parts = [VERSION].into_iter().chain(boot).chain(address.octets()).chain(interface);
-        bound.iter_mut().zip(parts).for_each(|(to, from)| *to = from);
+        let mut fill = |kind: u8, to: &[u8]| {
+            let parts = [VERSION].into_iter().chain(boot).chain([kind]).chain(to.iter().copied());
+            bound.iter_mut().zip(parts).for_each(|(to, from)| *to = from);
+        };
+        match &peer.arrival {
+            Arrival::Interface { index, .. } => {
+                let address = match peer.address {
+                    IpAddr::V4(v4) => v4.to_ipv6_mapped(),
+                    IpAddr::V6(v6) => v6,
+                };
+                // No interface has the index 0.
+                let interface = index.unwrap_or(0).to_be_bytes();
+                fill(TO_ADDRESS, &[&address.octets()[..], &interface].concat());
+            }
+            Arrival::Hook { pod, .. } => fill(TO_POD, pod.bytes()),
+        }
         Self(bound)
     }
 }
@@ -167,6 +180,7 @@ impl AsRef<[u8]> for Bound {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::{attestation::PodUid, imds::caller::Asked};
 
     const BOOT: BootId = BootId(*b"2b1f3c9e-0a51-4a37-9d3e-5b0a5a7f1c11");
     const OTHER_BOOT: BootId = BootId(*b"2b1f3c9e-0a51-4a37-9d3e-5b0a5a7f1c12");
@@ -177,7 +191,16 @@ mod tests {
     }
 
     fn peer(address: &str, interface: u32) -> Peer {
-        Peer::new(format!("{address}:4711").parse().unwrap(), Ok(interface))
+        Peer { address: address.parse::<IpAddr>().unwrap().to_canonical(), arrival: by_interface(Some(interface)) }
+    }
+
+    fn by_interface(index: Option<u32>) -> Arrival {
+        Arrival::Interface { index, asked: Asked::new(std::future::ready(None)) }
+    }
+
+    fn on_the_node(uid: &str) -> Peer {
+        let arrival = Arrival::Hook { pod: PodUid::parse(uid).unwrap(), on_node_network: true };
+        Peer { address: [127, 0, 0, 1].into(), arrival }
     }
 
     fn minted(ttl: u32) -> (Tokens, Peer, [u8; TOKEN_LEN]) {
@@ -203,10 +226,22 @@ mod tests {
         assert!(!tokens(1, OTHER_BOOT).is_valid(&token, &pod, NOW_MS), "another boot");
         assert!(!ours.is_valid(&token, &peer("10.0.0.8", 3), NOW_MS), "another address");
         assert!(!ours.is_valid(&token, &peer("10.0.0.7", 4), NOW_MS), "another interface");
-        assert!(!ours.is_valid(&token, &peer("[2001:db8::7]", 3), NOW_MS), "another family");
-        let unknown = Peer { interface: None, ..pod };
+        assert!(!ours.is_valid(&token, &peer("2001:db8::7", 3), NOW_MS), "another family");
+        let unknown = Peer { arrival: by_interface(None), ..pod };
         assert!(!ours.is_valid(&token, &unknown, NOW_MS), "no interface");
-        assert!(ours.is_valid(&token, &peer("[::ffff:10.0.0.7]", 3), NOW_MS), "the same address, mapped");
+        assert!(ours.is_valid(&token, &peer("::ffff:10.0.0.7", 3), NOW_MS), "the same address, mapped");
+    }
+
+    #[test]
+    fn pods_that_share_an_address_have_tokens_of_their_own() {
+        let (tokens, red) = (tokens(1, BOOT), on_the_node("11111111-2222-4333-8444-aaaaaaaaaaaa"));
+        let token = tokens.mint(&red, Ttl(60), NOW_MS).unwrap();
+        assert!(tokens.is_valid(&token, &red, NOW_MS));
+        let blue = on_the_node("11111111-2222-4333-8444-bbbbbbbbbbbb");
+        assert!(!tokens.is_valid(&token, &blue, NOW_MS), "another pod at the same address");
+        let elsewhere = Peer { address: [10, 0, 0, 1].into(), ..red.clone() };
+        assert!(tokens.is_valid(&token, &elsewhere, NOW_MS), "the pod, from another of the node's addresses");
+        assert!(!tokens.is_valid(&token, &peer("127.0.0.1", 0), NOW_MS), "its address, by an interface");
     }
 
     #[test]

@@ -1,11 +1,17 @@
 //! Starts the worker, starts it again when it ends, and speaks with it.
 
-use super::Board;
+use super::{Board, attest::Witnesses};
 use crate::handoff::{self, TOKEN_KEY_LEN, ToParent, ToWorker};
 use anyhow::{Context as _, bail};
 use backon::{BackoffBuilder as _, ExponentialBuilder};
 use kiam_common::secret::Secret;
-use std::{env, net::TcpListener, os::unix::net, process::Stdio, time::Duration};
+use std::{
+    env,
+    net::TcpListener,
+    os::{fd::AsFd as _, unix::net},
+    process::Stdio,
+    time::Duration,
+};
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
     net::{
@@ -42,6 +48,7 @@ pub(crate) struct WorkerState {
 pub(super) struct Supervisor {
     listeners: Vec<TcpListener>,
     token_key: Secret<[u8; TOKEN_KEY_LEN]>,
+    witnesses: Witnesses,
     running: Mutex<Option<Running>>,
 }
 
@@ -55,9 +62,13 @@ impl Supervisor {
     ///
     /// # Errors
     /// The kernel's: no descriptors left.
-    pub(super) fn new(listeners: &[TcpListener], token_key: Secret<[u8; TOKEN_KEY_LEN]>) -> anyhow::Result<Self> {
+    pub(super) fn new(
+        listeners: &[TcpListener],
+        token_key: Secret<[u8; TOKEN_KEY_LEN]>,
+        witnesses: Witnesses,
+    ) -> anyhow::Result<Self> {
         let listeners = listeners.iter().map(TcpListener::try_clone).collect::<Result<_, _>>()?;
-        Ok(Self { listeners, token_key, running: Mutex::new(None) })
+        Ok(Self { listeners, token_key, witnesses, running: Mutex::new(None) })
     }
 
     /// Runs as long as the agent.
@@ -107,6 +118,7 @@ impl Supervisor {
 
     async fn start(&self, board: &Board) -> anyhow::Result<OwnedReadHalf> {
         let (ours, theirs) = net::UnixStream::pair()?;
+        let witness = self.witnesses.start().context("starting its witness")?;
         let child = Command::new(env::current_exe()?)
             .arg("worker")
             .args(env::args_os().skip(1))
@@ -116,7 +128,7 @@ impl Supervisor {
         ours.set_nonblocking(true)?;
         let (reader, control) = UnixStream::from_std(ours.try_clone()?)?.into_split();
         *self.running.lock().await = Some(Running { child, control });
-        handoff::send(&ours, &self.listeners, &self.token_key).context("handing over the sockets")?;
+        handoff::send(&ours, witness.as_fd(), &self.listeners, &self.token_key).context("handing over the sockets")?;
         board.status.send_modify(|status| status.worker_starts += 1);
         Ok(reader)
     }

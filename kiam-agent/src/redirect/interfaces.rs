@@ -2,12 +2,14 @@
 
 use super::{
     births::Births,
+    flows::Flows,
+    links::Kind,
     object::Object,
     pins::{LinkOf, Pins},
     roles::{PodSide, Roles},
     tc::{self, Place},
 };
-use crate::handoff::Interface;
+use crate::handoff::{Interface, InterfaceKind};
 use anyhow::{Context as _, bail};
 use aya::maps::PerCpuValues;
 use kiam_common::abi::{Counters, MAX_INTERFACES};
@@ -27,12 +29,13 @@ pub(crate) struct Attachments {
     /// Matched, but unfit, and said so.
     unfit: BTreeSet<u32>,
     births: Births,
+    flows: Flows,
 }
 
 impl Attachments {
     /// Nothing is attached yet.
-    pub(crate) const fn new(hook: tc::Hook, births: Births) -> Self {
-        Self { hook, attached: BTreeMap::new(), unfit: BTreeSet::new(), births }
+    pub(crate) const fn new(hook: tc::Hook, births: Births, flows: Flows) -> Self {
+        Self { hook, attached: BTreeMap::new(), unfit: BTreeSet::new(), births, flows }
     }
 
     /// The name of an attached interface.
@@ -77,7 +80,7 @@ impl Attachments {
                 Err(error) => {
                     // Tried again at the next look, if the interface is still there then.
                     self.attached.remove(&index);
-                    forget(object, index)?;
+                    self.forget(object, index)?;
                     problems.push(format!("{name}: {error:#}"));
                 }
             }
@@ -104,7 +107,7 @@ impl Attachments {
         gone.retain(|index| !roles.pod_sides.contains_key(index));
         for index in gone {
             tc::detach(&Place::redirect(pins, index), self.hook, roles.names.get(&index).map(String::as_str))?;
-            forget(object, index)?;
+            self.forget(object, index)?;
             if let Some(attached) = self.attached.remove(&index) {
                 tracing::info!(interface = attached.side.name, index, "gone");
             }
@@ -118,22 +121,28 @@ impl Attachments {
             name: side.name.clone(),
             born_ms: *born_ms,
             bridge: side.port.map(|port| port.bridge),
+            kind: match side.kind {
+                Kind::Veth => InterfaceKind::Veth,
+                Kind::Bridge => InterfaceKind::Bridge,
+                Kind::Guest | Kind::Other => InterfaceKind::Other,
+            },
         };
         self.attached.iter().map(interface).collect()
     }
-}
 
-/// From now on the backstop drops what comes by this interface.
-fn forget(object: &mut Object, index: u32) -> anyhow::Result<()> {
-    let mut map = object.interfaces_mut()?;
-    if map.get(&index, 0).is_ok() {
-        map.remove(&index).with_context(|| format!("forgetting interface {index}"))?;
+    /// From now on the backstop drops what comes by this interface, and who opened connections there is not known any
+    /// more.
+    fn forget(&mut self, object: &mut Object, index: u32) -> anyhow::Result<()> {
+        let mut map = object.interfaces_mut()?;
+        if map.get(&index, 0).is_ok() {
+            map.remove(&index).with_context(|| format!("forgetting interface {index}"))?;
+        }
+        let mut ports = object.ports()?;
+        if ports.get(&index, 0).is_ok() {
+            ports.remove(&index).with_context(|| format!("forgetting port {index}"))?;
+        }
+        self.flows.forget(index).with_context(|| format!("forgetting the records of interface {index}"))
     }
-    let mut ports = object.ports()?;
-    if ports.get(&index, 0).is_ok() {
-        ports.remove(&index).with_context(|| format!("forgetting port {index}"))?;
-    }
-    Ok(())
 }
 
 /// Whether the program on this interface assigns, or only notes.

@@ -33,8 +33,10 @@ pub(crate) struct Device {
 pub(crate) enum Kind {
     /// A bridge.
     Bridge,
-    /// One end of a pair, or a device of a virtual machine: a pod can be at the other end.
-    PodSide,
+    /// One end of a pair: a pod can be at the other end.
+    Veth,
+    /// The device of a virtual machine or the like: a pod can be behind it, too.
+    Guest,
     /// Anything else: a network card, a tunnel, a VLAN, …
     #[default]
     Other,
@@ -67,7 +69,8 @@ fn device(message: &LinkMessage) -> Option<Device> {
 fn describe(device: &mut Device, info: &LinkInfo) {
     match info {
         LinkInfo::Kind(InfoKind::Bridge) => device.kind = Kind::Bridge,
-        LinkInfo::Kind(InfoKind::Veth | InfoKind::Tun | InfoKind::Netkit) => device.kind = Kind::PodSide,
+        LinkInfo::Kind(InfoKind::Veth) => device.kind = Kind::Veth,
+        LinkInfo::Kind(InfoKind::Tun | InfoKind::Netkit) => device.kind = Kind::Guest,
         LinkInfo::PortKind(InfoPortKind::Bridge) => device.bridge_port = true,
         _ => {}
     }

@@ -4,13 +4,13 @@ use super::{log, pins::Pins};
 use anyhow::{Context as _, anyhow};
 use aya::{
     Ebpf, EbpfLoader,
-    maps::{HashMap, MapData, PerCpuArray, PerCpuHashMap, SockMap},
+    maps::{Array, HashMap, MapData, PerCpuArray, PerCpuHashMap, SockMap},
     programs::{Program, SchedClassifier, SkLookup},
 };
 use kiam_common::abi::{
-    Address, Counters, GLOBAL_INGRESS_IFINDEX, MAP_CONFIG, MAP_EXEMPT, MAP_FLOWS, MAP_INTERFACES, MAP_LISTENERS,
-    MAP_NODE_ADDRS, MAP_PLACES, MAP_PORTS, MAP_RINGS, MAP_STRAYS, PROG_GUARD, PROG_GUARD_IN, PROG_SK_LOOKUP,
-    PROG_TC_INGRESS, Port, SLOT_V4, SLOT_V6,
+    Address, Config, Counters, GLOBAL_INGRESS_IFINDEX, MAP_CONFIG, MAP_EXEMPT, MAP_FLOWS, MAP_INTERFACES,
+    MAP_LISTENERS, MAP_NODE_ADDRS, MAP_PLACES, MAP_PORTS, MAP_RINGS, MAP_STRAYS, PROG_GUARD, PROG_GUARD_IN,
+    PROG_SK_LOOKUP, PROG_TC_INGRESS, Port, SLOT_V4, SLOT_V6,
 };
 use std::net::TcpListener;
 
@@ -147,6 +147,18 @@ impl Object {
     /// The object is not the one this source was built for.
     pub(crate) fn ports(&mut self) -> anyhow::Result<HashMap<&mut MapData, u32, Port>> {
         Ok(self.map_mut(MAP_PORTS)?.try_into()?)
+    }
+
+    /// Changes what the programs are told while they run; what is as it was is not written.
+    ///
+    /// # Errors
+    /// The kernel's.
+    pub(crate) fn configure(&mut self, change: impl FnOnce(&mut Config)) -> anyhow::Result<()> {
+        let mut array: Array<_, Config> = self.map_mut(MAP_CONFIG)?.try_into()?;
+        let known = array.get(&0, 0).context("reading the programs' configuration")?;
+        let mut wanted = known;
+        change(&mut wanted);
+        if wanted == known { Ok(()) } else { array.set(0, wanted, 0).context("configuring the programs") }
     }
 
     /// The node's own addresses.

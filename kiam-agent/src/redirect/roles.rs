@@ -25,6 +25,8 @@ pub(crate) struct Roles {
 pub(crate) struct PodSide {
     /// The device's name.
     pub(crate) name: String,
+    /// What it is.
+    pub(crate) kind: Kind,
     /// Of a port of a bridge: it notes who opens a connection, and the bridge redirects it.
     pub(crate) port: Option<Port>,
 }
@@ -44,21 +46,21 @@ impl Roles {
     }
 
     fn add_matched(&mut self, device: &Device, devices: &[Device]) {
-        let name = device.name.clone();
+        let (name, kind) = (device.name.clone(), device.kind);
         if !device.ethernet {
             self.unfit.insert(device.index, (name, "it has no Ethernet header"));
             return;
         }
         if !device.bridge_port {
-            self.pod_sides.insert(device.index, PodSide { name, port: None });
+            self.pod_sides.insert(device.index, PodSide { name, kind, port: None });
             return;
         }
         match bridge_of(device, devices) {
             Some((bridge, port)) => {
                 // The redirect of what comes up from this port is made there.
-                let redirect = PodSide { name: bridge.name.clone(), port: None };
+                let redirect = PodSide { name: bridge.name.clone(), kind: Kind::Bridge, port: None };
                 self.pod_sides.entry(bridge.index).or_insert(redirect);
-                self.pod_sides.insert(device.index, PodSide { name, port: Some(port) });
+                self.pod_sides.insert(device.index, PodSide { name, kind, port: Some(port) });
             }
             None => {
                 self.unfit.insert(device.index, (name, "it is a port of a bridge that cannot be seen"));
@@ -70,9 +72,10 @@ impl Roles {
     fn add_ports_of_matched_bridges(&mut self, devices: &[Device], pattern: &InterfaceMatch, gateways: &BTreeSet<u32>) {
         for device in devices {
             let Some((bridge, port)) = bridge_of(device, devices) else { continue };
-            let can_be = device.ethernet && device.kind == Kind::PodSide && !gateways.contains(&device.index);
+            let can_be =
+                device.ethernet && matches!(device.kind, Kind::Veth | Kind::Guest) && !gateways.contains(&device.index);
             if can_be && pattern.matches(&bridge.name) && !pattern.excludes(&device.name) {
-                let side = PodSide { name: device.name.clone(), port: Some(port) };
+                let side = PodSide { name: device.name.clone(), kind: device.kind, port: Some(port) };
                 self.pod_sides.entry(device.index).or_insert(side);
             }
         }
@@ -111,12 +114,12 @@ mod tests {
     fn node() -> Vec<Device> {
         vec![
             device(2, "eth0", Kind::Other, None),
-            device(3, "cali1", Kind::PodSide, None),
+            device(3, "cali1", Kind::Veth, None),
             device(4, "cni0", Kind::Bridge, None),
-            device(5, "vethA", Kind::PodSide, Some(4)),
+            device(5, "vethA", Kind::Veth, Some(4)),
             device(6, "br0", Kind::Bridge, None),
             device(7, "eth1", Kind::Other, Some(6)),
-            device(8, "cali2", Kind::PodSide, Some(6)),
+            device(8, "cali2", Kind::Veth, Some(6)),
             Device { bridge_port: false, ..device(9, "eth2", Kind::Other, Some(10)) },
             device(10, "bond0", Kind::Other, None),
             Device { ethernet: false, ..device(11, "tunl0", Kind::Other, None) },

@@ -47,7 +47,7 @@ pub(super) fn verdict<T: Answered>(outcome: Result<Response<T>, Status>, caller:
     match outcome {
         Ok(response) => {
             let mut value = response.into_inner();
-            match pod(value.take_seen(), caller.interface_age_ms(now_ms)) {
+            match pod(value.take_seen(), caller, now_ms) {
                 Ok(pod) => Verdict::Final(Ok(Found { value, pod })),
                 Err(error @ SourceError::Stale) => Verdict::Later(error),
                 Err(error) => Verdict::Final(Err(error)),
@@ -57,13 +57,23 @@ pub(super) fn verdict<T: Answered>(outcome: Result<Response<T>, Status>, caller:
     }
 }
 
-/// The pod that the server answered for, if it can be the caller: no pod has been at its address for longer than its
-/// own interface exists.
-fn pod(seen: Option<Seen>, interface_age_ms: Option<u64>) -> Result<Option<Pod>, SourceError> {
-    match (seen, interface_age_ms) {
-        (None, Some(_)) => Err(SourceError::Unverified),
-        (Some(seen), Some(age_ms)) if seen.for_ms > age_ms => Err(SourceError::Stale),
-        (seen, _) => Ok(seen.map(|seen| Pod { namespace: seen.pod_namespace, name: seen.pod_name })),
+/// The pod that the server answered for, if it can be the caller: it is the one whose cgroup the connection came from;
+/// where that is not known, no pod has been at its address for longer than its own interface exists.
+fn pod(seen: Option<Seen>, caller: Caller, now_ms: u64) -> Result<Option<Pod>, SourceError> {
+    let age_ms = caller.interface_age_ms(now_ms);
+    let Some(seen) = seen else {
+        let must_match = caller.pod.is_some_and(|pod| pod.must_match);
+        return if must_match || age_ms.is_some() { Err(SourceError::Unverified) } else { Ok(None) };
+    };
+    let is_caller = match caller.pod {
+        // A server that does not know of UIDs goes by the address.
+        Some(pod) => seen.pod_uid == pod.uid.as_str(),
+        None => age_ms.is_none_or(|age_ms| seen.for_ms <= age_ms),
+    };
+    if is_caller {
+        Ok(Some(Pod { namespace: seen.pod_namespace, name: seen.pod_name }))
+    } else {
+        Err(SourceError::Stale)
     }
 }
 
@@ -75,6 +85,7 @@ fn of_status<T>(status: Status) -> Verdict<T> {
     let error = match (status.code(), status.message()) {
         (Code::Unknown, "pod not found" | "no pod found") => return Verdict::Later(SourceError::NotKnownYet),
         (Code::Unavailable, _) => return Verdict::Later(SourceError::Unreachable),
+        (Code::PermissionDenied, proto::CONTRADICTION) => SourceError::Contradiction,
         (Code::Unknown, "multiple running pods found") => SourceError::Ambiguous,
         (Code::Unknown, "forbidden by policy") | (Code::PermissionDenied, _) => SourceError::Forbidden,
         (Code::Unknown, "role can't be empty") => SourceError::NoRole,

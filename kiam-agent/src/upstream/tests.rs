@@ -3,7 +3,11 @@
 mod server;
 
 use super::*;
-use crate::config::{ServerAddress, UpstreamConfig};
+use crate::{
+    attestation::PodUid,
+    config::{ServerAddress, UpstreamConfig},
+    source::AttestedPod,
+};
 use prometheus_client::registry::Registry;
 use server::{Pki, Server};
 use std::{net::SocketAddr, time::Duration};
@@ -82,7 +86,7 @@ impl Agent {
 
 /// A pod behind an interface that is older than the agent.
 fn pod(address: &str) -> Caller {
-    Caller { address: address.parse().unwrap(), interface_born_ms: None }
+    Caller { address: Some(address.parse().unwrap()), pod: None, interface_born_ms: None }
 }
 
 /// A pod behind an interface of that age.
@@ -119,10 +123,21 @@ async fn the_server_learns_what_the_kernel_knows_and_how_long_it_may_wait() {
     agent.until_served().await;
     agent.role(young("10.0.0.1", 60_000)).await.unwrap();
     let asked = server.asked();
-    let caller = asked.last().unwrap().caller.unwrap();
+    let caller = asked.last().unwrap().caller.clone().unwrap();
     assert!((60_000..61_000).contains(&caller.interface_age_ms.unwrap()), "{caller:?}");
     assert!((600..=850).contains(&caller.wait_ms), "{caller:?}");
-    assert_eq!(asked[0].caller.unwrap().interface_age_ms, None);
+    let first = asked[0].caller.as_ref().unwrap();
+    assert_eq!((first.interface_age_ms, first.pod_uid.as_deref()), (None, None));
+
+    let uid = "11111111-2222-4333-8444-aaaaaaaaaaaa";
+    let attested = Some(AttestedPod { uid: PodUid::parse(uid).unwrap(), must_match: true });
+    let on_the_node = Caller { address: None, pod: attested, interface_born_ms: None };
+    drop(agent.role(on_the_node).await);
+    drop(agent.role(Caller { pod: attested, ..pod("10.0.0.1") }).await);
+    // Each until its time is over: this server answers with another pod.
+    let mut told: Vec<_> = server.asked().into_iter().map(|asked| (asked.ip, asked.caller.unwrap().pod_uid)).collect();
+    told.dedup();
+    assert_eq!(told[told.len() - 2..], ["", "10.0.0.1"].map(|ip| (ip.to_owned(), Some(uid.to_owned()))));
 }
 
 #[tokio::test]

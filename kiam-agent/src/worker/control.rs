@@ -90,7 +90,7 @@ async fn send(socket: &mut OwnedWriteHalf, message: ToParent) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::handoff::Interface;
+    use crate::handoff::{Interface, InterfaceKind};
     use std::io::Write as _;
 
     fn news() -> (News, watch::Receiver<Arc<Interfaces>>, watch::Receiver<Status>) {
@@ -109,7 +109,13 @@ mod tests {
     async fn the_parents_words_are_followed_until_it_is_gone() {
         let (mut parent, worker) = StdUnixStream::pair().unwrap();
         let (news, interfaces, status) = news();
-        let told = vec![Interface { index: 3, name: "cali1".into(), born_ms: Some(1), bridge: None }];
+        let told = vec![Interface {
+            index: 3,
+            name: "cali1".into(),
+            born_ms: Some(1),
+            bridge: None,
+            kind: InterfaceKind::Veth,
+        }];
         parent.write_all(&line(&ToWorker::Interfaces(told.clone()))).unwrap();
         parent.write_all(&line(&ToWorker::Status(Status { worker_starts: 7, ..Status::default() }))).unwrap();
         drop(parent);

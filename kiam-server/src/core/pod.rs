@@ -11,6 +11,8 @@ pub(crate) struct PodFacts {
     pub(crate) name: String,
     /// Its own addresses, of all families. Empty for a pod on the node's network: the node's address is nobody's.
     pub(crate) addresses: Vec<IpAddr>,
+    /// It shares the node's network.
+    pub(crate) on_node_network: bool,
     /// Neither succeeded nor failed. A pod that is being deleted runs until it is gone.
     pub(crate) active: bool,
     /// Of the node that it was put on; empty before.

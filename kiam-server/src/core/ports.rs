@@ -18,9 +18,9 @@ pub(crate) trait Clock: Send + Sync + 'static {
 }
 
 /// Who asks: the address of a pod, and what the agent's kernel knows of the connection.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug)]
 pub(crate) struct Asker {
-    pub(crate) address: IpAddr,
+    pub(crate) origin: Origin,
     /// How long ago the interface of the connection appeared. A pod that was seen at the address before that is
     /// another one, whose address was given away.
     pub(crate) interface_age: Option<Duration>,
@@ -28,13 +28,24 @@ pub(crate) struct Asker {
     pub(crate) wait: Duration,
 }
 
-/// The one pod at an address.
+/// How a pod is known.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(crate) enum Origin {
+    /// By its address.
+    Address(IpAddr),
+    /// By the cgroup that the connection came from, at its address.
+    Both(IpAddr, PodUid),
+    /// By its cgroup alone: it is on the node's network, where its address is not its own.
+    OnNodeNetwork(PodUid),
+}
+
+/// The one pod that asks.
 #[derive(Clone, Debug)]
 pub(crate) struct Found {
     pub(crate) pod: Arc<PodFacts>,
     /// `None`: the watch hasn't shown it.
     pub(crate) namespace: Option<Arc<NamespaceFacts>>,
-    /// How long ago this pod was first seen at this address.
+    /// How long ago this pod was first seen at this address; zero for one on the node's network.
     pub(crate) seen_for: Duration,
 }
 
@@ -43,10 +54,12 @@ pub(crate) struct Found {
 pub(crate) enum LookupError {
     #[error("the pods of the cluster are not known yet")]
     NotSynced,
-    #[error("no pod is known at this address")]
+    #[error("no such pod is known")]
     NotFound,
     #[error("several pods are known at this address")]
     Ambiguous,
+    #[error("the pod with this uid is known, and not at this address")]
+    Contradiction,
 }
 
 /// Finds pods by address.

@@ -2,20 +2,36 @@
 
 use crate::core::{
     credentials::Credentials,
-    ports::{Asker, Found},
+    ids::PodUid,
+    ports::{Asker, Found, Origin},
 };
 use jiff::Timestamp;
 use kiam_common::proto;
 use std::{net::IpAddr, time::Duration};
 
-/// Who asks; `None` when the address is none.
+/// Who asks; `None` when it cannot be told.
 pub(super) fn asker(ip: &str, caller: Option<&proto::Caller>) -> Option<Asker> {
-    let address: IpAddr = ip.parse().ok()?;
     Some(Asker {
-        address: address.to_canonical(),
+        origin: origin(ip, caller.and_then(|caller| caller.pod_uid.as_deref()))?,
         interface_age: caller.and_then(|caller| caller.interface_age_ms).map(Duration::from_millis),
         // kiam's agents ask again by themselves.
         wait: caller.map_or(Duration::ZERO, |caller| Duration::from_millis(caller.wait_ms)),
+    })
+}
+
+/// A uid that is there and empty tells nothing, and must not count as if it were not there.
+fn origin(ip: &str, pod_uid: Option<&str>) -> Option<Origin> {
+    let uid = match pod_uid {
+        Some(uid) => Some(PodUid::parse(uid)?),
+        None => None,
+    };
+    if let (true, Some(uid)) = (ip.is_empty(), &uid) {
+        return Some(Origin::OnNodeNetwork(uid.clone()));
+    }
+    let address = ip.parse::<IpAddr>().ok()?.to_canonical();
+    Some(match uid {
+        Some(uid) => Origin::Both(address, uid),
+        None => Origin::Address(address),
     })
 }
 

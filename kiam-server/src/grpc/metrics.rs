@@ -66,6 +66,7 @@ impl GrpcMetrics {
 fn go_name(code: Code) -> &'static str {
     match code {
         Code::Ok => "OK",
+        Code::PermissionDenied => "PermissionDenied",
         Code::Unavailable => "Unavailable",
         _ => "Unknown",
     }

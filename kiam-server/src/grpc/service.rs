@@ -86,7 +86,11 @@ impl<L: PodLookup, S: CredentialSource, N: NoticeSink> Kiam<L, S, N> {
             None => Err(LookupError::NotFound),
         };
         found.map_err(|error| {
-            tracing::debug!(?ip, ?caller, %error, "no pod to answer for");
+            match error {
+                // Somebody in one pod's cgroup at another's address.
+                LookupError::Contradiction => tracing::warn!(?ip, ?caller, %error, "no pod to answer for"),
+                _ => tracing::debug!(?ip, ?caller, %error, "no pod to answer for"),
+            }
             status::of_lookup(error, method)
         })
     }

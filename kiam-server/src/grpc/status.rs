@@ -1,10 +1,12 @@
 //! From what went wrong to what an agent is told. kiam's server answers everything with `Unknown` and a text that its
-//! agents know (kiam v4.2, pkg/server); `Unavailable` is ours, for what passes by itself.
+//! agents know (kiam v4.2, pkg/server); `Unavailable` and `PermissionDenied` are ours: for what passes by
+//! itself, and for a caller who is not who it is said to be.
 
 use crate::core::{
     policy::Denial,
     ports::{CredentialError, FailureClass, LookupError},
 };
+use kiam_common::proto::CONTRADICTION;
 use tonic::Status;
 
 /// Which of kiam's two texts for the same thing.
@@ -19,6 +21,7 @@ pub(super) fn of_lookup(error: LookupError, method: Method) -> Status {
         (LookupError::NotSynced, _) => not_synced(),
         (LookupError::NotFound, Method::PodRole) => Status::unknown("pod not found"),
         (LookupError::NotFound, Method::PodCredentials) => Status::unknown("no pod found"),
+        (LookupError::Contradiction, _) => Status::permission_denied(CONTRADICTION),
         (LookupError::Ambiguous, _) => Status::unknown("multiple running pods found"),
     }
 }

@@ -7,7 +7,7 @@ use crate::core::{
     namespace::{Anchoring, NamespaceFacts, Permitted},
     pod::PodFacts,
     policy::Policy,
-    ports::{Asker, CredentialError, Found, LookupError, Notice},
+    ports::{Asker, CredentialError, Found, LookupError, Notice, Origin},
     role::RoleBase,
     session::SessionName,
 };
@@ -61,10 +61,10 @@ fn messages_as_kiam_v4_has_them() {
 /// Field 100 has the tag `a2 06`; kiam's side skips it.
 #[test]
 fn our_own_fields() {
-    let caller = Some(proto::Caller { interface_age_ms: Some(300), wait_ms: 900 });
+    let caller = Some(proto::Caller { interface_age_ms: Some(300), wait_ms: 900, pod_uid: Some("u".to_owned()) });
     let role = proto::GetPodRoleRequest { ip: "::1".to_owned(), caller };
-    assert_eq!(role.encode_to_vec(), b"\x0a\x03::1\xa2\x06\x06\x08\xac\x02\x10\x84\x07");
-    let caller = Some(proto::Caller { interface_age_ms: None, wait_ms: 0 });
+    assert_eq!(role.encode_to_vec(), b"\x0a\x03::1\xa2\x06\x09\x08\xac\x02\x10\x84\x07\x1a\x01u");
+    let caller = Some(proto::Caller { interface_age_ms: None, wait_ms: 0, pod_uid: None });
     let role = proto::GetPodRoleRequest { ip: "::1".to_owned(), caller };
     assert_eq!(role.encode_to_vec(), b"\x0a\x03::1\xa2\x06\x00");
     let seen =
@@ -81,14 +81,16 @@ impl PodLookup for OnePod {
     }
 
     async fn find(&self, asker: Asker) -> Result<Found, LookupError> {
-        if asker.address.to_string() != "10.0.0.1" {
+        let Origin::Address(address) = asker.origin else { return Err(LookupError::NotFound) };
+        if address.to_string() != "10.0.0.1" {
             return Err(LookupError::NotFound);
         }
         let pod = PodFacts {
             uid: PodUid::parse("u").ok_or(LookupError::NotFound)?,
             namespace: "n".to_owned(),
             name: "p".to_owned(),
-            addresses: vec![asker.address],
+            addresses: vec![address],
+            on_node_network: false,
             active: true,
             node: String::new(),
             role: Some("red".to_owned()),

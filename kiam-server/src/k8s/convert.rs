@@ -53,6 +53,7 @@ pub(super) fn pod(pod: Pod) -> Result<PodFacts, ConvertError> {
         namespace: metadata.namespace.ok_or(ConvertError::Lacks("namespace"))?,
         name: metadata.name.ok_or(ConvertError::Lacks("name"))?,
         addresses: if on_node_network { Vec::new() } else { addresses(&status) },
+        on_node_network,
         active: !matches!(status.phase.as_deref(), Some("Succeeded" | "Failed")),
         node: spec.node_name.unwrap_or_default(),
         role,

@@ -7,7 +7,12 @@
 //! ```
 
 use super::convert::PodName;
-use crate::core::{ids::PodUid, namespace::NamespaceFacts, pod::PodFacts, ports::LookupError};
+use crate::core::{
+    ids::PodUid,
+    namespace::NamespaceFacts,
+    pod::PodFacts,
+    ports::{LookupError, Origin},
+};
 use std::{
     collections::{HashMap, HashSet},
     net::IpAddr,
@@ -41,7 +46,8 @@ struct Sighting {
 pub(super) struct Hit {
     pub(super) pod: Arc<PodFacts>,
     pub(super) namespace: Option<Arc<NamespaceFacts>>,
-    pub(super) since: Instant,
+    /// `None`: it is on the node's network.
+    pub(super) since: Option<Instant>,
 }
 
 /// A pod whose prospects changed; `None`: it is gone.
@@ -119,25 +125,54 @@ impl Index {
         self.namespaces_listed = true;
     }
 
-    /// The one active pod at the address. `not_before`: the interface that asks appeared then, so a pod that was seen
-    /// at the address before it is another one.
-    pub(super) fn find(&self, address: IpAddr, not_before: Option<Instant>) -> Result<Hit, LookupError> {
+    /// The one active pod that asks. `not_before`: the interface that asks appeared then, so a pod that was seen at the
+    /// address before it is another one; where the pod's uid is known, that decides instead.
+    pub(super) fn find(&self, origin: &Origin, not_before: Option<Instant>) -> Result<Hit, LookupError> {
         if !self.is_listed() {
             return Err(LookupError::NotSynced);
         }
-        let mut candidates = self
-            .addresses
-            .get(&address.to_canonical())
-            .into_iter()
-            .flatten()
-            .filter(|sighting| not_before.is_none_or(|not_before| sighting.since >= not_before));
+        match origin {
+            Origin::Address(address) => self.find_at(*address, not_before),
+            Origin::Both(address, uid) => self.find_both(*address, uid),
+            Origin::OnNodeNetwork(uid) => self.find_on_node_network(uid),
+        }
+    }
+
+    fn find_at(&self, address: IpAddr, not_before: Option<Instant>) -> Result<Hit, LookupError> {
+        let mut candidates =
+            self.seen_at(address).filter(|sighting| not_before.is_none_or(|not_before| sighting.since >= not_before));
         let sighting = candidates.next().ok_or(LookupError::NotFound)?;
         if candidates.next().is_some() {
             return Err(LookupError::Ambiguous);
         }
-        let pod = self.pods.get(&sighting.uid).ok_or(LookupError::NotFound)?;
+        self.hit(&sighting.uid, Some(sighting.since))
+    }
+
+    fn find_both(&self, address: IpAddr, uid: &PodUid) -> Result<Hit, LookupError> {
+        match (self.seen_at(address).find(|sighting| sighting.uid == *uid), self.pods.get(uid)) {
+            (Some(sighting), _) => self.hit(uid, Some(sighting.since)),
+            (None, Some(pod)) if pod.on_node_network || !sighted(pod).is_empty() => Err(LookupError::Contradiction),
+            // Its address is not known yet.
+            (None, _) => Err(LookupError::NotFound),
+        }
+    }
+
+    fn find_on_node_network(&self, uid: &PodUid) -> Result<Hit, LookupError> {
+        match self.pods.get(uid) {
+            Some(pod) if !pod.on_node_network => Err(LookupError::Contradiction),
+            Some(pod) if pod.active => self.hit(uid, None),
+            _ => Err(LookupError::NotFound),
+        }
+    }
+
+    fn seen_at(&self, address: IpAddr) -> impl Iterator<Item = &Sighting> {
+        self.addresses.get(&address.to_canonical()).into_iter().flatten()
+    }
+
+    fn hit(&self, uid: &PodUid, since: Option<Instant>) -> Result<Hit, LookupError> {
+        let pod = self.pods.get(uid).ok_or(LookupError::NotFound)?;
         let namespace = self.namespaces.get(&pod.namespace).cloned();
-        Ok(Hit { pod: Arc::clone(pod), namespace, since: sighting.since })
+        Ok(Hit { pod: Arc::clone(pod), namespace, since })
     }
 
     /// Hands out at most `max` of the pods whose prospects changed.

@@ -82,8 +82,9 @@ impl Cluster {
     }
 
     fn look(&self, asker: &Asker, not_before: Option<Instant>) -> Result<Found, LookupError> {
-        let hit = self.read().find(asker.address, not_before)?;
-        Ok(Found { pod: hit.pod, namespace: hit.namespace, seen_for: hit.since.elapsed() })
+        let hit = self.read().find(&asker.origin, not_before)?;
+        let seen_for = hit.since.map(|since| since.elapsed()).unwrap_or_default();
+        Ok(Found { pod: hit.pod, namespace: hit.namespace, seen_for })
     }
 }
 
@@ -106,7 +107,8 @@ impl PodLookup for Cluster {
                 // A namespace that the watch has not shown yet permits nothing: worth waiting for.
                 Ok(found) => found.namespace.is_some(),
                 Err(LookupError::NotSynced) => true,
-                Err(LookupError::NotFound | LookupError::Ambiguous) => false,
+                // A pod's new address is told later than it is used.
+                Err(LookupError::NotFound | LookupError::Ambiguous | LookupError::Contradiction) => false,
             };
             if settled || !matches!(tokio::time::timeout_at(deadline, version.changed()).await, Ok(Ok(()))) {
                 return found;
@@ -137,6 +139,7 @@ fn change(pod: PodUid, now: Option<(Arc<PodFacts>, Option<Arc<NamespaceFacts>>)>
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::core::ports::Origin;
     use std::net::IpAddr;
 
     const MS: Duration = Duration::from_millis(1);
@@ -147,6 +150,7 @@ mod tests {
             namespace: "ns".to_owned(),
             name: uid.to_owned(),
             addresses: vec![IpAddr::from([10, 0, 0, 1])],
+            on_node_network: false,
             active: true,
             node: String::new(),
             role: None,
@@ -160,7 +164,7 @@ mod tests {
     }
 
     fn asker(interface_age: Option<Duration>, wait: Duration) -> Asker {
-        Asker { address: IpAddr::from([10, 0, 0, 1]), interface_age, wait }
+        Asker { origin: Origin::Address(IpAddr::from([10, 0, 0, 1])), interface_age, wait }
     }
 
     fn listed() -> Arc<Cluster> {
@@ -199,7 +203,7 @@ mod tests {
         cluster.apply_pod(pod("old"));
         tokio::time::advance(Duration::from_secs(60)).await;
         let young = asker(Some(Duration::from_secs(1)), 900 * MS);
-        assert_eq!(cluster.find(young).await.err(), Some(LookupError::NotFound));
+        assert_eq!(cluster.find(young.clone()).await.err(), Some(LookupError::NotFound));
         assert_eq!(cluster.find(asker(None, 900 * MS)).await.unwrap().pod.uid.as_str(), "old");
         cluster.apply_pod(pod("new"));
         assert_eq!(cluster.find(young).await.unwrap().pod.uid.as_str(), "new");

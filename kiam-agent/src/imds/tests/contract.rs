@@ -50,11 +50,13 @@ async fn headers_stand_as_in_ec2() {
 async fn every_failure_of_the_source_has_its_status_and_kiams_words() {
     let open = open(ImdsV1::Allow).await;
     let unknown = "rpc error: code = Unknown desc =";
-    let unverified = errors()[3].to_string();
-    let unusable = errors()[7].to_string();
+    let unverified = errors()[4].to_string();
+    let unusable = errors()[8].to_string();
+    let nobodys = "the connection belongs to no known pod".to_owned();
     let table = [
         (503, format!("{unknown} pod not found"), "no pod found".to_owned()),
         (503, format!("{unknown} pod not found"), "no pod found".to_owned()),
+        (403, nobodys.clone(), nobodys),
         (403, format!("{unknown} multiple running pods found"), format!("{unknown} multiple running pods found")),
         (403, unverified.clone(), unverified),
         (404, "empty role".to_owned(), format!("{unknown} role can't be empty")),
@@ -108,9 +110,9 @@ async fn tokens() {
     assert_eq!(open.ask(PERMITTED, "GET", &format!("{SC}/role-a"), &with).await.body, DOCUMENT);
     assert_eq!(open.ask(OTHER, "GET", SC, &with).await.status, 401, "another pod's");
     assert_eq!(open.ask(PERMITTED, "GET", "/latest/user-data", &with).await.status, 404);
-    open.ingress.interface.store(INTERFACE + 1, Ordering::Relaxed);
+    open.ingress.kernel().interface = INTERFACE + 1;
     assert_eq!(open.ask(PERMITTED, "GET", SC, &with).await.status, 401, "another interface");
-    open.ingress.interface.store(INTERFACE, Ordering::Relaxed);
+    open.ingress.kernel().interface = INTERFACE;
 
     for bad in ["X-aws-ec2-metadata-token: ", "X-aws-ec2-metadata-token: whatever"] {
         assert_eq!(open.ask(PERMITTED, "GET", SC, bad).await.status, 401, "{bad}");
@@ -264,7 +266,7 @@ async fn the_log_names_who_got_what_but_no_secret() {
 
 /// A log in memory.
 #[derive(Clone, Default)]
-struct Lines(Arc<std::sync::Mutex<Vec<u8>>>);
+struct Lines(Arc<Mutex<Vec<u8>>>);
 
 impl io::Write for Lines {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {

@@ -97,7 +97,7 @@ async fn a_request_after_a_refused_one_is_not_read() {
 #[tokio::test]
 async fn another_address_than_the_metadata_services_gets_not_a_byte() {
     let open = open(ImdsV1::Allow).await;
-    open.ingress.is_imds.store(false, Ordering::Relaxed);
+    open.ingress.kernel().way = None;
     let mut stream = open.connect(PERMITTED).await;
     let mut bytes = Vec::new();
     let read = timeout(PATIENCE, stream.read_to_end(&mut bytes)).await.unwrap();
@@ -108,7 +108,8 @@ async fn another_address_than_the_metadata_services_gets_not_a_byte() {
 #[tokio::test]
 async fn an_interface_that_nobody_knows_is_nobodys() {
     let open = open(ImdsV1::Allow).await;
-    open.ingress.interface.store(99, Ordering::Relaxed);
+    open.ingress.kernel().interface = 99;
+    open.ingress.kernel().origin = Some(Origin { interface: 99, kubepods: false, owner: Owner::Nobody });
     assert!(!open.token(PERMITTED, 60).await.is_empty(), "tokens depend on nothing");
     let begin = Instant::now();
     let reply = open.get(PERMITTED, &format!("{SC}/role-a")).await;

@@ -1,8 +1,17 @@
 use super::*;
+use crate::{attestation::PodUid, source::AttestedPod};
 
 fn caller(age_ms: Option<u64>) -> Caller {
     // As of NOW_MS.
-    Caller { address: "10.0.0.7".parse().unwrap(), interface_born_ms: age_ms.map(|age| NOW_MS - age) }
+    let address = Some([10, 0, 0, 7].into());
+    Caller { address, pod: None, interface_born_ms: age_ms.map(|age| NOW_MS - age) }
+}
+
+const UID: &str = "11111111-2222-4333-8444-aaaaaaaaaaaa";
+
+fn attested(uid: &str, must_match: bool, age_ms: Option<u64>) -> Caller {
+    let pod = AttestedPod { uid: PodUid::parse(uid).unwrap(), must_match };
+    Caller { pod: Some(pod), ..caller(age_ms) }
 }
 
 const NOW_MS: u64 = 1_000_000;
@@ -11,7 +20,7 @@ fn role(seen_for_ms: Option<u64>) -> proto::Role {
     let seen = seen_for_ms.map(|for_ms| Seen {
         pod_namespace: "default".into(),
         pod_name: "pod-a".into(),
-        pod_uid: "u".into(),
+        pod_uid: UID.into(),
         for_ms,
     });
     proto::Role { name: "role-a".into(), seen }
@@ -46,6 +55,27 @@ fn a_pod_older_than_the_interface_is_not_the_caller() {
 }
 
 #[test]
+fn the_uid_decides_where_it_is_known() {
+    const OTHER: &str = "11111111-2222-4333-8444-bbbbbbbbbbbb";
+    for (seen_for_ms, uid, must_match, age_ms, wanted) in [
+        (Some(0), UID, false, None, r#"found Some("pod-a")"#),
+        // The interface was made anew, the pod was not.
+        (Some(u64::MAX), UID, false, Some(5), r#"found Some("pod-a")"#),
+        (Some(u64::MAX), UID, true, Some(5), r#"found Some("pod-a")"#),
+        // The server goes by the address alone.
+        (Some(0), OTHER, false, None, "later Stale"),
+        (Some(0), OTHER, true, Some(500), "later Stale"),
+        // kiam's own server.
+        (None, UID, false, None, "found None"),
+        (None, UID, false, Some(500), "Unverified"),
+        (None, UID, true, None, "Unverified"),
+    ] {
+        let verdict = verdict(Ok(Response::new(role(seen_for_ms))), attested(uid, must_match, age_ms), NOW_MS);
+        assert_eq!(word(verdict), wanted, "seen for {seen_for_ms:?}, {uid}, {must_match}, interface of {age_ms:?}");
+    }
+}
+
+#[test]
 fn the_words_of_kiams_server() {
     for (code, text, wanted) in [
         (Code::Unknown, "pod not found", "later NotKnownYet"),
@@ -53,6 +83,7 @@ fn the_words_of_kiams_server() {
         (Code::Unknown, "multiple running pods found", "Ambiguous"),
         (Code::Unknown, "forbidden by policy", "Forbidden"),
         (Code::PermissionDenied, "another node's pod", "Forbidden"),
+        (Code::PermissionDenied, proto::CONTRADICTION, "Contradiction"),
         (Code::Unknown, "role can't be empty", "NoRole"),
         (Code::Unknown, "context deadline exceeded", "TimedOut"),
         (Code::Unknown, "context canceled", "TimedOut"),

@@ -16,6 +16,7 @@ fn pod(role: &str) -> PodFacts {
         namespace: "ns".to_owned(),
         name: "pod".to_owned(),
         addresses: vec![],
+        on_node_network: false,
         active: true,
         node: String::new(),
         role: Some(role.to_owned()),

@@ -4,7 +4,7 @@ use super::*;
 use crate::core::{
     ids::PodUid,
     namespace::{Anchoring, NamespaceFacts, Permitted},
-    ports::{Asker, CredentialError, FailureClass},
+    ports::{Asker, CredentialError, FailureClass, Origin},
     role::RoleBase,
     session::SessionName,
 };
@@ -22,7 +22,8 @@ impl PodLookup for FakePods {
     }
 
     async fn find(&self, asker: Asker) -> Result<Found, LookupError> {
-        let known = self.0.iter().find(|(last, _)| asker.address == IpAddr::from([10, 0, 0, *last]));
+        let Origin::Address(address) = asker.origin else { return Err(LookupError::Contradiction) };
+        let known = self.0.iter().find(|(last, _)| address == IpAddr::from([10, 0, 0, *last]));
         known.map_or(Err(LookupError::NotFound), |(_, result)| result.clone())
     }
 }
@@ -61,6 +62,7 @@ fn found(role: Option<&str>, permitted: &str) -> Found {
             namespace: "ns".to_owned(),
             name: "pod".to_owned(),
             addresses: vec![],
+            on_node_network: false,
             active: true,
             node: "n1".to_owned(),
             role: role.map(str::to_owned),
@@ -127,10 +129,22 @@ async fn a_role_is_the_annotation_as_it_is_written() {
 async fn only_an_agent_that_tells_of_its_caller_is_told_of_the_pod() {
     let kiam = kiam(vec![Ok(found(Some("red"), ".*"))], None);
     assert_eq!(role(&kiam, "10.0.0.1", None).await.unwrap().seen, None);
-    let caller = Some(proto::Caller { interface_age_ms: Some(5000), wait_ms: 900 });
+    let caller = Some(proto::Caller { interface_age_ms: Some(5000), wait_ms: 900, pod_uid: None });
     let seen = role(&kiam, "10.0.0.1", caller).await.unwrap().seen.unwrap();
     assert_eq!((seen.pod_namespace.as_str(), seen.pod_name.as_str()), ("ns", "pod"));
     assert_eq!((seen.pod_uid.as_str(), seen.for_ms), ("uid-1", 1500));
+}
+
+#[tokio::test]
+async fn a_uid_at_anothers_address_is_refused_by_a_code_of_its_own() {
+    let kiam = kiam(vec![Ok(found(Some("red"), ".*"))], None);
+    let caller = |uid: &str| Some(proto::Caller { pod_uid: Some(uid.to_owned()), ..proto::Caller::default() });
+    for ip in ["10.0.0.1", ""] {
+        let status = role(&kiam, ip, caller("uid-2")).await.unwrap_err();
+        assert_eq!((status.code(), status.message()), (Code::PermissionDenied, proto::CONTRADICTION), "{ip:?}");
+    }
+    let status = role(&kiam, "10.0.0.1", caller("")).await.unwrap_err();
+    assert_eq!((status.code(), status.message()), (Code::Unknown, "pod not found"), "an empty uid is nobody's");
 }
 
 #[tokio::test]

@@ -14,6 +14,7 @@ fn pod(uid: &str, last: u8) -> PodFacts {
         namespace: "ns".to_owned(),
         name: uid.to_owned(),
         addresses: vec![address(last)],
+        on_node_network: false,
         active: true,
         node: "n1".to_owned(),
         role: Some(format!("role-of-{uid}")),
@@ -42,7 +43,24 @@ fn listed(pods: Vec<PodFacts>, now: Instant) -> Index {
 }
 
 fn found(index: &Index, last: u8) -> Result<String, LookupError> {
-    index.find(address(last), None).map(|hit| hit.pod.uid.as_str().to_owned())
+    index.find(&at(last), None).map(|hit| hit.pod.uid.as_str().to_owned())
+}
+
+fn at(last: u8) -> Origin {
+    Origin::Address(address(last))
+}
+
+fn uid(text: &str) -> PodUid {
+    PodUid::parse(text).unwrap()
+}
+
+fn both(index: &Index, last: u8, text: &str) -> Result<String, LookupError> {
+    let born = Instant::now() + seconds(3600);
+    index.find(&Origin::Both(address(last), uid(text)), Some(born)).map(|hit| hit.pod.uid.as_str().to_owned())
+}
+
+fn on_node_network(index: &Index, text: &str) -> Result<String, LookupError> {
+    index.find(&Origin::OnNodeNetwork(uid(text)), None).map(|hit| hit.pod.uid.as_str().to_owned())
 }
 
 fn seconds(count: u64) -> Duration {
@@ -58,7 +76,7 @@ async fn nothing_is_answered_before_both_lists() {
     assert_eq!(found(&index, 1), Err(LookupError::NotSynced));
     index.reset_namespaces(vec![]);
     assert_eq!(found(&index, 1), Ok("a".to_owned()));
-    assert!(index.find(address(1), None).unwrap().namespace.is_none());
+    assert!(index.find(&at(1), None).unwrap().namespace.is_none());
 }
 
 #[tokio::test]
@@ -81,7 +99,7 @@ async fn the_age_of_the_interface_rules_out_who_was_there_before() {
     let start = Instant::now();
     let mut index = listed(vec![pod("old", 1)], start);
     let born = start + seconds(60);
-    let asked = |index: &Index| index.find(address(1), Some(born)).map(|hit| hit.pod.uid.as_str().to_owned());
+    let asked = |index: &Index| index.find(&at(1), Some(born)).map(|hit| hit.pod.uid.as_str().to_owned());
     assert_eq!(asked(&index), Err(LookupError::NotFound), "only the old pod is known");
     index.apply_pod(pod("new", 1), born + seconds(1));
     assert_eq!(asked(&index), Ok("new".to_owned()), "the old one is not gone yet");
@@ -91,9 +109,47 @@ async fn the_age_of_the_interface_rules_out_who_was_there_before() {
 }
 
 #[tokio::test]
+async fn the_uid_picks_among_those_at_an_address_whatever_the_interfaces_age() {
+    let mut index = listed(vec![pod("leaving", 1)], Instant::now());
+    assert_eq!(both(&index, 1, "leaving"), Ok("leaving".to_owned()));
+    assert_eq!(both(&index, 1, "successor"), Err(LookupError::NotFound), "the watch is behind");
+    index.apply_pod(PodFacts { addresses: vec![], ..pod("successor", 1) }, Instant::now());
+    assert_eq!(both(&index, 1, "successor"), Err(LookupError::NotFound), "its address is not told yet");
+    index.apply_pod(pod("successor", 1), Instant::now());
+    assert_eq!(found(&index, 1), Err(LookupError::Ambiguous));
+    for uid in ["leaving", "successor"] {
+        assert_eq!(both(&index, 1, uid), Ok(uid.to_owned()));
+    }
+    assert_eq!(both(&index, 1, "stranger"), Err(LookupError::NotFound));
+    index.apply_pod(done("leaving", 1), Instant::now());
+    assert_eq!(both(&index, 1, "leaving"), Err(LookupError::NotFound));
+}
+
+#[tokio::test]
+async fn a_pod_at_another_address_is_a_contradiction() {
+    let host = PodFacts { addresses: vec![], on_node_network: true, ..pod("host", 9) };
+    let index = listed(vec![pod("a", 1), pod("b", 2), host], Instant::now());
+    for (last, uid) in [(2, "a"), (1, "b"), (3, "a"), (1, "host"), (3, "host")] {
+        assert_eq!(both(&index, last, uid), Err(LookupError::Contradiction), "{uid} at {last}");
+    }
+}
+
+#[tokio::test]
+async fn by_its_uid_alone_only_a_pod_on_the_nodes_network_is_found() {
+    let host = PodFacts { addresses: vec![], on_node_network: true, ..pod("host", 9) };
+    let ended = PodFacts { active: false, name: "ended".to_owned(), uid: uid("ended"), ..host.clone() };
+    let index = listed(vec![pod("a", 1), host, ended], Instant::now());
+    assert_eq!(on_node_network(&index, "host"), Ok("host".to_owned()));
+    assert_eq!(on_node_network(&index, "a"), Err(LookupError::Contradiction));
+    assert_eq!(on_node_network(&index, "ended"), Err(LookupError::NotFound));
+    assert_eq!(on_node_network(&index, "stranger"), Err(LookupError::NotFound));
+    assert_eq!(Index::default().find(&Origin::OnNodeNetwork(uid("host")), None).err(), Some(LookupError::NotSynced));
+}
+
+#[tokio::test]
 async fn the_first_sight_survives_updates_and_relists_but_not_a_new_address_or_uid() {
     let start = Instant::now();
-    let since = |index: &Index, last: u8| index.find(address(last), None).unwrap().since;
+    let since = |index: &Index, last: u8| index.find(&at(last), None).unwrap().since.unwrap();
     let mut index = listed(vec![pod("a", 1)], start);
     index.apply_pod(PodFacts { role: None, ..pod("a", 1) }, start + seconds(1));
     assert_eq!(since(&index, 1), start);

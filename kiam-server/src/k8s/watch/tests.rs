@@ -3,7 +3,7 @@
 use super::*;
 use crate::core::{
     namespace::Anchoring,
-    ports::{Asker, LookupError, PodLookup as _},
+    ports::{Asker, LookupError, Origin, PodLookup as _},
 };
 use serde_json::json;
 use std::net::IpAddr;
@@ -30,7 +30,8 @@ fn bad(name: &str) -> DeserializeGuard<Pod> {
 }
 
 async fn find(cluster: &Cluster, last: u8) -> Result<String, LookupError> {
-    let asker = Asker { address: IpAddr::from([10, 0, 0, last]), interface_age: None, wait: Duration::ZERO };
+    let origin = Origin::Address(IpAddr::from([10, 0, 0, last]));
+    let asker = Asker { origin, interface_age: None, wait: Duration::ZERO };
     cluster.find(asker).await.map(|found| found.pod.uid.as_str().to_owned())
 }
 

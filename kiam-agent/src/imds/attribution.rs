@@ -1,0 +1,370 @@
+//! Which pod a connection is taken for: the one whose cgroup it was opened in, at the peer's address. Where the kernel
+//! cannot tell the cgroup (pods in version 1 hierarchies, behind a virtual machine's kernel) it is the one at the peer's
+//! address, and the interface must be the one that the address was first seen on.
+
+use super::caller::{Arrival, Peer};
+use crate::{
+    attestation::{Origin, Owner},
+    config::Attestation,
+    handoff::{Interface, InterfaceKind},
+    source::{AttestedPod, Caller},
+};
+use std::{
+    collections::HashMap,
+    net::IpAddr,
+    sync::{Arc, Mutex, PoisonError},
+};
+use tokio::{
+    sync::watch,
+    time::{Instant, timeout_at},
+};
+
+/// Most addresses that one interface is known by.
+const ADDRESSES_PER_INTERFACE_MAX: usize = 256;
+
+/// The interfaces that pods are behind, by index.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(crate) struct Interfaces(HashMap<u32, Known>);
+
+/// What matters of an interface.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Known {
+    born_ms: Option<u64>,
+    kind: InterfaceKind,
+}
+
+impl Interfaces {
+    /// As the parent lists them.
+    pub(crate) fn new(interfaces: &[Interface]) -> Self {
+        let known = |interface: &Interface| Known { born_ms: interface.born_ms, kind: interface.kind };
+        Self(interfaces.iter().map(|interface| (interface.index, known(interface))).collect())
+    }
+}
+
+/// Why a connection is taken for no pod's.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Unattributable {
+    /// Its interface is none that pods are behind, or the kernel did not tell it.
+    Interface,
+    /// There is no record of who opened it.
+    NoRecord,
+    /// It was opened in a cgroup that is no pod's.
+    NotAPod,
+    /// It can have come from more than one port of its bridge.
+    Several,
+    /// It was opened by a static pod, which the API server knows by a mirror only.
+    StaticPod,
+    /// Its address was first seen behind another interface.
+    Elsewhere,
+    /// The parent did not tell in time who opened it.
+    Untold,
+}
+
+/// Decides.
+pub(crate) struct Attribution {
+    mode: Attestation,
+    interfaces: watch::Receiver<Arc<Interfaces>>,
+    homes: Mutex<Homes>,
+}
+
+impl Attribution {
+    /// `interfaces`: as of the parent's last message.
+    pub(crate) fn new(mode: Attestation, interfaces: watch::Receiver<Arc<Interfaces>>) -> Self {
+        Self { mode, interfaces, homes: Mutex::default() }
+    }
+
+    /// Whether it matters who opened a connection that came by an interface.
+    pub(crate) fn asks(&self) -> bool {
+        self.mode != Attestation::Off
+    }
+
+    /// The caller, once the parent has told of its interface: it does so before the interface can carry a connection,
+    /// but its message may be on its way still.
+    ///
+    /// # Errors
+    /// Why it is nobody.
+    pub(crate) async fn caller(&self, peer: &Peer, deadline: Instant) -> Result<Caller, Unattributable> {
+        let (index, asked) = match &peer.arrival {
+            Arrival::Hook { pod, .. } if pod.is_static() => return Err(Unattributable::StaticPod),
+            Arrival::Hook { pod, on_node_network } => {
+                let address = (!on_node_network).then_some(peer.address);
+                let pod = Some(AttestedPod { uid: *pod, must_match: true });
+                return Ok(Caller { address, pod, interface_born_ms: None });
+            }
+            Arrival::Interface { index, asked } => (index.ok_or(Unattributable::Interface)?, asked),
+        };
+        let known = self.known(index, deadline).await.ok_or(Unattributable::Interface)?;
+        let pod_side = if self.asks() {
+            let answer = timeout_at(deadline, asked.answer()).await;
+            let origin = answer.ok().flatten().ok_or(Unattributable::Untold)?;
+            self.judge(index, known, origin, deadline).await?
+        } else {
+            PodSide { index, known, pod: None }
+        };
+        if pod_side.pod.is_none() && !self.is_home(peer.address, pod_side.index) {
+            return Err(Unattributable::Elsewhere);
+        }
+        let PodSide { index: _, known, pod } = pod_side;
+        Ok(Caller { address: Some(peer.address), pod, interface_born_ms: known.born_ms })
+    }
+
+    /// What follows from the record of a connection that came in by the interface `index`.
+    async fn judge(
+        &self,
+        index: u32,
+        known: Known,
+        origin: Origin,
+        deadline: Instant,
+    ) -> Result<PodSide, Unattributable> {
+        let pod = match origin.owner {
+            Owner::Several => return Err(Unattributable::Several),
+            Owner::Pod(uid) if uid.is_static() => return Err(Unattributable::StaticPod),
+            Owner::Pod(uid) => Some(AttestedPod { uid, must_match: self.mode == Attestation::Require }),
+            // Of a connection that came up from a bridge, only the record tells by which port.
+            Owner::NoRecord if known.kind == InterfaceKind::Bridge => return Err(Unattributable::NoRecord),
+            Owner::NoRecord if self.is_due(known, origin) => return Err(Unattributable::NoRecord),
+            Owner::NoRecord => return Ok(PodSide { index, known, pod: None }),
+            Owner::Nobody => None,
+        };
+        let index = origin.interface;
+        let known = self.known(index, deadline).await.ok_or(Unattributable::Interface)?;
+        if pod.is_none() && self.is_due(known, origin) {
+            return Err(Unattributable::NotAPod);
+        }
+        Ok(PodSide { index, known, pod })
+    }
+
+    /// Whether the kernel can tell whose a connection from behind this interface is, or must.
+    fn is_due(&self, known: Known, origin: Origin) -> bool {
+        self.mode == Attestation::Require || origin.kubepods && known.kind == InterfaceKind::Veth
+    }
+
+    async fn known(&self, index: u32, deadline: Instant) -> Option<Known> {
+        let of = |interfaces: &Interfaces| interfaces.0.get(&index).copied();
+        if let Some(known) = of(&self.interfaces.borrow()) {
+            return Some(known);
+        }
+        let mut interfaces = self.interfaces.clone();
+        let told = interfaces.wait_for(|interfaces| of(interfaces).is_some());
+        timeout_at(deadline, told).await.ok()?.ok().and_then(|interfaces| of(&interfaces))
+    }
+
+    fn is_home(&self, address: IpAddr, interface: u32) -> bool {
+        // Nothing panics while it is held.
+        let mut homes = self.homes.lock().unwrap_or_else(PoisonError::into_inner);
+        homes.is_home(address, interface, &self.interfaces.borrow())
+    }
+}
+
+/// The interface that the caller's pod is behind, and the pod if its cgroup tells.
+struct PodSide {
+    index: u32,
+    known: Known,
+    pod: Option<AttestedPod>,
+}
+
+/// The interface that each address was first seen behind, for as long as the interface lives.
+#[derive(Debug, Default)]
+struct Homes(HashMap<IpAddr, u32>);
+
+impl Homes {
+    fn is_home(&mut self, address: IpAddr, interface: u32, living: &Interfaces) -> bool {
+        if let Some(&home) = self.0.get(&address)
+            && living.0.contains_key(&home)
+        {
+            return home == interface;
+        }
+        // A new one: seldom enough to clear up.
+        self.0.retain(|_, home| living.0.contains_key(home));
+        let held = self.0.values().filter(|home| **home == interface).count();
+        if held >= ADDRESSES_PER_INTERFACE_MAX {
+            return false;
+        }
+        self.0.insert(address, interface);
+        true
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{attestation::PodUid, imds::caller::Asked};
+    use std::{future, time::Duration};
+
+    const UID: &str = "11111111-2222-4333-8444-aaaaaaaaaaaa";
+    const STATIC: &str = "0123456789abcdef0123456789abcdef";
+    const POD: [u8; 4] = [10, 0, 0, 7];
+    /// A routed veth, a virtual machine's device, a bridge with a port of each kind.
+    const VETH: u32 = 3;
+    const GUEST: u32 = 4;
+    const BRIDGE: u32 = 5;
+    const VETH_PORT: u32 = 6;
+    const GUEST_PORT: u32 = 7;
+
+    fn interface(index: u32) -> Interface {
+        let (kind, bridge) = match index {
+            BRIDGE => (InterfaceKind::Bridge, None),
+            VETH_PORT => (InterfaceKind::Veth, Some(BRIDGE)),
+            GUEST_PORT => (InterfaceKind::Other, Some(BRIDGE)),
+            GUEST => (InterfaceKind::Other, None),
+            _ => (InterfaceKind::Veth, None),
+        };
+        Interface { index, name: format!("cali{index}"), born_ms: Some(u64::from(index)), bridge, kind }
+    }
+
+    fn interfaces(indexes: &[u32]) -> Arc<Interfaces> {
+        Arc::new(Interfaces::new(&indexes.iter().map(|index| interface(*index)).collect::<Vec<_>>()))
+    }
+
+    fn attribution(mode: Attestation) -> (Attribution, watch::Sender<Arc<Interfaces>>) {
+        let (parent, told) = watch::channel(interfaces(&[VETH, GUEST, BRIDGE, VETH_PORT, GUEST_PORT]));
+        (Attribution::new(mode, told), parent)
+    }
+
+    fn peer_at(address: [u8; 4], index: Option<u32>, origin: Option<Origin>) -> Peer {
+        let asked = Asked::new(future::ready(origin));
+        Peer { address: address.into(), arrival: Arrival::Interface { index, asked } }
+    }
+
+    fn peer(index: u32, origin: Origin) -> Peer {
+        peer_at(POD, Some(index), Some(origin))
+    }
+
+    fn origin(interface: u32, kubepods: bool, owner: Owner) -> Origin {
+        Origin { interface, kubepods, owner }
+    }
+
+    fn owned(uid: &str) -> Owner {
+        Owner::Pod(PodUid::parse(uid).unwrap())
+    }
+
+    /// The outcome in one word.
+    async fn judged(mode: Attestation, peer: &Peer) -> String {
+        match attribution(mode).0.caller(peer, Instant::now()).await {
+            Ok(Caller { address: Some(_), pod: Some(pod), interface_born_ms: Some(born) }) => {
+                format!("pod{} {born}", if pod.must_match { "!" } else { "" })
+            }
+            Ok(Caller { address: Some(_), pod: None, interface_born_ms: Some(born) }) => format!("address {born}"),
+            Ok(caller) => format!("{caller:?}"),
+            Err(why) => format!("{why:?}"),
+        }
+    }
+
+    #[tokio::test]
+    async fn what_each_mode_makes_of_what_the_kernel_tells() {
+        let none = |kubepods| origin(0, kubepods, Owner::NoRecord);
+        let nobody = |interface, kubepods| origin(interface, kubepods, Owner::Nobody);
+        let pod = |interface| origin(interface, true, owned(UID));
+        for (index, origin, require, prefer, off) in [
+            (VETH, pod(VETH), "pod! 3", "pod 3", "address 3"),
+            (VETH, nobody(VETH, true), "NotAPod", "NotAPod", "address 3"),
+            (VETH, none(true), "NoRecord", "NoRecord", "address 3"),
+            // Pods of version 1 hierarchies.
+            (VETH, nobody(VETH, false), "NotAPod", "address 3", "address 3"),
+            (VETH, none(false), "NoRecord", "address 3", "address 3"),
+            // A virtual machine's kernel opened it; or one like a pod's own, which is as good.
+            (GUEST, nobody(GUEST, true), "NotAPod", "address 4", "address 4"),
+            (GUEST, none(true), "NoRecord", "address 4", "address 4"),
+            (GUEST, pod(GUEST), "pod! 4", "pod 4", "address 4"),
+            // On a bridge, the port's age counts, and nothing is known without the record.
+            (BRIDGE, pod(VETH_PORT), "pod! 6", "pod 6", "address 5"),
+            (BRIDGE, nobody(VETH_PORT, true), "NotAPod", "NotAPod", "address 5"),
+            (BRIDGE, nobody(GUEST_PORT, true), "NotAPod", "address 7", "address 5"),
+            (BRIDGE, nobody(VETH_PORT, false), "NotAPod", "address 6", "address 5"),
+            (BRIDGE, none(true), "NoRecord", "NoRecord", "address 5"),
+            (BRIDGE, none(false), "NoRecord", "NoRecord", "address 5"),
+            (BRIDGE, origin(0, false, Owner::Several), "Several", "Several", "address 5"),
+            (VETH, origin(VETH, true, owned(STATIC)), "StaticPod", "StaticPod", "address 3"),
+            // An interface that nobody told of.
+            (9, pod(9), "Interface", "Interface", "Interface"),
+            (BRIDGE, pod(9), "Interface", "Interface", "address 5"),
+        ] {
+            let modes = [(Attestation::Require, require), (Attestation::Prefer, prefer), (Attestation::Off, off)];
+            for (mode, wanted) in modes {
+                assert_eq!(judged(mode, &peer(index, origin)).await, wanted, "{mode:?} {index} {origin:?}");
+            }
+        }
+        assert_eq!(judged(Attestation::Prefer, &peer_at(POD, None, Some(pod(VETH)))).await, "Interface");
+        for (mode, wanted) in [(Attestation::Prefer, "Untold"), (Attestation::Off, "address 3")] {
+            assert_eq!(judged(mode, &peer_at(POD, Some(VETH), None)).await, wanted, "{mode:?}");
+        }
+    }
+
+    #[tokio::test]
+    async fn by_a_hook_the_pod_is_known_in_every_mode() {
+        for mode in [Attestation::Require, Attestation::Prefer, Attestation::Off] {
+            for (on_node_network, address) in [(true, None), (false, Some(IpAddr::from(POD)))] {
+                let uid = PodUid::parse(UID).unwrap();
+                let peer = Peer { address: POD.into(), arrival: Arrival::Hook { pod: uid, on_node_network } };
+                let pod = Some(AttestedPod { uid, must_match: true });
+                let wanted = Caller { address, pod, interface_born_ms: None };
+                assert_eq!(attribution(mode).0.caller(&peer, Instant::now()).await, Ok(wanted));
+            }
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_new_interface_or_port_is_waited_for_but_not_for_ever() {
+        for (index, origin, late) in
+            [(30, origin(30, true, owned(UID)), &[30][..]), (BRIDGE, origin(60, true, owned(UID)), &[BRIDGE, 60])]
+        {
+            let (attribution, parent) = attribution(Attestation::Prefer);
+            let deadline = Instant::now() + Duration::from_millis(900);
+            let peer = peer(index, origin);
+            assert_eq!(attribution.caller(&peer, deadline).await, Err(Unattributable::Interface));
+            assert!(Instant::now() >= deadline);
+
+            let deadline = Instant::now() + Duration::from_millis(900);
+            let told = async {
+                tokio::time::sleep(Duration::from_millis(300)).await;
+                parent.send_replace(interfaces(&[9]));
+                parent.send_replace(interfaces(late));
+            };
+            let (caller, ()) = tokio::join!(attribution.caller(&peer, deadline), told);
+            assert_eq!(caller.unwrap().interface_born_ms, Some(u64::from(origin.interface)));
+            assert!(Instant::now() < deadline);
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_parent_that_does_not_tell_in_time_is_not_waited_for() {
+        let (attribution, _parent) = attribution(Attestation::Prefer);
+        let asked = Asked::new(future::pending());
+        let peer = Peer { address: POD.into(), arrival: Arrival::Interface { index: Some(VETH), asked } };
+        let deadline = Instant::now() + Duration::from_millis(900);
+        assert_eq!(attribution.caller(&peer, deadline).await, Err(Unattributable::Untold));
+        assert_eq!(Instant::now(), deadline);
+    }
+
+    #[tokio::test]
+    async fn an_address_stays_where_it_was_first_seen_until_that_is_gone() {
+        let by_address = |index| peer(index, origin(index, false, Owner::Nobody));
+        let (attribution, parent) = attribution(Attestation::Prefer);
+        let now = Instant::now();
+        for index in [VETH, VETH] {
+            assert!(attribution.caller(&by_address(index), now).await.is_ok());
+        }
+        assert_eq!(attribution.caller(&by_address(GUEST), now).await, Err(Unattributable::Elsewhere));
+        let bridged = |port| peer(BRIDGE, origin(port, false, Owner::Nobody));
+        assert_eq!(attribution.caller(&bridged(VETH_PORT), now).await, Err(Unattributable::Elsewhere));
+        // Whose cgroup is known is at home anywhere: the server knows the address.
+        let attested = peer(GUEST, origin(GUEST, true, owned(UID)));
+        assert!(attribution.caller(&attested, now).await.is_ok());
+
+        parent.send_replace(interfaces(&[GUEST, BRIDGE, VETH_PORT, GUEST_PORT]));
+        assert!(attribution.caller(&bridged(VETH_PORT), now).await.is_ok(), "its first home is gone");
+        assert_eq!(attribution.caller(&bridged(GUEST_PORT), now).await, Err(Unattributable::Elsewhere));
+    }
+
+    #[test]
+    fn one_interface_is_the_home_of_so_many_and_of_no_others_cost() {
+        let (living, mut homes) = (interfaces(&[VETH, GUEST]), Homes::default());
+        let address = |n: usize| IpAddr::from([10, 1, u8::try_from(n / 256).unwrap(), u8::try_from(n % 256).unwrap()]);
+        let taken = (0..10_000).filter(|n| homes.is_home(address(*n), VETH, &living)).count();
+        assert_eq!(taken, ADDRESSES_PER_INTERFACE_MAX);
+        assert!(homes.is_home(address(0), VETH, &living), "its old ones stay");
+        assert!(homes.is_home(POD.into(), GUEST, &living));
+        assert!(homes.is_home(address(0), GUEST, &interfaces(&[GUEST])));
+        assert_eq!(homes.0.len(), 2, "what is gone is forgotten");
+    }
+}

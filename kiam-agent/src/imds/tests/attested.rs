@@ -1,0 +1,117 @@
+//! Whose a connection is when the kernel tells the cgroup that it was opened in.
+
+use super::*;
+use crate::attestation::PodUid;
+use kiam_common::abi::BY_HOOK_POD;
+
+const RED: &str = "11111111-2222-4333-8444-aaaaaaaaaaaa";
+const BLUE: &str = "11111111-2222-4333-8444-bbbbbbbbbbbb";
+const STATIC: &str = "0123456789abcdef0123456789abcdef";
+
+fn owned_by(uid: &str) -> Owner {
+    Owner::Pod(PodUid::parse(uid).unwrap())
+}
+
+async fn asked(stream: &mut TcpStream, request: &str) -> Reply {
+    stream.write_all(format!("{request} HTTP/1.1\r\nHost: x\r\n\r\n").as_bytes()).await.unwrap();
+    one(stream).await
+}
+
+#[tokio::test]
+async fn who_is_no_pod_gets_no_role_but_a_token() {
+    let open = open(ImdsV1::Allow).await;
+    for (owner, reason) in [
+        (Owner::Nobody, "not-a-pod"),
+        (Owner::NoRecord, "no-record"),
+        (Owner::Several, "several-records"),
+        (owned_by(STATIC), "static-pod"),
+    ] {
+        open.ingress.opened_by(owner);
+        for path in [SC.to_owned(), format!("{SC}/role-a")] {
+            let reply = open.get(PERMITTED, &path).await;
+            assert_eq!(reply.status, 403, "{owner:?}: {reply:?}");
+            assert!(reply.body.contains("belongs to no known pod"), "{owner:?}: {}", reply.body);
+        }
+        let counted = format!(r#"kiam_agent_refusals_total{{reason="{reason}"}} 2"#);
+        assert!(open.metrics().contains(&counted), "{counted}\n{}", open.metrics());
+        assert!(!open.token(PERMITTED, 60).await.is_empty(), "tokens depend on nothing");
+    }
+}
+
+#[tokio::test]
+async fn what_the_parent_does_not_tell_is_asked_for_again_by_the_client() {
+    let open = open(ImdsV1::Allow).await;
+    open.ingress.kernel().origin = None;
+    let reply = open.get(PERMITTED, SC).await;
+    assert_eq!((reply.status, reply.header("retry-after")), (503, Some("1")), "{reply:?}");
+    assert!(!open.token(PERMITTED, 60).await.is_empty(), "tokens depend on nothing");
+}
+
+#[tokio::test]
+async fn a_connection_is_asked_about_once_and_stays_whose_it_was() {
+    let open = open(ImdsV1::Allow).await;
+    open.ingress.opened_by(owned_by(RED));
+    let mut stream = open.connect(PERMITTED).await;
+    let port = stream.local_addr().unwrap().port();
+    assert_eq!(asked(&mut stream, &format!("GET {SC}")).await.body, "role-a");
+    open.ingress.opened_by(Owner::Nobody);
+    assert_eq!(asked(&mut stream, &format!("GET {SC}")).await.body, "role-a");
+    assert_eq!(open.ingress.kernel().questions, [Question::new(INTERFACE, PERMITTED.into(), port)]);
+}
+
+#[tokio::test]
+async fn of_a_hooks_connection_without_a_record_not_a_byte_is_read() {
+    let open = open(ImdsV1::Allow).await;
+    for (count, hook) in [(1, BY_HOOK_NODE), (2, BY_HOOK_POD)] {
+        for origin in [None, Some(Owner::NoRecord), Some(Owner::Nobody)] {
+            open.ingress.kernel().way = Some(Way::Hook(hook));
+            open.ingress.kernel().origin = origin.map(|owner| Origin { interface: 0, kubepods: true, owner });
+            let mut stream = open.connect(PERMITTED).await;
+            let mut bytes = Vec::new();
+            let read = timeout(PATIENCE, stream.read_to_end(&mut bytes)).await.unwrap();
+            assert!(matches!(read, Ok(0)), "{hook} {origin:?}: {read:?}");
+        }
+        let counted = format!(r#"kiam_agent_connections_ended_total{{reason="no-record"}} {}"#, 3 * count);
+        assert!(open.metrics().contains(&counted), "{counted}\n{}", open.metrics());
+    }
+}
+
+#[tokio::test]
+async fn pods_on_the_nodes_network_are_told_apart_by_their_uids() {
+    let open = open(ImdsV1::Deny).await;
+    open.ingress.kernel().way = Some(Way::Hook(BY_HOOK_NODE));
+    let mut tokens = Vec::new();
+    for uid in [RED, BLUE] {
+        open.ingress.opened_by(owned_by(uid));
+        tokens.push(open.token(PERMITTED, 60).await);
+    }
+    for (uid, own, other) in [(RED, 0, 1), (BLUE, 1, 0)] {
+        open.ingress.opened_by(owned_by(uid));
+        let header = format!("X-aws-ec2-metadata-token: {}", tokens[own]);
+        // A pod has no address of its own there, so it may well use another one.
+        let reply = open.ask(OTHER, "GET", SC, &header).await;
+        assert_eq!(reply.body, format!("role-of-{uid}"));
+        let header = format!("X-aws-ec2-metadata-token: {}", tokens[other]);
+        assert_eq!(open.ask(PERMITTED, "GET", SC, &header).await.status, 401, "another pod's token");
+    }
+    open.ingress.opened_by(owned_by(STATIC));
+    let token = open.token(PERMITTED, 60).await;
+    let reply = open.ask(PERMITTED, "GET", SC, &format!("X-aws-ec2-metadata-token: {token}")).await;
+    assert_eq!(reply.status, 403, "a static pod: {reply:?}");
+}
+
+#[tokio::test]
+async fn pods_on_the_nodes_network_have_places_of_their_own() {
+    let open = open(ImdsV1::Allow).await;
+    open.ingress.kernel().way = Some(Way::Hook(BY_HOOK_NODE));
+    open.ingress.opened_by(owned_by(RED));
+    let mut held = Vec::new();
+    for _ in 0..limits::CONNECTIONS_PER_POD_MAX {
+        let mut stream = open.connect(PERMITTED).await;
+        assert_eq!(asked(&mut stream, &format!("GET {SC}")).await.status, 200);
+        held.push(stream);
+    }
+    assert_eq!(open.get(PERMITTED, SC).await.status, 429);
+    open.ingress.opened_by(owned_by(BLUE));
+    assert_eq!(open.get(PERMITTED, SC).await.status, 200, "another pod at the same address");
+}

@@ -1,0 +1,102 @@
+//! The kernel programs' records of who opened a connection, as the agent reads them and clears up behind them.
+
+use super::pins::Pins;
+use anyhow::Context as _;
+use aya::maps::{HashMap, Map, MapData, MapError};
+use kiam_common::abi::{FLOWS_PER_OWNER, Flow, FlowKey, MAP_FLOWS, MAP_PLACES, MAP_RINGS, MAX_FLOWS, Place};
+use std::time::Duration;
+
+/// A connection is accepted within moments of its first packet, or its client has gone: the longest that an SDK waits
+/// is a second.
+const AGE_MAX: Duration = Duration::from_secs(10);
+
+/// The maps of records, opened by their pins.
+pub(crate) struct Flows {
+    flows: HashMap<MapData, FlowKey, Flow>,
+    places: HashMap<MapData, Place, FlowKey>,
+    rings: HashMap<MapData, u64, u32>,
+}
+
+impl Flows {
+    /// Opens them.
+    ///
+    /// # Errors
+    /// The kernel's: they are not pinned, or no CAP_BPF.
+    pub(crate) fn open(pins: &Pins) -> anyhow::Result<Self> {
+        let open = |name: &str| {
+            let map = MapData::from_pin(pins.folder().join(name)).with_context(|| format!("opening the map {name}"))?;
+            anyhow::Ok(Map::HashMap(map))
+        };
+        Ok(Self {
+            flows: open(MAP_FLOWS)?.try_into()?,
+            places: open(MAP_PLACES)?.try_into()?,
+            rings: open(MAP_RINGS)?.try_into()?,
+        })
+    }
+
+    /// Reads the record of a connection, if there is one, and removes it: it is read once.
+    ///
+    /// # Errors
+    /// The kernel's.
+    pub(crate) fn take(&mut self, key: &FlowKey) -> anyhow::Result<Option<Flow>> {
+        let Some(flow) = found(self.flows.get(key, 0)).context("reading a record")? else { return Ok(None) };
+        self.remove(key, &flow)?;
+        Ok(Some(flow))
+    }
+
+    /// Removes all that an interface has left.
+    ///
+    /// # Errors
+    /// The kernel's.
+    pub(crate) fn forget(&mut self, interface: u32) -> anyhow::Result<()> {
+        let owner = u64::from(interface);
+        let Some(next) = found(self.rings.get(&owner, 0)).context("reading a ring")? else { return Ok(()) };
+        for slot in 0..next.min(FLOWS_PER_OWNER) {
+            let place = Place { owner, slot, pad: 0 };
+            let Some(key) = found(self.places.get(&place, 0)).context("reading a place")? else { continue };
+            found(self.flows.remove(&key)).context("removing a record")?;
+            found(self.places.remove(&place)).context("removing a place")?;
+        }
+        found(self.rings.remove(&owner)).context("removing a ring")?;
+        Ok(())
+    }
+
+    /// Removes the records that nobody has asked for: of half-open connections, and of those that ended before they
+    /// were accepted. Returns how many they were.
+    ///
+    /// # Errors
+    /// The kernel's.
+    pub(crate) fn sweep(&mut self, now: Duration) -> anyhow::Result<usize> {
+        // Programs add and remove while we look: a list that is not quite right is mended by the next sweep.
+        let keys: Vec<FlowKey> = self.flows.keys().filter_map(Result::ok).take(MAX_FLOWS as usize).collect();
+        let mut swept = 0;
+        for key in keys {
+            let Some(flow) = found(self.flows.get(&key, 0)).context("reading a record")? else { continue };
+            if now.saturating_sub(Duration::from_nanos(flow.noted_ns)) > AGE_MAX {
+                self.remove(&key, &flow)?;
+                swept += 1;
+            }
+        }
+        Ok(swept)
+    }
+
+    /// The record's place too, unless it is another record's by now.
+    fn remove(&mut self, key: &FlowKey, flow: &Flow) -> anyhow::Result<()> {
+        found(self.flows.remove(key)).context("removing a record")?;
+        let place = Place { owner: flow.owner, slot: flow.slot, pad: 0 };
+        if found(self.places.get(&place, 0)).context("reading a place")? == Some(*key) {
+            found(self.places.remove(&place)).context("removing a place")?;
+        }
+        Ok(())
+    }
+}
+
+/// What is not there is an answer.
+fn found<T>(result: Result<T, MapError>) -> Result<Option<T>, MapError> {
+    match result {
+        Ok(value) => Ok(Some(value)),
+        Err(MapError::KeyNotFound) => Ok(None),
+        Err(MapError::SyscallError(error)) if error.io_error.raw_os_error() == Some(libc::ENOENT) => Ok(None),
+        Err(error) => Err(error),
+    }
+}

@@ -1,0 +1,262 @@
+//! From a cgroup to the pod whose it is, by the tree that the kubelet keeps:
+//!
+//! ```text
+//! kubepods ─┬─ pod<uid>                 guaranteed        kubepods.slice ─┬─ kubepods-pod<uid_>.slice
+//!           ├─ burstable ── pod<uid>                                      ├─ kubepods-burstable.slice ── kubepods-burstable-pod<uid_>.slice
+//!           └─ besteffort ── pod<uid>                                     └─ …
+//! ```
+//!
+//! Only folders at these depths count: a container to which its part of the tree was delegated can make folders of any
+//! name below its own.
+
+use super::Kubepods;
+use crate::attestation::PodUid;
+use std::{
+    collections::{HashMap, HashSet},
+    fs, io,
+    os::unix::fs::DirEntryExt as _,
+    path::Path,
+};
+
+/// The folders of the service classes that are not guaranteed (kubelet, `QOSContainersInfo`).
+const CLASSES: [&str; 2] = ["burstable", "besteffort"];
+/// Most pods that are known: more than any node runs, and as many cgroups as are looked at in one go.
+const PODS_MAX: usize = 16_384;
+/// Most cgroups that are remembered as no pod's.
+const NOBODYS_MAX: usize = 4_096;
+
+/// The pods of a node by their cgroups, read from the tree when one is missing.
+#[derive(Debug)]
+pub(crate) struct Pods {
+    kubepods: Kubepods,
+    known: HashMap<u64, PodUid>,
+    /// Cgroups that were looked for and not found. That stays so: a cgroup is older than its sockets, and the kernel
+    /// gives an identifier once. So no cgroup has the tree read twice.
+    nobodys: HashSet<[u64; 3]>,
+}
+
+impl Pods {
+    /// Nothing is read yet.
+    pub(crate) fn new(kubepods: Kubepods) -> Self {
+        Self { kubepods, known: HashMap::new(), nobodys: HashSet::new() }
+    }
+
+    /// The tree that is read.
+    pub(crate) const fn kubepods(&self) -> &Kubepods {
+        &self.kubepods
+    }
+
+    /// The pod of a socket, by the ancestors of the socket's cgroup from kubepods down (`kiam_common::abi::Flow`).
+    ///
+    /// # Errors
+    /// The tree cannot be read.
+    pub(crate) fn of(&mut self, ancestors: [u64; 3]) -> io::Result<Option<PodUid>> {
+        if ancestors[0] != self.kubepods.id() {
+            return Ok(None);
+        }
+        if let Some(uid) = self.find(ancestors) {
+            return Ok(Some(uid));
+        }
+        if self.nobodys.contains(&ancestors) {
+            return Ok(None);
+        }
+        self.known = read(self.kubepods.path())?;
+        let found = self.find(ancestors);
+        if found.is_none() {
+            if self.nobodys.len() >= NOBODYS_MAX {
+                self.nobodys.clear();
+            }
+            self.nobodys.insert(ancestors);
+        }
+        Ok(found)
+    }
+
+    fn find(&self, [_, guaranteed, other]: [u64; 3]) -> Option<PodUid> {
+        self.known.get(&guaranteed).or_else(|| self.known.get(&other)).copied()
+    }
+}
+
+/// Reads the tree: which cgroup is which pod's.
+fn read(kubepods: &Path) -> io::Result<HashMap<u64, PodUid>> {
+    let mut pods = HashMap::new();
+    collect(kubepods, &mut pods)?;
+    for class in CLASSES {
+        match collect(&below(kubepods, class), &mut pods) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            _ => {}
+        }
+    }
+    Ok(pods)
+}
+
+fn collect(folder: &Path, pods: &mut HashMap<u64, PodUid>) -> io::Result<()> {
+    for entry in fs::read_dir(folder)? {
+        let entry = entry?;
+        let uid = entry.file_name().to_str().and_then(|name| pod_of(name, folder));
+        if let Some(uid) = uid
+            && pods.len() < PODS_MAX
+        {
+            pods.insert(entry.ino(), uid);
+        }
+    }
+    Ok(())
+}
+
+/// The folder of a service class.
+fn below(kubepods: &Path, class: &str) -> std::path::PathBuf {
+    match slice(kubepods) {
+        Some(parent) => kubepods.join(format!("{parent}-{class}.slice")),
+        None => kubepods.join(class),
+    }
+}
+
+/// The pod that a folder's name tells.
+fn pod_of(name: &str, parent: &Path) -> Option<PodUid> {
+    match slice(parent) {
+        // systemd reads a hyphen as a step down the tree, so the kubelet writes the UID's as underscores.
+        Some(parent) => {
+            let own = name.strip_suffix(".slice")?.strip_prefix(parent)?.strip_prefix("-pod")?;
+            PodUid::parse(&own.replace('_', "-"))
+        }
+        None => PodUid::parse(name.strip_prefix("pod")?),
+    }
+}
+
+/// The name of a systemd slice, if the folder is one.
+fn slice(folder: &Path) -> Option<&str> {
+    folder.file_name()?.to_str()?.strip_suffix(".slice")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::fs::MetadataExt as _;
+
+    const A: &str = "11111111-2222-4333-8444-aaaaaaaaaaaa";
+    const B: &str = "11111111-2222-4333-8444-bbbbbbbbbbbb";
+    const STATIC: &str = "0123456789abcdef0123456789abcdef";
+
+    fn uid(text: &str) -> Option<PodUid> {
+        Some(PodUid::parse(text).unwrap())
+    }
+
+    #[test]
+    fn names_of_both_drivers() {
+        let systemd = |uid: &str| uid.replace('-', "_");
+        for (parent, name, wanted) in [
+            ("/k/kubepods", format!("pod{A}"), uid(A)),
+            ("/k/kubepods/burstable", format!("pod{A}"), uid(A)),
+            ("/k/kubepods/besteffort", format!("pod{STATIC}"), uid(STATIC)),
+            ("/k/kubepods.slice", format!("kubepods-pod{}.slice", systemd(A)), uid(A)),
+            (
+                "/k/kubepods.slice/kubepods-burstable.slice",
+                format!("kubepods-burstable-pod{}.slice", systemd(A)),
+                uid(A),
+            ),
+            (
+                "/k/kubelet-kubepods.slice/kubelet-kubepods-besteffort.slice",
+                format!("kubelet-kubepods-besteffort-pod{}.slice", systemd(A)),
+                uid(A),
+            ),
+            // What looks like a pod to the other driver, or is something else.
+            ("/k/kubepods", format!("kubepods-pod{}.slice", systemd(A)), None),
+            ("/k/kubepods", format!("pod{}", systemd(A)), None),
+            ("/k/kubepods.slice", format!("pod{A}"), None),
+            ("/k/kubepods.slice", format!("kubepods-burstable-pod{}.slice", systemd(A)), None),
+            ("/k/kubepods.slice", format!("kubepods-pod{}.scope", systemd(A)), None),
+            ("/k/kubepods", "burstable".to_owned(), None),
+            ("/k/kubepods", "pod".to_owned(), None),
+            ("/k/kubepods", format!("pod{A}/x"), None),
+            ("/k/kubepods", "pod../../etc".to_owned(), None),
+            ("/k/kubepods", format!("crio-{A}"), None),
+        ] {
+            assert_eq!(pod_of(&name, Path::new(parent)), wanted, "{parent} {name}");
+        }
+    }
+
+    /// A tree of plain folders: what counts is their names, depths and inode numbers.
+    struct Tree(tempfile::TempDir);
+
+    impl Tree {
+        fn new() -> Self {
+            let tree = Self(tempfile::tempdir().unwrap());
+            tree.make("burstable");
+            tree.make("besteffort");
+            tree
+        }
+
+        fn make(&self, path: &str) -> u64 {
+            let path = self.root().join(path);
+            fs::create_dir_all(&path).unwrap();
+            fs::metadata(path).unwrap().ino()
+        }
+
+        fn root(&self) -> std::path::PathBuf {
+            self.0.path().join("kubepods")
+        }
+
+        fn id(&self) -> u64 {
+            self.make("")
+        }
+
+        fn pods(&self) -> Pods {
+            Pods::new(Kubepods { path: self.root(), id: self.id() })
+        }
+    }
+
+    #[test]
+    fn a_pod_is_found_at_its_depth_and_no_look_alike_below_it() {
+        let tree = Tree::new();
+        let guaranteed = tree.make(&format!("pod{A}"));
+        let burstable = tree.make(&format!("burstable/pod{B}"));
+        let class = tree.make("burstable");
+        let (nested, deep) =
+            (tree.make(&format!("pod{A}/pod{B}")), tree.make(&format!("burstable/pod{B}/container/pod{A}")));
+        let (id, mut pods) = (tree.id(), tree.pods());
+        assert_eq!(pods.of([id, guaranteed, 0]).unwrap(), uid(A));
+        assert_eq!(pods.of([id, guaranteed, nested]).unwrap(), uid(A), "the first pod on the way down is the pod");
+        assert_eq!(pods.of([id, class, burstable]).unwrap(), uid(B));
+        for other in [nested, deep] {
+            assert_eq!(pods.of([id, class, other]).unwrap(), None);
+            assert_eq!(pods.of([id, other, 0]).unwrap(), None);
+        }
+        assert_eq!(pods.of([id, class, 0]).unwrap(), None, "a class is no pod");
+        assert_eq!(pods.of([id, 0, 0]).unwrap(), None, "nor is kubepods");
+    }
+
+    #[test]
+    fn what_is_not_below_kubepods_is_no_pod() {
+        let tree = Tree::new();
+        let pod = tree.make(&format!("pod{A}"));
+        let mut pods = tree.pods();
+        assert_eq!(pods.of([tree.id() + 1, pod, 0]).unwrap(), None);
+        assert_eq!(pods.of([0, pod, 0]).unwrap(), None);
+        assert!(pods.known.is_empty(), "and the tree is not read for it");
+    }
+
+    #[test]
+    fn a_new_pod_has_the_tree_read_once_and_so_has_what_is_none() {
+        let tree = Tree::new();
+        let (id, class) = (tree.id(), tree.make("besteffort"));
+        let mut pods = tree.pods();
+        assert_eq!(pods.of([id, class, 77]).unwrap(), None);
+        let new = tree.make(&format!("besteffort/pod{A}"));
+        assert_eq!(pods.of([id, class, 77]).unwrap(), None);
+        assert!(pods.known.is_empty(), "the tree was read again for a cgroup that is no pod's");
+        assert_eq!(pods.of([id, class, new]).unwrap(), uid(A));
+        fs::remove_dir(tree.root().join(format!("besteffort/pod{A}"))).unwrap();
+        assert_eq!(pods.of([id, class, new]).unwrap(), uid(A), "known until the tree is read again");
+        assert_eq!(pods.of([id, class, 78]).unwrap(), None);
+        assert_eq!(pods.of([id, class, new]).unwrap(), None);
+    }
+
+    #[test]
+    fn the_memory_of_what_is_no_pod_is_bounded() {
+        let tree = Tree::new();
+        let mut pods = tree.pods();
+        for cgroup in 0..NOBODYS_MAX as u64 + 10 {
+            assert_eq!(pods.of([tree.id(), 1, 1_000_000_000 + cgroup]).unwrap(), None);
+        }
+        assert!(pods.nobodys.len() <= NOBODYS_MAX);
+    }
+}
