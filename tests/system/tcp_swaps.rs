@@ -15,7 +15,7 @@ use std::{
     net::IpAddr,
     sync::atomic::{AtomicBool, Ordering::Relaxed},
     thread,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 /// How often one agent takes over from another under load.
@@ -73,10 +73,13 @@ fn is_postponed(answer: &Answer) -> bool {
 fn ask_until(done: &AtomicBool, pod: &PodNetwork, m: IpAddr) -> Result<()> {
     let (mut roles, mut postponed) = (0, 0);
     while !done.load(Relaxed) || roles < REQUESTS {
+        let begin = Instant::now();
         match Pod::new(pod).attempt(m, ROLES, FAST)? {
             Reply::Answer(answer) if is_role(&answer) => roles += 1,
             Reply::Answer(answer) if is_postponed(&answer) => postponed += 1,
-            reply => bail!("after {roles} roles and {postponed} postponements at {m}: {reply:?}"),
+            reply => {
+                bail!("at {m}, after {roles} roles and {postponed} postponements: {reply:?} in {:?}", begin.elapsed())
+            }
         }
     }
     Ok(())
