@@ -24,6 +24,7 @@ mod leftovers;
 mod migration;
 mod neighbours;
 mod networks;
+mod programs;
 mod roles;
 mod sdk;
 mod support;

@@ -1,0 +1,46 @@
+//! The programs as the kernel's verifier sees them.
+
+use anyhow::{Context as _, Result, ensure};
+use kiam_tests::system::datapath_scenario;
+
+/// Most instructions that the verifier may have to look at for one program: a tenth of what it refused before Linux 5.2
+/// (`BPF_COMPLEXITY_LIMIT_INSNS`), so that a change which makes it walk many more paths is noticed.
+const INSTRUCTIONS_MAX: u32 = 4_096;
+
+/// `program="kiam_guard" id=7 verified_instructions=309`, as the agent logs each program that it loads.
+fn verified(line: &str) -> Option<(&str, &str)> {
+    let program = line.split_once("program=\"")?.1.split_once('"')?.0;
+    Some((program, line.split_once("verified_instructions=")?.1.trim_end()))
+}
+
+fn within_the_bound(level: &str) {
+    datapath_scenario(|system| {
+        system.agent_flags.push(format!("--level={level}"));
+        let log = system.spawn_agent().and_then(|agent| {
+            agent.wait_armed()?;
+            Ok(agent.daemon.log())
+        })?;
+        let programs: Vec<(&str, u32)> = log
+            .lines()
+            .filter_map(verified)
+            // A kernel before 5.16 does not tell.
+            .map(|(program, count)| Ok((program, count.parse().with_context(|| format!("{program}: {count}"))?)))
+            .collect::<Result<_>>()?;
+        ensure!(programs.len() >= 4, "the agent tells of {programs:?} only");
+        for (program, instructions) in programs {
+            println!("{program:<16} {instructions:>5} instructions verified at --level={level}");
+            ensure!(instructions <= INSTRUCTIONS_MAX, "{program}: {instructions}, more than {INSTRUCTIONS_MAX}");
+        }
+        Ok(())
+    });
+}
+
+#[test]
+fn the_verifier_looks_at_few_instructions() {
+    within_the_bound("info");
+}
+
+#[test]
+fn the_verifier_looks_at_few_instructions_with_debug_lines() {
+    within_the_bound("debug");
+}
