@@ -17,7 +17,7 @@ use aya_ebpf::{
 };
 use aya_log_ebpf::debug;
 use core::{ffi::c_void, ptr::read_volatile};
-use kiam_common::abi::{Port, Reason};
+use kiam_common::abi::Reason;
 
 /// The next program of the chain, then the stack: the CNI's own programs and policies still run. `TC_ACT_OK` and
 /// `TC_ACT_PIPE` would end the chain (include/net/tcx.h); for clsact the same value is `TC_ACT_UNSPEC`.
@@ -38,14 +38,19 @@ pub fn run(ctx: &TcContext) -> i32 {
     let reason = match packet {
         Packet::Other => return NEXT,
         Packet::Refused(reason) => reason,
-        // SAFETY: the value is copied at once.
-        Packet::Http(flow) => match unsafe { PORTS.get(&interface) } {
-            None => assign(ctx, interface, flow),
-            Some(&port) => match send_up(ctx, interface, &flow, port) {
-                Ok(()) => return NEXT,
-                Err(reason) => reason,
-            },
-        },
+        Packet::Http(flow) => {
+            // Before an assignment takes the place of the sender's socket. The connection may come up at once, or by an
+            // ACK that carries a SYN cookie, or over TIME_WAIT, where the stack itself finds the listener.
+            if flow.syn {
+                flows::note(interface, &flow, flows::origin(ctx));
+            }
+            // SAFETY: the value is copied at once.
+            match unsafe { PORTS.get(&interface) } {
+                None => assign(ctx, flow),
+                Some(port) if destination_mac(ctx) == Some(port.mac) => return NEXT,
+                Some(_) => Reason::NotToBridge,
+            }
+        }
     };
     count(counters, reason);
     if !reason.is_drop() {
@@ -56,33 +61,17 @@ pub fn run(ctx: &TcContext) -> i32 {
     DROP
 }
 
-/// On a bridge's port: lets pass what goes up to the bridge, which assigns it.
-#[inline(always)]
-fn send_up(ctx: &TcContext, interface: u32, flow: &Flow, port: Port) -> Result<(), Reason> {
-    if destination_mac(ctx) != Some(port.mac) {
-        return Err(Reason::NotToBridge);
-    }
-    if flow.syn {
-        flows::note(interface, flow, flows::origin(ctx));
-    }
-    Ok(())
-}
-
 /// Assigns the socket that the stack would have found (established, half-open, TIME_WAIT), else the listener, whatever
 /// the flags: the listener validates SYN cookies and resets what it does not know. To hand every SYN to the listener
 /// would make a port dead for as long as its old connection is in TIME_WAIT.
 #[inline(always)]
-fn assign(ctx: &TcContext, interface: u32, mut flow: Flow) -> Reason {
+fn assign(ctx: &TcContext, mut flow: Flow) -> Reason {
     // SAFETY: the verifier checks both arguments and that each reference is released on every path.
     unsafe {
         let found: *mut bpf_sock =
             bpf_skc_lookup_tcp(ctx.as_ptr(), &mut flow.tuple, flow.tuple_len, BPF_F_CURRENT_NETNS as u64, 0);
         if !found.is_null() {
             if read_volatile(&raw const (*found).state) != BPF_TCP_LISTEN {
-                if flow.syn {
-                    // Over TIME_WAIT: the stack itself will find the listener.
-                    flows::note(interface, &flow, flows::origin(ctx));
-                }
                 return assign_and_release(ctx, found.cast(), Reason::Connection);
             }
             bpf_sk_release(found.cast());
@@ -94,8 +83,6 @@ fn assign(ctx: &TcContext, interface: u32, mut flow: Flow) -> Reason {
         if listener.is_null() {
             return Reason::NoListener;
         }
-        // The assignment takes the place of the sender's socket.
-        flows::note(interface, &flow, flows::origin(ctx));
         assign_and_release(ctx, listener, Reason::Listener)
     }
 }
