@@ -2,39 +2,46 @@
 //! byte that comes from a pod. Its death ends the worker and empties the listeners' slots; all else stays pinned, closed.
 
 mod attest;
+mod drain;
 mod fallback;
 mod probe;
 mod sweep;
+mod term;
 mod token_key;
+mod upgrade;
 mod worker;
 
 pub(crate) use probe::ask;
 pub(crate) use token_key::remove as remove_token_key;
+pub(crate) use upgrade::remove_leftovers as remove_upgrade_files;
 
 use crate::{
-    config::Config,
+    config::{Config, RedirectConfig},
     handoff::{Condition, Interface, Status},
     redirect::{
-        Redirect,
+        self, Redirect,
         births::Births,
         kubepods::Kubepods,
-        netlink::{self, News},
+        lock::{Company, NodeLock},
+        owner::Installation,
     },
 };
-use anyhow::Context as _;
-use attest::Witnesses;
+use anyhow::{Context as _, bail};
 use std::{fs::DirBuilder, os::unix::fs::DirBuilderExt as _, path::Path, time::Duration};
+use term::{Ended, Term};
 use tokio::{
-    signal::unix::{SignalKind, signal},
+    signal::unix::{Signal, SignalKind, signal},
     sync::watch,
-    time::{MissedTickBehavior, interval},
+    time::sleep,
 };
-use worker::{Supervisor, WorkerState};
+use upgrade::{Predecessor, Turn};
+use worker::WorkerState;
 
-/// How often the datapath is looked at when nothing is heard.
-const SELF_CHECK: Duration = Duration::from_secs(10);
-/// How often the packet counters are read: metrics are scraped every 15 seconds at most.
-const COUNTERS: Duration = Duration::from_secs(5);
+/// The only condition of an agent that stands by. It is a ready one: of two pods of a DaemonSet the older is ended only
+/// when the younger is ready, whichever of the two serves.
+const STAND_BY: &str = "stand-by";
+/// Between two tries to see who serves the node, when one that seemed to does not.
+const LOOK_AGAIN: Duration = Duration::from_secs(1);
 
 /// What the tasks of the parent tell each other: the newest value is all that counts.
 pub(crate) struct Board {
@@ -46,6 +53,28 @@ pub(crate) struct Board {
     pub(crate) status: watch::Sender<Status>,
     /// Whether a worker answers.
     pub(crate) worker: watch::Sender<WorkerState>,
+    /// How often the datapath became this agent's.
+    pub(crate) terms: watch::Sender<u64>,
+}
+
+/// SIGTERM and SIGINT.
+struct Stop {
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+impl Stop {
+    fn new() -> anyhow::Result<Self> {
+        Ok(Self { terminate: signal(SignalKind::terminate())?, interrupt: signal(SignalKind::interrupt())? })
+    }
+
+    /// Returns when this agent was told to stop since the last call returned.
+    async fn told(&mut self) {
+        tokio::select! {
+            _ = self.terminate.recv() => {}
+            _ = self.interrupt.recv() => {}
+        }
+    }
 }
 
 /// Runs the agent until it is told to stop.
@@ -59,64 +88,77 @@ pub(crate) fn run(config: &Config) -> anyhow::Result<()> {
 }
 
 async fn run_until_stopped(config: &Config) -> anyhow::Result<()> {
-    let mut terminate = signal(SignalKind::terminate())?;
-    let mut interrupt = signal(SignalKind::interrupt())?;
+    let stop = Stop::new()?;
     make_run_dir(&config.redirect.run_dir)?;
-    let token_key = token_key::open(&config.redirect.run_dir)?;
     let board = Board {
         interfaces: watch::Sender::new(Vec::new()),
         kubepods: watch::Sender::new(None),
         status: watch::Sender::new(Status::default()),
         worker: watch::Sender::new(WorkerState::default()),
+        terms: watch::Sender::new(0),
     };
-    // Subscribed before the first look, so that nothing falls between the two.
-    let mut news = News::subscribe()?;
+    publish_conditions(&board, vec![not_owner("this agent is starting")]);
     let (births, births_ended) = Births::watch()?;
-    let mut redirect = Redirect::start(&config.redirect, config.take_over, netlink::connect()?, births).await?;
-    let witnesses = Witnesses {
-        pins: redirect.pins().clone(),
-        kubepods: board.kubepods.subscribe(),
-        interfaces: board.interfaces.subscribe(),
-    };
-    let supervisor = Supervisor::new(redirect.listeners(), token_key, witnesses)?;
-    let sweep_ended = sweep::start(redirect.pins())?;
-    let fallback = fallback::Fallback::new(redirect.listeners())?;
-    let probe = probe::bind(&config.redirect.probe_socket)?;
-    redirect.keep_up(|interfaces| announce(&board, interfaces)).await;
-    redirect.inspect().await;
-    publish(&board, &redirect);
-
     tokio::select! {
-        ended = keep_up(&board, &mut redirect, &mut news) => ended,
-        ended = supervisor.run(&board) => ended,
+        ended = serve_in_turns(config, &board, &births, stop) => ended,
         ended = births_ended => Err(ended?),
-        ended = sweep_ended => Err(ended?),
-        () = fallback.run(&board) => Ok(()),
-        () = probe::serve(&probe, &board) => Ok(()),
-        _ = terminate.recv() => Ok(()),
-        _ = interrupt.recv() => Ok(()),
-    }?;
-    tracing::info!("stopping; the node stays closed until an agent runs again or `kiam-agent cleanup` opens it");
-    supervisor.stop().await
+        ended = probe::serve(&config.redirect.probe_socket, &board) => ended,
+    }
 }
 
-/// Follows the node, and looks by itself when nothing is heard.
-async fn keep_up(board: &Board, redirect: &mut Redirect, news: &mut News) -> anyhow::Result<()> {
-    let mut self_check = interval(SELF_CHECK);
-    let mut counters = interval(COUNTERS);
-    self_check.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    counters.set_missed_tick_behavior(MissedTickBehavior::Delay);
+/// Serves; and when another agent has taken over, stands by: to be told to stop, or to serve again when that one has
+/// gone.
+async fn serve_in_turns(config: &Config, board: &Board, births: &Births, mut stop: Stop) -> anyhow::Result<()> {
+    let run_dir = &config.redirect.run_dir;
+    redirect::close_unguarded(&config.redirect.bpffs).await?;
+    let lock = NodeLock::open(&config.redirect.bpffs)?;
+    let mut turn = Turn::soon(run_dir).await?;
+    let mut predecessor = meet(&lock, &config.redirect).await?;
     loop {
-        tokio::select! {
-            news = news.wait() => news?,
-            _ = self_check.tick() => redirect.inspect().await,
-            _ = counters.tick() => {
-                publish(board, redirect);
-                continue;
-            }
+        let mut term = Term { config, board, births, lock: &lock, stop: &mut stop };
+        match term.serve(turn, predecessor.take()).await? {
+            Ended::Stopped => return Ok(()),
+            Ended::Succeeded => {}
         }
-        redirect.keep_up(|interfaces| announce(board, interfaces)).await;
-        publish(board, redirect);
+        tokio::select! {
+            again = stand_by(run_dir) => turn = again?,
+            () = stop.told() => return Ok(()),
+        }
+        tracing::warn!("the agent that served this node has ended: serving again");
+        lock.enter()?;
+    }
+}
+
+/// The agent that serves this node, if one does and answers.
+///
+/// # Errors
+/// It cannot be followed; with what to do.
+async fn meet(lock: &NodeLock, config: &RedirectConfig) -> anyhow::Result<Option<Predecessor>> {
+    if lock.enter()? == Company::Alone {
+        return Ok(None);
+    }
+    let owner = Installation::recorded(lock.root())?.context("an agent lives on this node, but has claimed nothing")?;
+    if !owner.is(&Installation::of(&config.run_dir).context("--run-dir")?) {
+        bail!(
+            "an agent of another installation serves this node ({}; its --run-dir is {}): stop it first, or start this \
+             one with that folder as its --run-dir",
+            lock.holders(),
+            owner.run_dir()
+        );
+    }
+    upgrade::ask(&config.run_dir).await
+}
+
+/// Waits until no agent serves the node, and nobody else is about to.
+async fn stand_by(run_dir: &Path) -> anyhow::Result<Turn> {
+    loop {
+        upgrade::watch(run_dir).await;
+        let turn = Turn::wait(run_dir).await?;
+        if !upgrade::is_answered(run_dir).await {
+            return Ok(turn);
+        }
+        drop(turn);
+        sleep(LOOK_AGAIN).await;
     }
 }
 
@@ -129,16 +171,12 @@ fn announce(board: &Board, interfaces: Vec<Interface>) {
 }
 
 fn publish(board: &Board, redirect: &Redirect) {
-    let known: Vec<Condition> = board.status.borrow().conditions.clone();
-    for condition in redirect.conditions() {
-        // Said when it changes, not every ten seconds.
-        if !known.contains(condition) {
-            match &condition.problem {
-                Some(problem) => tracing::error!(condition = condition.name, "{problem}"),
-                None => tracing::info!(condition = condition.name, "holds"),
-            }
-        }
-    }
+    publish_kubepods(board, redirect);
+    board.status.send_modify(|status| status.packets = redirect.packets());
+    publish_conditions(board, redirect.conditions().cloned().collect());
+}
+
+fn publish_kubepods(board: &Board, redirect: &Redirect) {
     board.kubepods.send_if_modified(|known| {
         let changed = known.as_ref() != redirect.kubepods();
         if changed {
@@ -146,10 +184,23 @@ fn publish(board: &Board, redirect: &Redirect) {
         }
         changed
     });
-    board.status.send_modify(|status| {
-        status.conditions = redirect.conditions().cloned().collect();
-        status.packets = redirect.packets();
-    });
+}
+
+/// Said when it changes, not every ten seconds.
+fn publish_conditions(board: &Board, conditions: Vec<Condition>) {
+    let known: Vec<Condition> = board.status.borrow().conditions.clone();
+    for condition in conditions.iter().filter(|condition| !known.contains(condition)) {
+        match &condition.problem {
+            Some(problem) => tracing::error!(condition = condition.name, "{problem}"),
+            None => tracing::info!(condition = condition.name, "holds"),
+        }
+    }
+    board.status.send_modify(|status| status.conditions = conditions);
+}
+
+/// The condition that every other one depends on, when it does not hold.
+fn not_owner(problem: &str) -> Condition {
+    Condition { name: redirect::OWNER.to_owned(), problem: Some(problem.to_owned()) }
 }
 
 /// For root alone, but passable: the probe socket and the key have modes of their own.

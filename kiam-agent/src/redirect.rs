@@ -1,9 +1,10 @@
 //! The datapath: from a pod's SYN to M to the agent's listening socket, and nothing to anybody when no agent listens.
 //!
-//! Reading order: [`pins`] (what outlives the process), [`listener`], [`object`] (the eBPF programs), [`backstop`],
-//! [`links`], [`roles`], [`births`], [`addresses`] and [`kubepods`] (what the node looks like), [`tc`] (a program on an
-//! interface), [`interfaces`] (the redirect), [`guard`], [`fence`] (policy routing), [`flows`] (who opened a connection),
-//! [`foreign_nat`] (what others left), [`counters`], [`cleanup`]. This module is their order: start, keep up, stop.
+//! Reading order: [`pins`] (what outlives the process), [`lock`] and [`owner`] (whose it is), [`listener`], [`object`]
+//! (the eBPF programs), [`backstop`], [`links`], [`roles`], [`births`], [`addresses`] and [`kubepods`] (what the node
+//! looks like), [`tc`] (a program on an interface), [`interfaces`] (the redirect), [`guard`], [`fence`] (policy routing),
+//! [`flows`] (who opened a connection), [`foreign_nat`] (what others left), [`counters`], [`cleanup`]. This module is
+//! their order: open, arm, keep up.
 
 pub(crate) mod addresses;
 pub(crate) mod backstop;
@@ -18,10 +19,12 @@ pub(crate) mod interfaces;
 pub(crate) mod kubepods;
 pub(crate) mod links;
 pub(crate) mod listener;
+pub(crate) mod lock;
 mod log;
 mod netfilter;
 pub(crate) mod netlink;
 pub(crate) mod object;
+pub(crate) mod owner;
 pub(crate) mod pattern;
 pub(crate) mod pins;
 pub(crate) mod roles;
@@ -38,25 +41,35 @@ use flows::Flows;
 use foreign_nat::ForeignNat;
 use guard::Guard;
 use interfaces::Attachments;
-use kubepods::{Kubepods, KubepodsAt};
+use kubepods::Kubepods;
 use object::Object;
-use pattern::InterfaceMatch;
+use owner::Installation;
 use pins::Pins;
 use roles::Roles;
-use std::net::TcpListener;
+use std::{
+    net::TcpListener,
+    path::{Path, PathBuf},
+};
 
-/// The datapath of this node, from start to the end of the process. Dropping it leaves everything pinned and closed.
+/// The condition that this agent is the one that serves the node.
+pub(crate) const OWNER: &str = "owner";
+
+/// The datapath of this node, as one agent holds it. Dropping it leaves everything pinned and closed.
 pub(crate) struct Redirect {
-    object: Object,
+    config: RedirectConfig,
+    installation: Installation,
+    root: PathBuf,
     pins: Pins,
+    object: Object,
     fence: Fence,
-    pattern: InterfaceMatch,
     guard: Guard,
-    kubepods_at: KubepodsAt,
     kubepods: Option<Kubepods>,
     attachments: Attachments,
+    births: Births,
     listeners: Vec<TcpListener>,
     netlink: rtnetlink::Handle,
+    /// Of this agent's claim; 0 until it has made one.
+    generation: u64,
     conditions: Vec<Condition>,
     foreign_nat: ForeignNat,
     /// What is looked at every few seconds only.
@@ -64,46 +77,95 @@ pub(crate) struct Redirect {
 }
 
 impl Redirect {
-    /// Closed first, open last: the fence drops, then maps, backstop, listeners in their slots; the interfaces and the
-    /// opening of the fence are [`Self::keep_up`]'s, which the caller runs next, and again at each event.
+    /// Everything but what another agent of this node would notice: programs and maps are loaded, the listening sockets
+    /// are open.
     ///
     /// # Errors
-    /// What is missing on this node, and what to do. The fence stays: closed.
-    pub(crate) async fn start(
+    /// What is missing on this node, and what to do.
+    pub(crate) async fn open(
         config: &RedirectConfig,
+        root: &Path,
         take_over: bool,
         netlink: rtnetlink::Handle,
         births: Births,
     ) -> anyhow::Result<Self> {
         let fence = Fence::new(netlink.clone());
-        if !Pins::at(&config.bpffs).is_ok_and(|pins| pins.has_backstop()) {
-            // `local` without the backstop would hand pods' packets to whatever listens on the node.
-            for &family in fence.families() {
-                fence.ensure(family, Verdict::Blackhole).await.context("setting up the fence")?;
-            }
-        }
-        let pins = Pins::open(&config.bpffs)?;
-        let mut object = Object::load(&pins).context("loading the eBPF programs")?;
-        backstop::attach(&mut object, &pins).context("attaching the backstop")?;
+        let pins = Pins::open(root)?;
+        let object = Object::load(root, &pins).context("loading the eBPF programs")?;
         let listeners = listener::open_all(&fence.served()).context("opening the listening sockets")?;
-        object.put_listeners(&listeners).context("putting the listening sockets into their slots")?;
         let hook = tc::Hook::new(config.tc);
         let flows = Flows::open(&pins)?;
         Ok(Self {
-            object,
+            installation: Installation::of(&config.run_dir).context("--run-dir")?,
+            root: root.to_owned(),
             pins,
+            object,
             fence,
-            pattern: config.interfaces.clone(),
             guard: Guard::new(hook),
-            kubepods_at: config.kubepods.clone(),
             kubepods: None,
-            attachments: Attachments::new(hook, births, flows),
+            attachments: Attachments::new(hook, births.clone(), flows),
+            births,
             listeners,
             netlink,
+            generation: 0,
             conditions: Vec::new(),
             foreign_nat: ForeignNat::new(take_over).context("opening a netlink socket to the packet filter")?,
             inspected: Vec::new(),
+            config: config.clone(),
         })
+    }
+
+    /// Looks at the node as [`Self::keep_up`] does, and changes nothing: so that a worker that is about to get connections
+    /// knows where they come from.
+    ///
+    /// # Errors
+    /// The kernel's.
+    pub(crate) async fn look(&mut self, announce: impl Fn(Vec<Interface>)) -> anyhow::Result<()> {
+        self.kubepods = Kubepods::find(&self.config.kubepods)?;
+        announce(self.attachments.expected(&self.roles().await?));
+        Ok(())
+    }
+
+    /// Makes the datapath this agent's: claims it, then backstop, and listeners in their slots. The interfaces and the
+    /// opening of the fence are [`Self::keep_up`]'s, which the caller runs next, and again at each event. Once more after
+    /// another agent has tried in vain.
+    ///
+    /// # Errors
+    /// What is missing on this node, and what to do. The node stays closed.
+    pub(crate) fn arm(&mut self) -> anyhow::Result<()> {
+        self.generation = owner::claim(&mut self.object, &self.installation)?;
+        self.pins = Pins::open(&self.root)?;
+        self.object.pin_missing(&self.pins)?;
+        backstop::attach(&mut self.object, &self.pins).context("attaching the backstop")?;
+        self.object.put_listeners(&self.listeners).context("putting the listening sockets into their slots")?;
+        // Whatever is on the interfaces may be another agent's.
+        let hook = tc::Hook::new(self.config.tc);
+        self.guard = Guard::new(hook);
+        self.attachments = Attachments::new(hook, self.births.clone(), Flows::open(&self.pins)?);
+        tracing::info!(generation = self.generation, "the datapath of this node is this agent's");
+        Ok(())
+    }
+
+    /// Whether the datapath is still this agent's: asked before each repair.
+    ///
+    /// # Errors
+    /// The kernel's.
+    pub(crate) fn is_ours(&self) -> anyhow::Result<bool> {
+        Ok(owner::generation(&self.object)? == self.generation)
+    }
+
+    /// Removes the pins of other layouts, whose place ours have taken.
+    ///
+    /// # Errors
+    /// The kernel's, with the path.
+    pub(crate) fn remove_other_layouts(&self) -> anyhow::Result<()> {
+        for other in pins::layouts(&self.root)? {
+            if other.folder() != self.pins.folder() {
+                other.remove_all()?;
+                tracing::info!(pins = %other.folder().display(), "removed: another layout's");
+            }
+        }
+        Ok(())
     }
 
     /// The listening sockets, one a family.
@@ -114,7 +176,7 @@ impl Redirect {
     /// Brings the datapath to what the node looks like now: addresses, uplinks, interfaces, then the fence, which is
     /// opened once all else stands. `announce` gets the interfaces before a new one can carry a connection.
     pub(crate) async fn keep_up(&mut self, announce: impl Fn(Vec<Interface>)) {
-        let mut conditions = Vec::new();
+        let mut conditions = vec![condition(OWNER, Ok(()))];
         conditions.push(condition("kubepods", self.sync_kubepods()));
         let addresses = addresses::sync(&mut self.object, &self.netlink).await;
         conditions.push(condition("node-addresses", addresses));
@@ -136,7 +198,7 @@ impl Redirect {
 
     /// Tells the programs below which cgroup pods are; the kubelet may have made it since, or made it anew.
     fn sync_kubepods(&mut self) -> anyhow::Result<()> {
-        let found = Kubepods::find(&self.kubepods_at)?;
+        let found = Kubepods::find(&self.config.kubepods)?;
         self.object.configure(|config| config.kubepods = found.as_ref().map_or(0, Kubepods::id))?;
         if self.kubepods != found {
             match &found {
@@ -151,7 +213,7 @@ impl Redirect {
     async fn roles(&self) -> anyhow::Result<Roles> {
         let devices = links::devices(&self.netlink).await.context("listing the interfaces")?;
         let gateways = links::with_gateway(&self.netlink, self.fence.families()).await;
-        Ok(Roles::of(&devices, &self.pattern, &gateways.context("listing the routes")?))
+        Ok(Roles::of(&devices, &self.config.interfaces, &gateways.context("listing the routes")?))
     }
 
     /// The pins.
@@ -172,6 +234,11 @@ impl Redirect {
         self.inspected = vec![condition("foreign-nat", self.foreign_nat.check(closed).await)];
     }
 
+    /// Whether everything could be set up, as of the last [`Self::keep_up`].
+    pub(crate) fn is_whole(&self) -> bool {
+        self.conditions.iter().all(|condition| condition.problem.is_none())
+    }
+
     fn holds(&self, name: &str) -> bool {
         self.conditions.iter().any(|condition| condition.name == name && condition.problem.is_none())
     }
@@ -185,6 +252,23 @@ impl Redirect {
     pub(crate) fn packets(&self) -> Vec<PacketCount> {
         counters::read(&self.object, &self.attachments)
     }
+}
+
+/// Closes a node that no agent's backstop guards yet, before anything else can go wrong.
+///
+/// # Errors
+/// The kernel's.
+pub(crate) async fn close_unguarded(bpffs: &Path) -> anyhow::Result<()> {
+    if pins::root(bpffs).and_then(|root| Ok(pins::layouts(&root)?)).is_ok_and(|all| all.iter().any(Pins::has_backstop))
+    {
+        return Ok(());
+    }
+    let fence = Fence::new(netlink::connect()?);
+    // `local` without the backstop would hand pods' packets to whatever listens on the node.
+    for &family in fence.families() {
+        fence.ensure(family, Verdict::Blackhole).await.context("setting up the fence")?;
+    }
+    Ok(())
 }
 
 fn condition(name: &str, result: anyhow::Result<()>) -> Condition {

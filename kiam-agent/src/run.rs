@@ -5,15 +5,12 @@ use crate::{
     config::{CleanupConfig, Config, HealthConfig, LogConfig},
     handoff, parent, redirect, worker,
 };
-use anyhow::{Context as _, bail};
+use anyhow::Context as _;
 use kiam_common::{
     flags::{EXIT_USAGE, Problems},
     telemetry,
 };
-use std::{env, io::Write as _, os::fd::AsFd as _, os::unix::net::UnixStream, process::ExitCode, time::Duration};
-
-/// How long a running agent may take to tell that it runs.
-const AGENT_ANSWERS: Duration = Duration::from_secs(1);
+use std::{env, io::Write as _, os::fd::AsFd as _, os::unix::net::UnixStream, process::ExitCode};
 
 /// Runs what the command line asks for. Exit codes: 0, 1 for a failure, 64 for a wrong command line.
 #[must_use]
@@ -96,12 +93,10 @@ fn run_worker(config: Config) -> anyhow::Result<ExitCode> {
 fn clean_up(config: &CleanupConfig) -> anyhow::Result<ExitCode> {
     start_log(&config.log)?;
     let redirect = &config.redirect;
-    if parent::ask(&redirect.probe_socket, AGENT_ANSWERS).is_ok() {
-        bail!("an agent runs here and would set everything up again: stop it first");
-    }
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(redirect::cleanup::run(&redirect.bpffs))?;
     parent::remove_token_key(&redirect.run_dir)?;
+    parent::remove_upgrade_files(&redirect.run_dir)?;
     tracing::info!("removed: pods reach the real metadata service again");
     Ok(ExitCode::SUCCESS)
 }

@@ -5,12 +5,14 @@
 
 mod config;
 mod flow;
+mod owner;
 #[cfg(feature = "user")]
 mod pod;
 mod reason;
 
 pub use config::{Config, FLAG_CGROUP_ONLY, FLAG_ENFORCE, Port};
 pub use flow::{Address, BY_HOOK_NODE, BY_HOOK_POD, FLOWS_PER_OWNER, Flow, FlowKey, MAX_FLOWS, MAX_OWNERS, Place};
+pub use owner::{MAP_OWNER, Owner, RUN_DIR_LEN};
 pub use reason::{Counters, REASONS, Reason};
 
 /// The instance metadata service over IPv4 (AWS: "Instance metadata and user data").
@@ -93,6 +95,7 @@ const _: () = {
         MAP_PLACES,
         MAP_RINGS,
         MAP_EXEMPT,
+        MAP_OWNER,
     ];
     let mut index = 0;
     while index < names.len() {

@@ -7,8 +7,8 @@ use aya_ebpf::{
 };
 use core::hint::black_box;
 use kiam_common::abi::{
-    Address, Config, Counters, Flow, FlowKey, MAX_EXEMPT, MAX_FLOWS, MAX_INTERFACES, MAX_NODE_ADDRS, MAX_OWNERS, Place,
-    Port, Reason, SLOTS,
+    Address, Config, Counters, Flow, FlowKey, MAX_EXEMPT, MAX_FLOWS, MAX_INTERFACES, MAX_NODE_ADDRS, MAX_OWNERS, Owner,
+    Place, Port, Reason, SLOTS,
 };
 
 /// Most maps of a node use a small part of their bound.
@@ -53,6 +53,10 @@ pub static RINGS: HashMap<u64, u32, { MAX_OWNERS as usize }, NO_PREALLOC> = Hash
 /// The cgroups of pods that keep the node's role.
 #[btf_map(name = "kiam_exempt")]
 pub static EXEMPT: HashMap<u64, u8, { MAX_EXEMPT as usize }, NO_PREALLOC> = HashMap::new();
+
+/// Which agent keeps the datapath. No program reads it; it is here so that it has a type to show.
+#[btf_map(name = "kiam_owner")]
+pub static OWNER: Array<Owner, 1> = Array::new();
 
 /// Counts a packet of an attached interface.
 ///

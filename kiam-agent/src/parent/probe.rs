@@ -1,6 +1,6 @@
 //! The unix socket that exec probes ask: whoever connects is told how the agent is, and nothing is read from them.
 
-use super::Board;
+use super::{Board, STAND_BY};
 use crate::handoff::Condition;
 use anyhow::{Context as _, bail};
 use serde::{Deserialize, Serialize};
@@ -37,6 +37,10 @@ impl Health {
     fn of(board: &Board) -> Self {
         let worker = *board.worker.borrow();
         let mut conditions = board.status.borrow().conditions.clone();
+        if conditions.iter().any(|condition| condition.name == STAND_BY) {
+            // It has no worker to speak of, and needs none.
+            return Self { ready: true, conditions };
+        }
         let problem = |holds: bool, problem: &str| (!holds).then(|| problem.to_owned());
         conditions.push(Condition {
             name: "worker".to_owned(),
@@ -57,7 +61,7 @@ impl Health {
 ///
 /// # Errors
 /// The folder isn't there, or the path is too long for a socket (107 bytes, unix(7)).
-pub(super) fn bind(path: &Path) -> anyhow::Result<UnixListener> {
+fn bind(path: &Path) -> anyhow::Result<UnixListener> {
     match fs::remove_file(path) {
         Err(error) if error.kind() != ErrorKind::NotFound => {
             return Err(error).with_context(|| format!("--probe-socket: replacing {}", path.display()));
@@ -69,8 +73,24 @@ pub(super) fn bind(path: &Path) -> anyhow::Result<UnixListener> {
     Ok(listener)
 }
 
-/// Answers probes, one after another.
-pub(super) async fn serve(listener: &UnixListener, board: &Board) {
+/// Answers probes for as long as the agent runs. At the begin of each term the socket is opened anew: agents that share
+/// a `--probe-socket` replace each other's, and it shall be that of the one that serves.
+///
+/// # Errors
+/// As [`bind`].
+pub(super) async fn serve(path: &Path, board: &Board) -> anyhow::Result<()> {
+    let mut terms = board.terms.subscribe();
+    loop {
+        let listener = bind(path)?;
+        tokio::select! {
+            () = answer_all(&listener, board) => {}
+            changed = terms.changed() => changed?,
+        }
+    }
+}
+
+/// One after another.
+async fn answer_all(listener: &UnixListener, board: &Board) {
     loop {
         let Ok((mut probe, _)) = listener.accept().await else {
             sleep(ACCEPT_PAUSE).await;

@@ -10,7 +10,7 @@ use tokio::sync::oneshot;
 /// How often.
 const PAUSE: Duration = Duration::from_secs(10);
 
-/// Starts the thread. What is returned ends with it, and says why it ended.
+/// Starts the thread, which ends when what is returned is dropped. That ends with it, and says why it ended.
 ///
 /// # Errors
 /// The kernel's.
@@ -18,7 +18,7 @@ pub(super) fn start(pins: &Pins) -> anyhow::Result<oneshot::Receiver<anyhow::Err
     let mut flows = Flows::open(pins)?;
     let (end, ended) = oneshot::channel();
     thread::Builder::new().name("sweep".to_owned()).spawn(move || {
-        loop {
+        while !end.is_closed() {
             thread::sleep(PAUSE);
             match flows.sweep(Duration::from_millis(clock::monotonic_ms())) {
                 Ok(0) => {}

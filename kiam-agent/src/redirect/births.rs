@@ -26,7 +26,7 @@ type Noted = HashMap<u32, Option<u64>>;
 type Messages = UnboundedReceiver<(NetlinkMessage<RouteNetlinkMessage>, SocketAddr)>;
 
 /// When each interface appeared.
-#[derive(Clone)]
+#[derive(Clone, Default)]
 pub(crate) struct Births(Arc<Mutex<Noted>>);
 
 impl Births {
@@ -36,7 +36,7 @@ impl Births {
     /// # Errors
     /// The kernel's.
     pub(crate) fn watch() -> anyhow::Result<(Self, oneshot::Receiver<anyhow::Error>)> {
-        let births = Self(Arc::default());
+        let births = Self::default();
         let (begun, beginning) = mpsc::channel();
         let (end, ended) = oneshot::channel();
         let notes = births.clone();
@@ -53,6 +53,21 @@ impl Births {
     /// of yet is new.
     pub(crate) fn of(&self, index: u32) -> Option<u64> {
         self.notes().get(&index).copied().unwrap_or_else(just_born)
+    }
+
+    /// Those whose time is known: index, and milliseconds of `CLOCK_MONOTONIC`.
+    pub(crate) fn known(&self) -> Vec<(u32, u64)> {
+        self.notes().iter().filter_map(|(&index, &born_ms)| Some((index, born_ms?))).collect()
+    }
+
+    /// Takes over what another agent of this node noted of interfaces that are older than this one.
+    pub(crate) fn adopt(&self, known: Vec<(u32, u64)>) {
+        let mut notes = self.notes();
+        for (index, born_ms) in known {
+            if let Some(note @ None) = notes.get_mut(&index) {
+                *note = Some(born_ms);
+            }
+        }
     }
 
     fn run(&self, begun: &mpsc::Sender<()>) -> anyhow::Result<()> {

@@ -1,18 +1,21 @@
 //! `kiam-agent cleanup`: takes everything down, in reverse, and leaves nothing. After it the node is open: pods reach
 //! the real metadata service again.
 
-use super::{fence::Fence, links, netlink, pins::Pins, tc};
+use super::{fence::Fence, links, lock::NodeLock, netlink, pins, tc};
 use std::path::Path;
 
 /// What closes a node from its boot on (`deploy/boot`), and where it is installed; in a pod only its rules tell.
 const UNIT: &str = "kiam-fence.service";
 const UNIT_FOLDERS: [&str; 3] = ["/etc/systemd/system", "/usr/local/lib/systemd/system", "/usr/lib/systemd/system"];
 
-/// Removes the fence, the programs on the interfaces, the backstop and all maps. What is not there is fine.
+/// Removes the fence, the programs on the interfaces, the backstop and all maps, whichever agent's they are. What is not
+/// there is fine.
 ///
 /// # Errors
-/// What could not be removed.
+/// An agent lives; or what could not be removed.
 pub(crate) async fn run(bpffs: &Path) -> anyhow::Result<()> {
+    let lock = NodeLock::open(bpffs)?;
+    lock.exclude()?;
     let netlink = netlink::connect()?;
     let fence = Fence::new(netlink.clone());
     let closes_at_boot = fence.set_at_boot().await? || UNIT_FOLDERS.iter().any(|to| Path::new(to).join(UNIT).exists());
@@ -26,7 +29,10 @@ pub(crate) async fn run(bpffs: &Path) -> anyhow::Result<()> {
             tc::remove_idle_qdisc(&netlink, device.index).await?;
         }
     }
-    Pins::at(bpffs)?.remove_all()?;
+    for layout in pins::layouts(lock.root())? {
+        layout.remove_all()?;
+    }
+    pins::remove_root(lock.root())?;
     if closes_at_boot {
         tracing::warn!(
             "{UNIT} closes this node again when it boots: run `systemctl disable {UNIT}` on it and remove the file"

@@ -15,17 +15,10 @@ use aya::maps::PerCpuValues;
 use kiam_common::abi::{Counters, MAX_INTERFACES};
 use std::collections::{BTreeMap, BTreeSet};
 
-/// What is attached.
-#[derive(Debug)]
-struct Attached {
-    side: PodSide,
-    born_ms: Option<u64>,
-}
-
 /// The interfaces that the program is attached to.
 pub(crate) struct Attachments {
     hook: tc::Hook,
-    attached: BTreeMap<u32, Attached>,
+    attached: BTreeMap<u32, PodSide>,
     /// Matched, but unfit, and said so.
     unfit: BTreeSet<u32>,
     births: Births,
@@ -40,7 +33,7 @@ impl Attachments {
 
     /// The name of an attached interface.
     pub(crate) fn name(&self, index: u32) -> Option<&str> {
-        self.attached.get(&index).map(|attached| attached.side.name.as_str())
+        self.attached.get(&index).map(|attached| attached.name.as_str())
     }
 
     /// Attaches to what has come, clears up behind what has gone. `announce` gets the whole list before the program
@@ -62,9 +55,9 @@ impl Attachments {
         for (&index, side) in &roles.pod_sides {
             set_port(object, index, side)?;
             // A renamed interface keeps its index and its age.
-            self.attached.insert(index, Attached { side: side.clone(), born_ms: self.births.of(index) });
+            self.attached.insert(index, side.clone());
         }
-        announce(self.list());
+        announce(self.expected(roles));
         self.attach(&fresh, object, pins)
     }
 
@@ -109,17 +102,18 @@ impl Attachments {
             tc::detach(&Place::redirect(pins, index), self.hook, roles.names.get(&index).map(String::as_str))?;
             self.forget(object, index)?;
             if let Some(attached) = self.attached.remove(&index) {
-                tracing::info!(interface = attached.side.name, index, "gone");
+                tracing::info!(interface = attached.name, index, "gone");
             }
         }
         Ok(())
     }
 
-    fn list(&self) -> Vec<Interface> {
-        let interface = |(&index, Attached { side, born_ms }): (&u32, &Attached)| Interface {
+    /// The interfaces that [`Self::sync`] would announce, in the same roles.
+    pub(crate) fn expected(&self, roles: &Roles) -> Vec<Interface> {
+        let interface = |(&index, side): (&u32, &PodSide)| Interface {
             index,
             name: side.name.clone(),
-            born_ms: *born_ms,
+            born_ms: self.births.of(index),
             bridge: side.port.map(|port| port.bridge),
             kind: match side.kind {
                 Kind::Veth => InterfaceKind::Veth,
@@ -127,7 +121,7 @@ impl Attachments {
                 Kind::Guest | Kind::Other => InterfaceKind::Other,
             },
         };
-        self.attached.iter().map(interface).collect()
+        roles.pod_sides.iter().map(interface).collect()
     }
 
     /// From now on the backstop drops what comes by this interface, and who opened connections there is not known any

@@ -4,7 +4,7 @@ use anyhow::Context as _;
 use aya::Ebpf;
 use aya_log::EbpfLogger;
 use std::time::Duration;
-use tokio::time::interval;
+use tokio::{task::JoinSet, time::interval};
 
 /// Levels of aya-log (aya-log-common): none, and all up to debug.
 const OFF: u8 = 0;
@@ -17,16 +17,16 @@ pub(super) fn level() -> u8 {
     if tracing::enabled!(tracing::Level::DEBUG) { DEBUG } else { OFF }
 }
 
-/// Passes the lines on as long as the agent runs.
+/// Passes the lines on as long as `tasks` lives.
 ///
 /// # Errors
 /// The object carries no log.
-pub(super) fn follow(ebpf: &mut Ebpf) -> anyhow::Result<()> {
+pub(super) fn follow(ebpf: &mut Ebpf, tasks: &mut JoinSet<()>) -> anyhow::Result<()> {
     if level() == OFF {
         return Ok(());
     }
     let mut logger = EbpfLogger::init(ebpf).context("opening the programs' log")?;
-    tokio::spawn(async move {
+    tasks.spawn(async move {
         let mut flush = interval(FLUSH);
         loop {
             flush.tick().await;

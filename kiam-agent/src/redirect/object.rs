@@ -1,6 +1,9 @@
 //! The eBPF programs and their maps, embedded in this executable.
 
-use super::{log, pins::Pins};
+use super::{
+    log,
+    pins::{self, Pins},
+};
 use anyhow::{Context as _, anyhow};
 use aya::{
     Ebpf, EbpfLoader,
@@ -9,10 +12,11 @@ use aya::{
 };
 use kiam_common::abi::{
     Address, Config, Counters, GLOBAL_INGRESS_IFINDEX, MAP_CONFIG, MAP_EXEMPT, MAP_FLOWS, MAP_INTERFACES,
-    MAP_LISTENERS, MAP_NODE_ADDRS, MAP_PLACES, MAP_PORTS, MAP_RINGS, MAP_STRAYS, PROG_GUARD, PROG_GUARD_IN,
-    PROG_SK_LOOKUP, PROG_TC_INGRESS, Port, SLOT_V4, SLOT_V6,
+    MAP_LISTENERS, MAP_NODE_ADDRS, MAP_OWNER, MAP_PLACES, MAP_PORTS, MAP_RINGS, MAP_STRAYS, Owner, PROG_GUARD,
+    PROG_GUARD_IN, PROG_SK_LOOKUP, PROG_TC_INGRESS, Port, SLOT_V4, SLOT_V6,
 };
-use std::net::TcpListener;
+use std::{net::TcpListener, path::Path};
+use tokio::task::JoinSet;
 
 /// Built by `cargo xtask build-ebpf`; `build.rs` sees to it that it is there and current.
 static OBJECT: &[u8] = aya::include_bytes_aligned!(env!("KIAM_EBPF_OBJECT"));
@@ -36,6 +40,8 @@ const CLASSIFIERS: [&str; 3] = [PROG_TC_INGRESS, PROG_GUARD, PROG_GUARD_IN];
 /// The loaded programs and maps.
 pub(crate) struct Object {
     ebpf: Ebpf,
+    /// Ends with the object.
+    log_lines: JoinSet<()>,
 }
 
 impl Object {
@@ -43,28 +49,29 @@ impl Object {
     ///
     /// # Errors
     /// The kernel refuses: no CAP_BPF, or a kernel without what the programs need.
-    pub(crate) fn load(pins: &Pins) -> anyhow::Result<Self> {
-        let mut object = Self::load_for(pins, true)?;
+    pub(crate) fn load(root: &Path, pins: &Pins) -> anyhow::Result<Self> {
+        let mut object = Self::load_for(root, pins, true)?;
         if let Err(error) = object.sk_lookup()?.load() {
             tracing::debug!("{PROG_SK_LOOKUP}: {error:#}");
             tracing::info!(
                 "this kernel does not tell sk_lookup the interface (5.17 does): a port used again too soon costs its \
                  client one reset"
             );
-            object = Self::load_for(pins, false)?;
+            object = Self::load_for(root, pins, false)?;
             object.sk_lookup()?.load().with_context(|| format!("the kernel refused {PROG_SK_LOOKUP}"))?;
         }
         for name in CLASSIFIERS {
             object.classifier(name)?.load().with_context(|| format!("the kernel refused {name}"))?;
         }
         object.log_programs();
-        log::follow(&mut object.ebpf)?;
+        log::follow(&mut object.ebpf, &mut object.log_lines)?;
         Ok(object)
     }
 
     /// `ingress_ifindex`: the kernel tells `sk_lookup` by which interface a packet came.
-    fn load_for(pins: &Pins, ingress_ifindex: bool) -> anyhow::Result<Self> {
+    fn load_for(root: &Path, pins: &Pins, ingress_ifindex: bool) -> anyhow::Result<Self> {
         let mut loader = EbpfLoader::new();
+        loader.map_pin_path(MAP_OWNER, pins::owner(root));
         for map in PINNED {
             loader.map_pin_path(map, pins.folder().join(map));
         }
@@ -73,7 +80,7 @@ impl Object {
         loader.override_global(aya_log::LEVEL, &level, true);
         let ingress_ifindex = u8::from(ingress_ifindex);
         loader.override_global(GLOBAL_INGRESS_IFINDEX, &ingress_ifindex, true);
-        Ok(Self { ebpf: loader.load(OBJECT).context("making the maps")? })
+        Ok(Self { ebpf: loader.load(OBJECT).context("making the maps")?, log_lines: JoinSet::new() })
     }
 
     /// The guard on the egress of uplinks.
@@ -175,6 +182,36 @@ impl Object {
     /// The object is not the one this source was built for.
     pub(crate) fn strays(&self) -> anyhow::Result<PerCpuArray<&MapData, Counters>> {
         Ok(self.map(MAP_STRAYS)?.try_into()?)
+    }
+
+    /// Whose datapath this is.
+    ///
+    /// # Errors
+    /// The object is not the one this source was built for.
+    pub(crate) fn owner(&self) -> anyhow::Result<Array<&MapData, Owner>> {
+        Ok(self.map(MAP_OWNER)?.try_into()?)
+    }
+
+    /// As [`Self::owner`], to write.
+    ///
+    /// # Errors
+    /// As there.
+    pub(crate) fn owner_mut(&mut self) -> anyhow::Result<Array<&mut MapData, Owner>> {
+        Ok(self.map_mut(MAP_OWNER)?.try_into()?)
+    }
+
+    /// Pins the maps again that another agent's clearing up has unpinned.
+    ///
+    /// # Errors
+    /// The kernel's, with the map.
+    pub(crate) fn pin_missing(&self, pins: &Pins) -> anyhow::Result<()> {
+        for name in PINNED {
+            let path = pins.folder().join(name);
+            if !path.exists() {
+                self.map(name)?.pin(&path).with_context(|| format!("pinning {}", path.display()))?;
+            }
+        }
+        Ok(())
     }
 
     fn program(&mut self, name: &str) -> anyhow::Result<&mut Program> {

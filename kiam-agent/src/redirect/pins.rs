@@ -1,7 +1,13 @@
-//! What outlives the process: maps and links pinned below `kiam/v1` of the bpffs.
+//! What outlives the process: maps and links, pinned in the bpffs.
+//!
+//! ```text
+//! kiam/              locked by every agent that lives (`lock`)
+//! kiam/kiam_owner    whose the datapath is (`owner`)
+//! kiam/v1/           one layout's maps and links
+//! ```
 
 use anyhow::{Context as _, bail};
-use kiam_common::abi::LAYOUT;
+use kiam_common::abi::{LAYOUT, MAP_OWNER};
 use nix::sys::statfs::{BPF_FS_MAGIC, statfs};
 use std::{
     fs, io,
@@ -37,42 +43,77 @@ impl LinkOf {
     }
 }
 
-/// The folder of the pins.
+/// The pins of one layout.
 #[derive(Debug, Clone)]
 pub(crate) struct Pins {
     folder: PathBuf,
 }
 
+/// The project's folder below a mounted bpffs, whether it exists or not.
+///
+/// # Errors
+/// No bpffs there, with the command that mounts one.
+pub(crate) fn root(bpffs: &Path) -> anyhow::Result<PathBuf> {
+    match statfs(bpffs).map(|stat| stat.filesystem_type()) {
+        Ok(BPF_FS_MAGIC) => Ok(bpffs.join(FOLDER)),
+        Ok(_) => bail!(
+            "--bpffs: {0} is not a bpffs; mount one with `mount -t bpf bpf {0}` (in a pod: mount the host's {0} by \
+             hostPath)",
+            bpffs.display()
+        ),
+        Err(error) => bail!("--bpffs: cannot look at {}: {error}", bpffs.display()),
+    }
+}
+
+/// Where the map of the owner is pinned.
+pub(crate) fn owner(root: &Path) -> PathBuf {
+    root.join(MAP_OWNER)
+}
+
+/// The pins of every layout that is there, the present one's among them.
+///
+/// # Errors
+/// The project's folder cannot be read.
+pub(crate) fn layouts(root: &Path) -> io::Result<Vec<Pins>> {
+    let mut layouts = Vec::new();
+    match fs::read_dir(root) {
+        Ok(entries) => {
+            for entry in entries {
+                let entry = entry?;
+                if entry.file_type()?.is_dir() {
+                    layouts.push(Pins { folder: entry.path() });
+                }
+            }
+        }
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+        Err(error) => return Err(error),
+    }
+    Ok(layouts)
+}
+
+/// Removes what stands beside the layouts, and the project's folder.
+///
+/// # Errors
+/// The kernel's, with the path.
+pub(crate) fn remove_root(root: &Path) -> anyhow::Result<()> {
+    let owner = owner(root);
+    Pins::remove(&owner).with_context(|| format!("removing {}", owner.display()))?;
+    fs::remove_dir(root).with_context(|| format!("removing {}", root.display()))
+}
+
 impl Pins {
-    /// The folder below a mounted bpffs, made when it isn't there, for root alone.
+    /// The present layout's, the folder made when it isn't there, for root alone.
     ///
     /// # Errors
-    /// No bpffs there, with the command that mounts one; or no right to write to it.
-    pub(crate) fn open(bpffs: &Path) -> anyhow::Result<Self> {
-        let pins = Self::at(bpffs)?;
+    /// No right to write to it.
+    pub(crate) fn open(root: &Path) -> anyhow::Result<Self> {
+        let folder = root.join(LAYOUT);
         fs::DirBuilder::new()
             .recursive(true)
             .mode(0o700)
-            .create(&pins.folder)
-            .with_context(|| format!("making {}", pins.folder.display()))?;
-        Ok(pins)
-    }
-
-    /// The folder below a mounted bpffs, whether it exists or not.
-    ///
-    /// # Errors
-    /// No bpffs there, with the command that mounts one.
-    pub(crate) fn at(bpffs: &Path) -> anyhow::Result<Self> {
-        let kind = statfs(bpffs).map(|stat| stat.filesystem_type());
-        match kind {
-            Ok(BPF_FS_MAGIC) => Ok(Self { folder: bpffs.join(FOLDER).join(LAYOUT) }),
-            Ok(_) => bail!(
-                "--bpffs: {0} is not a bpffs; mount one with `mount -t bpf bpf {0}` (in a pod: mount the host's \
-                 {0} by hostPath)",
-                bpffs.display()
-            ),
-            Err(error) => bail!("--bpffs: cannot look at {}: {error}", bpffs.display()),
-        }
+            .create(&folder)
+            .with_context(|| format!("making {}", folder.display()))?;
+        Ok(Self { folder })
     }
 
     /// The folder itself.
@@ -120,32 +161,18 @@ impl Pins {
         }
     }
 
-    /// Removes every pin, the backstop's link last, and the folders.
+    /// Removes every pin, and the folder. The backstop's link first: beside one of another layout that is
+    /// in place already, it would go on choosing its own listener.
     ///
     /// # Errors
     /// The kernel's, with the path.
     pub(crate) fn remove_all(&self) -> anyhow::Result<()> {
-        if !self.folder.exists() {
-            return Ok(());
-        }
         let backstop = self.backstop();
+        Self::remove(&backstop).with_context(|| format!("removing {}", backstop.display()))?;
         for entry in fs::read_dir(&self.folder)? {
             let path = entry?.path();
-            if path != backstop {
-                Self::remove(&path).with_context(|| format!("removing {}", path.display()))?;
-            }
+            Self::remove(&path).with_context(|| format!("removing {}", path.display()))?;
         }
-        Self::remove(&backstop).with_context(|| format!("removing {}", backstop.display()))?;
-        fs::remove_dir(&self.folder).with_context(|| format!("removing {}", self.folder.display()))?;
-        if let Some(parent) = self.folder.parent() {
-            // Another layout's folder may stand beside ours: then this one stays.
-            match fs::remove_dir(parent) {
-                Err(error) if error.kind() != io::ErrorKind::DirectoryNotEmpty => {
-                    return Err(error).with_context(|| format!("removing {}", parent.display()));
-                }
-                _ => {}
-            }
-        }
-        Ok(())
+        fs::remove_dir(&self.folder).with_context(|| format!("removing {}", self.folder.display()))
     }
 }

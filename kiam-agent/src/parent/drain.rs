@@ -1,0 +1,119 @@
+//! After a hand-over: connections that pods have begun with the old listening sockets are still theirs. The half-open
+//! ones become whole, the whole ones wait to be accepted, and closing the sockets now would reset both.
+
+use kiam_common::abi::{IMDS_PORT, IMDS_V4, IMDS_V6};
+use nix::sys::stat::fstat;
+use std::{collections::HashSet, fs, net::TcpListener, time::Duration};
+use tokio::time::{Instant, sleep};
+
+/// The least time: packets that were on their way to the old sockets have arrived, and a lost answer was sent again
+/// (after 1 s, RFC 6298).
+const LEAST: Duration = Duration::from_millis(1_500);
+/// The most: a client that never completes its connection would hold it half-open for a minute. With what a worker may
+/// take to finish (7 s) it stays below the grace period of the pod.
+const MOST: Duration = Duration::from_secs(8);
+/// Between two looks: the kernel does not tell.
+const LOOK: Duration = Duration::from_millis(100);
+
+/// Connections to M by socket, as `/proc/net/tcp` has them (proc_net_tcp(5)).
+const TABLES: [&str; 2] = ["/proc/self/net/tcp", "/proc/self/net/tcp6"];
+const SYN_RECV: &str = "03";
+const LISTEN: &str = "0A";
+
+/// Waits until nothing is left in the queues of the sockets, which others accept from meanwhile.
+pub(super) async fn until_empty(listeners: &[TcpListener]) {
+    let start = Instant::now();
+    let ours: Vec<String> =
+        listeners.iter().filter_map(|listener| Some(fstat(listener).ok()?.st_ino.to_string())).collect();
+    // Of the new sockets are some among them; those that come later are not.
+    let begun = look().await.half_open;
+    sleep(LEAST).await;
+    while start.elapsed() < MOST {
+        let now = look().await;
+        let waiting: u32 = ours.iter().filter_map(|inode| now.waiting(inode)).sum();
+        if waiting == 0 && now.half_open.is_disjoint(&begun) {
+            return;
+        }
+        sleep(LOOK).await;
+    }
+    tracing::warn!("connections that were begun before the hand-over are cut off: they did not come about in {MOST:?}");
+}
+
+async fn look() -> Queues {
+    // A node with many connections has long tables.
+    let read = || TABLES.map(|table| fs::read_to_string(table).unwrap_or_default());
+    let tables = tokio::task::spawn_blocking(read).await.unwrap_or_default();
+    tables.iter().fold(Queues::default(), |mut queues, table| {
+        queues.add(table);
+        queues
+    })
+}
+
+#[derive(Debug, Default, PartialEq, Eq)]
+struct Queues {
+    /// Local and remote end of connections to M that are not complete.
+    half_open: HashSet<(String, String)>,
+    /// Listening sockets' inodes, and how many connections wait there.
+    waiting: Vec<(String, u32)>,
+}
+
+impl Queues {
+    fn add(&mut self, table: &str) {
+        let m = [in_table(&IMDS_V4), in_table(&IMDS_V6)];
+        for line in table.lines() {
+            let fields: Vec<&str> = line.split_ascii_whitespace().collect();
+            let [_, local, remote, state, queues, _, _, _, _, inode, ..] = fields.as_slice() else { continue };
+            match *state {
+                SYN_RECV if m.iter().any(|m| m == local) => {
+                    self.half_open.insert(((*local).to_owned(), (*remote).to_owned()));
+                }
+                LISTEN => {
+                    let waiting = queues.split_once(':').and_then(|(_, waiting)| u32::from_str_radix(waiting, 16).ok());
+                    self.waiting.push(((*inode).to_owned(), waiting.unwrap_or_default()));
+                }
+                _ => {}
+            }
+        }
+    }
+
+    fn waiting(&self, inode: &str) -> Option<u32> {
+        self.waiting.iter().find(|(listening, _)| listening == inode).map(|&(_, waiting)| waiting)
+    }
+}
+
+/// M as the tables write it: words of the machine's own order.
+fn in_table(address: &[u8]) -> String {
+    let words = address.as_chunks::<4>().0.iter().map(|word| format!("{:08X}", u32::from_ne_bytes(*word)));
+    format!("{}:{IMDS_PORT:04X}", words.collect::<String>())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    #[cfg(target_endian = "little")]
+    fn half_open_connections_to_m_and_waiting_ones_are_found() {
+        let mut queues = Queues::default();
+        queues.add(
+            "  sl  local_address rem_address   st tx_queue rx_queue tr tm->when retrnsmt   uid  timeout inode\n\
+             \x20  0: 0100007F:9C41 00000000:0000 0A 00000000:00000003 00:00000000 00000000     0        0 4711 1 0\n\
+             \x20  1: FEA9FEA9:0050 0100090A:D431 03 00000000:00000000 01:00000064 00000000     0        0 0 1 0\n\
+             \x20  2: FEA9FEA9:0050 0200090A:D432 01 00000000:00000000 00:00000000 00000000     0        0 9 1 0\n\
+             \x20  3: 0100080A:0050 0300090A:D433 03 00000000:00000000 01:00000064 00000000     0        0 0 1 0\n",
+        );
+        assert_eq!(queues.half_open, HashSet::from([("FEA9FEA9:0050".to_owned(), "0100090A:D431".to_owned())]));
+        assert_eq!(queues.waiting("4711"), Some(3));
+        assert_eq!(queues.waiting("9"), None);
+    }
+
+    #[test]
+    fn m_is_written_in_words_of_the_machine() {
+        let expected = if cfg!(target_endian = "little") {
+            ["FEA9FEA9:0050", "C20E00FD000000000000000054020000:0050"]
+        } else {
+            ["A9FEA9FE:0050", "FD000EC2000000000000000000000254:0050"]
+        };
+        assert_eq!([in_table(&IMDS_V4), in_table(&IMDS_V6)], expected);
+    }
+}

@@ -1,0 +1,209 @@
+//! A term of office: from the moment that this agent wants the node's datapath until another one has it, or it is told
+//! to stop.
+
+use super::{
+    Board, STAND_BY, Stop, announce,
+    attest::Witnesses,
+    drain,
+    fallback::Fallback,
+    not_owner, publish, publish_conditions, publish_kubepods, sweep, token_key,
+    upgrade::{Predecessor, Successor, Successors, Turn},
+    worker::Supervisor,
+};
+use crate::{
+    config::Config,
+    handoff::Condition,
+    redirect::{
+        Redirect,
+        births::Births,
+        lock::NodeLock,
+        netlink::{self, News},
+    },
+};
+use std::time::Duration;
+use tokio::time::{MissedTickBehavior, interval, sleep};
+
+/// How often the datapath is looked at when nothing is heard.
+const SELF_CHECK: Duration = Duration::from_secs(10);
+/// How soon it is looked at again when something could not be set up: an interface that is coming or going, a program that
+/// the kernel is still taking off.
+const RETRY: Duration = Duration::from_secs(1);
+/// How often the packet counters are read: metrics are scraped every 15 seconds at most.
+const COUNTERS: Duration = Duration::from_secs(5);
+
+/// How a term ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Ended {
+    /// This agent was told to stop.
+    Stopped,
+    /// Another agent has the datapath.
+    Succeeded,
+}
+
+/// What an agent's terms have in common.
+pub(super) struct Term<'a> {
+    pub(super) config: &'a Config,
+    pub(super) board: &'a Board,
+    pub(super) births: &'a Births,
+    pub(super) lock: &'a NodeLock,
+    pub(super) stop: &'a mut Stop,
+}
+
+/// What there is to do.
+enum Event {
+    Look,
+    Inspect,
+    Count,
+    HandOver(Successor),
+    Stop,
+}
+
+impl Term<'_> {
+    /// One term, with a worker of its own. With a predecessor nothing of it is noticed before it is over.
+    ///
+    /// # Errors
+    /// What keeps the datapath from coming up, or a worker that cannot be stopped. The node stays closed.
+    pub(super) async fn serve(&mut self, turn: Turn, predecessor: Option<Predecessor>) -> anyhow::Result<Ended> {
+        let (config, board) = (&self.config.redirect, self.board);
+        publish_conditions(board, vec![not_owner("this agent is starting")]);
+        board.worker.send_modify(|worker| worker.ready = false);
+        // Subscribed before the first look, so that nothing falls between the two.
+        let mut news = News::subscribe()?;
+        let mut redirect =
+            Redirect::open(config, self.lock.root(), self.config.take_over, netlink::connect()?, self.births.clone())
+                .await?;
+        let witnesses = Witnesses {
+            pins: redirect.pins().clone(),
+            kubepods: board.kubepods.subscribe(),
+            interfaces: board.interfaces.subscribe(),
+        };
+        let supervisor = Supervisor::new(redirect.listeners(), token_key::open(&config.run_dir)?, witnesses)?;
+        let sweep_ended = sweep::start(redirect.pins())?;
+        let fallback = Fallback::new(redirect.listeners())?;
+        let ended = tokio::select! {
+            ended = self.lead(&mut redirect, &mut news, turn, predecessor) => ended,
+            ended = supervisor.run(board) => ended.map(|()| Ended::Stopped),
+            ended = sweep_ended => Err(ended?),
+            () = fallback.run(board) => Ok(Ended::Stopped),
+        }?;
+        if ended == Ended::Stopped {
+            tracing::info!(
+                "stopping; the node stays closed until an agent runs again or `kiam-agent cleanup` opens it"
+            );
+        }
+        supervisor.stop().await?;
+        Ok(ended)
+    }
+
+    async fn lead(
+        &mut self,
+        redirect: &mut Redirect,
+        news: &mut News,
+        turn: Turn,
+        predecessor: Option<Predecessor>,
+    ) -> anyhow::Result<Ended> {
+        let predecessor = match predecessor {
+            None => None,
+            Some(mut predecessor) => {
+                self.births.adopt(std::mem::take(&mut predecessor.births));
+                tokio::select! {
+                    () = self.stop.told() => return Ok(Ended::Stopped),
+                    () = until_fit(self.board) => {
+                        predecessor.take().await;
+                        Some(predecessor)
+                    }
+                    () = predecessor.ended() => {
+                        tracing::warn!("the agent that served this node has ended: taking over at once");
+                        None
+                    }
+                }
+            }
+        };
+        let mut successors = self.take(redirect).await?;
+        if let Some(predecessor) = predecessor {
+            predecessor.done().await;
+        }
+        drop(turn);
+        self.keep_up(redirect, news, &mut successors).await
+    }
+
+    /// Makes the datapath this agent's, and listens for the one that comes next.
+    async fn take(&mut self, redirect: &mut Redirect) -> anyhow::Result<Successors> {
+        // The next connection may be one for this agent's worker.
+        redirect.look(|interfaces| announce(self.board, interfaces)).await?;
+        publish_kubepods(self.board, redirect);
+        redirect.arm()?;
+        self.lock.settle()?;
+        let successors = Successors::listen(&self.config.redirect.run_dir, self.births.clone())?;
+        self.board.terms.send_modify(|terms| *terms += 1);
+        redirect.keep_up(|interfaces| announce(self.board, interfaces)).await;
+        redirect.remove_other_layouts()?;
+        redirect.inspect().await;
+        publish(self.board, redirect);
+        Ok(successors)
+    }
+
+    /// Follows the node, and looks by itself when nothing is heard.
+    async fn keep_up(
+        &mut self,
+        redirect: &mut Redirect,
+        news: &mut News,
+        successors: &mut Successors,
+    ) -> anyhow::Result<Ended> {
+        let mut self_check = interval(SELF_CHECK);
+        let mut counters = interval(COUNTERS);
+        self_check.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        counters.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            // Only the waiting is given up for something else, never a repair.
+            let event = tokio::select! {
+                () = self.stop.told() => Event::Stop,
+                successor = successors.next() => Event::HandOver(successor?),
+                news = news.wait() => news.map(|()| Event::Look)?,
+                () = sleep(RETRY), if !redirect.is_whole() => Event::Look,
+                _ = self_check.tick() => Event::Inspect,
+                _ = counters.tick() => Event::Count,
+            };
+            match event {
+                Event::Stop => return Ok(Ended::Stopped),
+                Event::Count => {}
+                _ if !redirect.is_ours()? => {
+                    tracing::warn!("another agent has taken this node's datapath: leaving it to that one");
+                    return Ok(self.withdraw(redirect).await);
+                }
+                Event::HandOver(successor) => match successor.take_over().await {
+                    Ok(()) => return Ok(self.withdraw(redirect).await),
+                    Err(error) => {
+                        tracing::warn!("the other agent did not take over: {error:#}; this one goes on");
+                        *successors = self.take(redirect).await?;
+                    }
+                },
+                Event::Inspect => {
+                    redirect.inspect().await;
+                    redirect.keep_up(|interfaces| announce(self.board, interfaces)).await;
+                }
+                Event::Look => redirect.keep_up(|interfaces| announce(self.board, interfaces)).await,
+            }
+            publish(self.board, redirect);
+        }
+    }
+
+    /// Until nobody needs the listening sockets of this term any more; told to stop or not.
+    async fn withdraw(&self, redirect: &Redirect) -> Ended {
+        publish_conditions(self.board, vec![Condition { name: STAND_BY.to_owned(), problem: None }]);
+        drain::until_empty(redirect.listeners()).await;
+        tracing::info!("handed over: standing by, to be told to stop or to serve again");
+        Ended::Succeeded
+    }
+}
+
+/// Pods would not notice a change: this agent's worker answers, and has what it needs to answer well.
+async fn until_fit(board: &Board) {
+    publish_conditions(
+        board,
+        vec![not_owner("another agent serves this node until this one has a worker and has reached a server")],
+    );
+    let mut worker = board.worker.subscribe();
+    // It fails when this agent ends.
+    drop(worker.wait_for(|worker| worker.ready && worker.server_reached).await);
+}
