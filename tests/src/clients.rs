@@ -70,6 +70,12 @@ impl<'a> Pod<'a> {
         self.netns.enter(|| Ok(http1::attempt(m, None, path, patience)))
     }
 
+    /// As [`Pod::attempt`], in a thread that has entered a pod's namespace.
+    #[must_use]
+    pub fn attempt_here(m: IpAddr, path: &str, patience: Duration) -> Reply {
+        http1::attempt(m, None, path, patience)
+    }
+
     /// A session token of IMDSv2.
     ///
     /// # Errors

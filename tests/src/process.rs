@@ -114,6 +114,24 @@ impl Daemon {
         fs::read(&self.log).map(|bytes| String::from_utf8_lossy(&bytes).into_owned()).unwrap_or_default()
     }
 
+    /// Asserts that it has written this.
+    ///
+    /// # Errors
+    /// It has not; with the end of what it has written.
+    pub fn expect_log(&self, text: &str) -> Result<()> {
+        ensure!(self.log().contains(text), "no «{text}» in\n{}", self.log_tail());
+        Ok(())
+    }
+
+    /// Waits until it writes this.
+    ///
+    /// # Errors
+    /// It does not, in time.
+    pub fn wait_log(&self, text: &str) -> Result<()> {
+        let patience = Duration::from_secs(EXIT_SECONDS_MAX);
+        eventually(&format!("«{text}» is in the log of {}", self.name), patience, || self.expect_log(text))
+    }
+
     /// The end of what it wrote, under its name.
     #[must_use]
     pub fn log_tail(&self) -> String {

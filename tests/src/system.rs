@@ -28,6 +28,7 @@ use std::{
     net::IpAddr,
     panic::{AssertUnwindSafe, catch_unwind, resume_unwind},
     path::PathBuf,
+    sync::atomic::{AtomicU32, Ordering},
     time::Duration,
 };
 
@@ -148,28 +149,49 @@ impl System {
     /// # Errors
     /// It cannot be started.
     pub fn spawn_agent(&mut self) -> Result<&mut Agent> {
-        // Where `kiam-agent cleanup` looks whether an agent runs.
-        let agent = self.new_agent("agent", "run/probe.sock")?;
+        // Where `kiam-agent health` looks by itself.
+        let agent = self.new_agent("agent", "run/probe.sock", &[])?;
         Ok(self.agent.insert(agent))
     }
 
-    /// Starts another agent beside the one that runs, as an update of the DaemonSet does: with a probe socket of its
-    /// own, and all else in common. Waits until it is ready, and returns the one that ran before.
+    /// Starts another agent beside the one that runs, with more flags than that one and a probe socket of its own, and
+    /// does not wait.
+    ///
+    /// # Errors
+    /// It cannot be started.
+    pub fn spawn_successor(&self, flags: &[String]) -> Result<Agent> {
+        static NEXT: AtomicU32 = AtomicU32::new(2);
+        let name = format!("agent-{}", NEXT.fetch_add(1, Ordering::Relaxed));
+        self.new_agent(&name, &format!("{name}.sock"), flags)
+    }
+
+    /// Starts another agent beside the one that runs, as an update of the DaemonSet does. Waits until it is ready, and
+    /// returns the one that ran before.
     ///
     /// # Errors
     /// None ran; or the new one ends or does not become ready.
     pub fn start_agent_beside(&mut self) -> Result<Agent> {
-        let old = self.agent.take().context("no agent was started")?;
-        let name = format!("agent-after-{}", old.parent_pid());
-        let new = self.new_agent(&name, &format!("{name}.sock"))?;
-        self.agent.insert(new).wait_ready()?;
-        Ok(old)
+        let mut new = self.spawn_successor(&[])?;
+        new.wait_ready()?;
+        self.agent.replace(new).context("no agent ran before")
     }
 
-    fn new_agent(&self, name: &str, probe_socket: &str) -> Result<Agent> {
+    /// What an update of the DaemonSet does: another agent is started beside the one that runs, which is told to stop
+    /// when the other one is ready.
+    ///
+    /// # Errors
+    /// The new one does not become ready, or the old one does not end well.
+    pub fn upgrade(&mut self) -> Result<()> {
+        let status = self.start_agent_beside()?.stop()?;
+        ensure!(status.success(), "the old agent: {}", crate::process::describe(status));
+        Ok(())
+    }
+
+    fn new_agent(&self, name: &str, probe_socket: &str, flags: &[String]) -> Result<Agent> {
         let folder = self.folder.path();
         let tls = self.pki.write(folder, name, End::Agent, Flaw::None)?;
-        Agent::spawn(&self.binaries, &self.topology.node, folder, probe_socket, &tls, &self.agent_flags)
+        let flags = [self.agent_flags.as_slice(), flags].concat();
+        Agent::spawn(name, &self.binaries, &self.topology.node, folder, probe_socket, &tls, &flags)
     }
 
     /// The running agent.

@@ -97,8 +97,8 @@ fn a_node_is_closed_from_its_boot_on_and_the_agent_takes_over() {
         system.agent()?.freeze_parent()?;
         boot(&system.topology.node)?;
         ensure!(tables(system)? == taken, "{:#?}\nbefore: {taken:#?}", tables(system)?);
-        expect_role(&pod, "reader")?;
         system.agent()?.thaw_parent()?;
+        expect_role(&pod, "reader")?;
         system.agent()?.stop()?;
         let told = system.clean_up()?;
         ensure!(told.contains("systemctl disable kiam-fence.service"), "{told}");

@@ -22,7 +22,7 @@ const GLANCE: Duration = Duration::from_millis(200);
 const HTTP: u16 = 80;
 
 /// Takes the rules of the fence away, as a confused administrator or another agent does.
-fn flush_rules(system: &System) -> Result<()> {
+pub(crate) fn flush_rules(system: &System) -> Result<()> {
     for family in ["-4", "-6"] {
         for preference in [6, 5, 7] {
             system.topology.node.ip(&format!("{family} rule del pref {preference}"))?;

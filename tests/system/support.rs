@@ -9,7 +9,12 @@ use kiam_tests::{
     system::System,
     topology::PodNetwork,
 };
-use std::net::{IpAddr, SocketAddr, UdpSocket};
+use std::{
+    net::{IpAddr, SocketAddr, UdpSocket},
+    path::PathBuf,
+    process::Command,
+    time::Duration,
+};
 
 /// Asks for the credentials of a role and returns whose they are, as STS says.
 pub(crate) fn identity(system: &System, pod: &PodNetwork, m: IpAddr, role: &str) -> Result<String> {
@@ -63,12 +68,21 @@ pub(crate) fn expect_reply(system: &System, pod: &PodNetwork, expected: [&[Reply
 
 /// Everything that a pod can send to M with sockets: TCP to the served port and another one, UDP to both.
 pub(crate) fn knock(pod: &PodNetwork) -> Result<()> {
+    knock_for(pod, Duration::from_millis(300))
+}
+
+/// As [`knock`], without waiting for anything.
+pub(crate) fn knock_once(pod: &PodNetwork) -> Result<()> {
+    knock_for(pod, Duration::from_millis(1))
+}
+
+fn knock_for(pod: &PodNetwork, patience: Duration) -> Result<()> {
     Pod::new(pod).run(|| {
         for m in BOTH {
             for port in [80, 8080] {
                 let address = SocketAddr::new(m, port);
                 // Whether it is answered is not the question here.
-                drop(std::net::TcpStream::connect_timeout(&address, std::time::Duration::from_millis(300)));
+                drop(std::net::TcpStream::connect_timeout(&address, patience));
                 let any: IpAddr = if m.is_ipv4() { [0, 0, 0, 0].into() } else { [0u16; 8].into() };
                 let socket = UdpSocket::bind((any, 0))?;
                 drop(socket.send_to(b"GET / HTTP/1.1\r\n\r\n", address));
@@ -112,4 +126,56 @@ pub(crate) fn tcp_counter(netns: &Netns, name: &str) -> Result<u64> {
         }
     }
     anyhow::bail!("no counter {name}")
+}
+
+/// How many packets of this reason the kernel programs have counted since their maps were made, as the agent tells.
+pub(crate) fn counted(system: &System, reason: &str) -> Result<u64> {
+    let agent = system.agent.as_ref().context("an agent")?;
+    let answer = agent.admin(&system.topology.node, "/metrics")?;
+    let of_reason =
+        |line: &&str| line.starts_with("kiam_agent_packets_total{") && line.contains(&format!("\"{reason}\""));
+    let counts =
+        answer.text().lines().filter(of_reason).filter_map(|line| line.rsplit(' ').next()?.parse::<u64>().ok());
+    Ok(counts.sum())
+}
+
+fn pin(system: &System, name: &str) -> PathBuf {
+    system.bpffs().join("kiam").join(name)
+}
+
+/// The generation of the agent whose the datapath is, as `bpftool` shows it.
+pub(crate) fn generation(system: &System) -> Result<u64> {
+    let entry = owner(system)?;
+    entry["formatted"]["value"]["generation"].as_u64().with_context(|| format!("{entry}"))
+}
+
+/// Writes another generation into the map of the owner.
+pub(crate) fn set_generation(system: &System, generation: u64) -> Result<()> {
+    let entry = owner(system)?;
+    let bytes = entry["value"].as_array().context("a value")?.iter().filter_map(serde_json::Value::as_str);
+    let mut value: Vec<String> = bytes.map(|byte| byte.trim_start_matches("0x").to_owned()).collect();
+    for (to, from) in value.iter_mut().zip(generation.to_ne_bytes()) {
+        *to = format!("{from:02x}");
+    }
+    let mut command = Command::new("bpftool");
+    command.args(["map", "update", "pinned"]).arg(pin(system, "kiam_owner"));
+    command.args(["key", "hex", "00", "00", "00", "00", "value", "hex"]).args(value);
+    kiam_tests::process::run(&mut command).map(drop)
+}
+
+fn owner(system: &System) -> Result<serde_json::Value> {
+    let mut command = Command::new("bpftool");
+    let text = kiam_tests::process::run(command.args(["-j", "map", "dump", "pinned"]).arg(pin(system, "kiam_owner")))?;
+    let entries: serde_json::Value = serde_json::from_str(&text)?;
+    Ok(entries[0].clone())
+}
+
+/// Takes the listening sockets out of their slots, as the end of their process does.
+pub(crate) fn empty_slots(system: &System) -> Result<()> {
+    for slot in ["00", "01"] {
+        let mut command = Command::new("bpftool");
+        command.args(["map", "delete", "pinned"]).arg(pin(system, "v1/kiam_listeners"));
+        kiam_tests::process::run(command.args(["key", "hex", slot, "00", "00", "00"]))?;
+    }
+    Ok(())
 }

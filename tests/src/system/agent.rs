@@ -34,6 +34,7 @@ impl Agent {
     /// Starts one; the flags that every test needs come first, so that a test can override them. Its probe socket has
     /// this name in the folder.
     pub(super) fn spawn(
+        name: &str,
         binaries: &Binaries,
         node: &Netns,
         folder: &Path,
@@ -46,7 +47,7 @@ impl Agent {
         Environment { variables: Vec::new() }.apply(&mut command);
         command.args(super::flags(Self::default_flags(folder, tls), flags));
         command.arg(format!("--probe-socket={}", probe_socket.display()));
-        let daemon = Daemon::spawn("agent", &mut command, &folder.join("agent.log"))?;
+        let daemon = Daemon::spawn(name, &mut command, &folder.join(format!("{name}.log")))?;
         Ok(Self { daemon, binary: binaries.agent(), probe_socket })
     }
 
@@ -204,6 +205,17 @@ impl Agent {
         process::send_signal(worker, Signal::SIGKILL)?;
         self.daemon.end(Signal::SIGKILL)?;
         wait_gone(worker)
+    }
+
+    /// Kills the parent, and whatever it has started by now. Returns when all are gone.
+    ///
+    /// # Errors
+    /// The parent was gone already.
+    pub fn kill_whatever_runs(&mut self) -> Result<()> {
+        self.freeze_parent()?;
+        let workers = process::children(self.parent_pid())?;
+        self.daemon.end(Signal::SIGKILL)?;
+        workers.into_iter().try_for_each(wait_gone)
     }
 
     /// Asks it to stop, as a kubelet does, and waits.
