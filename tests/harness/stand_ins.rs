@@ -28,6 +28,22 @@ fn moto_names_whose_credentials_they_are() {
 }
 
 #[test]
+fn the_plain_sts_names_whose_credentials_they_are() {
+    const ROLE: &str = "RoleArn=arn%3Aaws%3Aiam%3A%3A123456789012%3Arole%2Fa%2Fb&RoleSessionName=someone";
+    let topology = Topology::create().unwrap();
+    let _sts = Sts::start_plain(&topology.uplink).unwrap();
+    let pod = topology.add_pod(1).unwrap();
+    let body = format!("Action=AssumeRole&Version=2011-06-15&{ROLE}");
+    let answer = curl(&pod, &["--data", &body, &Sts::endpoint()]).unwrap();
+    let text = String::from_utf8_lossy(&answer.stdout).into_owned();
+    let key =
+        text.split(['<', '>']).skip_while(|&word| word != "AccessKeyId").nth(1).unwrap_or_else(|| panic!("{text}"));
+    let arn = Sts::identity_of(&topology.uplink, key).unwrap();
+    assert_eq!(arn, "arn:aws:sts::123456789012:assumed-role/a/b/someone");
+    assert!(Sts::identity_of(&topology.uplink, "ASIANOBODY").is_err());
+}
+
+#[test]
 fn with_nothing_in_the_way_the_clients_get_the_node_role() {
     let topology = Topology::create().unwrap();
     let folder = Folder::create("moto").unwrap();

@@ -1,15 +1,21 @@
-//! STS: moto's server, in the uplink's namespace at an address of its own.
+//! STS, in the uplink's namespace at an address of its own: moto's server, or a plain one of ours.
+
+mod plain;
 
 use crate::{
     clients::{Environment, Python},
     eventually::eventually,
+    http_server::HttpServer,
     netns::Netns,
     process::{self, Daemon},
     topology::STS_V4,
 };
-use anyhow::{Context as _, Result, ensure};
-use nix::sys::signal::Signal;
-use std::{path::Path, time::Duration};
+use anyhow::{Context as _, Result, bail, ensure};
+use std::{env, net::TcpListener, path::Path, sync::Arc, time::Duration};
+
+/// Says which STS the tests have: `moto` (also when unset) or `plain`, for a machine where Python takes
+/// its time.
+const WHICH: &str = "KIAM_TESTS_STS";
 
 /// Its port.
 const PORT: u16 = 5000;
@@ -20,25 +26,52 @@ pub const ACCOUNT: &str = "123456789012";
 
 /// The running server.
 #[derive(Debug)]
-pub struct Sts {
-    daemon: Daemon,
+pub enum Sts {
+    /// moto's.
+    Moto(Daemon),
+    /// Ours, on a thread.
+    Plain(Running),
+}
+
+/// What runs until it is dropped.
+#[derive(Debug)]
+pub struct Running {
+    _server: HttpServer,
 }
 
 impl Sts {
-    /// Starts it and waits until it answers.
+    /// Starts the one that `KIAM_TESTS_STS` names and waits until it answers.
     ///
     /// # Errors
     /// There is no Python with moto, or it doesn't answer in time.
     pub fn start(uplink: &Netns, python: &Python, folder: &Path) -> Result<Self> {
+        match env::var(WHICH).as_deref() {
+            Ok("plain") => Self::start_plain(uplink),
+            Ok("moto") | Err(env::VarError::NotPresent) => Self::start_moto(uplink, python, folder),
+            other => bail!("{WHICH} is moto or plain, not {other:?}"),
+        }
+    }
+
+    fn start_moto(uplink: &Netns, python: &Python, folder: &Path) -> Result<Self> {
         let mut command = uplink.command(python.interpreter());
         Environment { variables: Vec::new() }.apply(&mut command);
         command.args(["-m", "moto.server", "-H", &STS_V4.to_string(), "-p", &PORT.to_string()]);
-        let mut sts = Self { daemon: Daemon::spawn("moto", &mut command, &folder.join("moto.log"))? };
+        let mut moto = Daemon::spawn("moto", &mut command, &folder.join("moto.log"))?;
         eventually("moto answers", Duration::from_secs(START_SECONDS_MAX), || {
-            ensure!(sts.daemon.is_running()?, "it ended\n{}", sts.daemon.log_tail());
+            ensure!(moto.is_running()?, "it ended\n{}", moto.log_tail());
             uplink.enter(|| Ok(std::net::TcpStream::connect((STS_V4, PORT))?))
         })?;
-        Ok(sts)
+        Ok(Self::Moto(moto))
+    }
+
+    /// Starts ours, which needs no Python.
+    ///
+    /// # Errors
+    /// The port is taken.
+    pub fn start_plain(uplink: &Netns) -> Result<Self> {
+        let listener = uplink.enter(|| TcpListener::bind((STS_V4, PORT)).context("bind STS"))?;
+        let server = HttpServer::start(vec![listener], Arc::new(plain::Plain::default()))?;
+        Ok(Self::Plain(Running { _server: server }))
     }
 
     /// Its URL, from the node and from pods.
@@ -47,34 +80,12 @@ impl Sts {
         format!("http://{STS_V4}:{PORT}")
     }
 
-    /// Freezes it: connections are accepted by the kernel and nothing answers.
-    ///
-    /// # Errors
-    /// It has ended.
-    pub fn freeze(&mut self) -> Result<()> {
-        self.daemon.signal(Signal::SIGSTOP)
-    }
-
-    /// Thaws it.
-    ///
-    /// # Errors
-    /// It has ended.
-    pub fn thaw(&mut self) -> Result<()> {
-        self.daemon.signal(Signal::SIGCONT)
-    }
-
-    /// Its access log: one line a call, without what was asked.
-    #[must_use]
-    pub fn log(&self) -> String {
-        self.daemon.log()
-    }
-
     /// Whose credentials an access key id belongs to: `Arn` of GetCallerIdentity.
     ///
     /// # Errors
-    /// moto does not answer.
+    /// It does not answer, or does not know the key.
     pub fn identity_of(uplink: &Netns, access_key_id: &str) -> Result<String> {
-        // moto reads the key id of the signature and checks nothing else.
+        // The key id of the signature is read, and nothing else is checked.
         let authorization = format!(
             "authorization: AWS4-HMAC-SHA256 Credential={access_key_id}/20260101/us-east-1/sts/aws4_request, \
              SignedHeaders=host, Signature=00"
@@ -91,6 +102,9 @@ impl Sts {
     /// The end of its log, for a failure.
     #[must_use]
     pub fn log_tail(&self) -> String {
-        self.daemon.log_tail()
+        match self {
+            Self::Moto(daemon) => daemon.log_tail(),
+            Self::Plain(_) => String::new(),
+        }
     }
 }

@@ -6,10 +6,12 @@ mod codegen;
 mod demo;
 mod ebpf;
 mod leftovers;
+mod outcome;
 mod progress;
 mod root;
 mod setup;
 mod test;
+mod vm;
 mod workspace;
 
 use clap::{Parser, Subcommand};
@@ -30,6 +32,8 @@ enum Task {
     Ci,
     /// Run every test that this machine can run, after installing what it lacks.
     Test(test::Args),
+    /// Run the tests of the datapath on other kernels than this machine's, in QEMU.
+    Vm(vm::Args),
     /// Show it all on this machine: a node with three pods, and what each of them gets.
     Demo(demo::Args),
     /// Measure what a request costs, beside a bare hyper; or what the datapath costs.
@@ -53,6 +57,7 @@ fn execute(task: Task) -> anyhow::Result<()> {
         Task::Codegen(args) => codegen::run(&args),
         Task::Ci => ci::run(),
         Task::Test(args) => test::run(&args),
+        Task::Vm(args) => vm::run(&args),
         Task::Bench(args) => bench::run(&args),
         Task::Demo(args) => demo::run(&args),
         Task::BuildEbpf(args) => ebpf::run(&args),

@@ -2,7 +2,11 @@
 
 use crate::{apt, ebpf, progress, workspace};
 use anyhow::Context as _;
-use std::{fs, path::Path, process::Command};
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    process::Command,
+};
 
 /// Programs that the namespaces, the stand-ins and the clients need, and the packages they come in.
 const SYSTEM: [(&str, &str); 11] = [
@@ -26,6 +30,17 @@ const CLUSTER: [(&str, &str); 5] = [
     ("busybox", "busybox-static"),
     ("jq", "jq"),
 ];
+/// What a guest with another kernel needs: QEMU, and the programs that go onto its disk or make it.
+const VM: [(&str, &str); 6] = [
+    (QEMU, "qemu-system-x86"),
+    ("mkfs.ext4", "e2fsprogs"),
+    ("kmod", "kmod"),
+    ("busybox", "busybox-static"),
+    ("nft", "nftables"),
+    ("setpriv", "util-linux"),
+];
+/// The emulator of this architecture.
+pub(crate) const QEMU: &str = "qemu-system-x86_64";
 /// Debian's own Python: the one that pods' images can be made from.
 const PYTHON: &str = "/usr/bin/python3";
 /// Its packages, pinned.
@@ -52,11 +67,26 @@ pub(crate) fn for_cluster() -> anyhow::Result<()> {
     fs::create_dir_all(&kube).with_context(|| format!("making {}", kube.display()))
 }
 
-/// Whether a program is there: by its path, or in the usual folders.
+/// For the tests on other kernels.
+///
+/// # Errors
+/// Something cannot be installed, with what and how.
+pub(crate) fn for_vm() -> anyhow::Result<()> {
+    install(&SYSTEM)?;
+    install(&VM)?;
+    ebpf::run(&ebpf::Args { install: true })
+}
+
+/// Whether a program is there.
 pub(crate) fn has(program: &str) -> bool {
+    find(program).is_some()
+}
+
+/// Where a program is: at its path, or in the usual folders.
+pub(crate) fn find(program: &str) -> Option<PathBuf> {
     let folders = ["/usr/local/sbin", "/usr/local/bin", "/usr/sbin", "/usr/bin", "/sbin", "/bin", "/usr/local/go/bin"];
-    Path::new(program).is_absolute() && Path::new(program).exists()
-        || folders.iter().any(|folder| Path::new(folder).join(program).exists())
+    // Joined to a folder, an absolute path stays what it is.
+    folders.iter().map(|folder| Path::new(folder).join(program)).find(|path| path.exists())
 }
 
 fn install(programs: &[(&str, &str)]) -> anyhow::Result<()> {

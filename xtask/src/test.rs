@@ -1,13 +1,12 @@
 //! `cargo xtask test`: every tier that this machine can run, and one line of what came of it.
 
-mod cargo;
+pub(crate) mod cargo;
 mod mutate;
 mod skips;
 mod tiers;
 
-use crate::{ebpf, progress, setup};
+use crate::{ebpf, outcome::Outcome, progress, setup};
 use anyhow::bail;
-use cargo::Outcome;
 use tiers::Tier;
 
 #[derive(clap::Args)]

@@ -1,37 +1,13 @@
 //! Building the tests with cargo, running their executables, and counting what they say.
 
-use crate::{root, workspace};
+use crate::{outcome::Outcome, root, workspace};
 use anyhow::{Context as _, bail};
 use serde::Deserialize;
 use std::{
     io::{BufRead as _, BufReader, Write as _},
-    ops::AddAssign,
-    path::PathBuf,
+    path::{Path, PathBuf},
     process::{Command, Stdio},
 };
-
-/// What came of tests.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub(crate) struct Outcome {
-    pub(crate) passed: usize,
-    pub(crate) failed: usize,
-    pub(crate) skipped: usize,
-}
-
-impl Outcome {
-    /// A test that ran nothing has not passed.
-    pub(crate) fn without_skips(self) -> Self {
-        Self { failed: self.failed + self.skipped, skipped: 0, ..self }
-    }
-}
-
-impl AddAssign for Outcome {
-    fn add_assign(&mut self, other: Self) {
-        self.passed += other.passed;
-        self.failed += other.failed;
-        self.skipped += other.skipped;
-    }
-}
 
 /// The built tests.
 pub(crate) struct Tests(Vec<Test>);
@@ -118,11 +94,15 @@ impl Tests {
 
     /// The executable of a tier, to be run as root.
     pub(crate) fn command(&self, tier: &str) -> anyhow::Result<Command> {
-        let test = self.0.iter().find(|test| test.is_tier && test.name == tier);
-        let test = test.with_context(|| format!("tests/Cargo.toml has no test {tier}"))?;
-        let mut command = root::command(&test.executable);
+        let mut command = root::command(self.path(tier)?);
         command.current_dir(workspace::root().join("tests"));
         Ok(command)
+    }
+
+    /// Where the executable of a tier is.
+    pub(crate) fn path(&self, tier: &str) -> anyhow::Result<&Path> {
+        let test = self.0.iter().find(|test| test.is_tier && test.name == tier);
+        Ok(&test.with_context(|| format!("tests/Cargo.toml has no test {tier}"))?.executable)
     }
 }
 
@@ -133,7 +113,7 @@ fn execute(command: &mut Command, name: &str) -> anyhow::Result<Outcome> {
     let stdout = child.stdout.take().context("no output to read")?;
     for line in BufReader::new(stdout).lines() {
         let line = line?;
-        outcome = parse(&line).or(outcome);
+        outcome = Outcome::parse(&line).or(outcome);
         writeln!(std::io::stdout(), "{line}")?;
     }
     let status = child.wait()?;
@@ -143,25 +123,5 @@ fn execute(command: &mut Command, name: &str) -> anyhow::Result<Outcome> {
             writeln!(std::io::stdout(), "the tests of {name} ended early: {status}")?;
             Ok(Outcome { failed: 1, ..outcome.unwrap_or_default() })
         }
-    }
-}
-
-/// `test result: ok. 5 passed; 0 failed; 0 ignored; …`
-fn parse(line: &str) -> Option<Outcome> {
-    let counts = line.strip_prefix("test result: ")?.split_once(". ")?.1;
-    let count =
-        |what: &str| counts.split("; ").find_map(|count| count.strip_suffix(what)?.trim().parse::<usize>().ok());
-    Some(Outcome { passed: count("passed")?, failed: count("failed")?, skipped: count("ignored")? })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn reads_what_the_test_harness_prints() {
-        let line = "test result: FAILED. 25 passed; 2 failed; 1 ignored; 0 measured; 3 filtered out; finished in 0.00s";
-        assert_eq!(parse(line), Some(Outcome { passed: 25, failed: 2, skipped: 1 }));
-        assert_eq!(parse("test tests::x ... ok"), None);
     }
 }

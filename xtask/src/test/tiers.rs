@@ -1,7 +1,7 @@
 //! The tiers of the tests, from the cheapest: what each needs, and how it runs.
 
-use super::cargo::{Outcome, Tests};
-use crate::{root, setup, workspace};
+use super::cargo::Tests;
+use crate::{outcome::Outcome, root, setup, workspace};
 use std::{fs, path::Path, process::Command};
 
 /// A group of tests with the same needs.

@@ -1,0 +1,31 @@
+#!/usr/bin/sh
+# PID 1 of a guest that runs tests: a node with the unified control group hierarchy and nothing but what the tests need.
+# Kernel and init speak on the first serial port, the tests on the second. /etc/tests holds what to run, a word a line.
+set -eu
+export PATH=/usr/sbin:/usr/bin
+finish() {
+  poweroff -f
+}
+trap finish EXIT
+
+mount -t proc proc /proc
+mount -t sysfs sysfs /sys
+mount -t devtmpfs devtmpfs /dev
+mkdir -p /dev/pts /dev/shm
+mount -t devpts devpts /dev/pts
+mount -t tmpfs -o mode=755 tmpfs /run
+mount -t tmpfs tmpfs /tmp
+mount -t cgroup2 cgroup2 /sys/fs/cgroup
+mount -t bpf bpf /sys/fs/bpf
+ip link set lo up
+
+set --
+while read -r word; do
+  set -- "$@" "$word"
+done < /etc/tests
+
+stty -F /dev/ttyS1 -opost
+status=0
+env KIAM_BIN_DIR=/usr/bin KIAM_TESTS_STS=plain "$@" > /dev/ttyS1 2>&1 < /dev/null || status=$?
+# Only now is the result complete.
+echo "exit status $status" > /dev/ttyS1

@@ -1,0 +1,139 @@
+//! The disk of a guest: the programs that the tests start, with the shared libraries that these need, as they are on
+//! this machine; the kernel's modules; the tests and the binaries under test.
+
+use super::kernel::Fetched;
+use crate::{progress, setup, workspace};
+use anyhow::{Context as _, bail, ensure};
+use std::{
+    collections::BTreeSet,
+    fs,
+    os::unix::fs::symlink,
+    path::{Path, PathBuf},
+    process::Command,
+};
+
+/// What the tests start, and busybox for the rest.
+const PROGRAMS: [&str; 10] = ["ip", "tc", "ss", "nsenter", "bpftool", "sysctl", "nft", "curl", "kmod", "busybox"];
+/// What of busybox the guest's init and the tests use.
+const APPLETS: [&str; 12] =
+    ["cat", "chmod", "env", "mkdir", "mount", "poweroff", "ps", "sh", "sleep", "stty", "true", "umount"];
+/// Where the kernel looks for modprobe.
+const MODPROBE: &str = "usr/sbin/modprobe";
+/// Files that the C library, curl and rustls look for.
+const FILES: [(&str, &str); 3] = [
+    ("etc/hosts", "127.0.0.1 localhost\n::1 localhost\n"),
+    ("etc/nsswitch.conf", "hosts: files\n"),
+    ("etc/passwd", "root:x:0:0:root:/root:/bin/sh\n"),
+];
+/// The server insists on some authority to trust.
+const CA_BUNDLE: &str = "/etc/ssl/certs/ca-certificates.crt";
+/// The guest's PID 1.
+const INIT: &str = "tests/vm/init.sh";
+/// Room in the file system beside what is put there.
+const SPARE_BYTES: u64 = 256 * 1024 * 1024;
+
+/// Makes the disk that runs `arguments` on this kernel: the test executable first, found under its own name in the
+/// guest.
+///
+/// # Errors
+/// A program is missing on this machine, or there is no room.
+pub(super) fn make(disk: &Path, kernel: &Fetched, binaries: &[PathBuf], arguments: &[String]) -> anyhow::Result<()> {
+    let root = disk.with_extension("root");
+    if root.exists() {
+        fs::remove_dir_all(&root)?;
+    }
+    lay_out(&root)?;
+    let mut needed: BTreeSet<PathBuf> = BTreeSet::new();
+    for program in PROGRAMS {
+        needed.insert(setup::find(program).with_context(|| format!("{program} is missing on this machine"))?);
+    }
+    needed.extend(binaries.iter().cloned());
+    let mut libraries = BTreeSet::new();
+    for program in &needed {
+        copy(program, &root.join("usr/bin").join(program.file_name().context("a program has a name")?))?;
+        libraries.extend(shared_libraries(program)?);
+    }
+    for library in libraries {
+        copy(&library, &root.join(library.strip_prefix("/")?))?;
+    }
+    for applet in APPLETS {
+        symlink("busybox", root.join("usr/bin").join(applet))?;
+    }
+    symlink("../bin/kmod", root.join(MODPROBE))?;
+    copy(Path::new(CA_BUNDLE), &root.join(CA_BUNDLE.trim_start_matches('/')))?;
+    copy(&workspace::root().join(INIT), &root.join("init"))?;
+    fs::write(root.join("etc/tests"), arguments.iter().map(|word| format!("{word}\n")).collect::<String>())?;
+    install_modules(&root, &kernel.modules)?;
+    format(disk, &root)?;
+    fs::remove_dir_all(&root).context("removing what is on the disk now")
+}
+
+/// Debian's merged /usr, and the folders that file systems are mounted on.
+fn lay_out(root: &Path) -> anyhow::Result<()> {
+    for folder in ["dev", "etc/ssl/certs", "proc", "root", "run", "sys", "tmp", "usr/bin", "usr/sbin", "usr/lib"] {
+        fs::create_dir_all(root.join(folder)).with_context(|| format!("making {}", root.display()))?;
+    }
+    for name in ["bin", "sbin", "lib", "lib64"] {
+        symlink(format!("usr/{name}"), root.join(name))?;
+    }
+    fs::create_dir(root.join("usr/lib64"))?;
+    for (path, text) in FILES {
+        fs::write(root.join(path), text)?;
+    }
+    Ok(())
+}
+
+/// What `ldd` names: the linker and the libraries, by the paths where they are looked for.
+fn shared_libraries(program: &Path) -> anyhow::Result<Vec<PathBuf>> {
+    let output = Command::new("ldd").arg(program).output().context("starting ldd")?;
+    let listing = String::from_utf8_lossy(&output.stdout).into_owned();
+    if !output.status.success() {
+        // A static one.
+        let said = String::from_utf8_lossy(&output.stderr);
+        ensure!(said.contains("not a dynamic executable"), "ldd {}: {said}", program.display());
+        return Ok(Vec::new());
+    }
+    if listing.contains("not found") {
+        bail!("a library of {} is missing:\n{listing}", program.display());
+    }
+    let paths = listing.lines().filter_map(|line| line.split_whitespace().find(|word| word.starts_with('/')));
+    Ok(paths.map(PathBuf::from).collect())
+}
+
+fn copy(from: &Path, to: &Path) -> anyhow::Result<()> {
+    let folder = to.parent().context("a file is in a folder")?;
+    fs::create_dir_all(folder)?;
+    fs::copy(from, to).with_context(|| format!("copying {}", from.display())).map(drop)
+}
+
+/// All modules, because the tests' needs change, with the indexes that modprobe reads.
+fn install_modules(root: &Path, modules: &Path) -> anyhow::Result<()> {
+    let into = root.join("usr/lib/modules");
+    fs::create_dir_all(&into)?;
+    let mut copy = Command::new("cp");
+    progress::step("copying modules", copy.arg("--recursive").arg(modules).arg(&into))?;
+    let release = modules.file_name().context("the modules' folder is named for the kernel's release")?;
+    let mut depmod = Command::new(setup::find("depmod").context("depmod is missing")?);
+    progress::step("indexing modules", depmod.arg("--basedir").arg(root).arg(release))
+}
+
+/// A file system with everything below `root`, made without mounting it.
+fn format(disk: &Path, root: &Path) -> anyhow::Result<()> {
+    if disk.exists() {
+        fs::remove_file(disk)?;
+    }
+    let kibibytes = (size(root)? + SPARE_BYTES) / 1024;
+    let mut mkfs = Command::new(setup::find("mkfs.ext4").context("mkfs.ext4 is missing")?);
+    mkfs.args(["-q", "-F", "-E", "root_owner=0:0", "-d"]).arg(root).arg(disk).arg(kibibytes.to_string());
+    progress::step("making the guest's disk", &mut mkfs)
+}
+
+fn size(folder: &Path) -> anyhow::Result<u64> {
+    let mut total = 0;
+    for entry in fs::read_dir(folder)? {
+        let entry = entry?;
+        let metadata = entry.path().symlink_metadata()?;
+        total += if metadata.is_dir() { size(&entry.path())? } else { metadata.len() };
+    }
+    Ok(total)
+}

@@ -1,0 +1,90 @@
+//! Debian's kernels for the cloud, fetched once each into `target/vm`.
+
+use super::private_apt::PrivateApt;
+use crate::{progress, workspace};
+use anyhow::Context as _;
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    process::Command,
+};
+
+/// A kernel that the tests run on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Kernel {
+    /// As `--kernel` and tests/kernels.toml name it.
+    pub(super) name: &'static str,
+    /// Debian's suite. The small ones: their package lists are fetched in no time.
+    suite: &'static str,
+    /// The package that depends on the newest build.
+    package: &'static str,
+}
+
+/// From the oldest that the agent promises to run on, to the newest there is.
+pub(super) const ALL: [Kernel; 4] = [
+    Kernel { name: "5.10", suite: "bullseye-security", package: "linux-image-cloud-amd64" },
+    Kernel { name: "6.1", suite: "bookworm-security", package: "linux-image-cloud-amd64" },
+    Kernel { name: "6.12", suite: "bookworm-security", package: "linux-image-6.12-cloud-amd64" },
+    Kernel { name: "newest", suite: "trixie-backports", package: "linux-image-cloud-amd64" },
+];
+
+/// A kernel on this machine's disk.
+pub(super) struct Fetched {
+    /// What `qemu -kernel` takes.
+    pub(super) image: PathBuf,
+    /// The folder with its modules, of the kernel's own release for a name.
+    pub(super) modules: PathBuf,
+}
+
+impl Fetched {
+    /// As `uname -r` says it.
+    pub(super) fn release(&self) -> &str {
+        self.modules.file_name().and_then(|name| name.to_str()).unwrap_or_default()
+    }
+}
+
+impl Kernel {
+    /// Fetches it, unless it has been before: delete the folder to get a newer build.
+    ///
+    /// # Errors
+    /// The mirror cannot be reached, or has it no more.
+    pub(super) fn fetch(self) -> anyhow::Result<Fetched> {
+        let folder = self.folder().join("packages");
+        if !folder.exists() {
+            // Complete or not there at all.
+            let new = self.folder().join("packages.new");
+            self.unpack_into(&new)?;
+            fs::rename(&new, &folder)?;
+        }
+        let modules = ["lib/modules", "usr/lib/modules"].map(|path| folder.join(path));
+        let modules =
+            modules.iter().find_map(|path| only_entry(path)).context("no modules in the kernel's packages")?;
+        // In /boot, or from Linux 7 on with the modules.
+        let images = [only_named(&folder.join("boot"), "vmlinuz"), only_named(&modules, "vmlinuz")];
+        let image = images.into_iter().flatten().next().context("no vmlinuz in the kernel's packages")?;
+        Ok(Fetched { image, modules })
+    }
+
+    /// Where all that belongs to it is.
+    pub(super) fn folder(self) -> PathBuf {
+        workspace::target().join("vm").join(self.name)
+    }
+
+    fn unpack_into(self, folder: &Path) -> anyhow::Result<()> {
+        let apt = PrivateApt::new(&self.folder().join("apt"), self.suite)?;
+        for package in apt.download(self.package, "-cloud-")? {
+            let mut unpack = Command::new("dpkg-deb");
+            progress::step("unpacking the kernel", unpack.arg("--extract").arg(package).arg(folder))?;
+        }
+        Ok(())
+    }
+}
+
+fn only_entry(folder: &Path) -> Option<PathBuf> {
+    only_named(folder, "")
+}
+
+fn only_named(folder: &Path, prefix: &str) -> Option<PathBuf> {
+    let mut entries = fs::read_dir(folder).ok()?.filter_map(Result::ok);
+    entries.find(|entry| entry.file_name().to_string_lossy().starts_with(prefix)).map(|entry| entry.path())
+}

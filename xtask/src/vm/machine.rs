@@ -1,0 +1,116 @@
+//! QEMU: one guest, from power on to power off.
+
+use crate::{progress, setup::QEMU};
+use anyhow::{Context as _, bail};
+use std::{
+    fs::{self, File},
+    io::{BufRead as _, BufReader},
+    path::Path,
+    process::{Child, ChildStdout, Command, Stdio},
+    sync::mpsc::{self, Receiver, RecvTimeoutError},
+    thread,
+    time::{Duration, Instant},
+};
+
+/// Memory of a guest, in MiB.
+const MEMORY_MIB: u32 = 2048;
+/// The kernel finds its disk by a driver that is built in, so no initramfs is needed.
+const DISK: [&str; 2] = ["-device", "nvme,drive=disk,serial=disk"];
+/// Of the kernel: where it speaks, what it starts, and that it ends the machine when it cannot go on. Emulated, the
+/// time-stamp counter is right, but the kernel doubts it and would take a clock that costs a hundred times as much.
+const COMMAND_LINE: &str =
+    "console=ttyS0 root=/dev/nvme0n1 rw init=/init panic=-1 quiet mitigations=off tsc=reliable clocksource=tsc";
+/// Lines of the kernel's console that are shown when a guest ends early.
+const TAIL: usize = 60;
+
+/// A guest that runs; it ends with this value, and with this process, however that ends.
+pub(super) struct Machine {
+    qemu: Child,
+    lines: Receiver<String>,
+    deadline: Instant,
+}
+
+impl Machine {
+    /// Switches it on. What its kernel says goes to the file `console`.
+    ///
+    /// # Errors
+    /// QEMU cannot be started.
+    pub(super) fn start(kernel: &Path, disk: &Path, console: &Path, patience: Duration) -> anyhow::Result<Self> {
+        drop(File::create(console).with_context(|| format!("making {}", console.display()))?);
+        // The kernel ends it when this process ends, however that does.
+        let mut command = Command::new("setpriv");
+        command.args(["--pdeathsig", "KILL", QEMU, "-nodefaults", "-no-user-config", "-no-reboot"]);
+        command.args(["-display", "none", "-machine", "q35", "-m", &MEMORY_MIB.to_string()]);
+        command.args(["-smp", &processors().to_string()]).args(acceleration());
+        command.arg("-kernel").arg(kernel).args(["-append", COMMAND_LINE]);
+        // What the guest writes is gone with it.
+        command.arg("-drive").arg(format!("file={},format=raw,if=none,id=disk,snapshot=on", disk.display())).args(DISK);
+        command.arg("-serial").arg(format!("file:{}", console.display())).args(["-serial", "stdio"]);
+        let mut qemu =
+            command.stdin(Stdio::null()).stdout(Stdio::piped()).spawn().context("starting QEMU by setpriv")?;
+        let lines = lines_of(qemu.stdout.take().context("no output to read")?);
+        Ok(Self { qemu, lines, deadline: Instant::now() + patience })
+    }
+
+    /// The next line of the second serial port; `None` when the guest has switched itself off.
+    ///
+    /// # Errors
+    /// Its time is over.
+    pub(super) fn line(&self) -> anyhow::Result<Option<String>> {
+        match self.lines.recv_timeout(self.deadline.saturating_duration_since(Instant::now())) {
+            Ok(line) => Ok(Some(line)),
+            Err(RecvTimeoutError::Disconnected) => Ok(None),
+            Err(RecvTimeoutError::Timeout) => bail!("the guest has not ended in time"),
+        }
+    }
+}
+
+impl Drop for Machine {
+    fn drop(&mut self) {
+        // Ended already: nothing to kill.
+        drop(self.qemu.kill());
+        if let Err(error) = self.qemu.wait() {
+            progress::say(&format!("waiting for QEMU: {error}"));
+        }
+    }
+}
+
+/// The end of what the kernel said.
+pub(super) fn tail(console: &Path) -> String {
+    let text = fs::read(console).map(|bytes| String::from_utf8_lossy(&bytes).into_owned()).unwrap_or_default();
+    let lines: Vec<&str> = text.lines().collect();
+    lines.iter().skip(lines.len().saturating_sub(TAIL)).map(|line| format!("  {line}\n")).collect()
+}
+
+fn lines_of(output: ChildStdout) -> Receiver<String> {
+    let (sender, lines) = mpsc::channel();
+    thread::spawn(move || {
+        let mut output = BufReader::new(output);
+        let mut line = Vec::new();
+        while output.read_until(b'\n', &mut line).is_ok_and(|length| length > 0) {
+            // A test may print what is not UTF-8.
+            let text = String::from_utf8_lossy(&line).trim_end().to_owned();
+            line.clear();
+            if sender.send(text).is_err() {
+                return;
+            }
+        }
+    });
+    lines
+}
+
+fn processors() -> usize {
+    thread::available_parallelism().map_or(1, usize::from)
+}
+
+/// The machine's own virtualisation, or else emulation. A processor that does not say that it has it may come with a
+/// `/dev/kvm` nevertheless, which then emulates, too, and slower.
+fn acceleration() -> [&'static str; 4] {
+    let processor = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
+    let has_it = processor.split_whitespace().any(|flag| flag == "vmx" || flag == "svm");
+    if has_it && File::options().read(true).write(true).open("/dev/kvm").is_ok() {
+        ["-accel", "kvm", "-cpu", "host"]
+    } else {
+        ["-accel", "tcg,thread=multi", "-cpu", "max"]
+    }
+}
