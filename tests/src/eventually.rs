@@ -6,8 +6,10 @@ use std::{
     time::{Duration, Instant},
 };
 
-/// Between two tries.
-const PAUSE: Duration = Duration::from_millis(20);
+/// Between two tries, at least.
+const PAUSE_MIN: Duration = Duration::from_millis(20);
+/// Between two tries, at most.
+const PAUSE_MAX: Duration = Duration::from_millis(500);
 
 /// Tries until it succeeds.
 ///
@@ -16,12 +18,14 @@ const PAUSE: Duration = Duration::from_millis(20);
 pub fn eventually<T>(what: &str, patience: Duration, mut attempt: impl FnMut() -> Result<T>) -> Result<T> {
     let start = Instant::now();
     loop {
+        let attempted = Instant::now();
         match attempt() {
             Ok(value) => return Ok(value),
             Err(error) if start.elapsed() > patience => {
                 return Err(error).with_context(|| format!("not within {patience:?}: {what}"));
             }
-            Err(_) => thread::sleep(PAUSE),
+            // What it waits for may need the processor that a costly try takes: half of the time is its.
+            Err(_) => thread::sleep(attempted.elapsed().clamp(PAUSE_MIN, PAUSE_MAX)),
         }
     }
 }
@@ -34,7 +38,7 @@ pub fn throughout(what: &str, duration: Duration, mut attempt: impl FnMut() -> R
     let start = Instant::now();
     while start.elapsed() < duration {
         attempt().with_context(|| format!("after {:?}: {what}", start.elapsed()))?;
-        thread::sleep(PAUSE);
+        thread::sleep(PAUSE_MIN);
     }
     Ok(())
 }

@@ -21,8 +21,8 @@ use std::{
 
 /// Source ports that nothing else uses: below the ephemeral ones.
 const PORTS: Range<u16> = 20_000..20_060;
-/// Most time for a connection over an old one, on a machine that has other work.
-const CONNECT_MAX: Duration = Duration::from_millis(500);
+/// Most time for a connection over an old one: a SYN that is lost or answered wrongly is sent again after a second.
+const CONNECT_MAX: Duration = Duration::from_millis(900);
 
 /// One request that the agent is asked to close after.
 fn request_and_be_closed(m: IpAddr, port: u16) -> Result<Connection> {

@@ -19,6 +19,9 @@ mount -t cgroup2 cgroup2 /sys/fs/cgroup
 mount -t bpf bpf /sys/fs/bpf
 ip link set lo up
 
+# As systemd gives its services.
+ulimit -n 524288
+
 set --
 while read -r word; do
   set -- "$@" "$word"
