@@ -29,6 +29,6 @@ done < /etc/tests
 
 stty -F /dev/ttyS1 -opost
 status=0
-env KIAM_BIN_DIR=/usr/bin KIAM_TESTS_STS=plain "$@" > /dev/ttyS1 2>&1 < /dev/null || status=$?
+env KIAM_BIN_DIR=/usr/bin KIAM_PYTHON_VENV=/usr/lib/venv KIAM_TESTS_STS=plain "$@" > /dev/ttyS1 2>&1 < /dev/null || status=$?
 # Only now is the result complete.
 echo "exit status $status" > /dev/ttyS1

@@ -31,18 +31,17 @@ const CLUSTER: [(&str, &str); 5] = [
     ("jq", "jq"),
 ];
 /// What a guest with another kernel needs: QEMU, and the programs that go onto its disk or make it.
-const VM: [(&str, &str); 6] = [
+const VM: [(&str, &str); 5] = [
     (QEMU, "qemu-system-x86"),
     ("mkfs.ext4", "e2fsprogs"),
     ("kmod", "kmod"),
     ("busybox", "busybox-static"),
-    ("nft", "nftables"),
     ("setpriv", "util-linux"),
 ];
 /// The emulator of this architecture.
 pub(crate) const QEMU: &str = "qemu-system-x86_64";
 /// Debian's own Python: the one that pods' images can be made from.
-const PYTHON: &str = "/usr/bin/python3";
+pub(crate) const PYTHON: &str = "/usr/bin/python3";
 /// Its packages, pinned.
 const REQUIREMENTS: &str = "tests/requirements.txt";
 

@@ -1,6 +1,11 @@
 //! Where things are.
 
-use std::path::{Path, PathBuf};
+use anyhow::Context as _;
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    process::Command,
+};
 
 /// The root of the workspace.
 pub(crate) fn root() -> &'static Path {
@@ -11,4 +16,21 @@ pub(crate) fn root() -> &'static Path {
 /// The target folder that cargo uses.
 pub(crate) fn target() -> PathBuf {
     std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root().join("target"), PathBuf::from)
+}
+
+/// Copies the files that git knows, as they are now, into a folder.
+///
+/// # Errors
+/// There is no git, or no room.
+pub(crate) fn copy_sources(folder: &Path) -> anyhow::Result<()> {
+    let listed = Command::new("git").args(["ls-files", "-z"]).current_dir(root()).output()?;
+    for file in String::from_utf8(listed.stdout)?.split_terminator('\0') {
+        let (from, to) = (root().join(file), folder.join(file));
+        if !from.is_file() {
+            continue;
+        }
+        fs::create_dir_all(to.parent().context("a file without a folder")?)?;
+        fs::copy(&from, &to).with_context(|| format!("copying {file}"))?;
+    }
+    Ok(())
 }

@@ -90,7 +90,11 @@ fn check(mutation: &Mutation, tests: &cargo::Tests, binaries: &Path) -> anyhow::
 
 /// Builds the mutated binaries out of a copy of the sources; returns the folder they are in.
 fn build(mutation: &Mutation) -> anyhow::Result<PathBuf> {
-    let copy = copy_sources()?;
+    let copy = workspace::target().join("mutants/source");
+    if copy.exists() {
+        fs::remove_dir_all(&copy)?;
+    }
+    workspace::copy_sources(&copy)?;
     for Edit { file, find, replace } in &mutation.edit {
         let path = copy.join(file);
         let source = fs::read_to_string(&path).with_context(|| format!("reading {file}"))?;
@@ -110,22 +114,4 @@ fn build(mutation: &Mutation) -> anyhow::Result<PathBuf> {
         fs::copy(workspace::target().join("debug").join(binary), binaries.join(binary))?;
     }
     Ok(binaries)
-}
-
-/// The files that git knows, as they are now, in a folder of their own.
-fn copy_sources() -> anyhow::Result<PathBuf> {
-    let copy = workspace::target().join("mutants/source");
-    if copy.exists() {
-        fs::remove_dir_all(&copy)?;
-    }
-    let listed = Command::new("git").args(["ls-files", "-z"]).current_dir(workspace::root()).output()?;
-    for file in String::from_utf8(listed.stdout)?.split_terminator('\0') {
-        let (from, to) = (workspace::root().join(file), copy.join(file));
-        if !from.is_file() {
-            continue;
-        }
-        fs::create_dir_all(to.parent().context("a file without a folder")?)?;
-        fs::copy(&from, &to).with_context(|| format!("copying {file}"))?;
-    }
-    Ok(copy)
 }

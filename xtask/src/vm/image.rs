@@ -2,7 +2,11 @@
 //! this machine; the kernel's modules; the tests and the binaries under test.
 
 use super::kernel::Fetched;
-use crate::{progress, setup, workspace};
+use crate::{
+    progress,
+    setup::{self, PYTHON},
+    workspace,
+};
 use anyhow::{Context as _, bail, ensure};
 use std::{
     collections::BTreeSet,
@@ -13,7 +17,10 @@ use std::{
 };
 
 /// What the tests start, and busybox for the rest.
-const PROGRAMS: [&str; 10] = ["ip", "tc", "ss", "nsenter", "bpftool", "sysctl", "nft", "curl", "kmod", "busybox"];
+const PROGRAMS: [&str; 12] =
+    ["ip", "tc", "ss", "nsenter", "bpftool", "sysctl", "nft", "ping", "curl", "kmod", "busybox", PYTHON];
+/// Where the tests' Python is told to be: Debian's, with what comes with it.
+const VENV: &str = "usr/lib/venv";
 /// What of busybox the guest's init and the tests use.
 const APPLETS: [&str; 12] =
     ["cat", "chmod", "env", "mkdir", "mount", "poweroff", "ps", "sh", "sleep", "stty", "true", "umount"];
@@ -50,7 +57,7 @@ pub(super) fn make(disk: &Path, kernel: &Fetched, binaries: &[PathBuf], argument
         needed.insert(setup::find(program).with_context(|| format!("{program} is missing on this machine"))?);
     }
     needed.extend(binaries.iter().cloned());
-    let mut libraries = BTreeSet::new();
+    let mut libraries = install_python(&root)?;
     for program in &needed {
         copy(program, &root.join("usr/bin").join(program.file_name().context("a program has a name")?))?;
         libraries.extend(shared_libraries(program)?);
@@ -66,6 +73,8 @@ pub(super) fn make(disk: &Path, kernel: &Fetched, binaries: &[PathBuf], argument
     let first = authorities.split_inclusive(END_OF_CERTIFICATE).next().context("no authority")?;
     fs::write(root.join(CA_BUNDLE.trim_start_matches('/')), first)?;
     copy(&workspace::root().join(INIT), &root.join("init"))?;
+    // The tests look for some of them where they were compiled.
+    workspace::copy_sources(&root.join(workspace::root().strip_prefix("/")?))?;
     fs::write(root.join("etc/tests"), arguments.iter().map(|word| format!("{word}\n")).collect::<String>())?;
     install_modules(&root, &kernel.modules)?;
     format(disk, &root)?;
@@ -85,6 +94,21 @@ fn lay_out(root: &Path) -> anyhow::Result<()> {
         fs::write(root.join(path), text)?;
     }
     Ok(())
+}
+
+/// Python's own modules; returns the libraries that these need.
+fn install_python(root: &Path) -> anyhow::Result<BTreeSet<PathBuf>> {
+    let mut ask = Command::new(PYTHON);
+    ask.args(["-c", "import sysconfig; print(sysconfig.get_path('stdlib'))"]);
+    let stdlib = PathBuf::from(String::from_utf8(ask.output().context("starting Python")?.stdout)?.trim());
+    copy_folder(&stdlib, &root.join("usr/lib"))?;
+    fs::create_dir_all(root.join(VENV).join("bin"))?;
+    symlink(PYTHON, root.join(VENV).join("bin/python"))?;
+    let mut libraries = BTreeSet::new();
+    for entry in fs::read_dir(stdlib.join("lib-dynload"))? {
+        libraries.extend(shared_libraries(&entry?.path())?);
+    }
+    Ok(libraries)
 }
 
 /// What `ldd` names: the linker and the libraries, by the paths where they are looked for.
@@ -110,12 +134,15 @@ fn copy(from: &Path, to: &Path) -> anyhow::Result<()> {
     fs::copy(from, to).with_context(|| format!("copying {}", from.display())).map(drop)
 }
 
+fn copy_folder(folder: &Path, into: &Path) -> anyhow::Result<()> {
+    fs::create_dir_all(into)?;
+    let mut copy = Command::new("cp");
+    progress::step(&format!("copying {}", folder.display()), copy.arg("--archive").arg(folder).arg(into))
+}
+
 /// All modules, because the tests' needs change, with the indexes that modprobe reads.
 fn install_modules(root: &Path, modules: &Path) -> anyhow::Result<()> {
-    let into = root.join("usr/lib/modules");
-    fs::create_dir_all(&into)?;
-    let mut copy = Command::new("cp");
-    progress::step("copying modules", copy.arg("--recursive").arg(modules).arg(&into))?;
+    copy_folder(modules, &root.join("usr/lib/modules"))?;
     let release = modules.file_name().context("the modules' folder is named for the kernel's release")?;
     let mut depmod = Command::new(setup::find("depmod").context("depmod is missing")?);
     progress::step("indexing modules", depmod.arg("--basedir").arg(root).arg(release))

@@ -72,12 +72,18 @@ impl Kernel {
 
     fn unpack_into(self, folder: &Path) -> anyhow::Result<()> {
         let apt = PrivateApt::new(&self.folder().join("apt"), self.suite)?;
-        for package in apt.download(self.package, "-cloud-")? {
+        for package in apt.download(self.package, |name| name != self.package && is_of_a_build(name))? {
             let mut unpack = Command::new("dpkg-deb");
             progress::step("unpacking the kernel", unpack.arg("--extract").arg(package).arg(folder))?;
         }
         Ok(())
     }
+}
+
+/// Part of one build of a kernel, with its version in the name, rather than a name for the newest.
+fn is_of_a_build(package: &str) -> bool {
+    let mut parts = package.split('-');
+    package.contains("-cloud-") && parts.any(|part| part.starts_with(|first: char| first.is_ascii_digit()))
 }
 
 fn only_entry(folder: &Path) -> Option<PathBuf> {

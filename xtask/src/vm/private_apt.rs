@@ -34,19 +34,19 @@ impl PrivateApt {
         Ok(apt)
     }
 
-    /// Downloads a package and those that it depends on and whose names contain `related`.
+    /// Downloads those that a package depends on, and theirs, as far as they are wanted.
     ///
     /// # Errors
     /// There is none of that name, or it cannot be downloaded.
-    pub(super) fn download(&self, package: &str, related: &str) -> anyhow::Result<Vec<PathBuf>> {
+    pub(super) fn download(&self, package: &str, wanted: impl Fn(&str) -> bool) -> anyhow::Result<Vec<PathBuf>> {
         let mut query = self.command("apt-cache");
         query.args(["depends", "--recurse", "--no-recommends", "--no-suggests", "--no-conflicts", "--no-breaks"]);
         let output = query.args(["--no-replaces", "--no-enhances", package]).output().context("starting apt-cache")?;
         let listed = String::from_utf8(output.stdout)?;
         // A name at the beginning of a line is a package of this suite; indented ones are what it depends on.
-        let packages: Vec<&str> = listed.lines().filter(|line| is_name(line) && line.contains(related)).collect();
+        let packages: Vec<&str> = listed.lines().filter(|line| is_name(line) && wanted(line)).collect();
         if packages.is_empty() {
-            bail!("no package {package} in {}", self.folder.display());
+            bail!("nothing of what is wanted of {package} is in {}", self.folder.display());
         }
         let folder = self.folder.join("packages");
         let mut download = self.command("apt-get");
