@@ -12,8 +12,13 @@ const OVERRIDE: &str = "KIAM_EBPF_OBJECT";
 /// Where `cargo xtask build-ebpf` puts the object, below the workspace.
 const OBJECT: &str = "target/ebpf/kiam-ebpf";
 /// What the object is built from, below the workspace.
-const SOURCES: [&str; 4] =
-    ["kiam-ebpf/src", "kiam-ebpf/Cargo.toml", "kiam-common/src/abi.rs", "kiam-common/src/lib.rs"];
+const SOURCES: [&str; 5] = [
+    "kiam-ebpf/src",
+    "kiam-ebpf/Cargo.toml",
+    "kiam-common/src/abi",
+    "kiam-common/src/abi.rs",
+    "kiam-common/src/lib.rs",
+];
 
 fn main() -> ExitCode {
     println!("cargo::rerun-if-env-changed={OVERRIDE}");

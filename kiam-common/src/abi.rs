@@ -9,11 +9,15 @@ mod owner;
 #[cfg(feature = "user")]
 mod pod;
 mod reason;
+mod redirected;
 
 pub use config::{Config, FLAG_CGROUP_ONLY, FLAG_ENFORCE, Port};
-pub use flow::{Address, BY_HOOK_NODE, BY_HOOK_POD, FLOWS_PER_OWNER, Flow, FlowKey, MAX_FLOWS, MAX_OWNERS, Place};
+pub use flow::{
+    Address, BY_HOOK_NODE, BY_HOOK_POD, FLOWS_PER_OWNER, Flow, FlowKey, MAX_FLOWS, MAX_OWNERS, OWNER_IS_POD, Place,
+};
 pub use owner::{MAP_OWNER, Owner, RUN_DIR_LEN};
 pub use reason::{Counters, REASONS, Reason};
+pub use redirected::Redirected;
 
 /// The instance metadata service over IPv4 (AWS: "Instance metadata and user data").
 pub const IMDS_V4: [u8; 4] = [169, 254, 169, 254];
@@ -33,6 +37,18 @@ pub const PROG_SK_LOOKUP: &str = "kiam_sk_lookup";
 pub const PROG_GUARD: &str = "kiam_guard";
 /// TC ingress program of every uplink.
 pub const PROG_GUARD_IN: &str = "kiam_guard_in";
+/// `cgroup/connect4` program of the kubepods cgroup.
+pub const PROG_CONNECT4: &str = "kiam_connect4";
+/// `cgroup/connect6` program of the kubepods cgroup.
+pub const PROG_CONNECT6: &str = "kiam_connect6";
+/// `cgroup/getpeername4` program of the kubepods cgroup.
+pub const PROG_PEERNAME4: &str = "kiam_peername4";
+/// `cgroup/getpeername6` program of the kubepods cgroup.
+pub const PROG_PEERNAME6: &str = "kiam_peername6";
+/// `sock_ops` program of the kubepods cgroup.
+pub const PROG_SOCKOPS: &str = "kiam_sockops";
+/// `cgroup/setsockopt` program of the kubepods cgroup.
+pub const PROG_SETSOCKOPT: &str = "kiam_setsockopt";
 
 /// SOCKMAP of the agent's listening sockets, one slot a family ([`SLOT_V4`], [`SLOT_V6`]).
 pub const MAP_LISTENERS: &str = "kiam_listeners";
@@ -53,11 +69,21 @@ pub const MAP_FLOWS: &str = "kiam_flows";
 pub const MAP_PLACES: &str = "kiam_places";
 /// Hash, owner to the number of its next record.
 pub const MAP_RINGS: &str = "kiam_rings";
+/// Storage of sockets, [`Redirected`]: those that a cgroup hook redirected.
+pub const MAP_SOCKETS: &str = "kiam_sockets";
 /// Hash, identifier of a pod's cgroup to nothing: the pods that keep the node's role.
 pub const MAP_EXEMPT: &str = "kiam_exempt";
 
 /// In the loaded object: 1 where `bpf_sk_lookup` has `ingress_ifindex` (Linux 5.17 and later), else 0.
 pub const GLOBAL_INGRESS_IFINDEX: &str = "KIAM_INGRESS_IFINDEX";
+/// In the loaded object: what `cgroup/setsockopt` programs are told, one of the `SOCKOPT_TELLS_…`.
+pub const GLOBAL_SOCKOPT_TELLS: &str = "KIAM_SOCKOPT_TELLS";
+/// [`GLOBAL_SOCKOPT_TELLS`]: neither the network namespace nor the pod (before Linux 5.15).
+pub const SOCKOPT_TELLS_NOTHING: u8 = 0;
+/// [`GLOBAL_SOCKOPT_TELLS`]: the network namespace (`bpf_get_netns_cookie`, Linux 5.15).
+pub const SOCKOPT_TELLS_NETNS: u8 = 1;
+/// [`GLOBAL_SOCKOPT_TELLS`]: the pod as well (`bpf_get_current_ancestor_cgroup_id`, Linux 6.2).
+pub const SOCKOPT_TELLS_POD: u8 = 2;
 
 /// Slot of the IPv4 listener in [`MAP_LISTENERS`].
 pub const SLOT_V4: u32 = 0;
@@ -85,6 +111,12 @@ const _: () = {
         PROG_SK_LOOKUP,
         PROG_GUARD,
         PROG_GUARD_IN,
+        PROG_CONNECT4,
+        PROG_CONNECT6,
+        PROG_PEERNAME4,
+        PROG_PEERNAME6,
+        PROG_SOCKOPS,
+        PROG_SETSOCKOPT,
         MAP_LISTENERS,
         MAP_INTERFACES,
         MAP_PORTS,
@@ -94,6 +126,7 @@ const _: () = {
         MAP_FLOWS,
         MAP_PLACES,
         MAP_RINGS,
+        MAP_SOCKETS,
         MAP_EXEMPT,
         MAP_OWNER,
     ];

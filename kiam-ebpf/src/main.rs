@@ -11,6 +11,10 @@
 #[cfg(target_arch = "bpf")]
 mod ancestry;
 #[cfg(target_arch = "bpf")]
+mod caller;
+#[cfg(target_arch = "bpf")]
+mod connect;
+#[cfg(target_arch = "bpf")]
 mod flows;
 #[cfg(target_arch = "bpf")]
 mod guard;
@@ -21,14 +25,22 @@ mod maps;
 #[cfg(target_arch = "bpf")]
 mod packet;
 #[cfg(target_arch = "bpf")]
+mod peername;
+#[cfg(target_arch = "bpf")]
 mod redirect;
+#[cfg(target_arch = "bpf")]
+mod setsockopt;
+#[cfg(target_arch = "bpf")]
+mod sockaddr;
+#[cfg(target_arch = "bpf")]
+mod sockops;
 
 #[cfg(target_arch = "bpf")]
 mod entry {
-    use crate::{guard, lookup, redirect};
+    use crate::{connect, guard, lookup, peername, redirect, setsockopt, sockops};
     use aya_ebpf::{
-        macros::{classifier, sk_lookup},
-        programs::{SkLookupContext, TcContext},
+        macros::{cgroup_sock_addr, cgroup_sockopt, classifier, sk_lookup, sock_ops},
+        programs::{SkLookupContext, SockAddrContext, SockOpsContext, SockoptContext, TcContext},
     };
 
     /// TC ingress of each interface that pods are behind: hands TCP to M:80 to the agent, drops all else to M.
@@ -54,6 +66,43 @@ mod entry {
     #[sk_lookup]
     pub fn kiam_sk_lookup(ctx: SkLookupContext) -> u32 {
         lookup::run(&ctx)
+    }
+
+    /// `connect` of a pod's socket to an IPv4 address.
+    #[cgroup_sock_addr(connect4)]
+    pub fn kiam_connect4(ctx: SockAddrContext) -> i32 {
+        connect::to_v4(&ctx)
+    }
+
+    /// `connect` of a pod's socket to an IPv6 address.
+    #[cgroup_sock_addr(connect6)]
+    pub fn kiam_connect6(ctx: SockAddrContext) -> i32 {
+        connect::to_v6(&ctx)
+    }
+
+    /// `getpeername` of a pod's IPv4 socket.
+    #[cgroup_sock_addr(getpeername4)]
+    pub fn kiam_peername4(ctx: SockAddrContext) -> i32 {
+        peername::of_v4(&ctx)
+    }
+
+    /// `getpeername` of a pod's IPv6 socket.
+    #[cgroup_sock_addr(getpeername6)]
+    pub fn kiam_peername6(ctx: SockAddrContext) -> i32 {
+        peername::of_v6(&ctx)
+    }
+
+    /// The first packet of a pod's connection: notes who opened it.
+    #[sock_ops]
+    pub fn kiam_sockops(ctx: SockOpsContext) -> u32 {
+        sockops::run(&ctx);
+        1
+    }
+
+    /// `setsockopt` of a pod's socket, for the two options that would hide its packets from the guard.
+    #[cgroup_sockopt(setsockopt)]
+    pub fn kiam_setsockopt(ctx: SockoptContext) -> i32 {
+        setsockopt::run(&ctx)
     }
 
     #[panic_handler]

@@ -2,13 +2,13 @@
 
 use aya_ebpf::{
     bindings::BPF_F_NO_PREALLOC,
-    btf_maps::{Array, HashMap, PerCpuArray, PerCpuHashMap, SockMap},
+    btf_maps::{Array, HashMap, PerCpuArray, PerCpuHashMap, SkStorage, SockMap},
     macros::btf_map,
 };
 use core::hint::black_box;
 use kiam_common::abi::{
     Address, Config, Counters, Flow, FlowKey, MAX_EXEMPT, MAX_FLOWS, MAX_INTERFACES, MAX_NODE_ADDRS, MAX_OWNERS, Owner,
-    Place, Port, Reason, SLOTS,
+    Place, Port, Reason, Redirected, SLOTS,
 };
 
 /// Most maps of a node use a small part of their bound.
@@ -49,6 +49,10 @@ pub static PLACES: HashMap<Place, FlowKey, { MAX_FLOWS as usize }, NO_PREALLOC> 
 /// The number of each owner's next record.
 #[btf_map(name = "kiam_rings")]
 pub static RINGS: HashMap<u64, u32, { MAX_OWNERS as usize }, NO_PREALLOC> = HashMap::new();
+
+/// The sockets that a hook redirected.
+#[btf_map(name = "kiam_sockets")]
+pub static SOCKETS: SkStorage<Redirected> = SkStorage::new();
 
 /// The cgroups of pods that keep the node's role.
 #[btf_map(name = "kiam_exempt")]

@@ -53,13 +53,16 @@ pub struct Flow {
     pub cookie: u64,
     /// When it was noted: nanoseconds of `CLOCK_MONOTONIC`.
     pub noted_ns: u64,
-    /// Whose bound it counts against: the interface, or the pod's cgroup for the hooks.
+    /// Whose bound it counts against: the interface, or the pod for the hooks ([`OWNER_IS_POD`]).
     pub owner: u64,
     /// Its place among the owner's records.
     pub slot: u32,
     /// Zero.
     pub pad: u32,
 }
+
+/// In [`Flow::owner`]: the rest is the identifier of a pod's cgroup, which could be an interface's index as well.
+pub const OWNER_IS_POD: u64 = 1 << 63;
 
 /// The place of a record among its owner's: a ring, so that each owner has a bound of its own.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

@@ -1,0 +1,29 @@
+//! `getpeername` of a redirected socket tells M: what the client has called.
+
+use crate::{
+    maps::SOCKETS,
+    sockaddr::{ALLOW, IMDS, Kind, kind6, rewrite},
+};
+use aya_ebpf::programs::SockAddrContext;
+
+/// Of an IPv4 socket.
+#[inline(always)]
+pub fn of_v4(ctx: &SockAddrContext) -> i32 {
+    tell(ctx, |_| Kind::V4)
+}
+
+/// Of an IPv6 socket.
+#[inline(always)]
+pub fn of_v6(ctx: &SockAddrContext) -> i32 {
+    tell(ctx, |ctx| kind6(ctx.sock_addr))
+}
+
+#[inline(always)]
+fn tell(ctx: &SockAddrContext, kind: impl Fn(&SockAddrContext) -> Kind) -> i32 {
+    // SAFETY: nothing is read of the value.
+    if !unsafe { SOCKETS.get_ptr_mut(ctx) }.is_null() {
+        // SAFETY: the context of this run.
+        unsafe { rewrite(ctx.sock_addr, kind(ctx), &IMDS) };
+    }
+    ALLOW
+}

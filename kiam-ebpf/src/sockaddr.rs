@@ -1,0 +1,98 @@
+//! The address of a system call, as the cgroup hooks read and rewrite it.
+
+use aya_ebpf::bindings::bpf_sock_addr;
+use core::ptr::{read_volatile, write_volatile};
+use kiam_common::abi::{IMDS_PORT, IMDS_V4, IMDS_V6};
+
+/// What a hook returns: the system call goes on.
+pub const ALLOW: i32 = 1;
+/// It fails with `EPERM`.
+pub const REFUSE: i32 = 0;
+
+/// The words in front of the IPv4 address in a v4-mapped one (RFC 4291).
+const MAPPED: [u32; 3] = [0, 0, 0x0000_ffff_u32.to_be()];
+
+/// The kinds of an address.
+#[derive(Clone, Copy)]
+pub enum Kind {
+    V4,
+    V4Mapped,
+    V6,
+}
+
+/// An address and a port, in network order.
+pub struct Endpoint {
+    /// Of [`Kind::V4`] and [`Kind::V4Mapped`].
+    pub v4: u32,
+    /// Of [`Kind::V6`].
+    pub v6: [u32; 4],
+    pub port: u16,
+}
+
+/// M.
+pub const IMDS: Endpoint = {
+    let m = IMDS_V6;
+    Endpoint {
+        v4: u32::from_ne_bytes(IMDS_V4),
+        v6: [
+            u32::from_ne_bytes([m[0], m[1], m[2], m[3]]),
+            u32::from_ne_bytes([m[4], m[5], m[6], m[7]]),
+            u32::from_ne_bytes([m[8], m[9], m[10], m[11]]),
+            u32::from_ne_bytes([m[12], m[13], m[14], m[15]]),
+        ],
+        port: IMDS_PORT.to_be(),
+    }
+};
+
+/// The kind of an IPv6 address.
+#[inline(always)]
+pub fn kind6(address: *const bpf_sock_addr) -> Kind {
+    let words = words(address);
+    if [words[0], words[1], words[2]] == MAPPED { Kind::V4Mapped } else { Kind::V6 }
+}
+
+/// Whether an IPv6 address is M, and which.
+#[inline(always)]
+pub fn imds6(address: *const bpf_sock_addr) -> Option<Kind> {
+    let words = words(address);
+    if words == IMDS.v6 {
+        Some(Kind::V6)
+    } else if [words[0], words[1], words[2]] == MAPPED && words[3] == IMDS.v4 {
+        Some(Kind::V4Mapped)
+    } else {
+        None
+    }
+}
+
+/// Puts another endpoint of the same kind into the address.
+///
+/// # Safety
+/// `address` is the context of this run.
+#[inline(always)]
+pub unsafe fn rewrite(address: *mut bpf_sock_addr, kind: Kind, to: &Endpoint) {
+    // SAFETY: the caller's; each word by itself, see `words`.
+    unsafe {
+        let words = (&raw mut (*address).user_ip6).cast::<u32>();
+        match kind {
+            Kind::V4 => write_volatile(&raw mut (*address).user_ip4, to.v4),
+            Kind::V4Mapped => write_volatile(words.add(3), to.v4),
+            Kind::V6 => {
+                write_volatile(words, to.v6[0]);
+                write_volatile(words.add(1), to.v6[1]);
+                write_volatile(words.add(2), to.v6[2]);
+                write_volatile(words.add(3), to.v6[3]);
+            }
+        }
+        write_volatile(&raw mut (*address).user_port, to.port.into());
+    }
+}
+
+/// The context allows loads and stores of four bytes: volatile, so that none are merged.
+#[inline(always)]
+fn words(address: *const bpf_sock_addr) -> [u32; 4] {
+    // SAFETY: the context is valid for the run of the program, and these are within the four words of the address.
+    unsafe {
+        let words = (&raw const (*address).user_ip6).cast::<u32>();
+        [read_volatile(words), read_volatile(words.add(1)), read_volatile(words.add(2)), read_volatile(words.add(3))]
+    }
+}

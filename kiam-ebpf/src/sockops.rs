@@ -1,0 +1,70 @@
+//! The record of a connection that `connect` was redirected for: only here, as its first packet is made, is its own
+//! port known.
+
+use crate::{flows, maps::SOCKETS};
+use aya_ebpf::{
+    bindings::{BPF_SOCK_OPS_TCP_CONNECT_CB, bpf_sock_ops},
+    helpers::bpf_sk_storage_get,
+    programs::SockOpsContext,
+};
+use core::ptr::{null_mut, read_volatile};
+use kiam_common::abi::{Address, Flow, FlowKey, OWNER_IS_POD, Redirected};
+
+/// Address family (include/linux/socket.h).
+const AF_INET: u32 = 2;
+
+/// The whole program. What it returns changes nothing, and no reply is set: others' stands.
+#[inline(always)]
+pub fn run(ctx: &SockOpsContext) {
+    if ctx.op() != BPF_SOCK_OPS_TCP_CONNECT_CB {
+        return;
+    }
+    let Some(redirected) = noted(ctx.ops) else { return };
+    let Redirected { cgroup, ancestors, cookie, interface, pad: _ } = redirected;
+    // The rest is the record's own business.
+    let flow = Flow { cgroup, ancestors, cookie, noted_ns: 0, owner: 0, slot: 0, pad: 0 };
+    let port = (ctx.local_port() as u16).to_be();
+    let key = FlowKey { address: local_address(ctx.ops), interface, port, pad: 0 };
+    flows::note_as(owner(&ancestors), &key, flow);
+}
+
+#[inline(always)]
+fn noted(ops: *const bpf_sock_ops) -> Option<Redirected> {
+    // SAFETY: the context is valid for the run of the program; the verifier checks each field.
+    let socket = unsafe { (*ops).__bindgen_anon_2.sk };
+    if socket.is_null() {
+        return None;
+    }
+    // SAFETY: the map, and a socket that was checked for null.
+    let noted = unsafe { bpf_sk_storage_get((&raw const SOCKETS).cast_mut().cast(), socket.cast(), null_mut(), 0) };
+    // SAFETY: a value of the map, or null.
+    unsafe { noted.cast::<Redirected>().as_ref() }.copied()
+}
+
+/// The pod, or the container of a guaranteed one, whose pod is a level higher. A process that is below neither counts
+/// with its like.
+#[inline(always)]
+const fn owner(ancestors: &[u64; 3]) -> u64 {
+    let [_, one_below, two_below] = *ancestors;
+    OWNER_IS_POD | if two_below == 0 { one_below } else { two_below }
+}
+
+/// A v4-mapped socket is an IPv6 one for the kernel, and has its address in that form.
+#[inline(always)]
+fn local_address(ops: *const bpf_sock_ops) -> Address {
+    // SAFETY: the context is valid for the run of the program. It allows loads of four bytes at fixed offsets: volatile,
+    // and all of them in any case, so that none are merged.
+    let (family, v4, v6) = unsafe {
+        let v6 = (&raw const (*ops).local_ip6).cast::<u32>();
+        (
+            read_volatile(&raw const (*ops).family),
+            read_volatile(&raw const (*ops).local_ip4),
+            [read_volatile(v6), read_volatile(v6.add(1)), read_volatile(v6.add(2)), read_volatile(v6.add(3))],
+        )
+    };
+    if family == AF_INET {
+        return Address::from_v4(v4.to_ne_bytes());
+    }
+    // SAFETY: both are 16 bytes for which every bit pattern is valid.
+    Address { octets: unsafe { core::mem::transmute::<[u32; 4], [u8; 16]>(v6) } }
+}
