@@ -35,7 +35,7 @@ pub(crate) struct Cli {
 pub(crate) enum Command {
     /// Remove everything that agents have left in the kernel: programs, maps, rules and routes. Pods then reach what
     /// the network lets them reach.
-    Cleanup(CleanupArgs),
+    Cleanup(Box<CleanupArgs>),
     /// Ask the agent of this pod whether it is healthy; exit code 0 when it is (for exec probes).
     Health(HealthArgs),
     /// The unprivileged half of the agent; started by the agent itself.
@@ -145,6 +145,14 @@ pub(crate) struct RedirectArgs {
     /// Where the BPF file system is mounted.
     #[arg(long, env = "KIAM_BPFFS", default_value = "/sys/fs/bpf", value_name = "DIRECTORY")]
     pub(crate) bpffs: String,
+    /// How pods' connections are caught: tc, by a program on each interface; cgroup, by hooks on the kubepods cgroup
+    /// (v2); or both. auto takes tc, and cgroup too where --host-network-pods=enforce needs it.
+    #[arg(long, env = "KIAM_REDIRECT", default_value = "auto", value_name = "auto|tc|cgroup|tc,cgroup")]
+    pub(crate) redirect: String,
+    /// hostNetwork pods: ignore leaves them the node's role, as kiam does; enforce gives them their own, and nothing
+    /// else.
+    #[arg(long, env = "KIAM_HOST_NETWORK_PODS", default_value = "ignore", value_name = "ignore|enforce")]
+    pub(crate) host_network_pods: String,
     /// How the program is attached: auto takes tcx where the kernel has it (6.6), else a clsact filter.
     #[arg(long, env = "KIAM_TC", default_value = "auto", value_name = "auto|tcx|clsact")]
     pub(crate) tc: String,

@@ -2,12 +2,14 @@
 //! reports all that is wrong at once.
 
 mod imds;
+mod mode;
 mod notices;
 mod redirect;
 mod upstream;
 
 pub(crate) use imds::{Attestation, ImdsConfig, ImdsV1};
 pub(crate) use kiam_common::flags::{AdminConfig, LogConfig};
+pub(crate) use mode::{HostNetworkPods, RedirectMode};
 pub(crate) use redirect::{RedirectConfig, TcAttach};
 pub(crate) use upstream::{ServerAddress, UpstreamConfig};
 

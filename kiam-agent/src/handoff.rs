@@ -27,7 +27,7 @@ const MAX_DESCRIPTORS: usize = 1 + SLOTS as usize;
 
 /// What the worker gets at its start.
 pub(crate) struct Handoff {
-    /// The listening sockets that packets to M are assigned to: non-blocking, transparent, one a family.
+    /// The listening sockets that pods' connections come to, non-blocking.
     pub(crate) listeners: Vec<TcpListener>,
     /// Seals session tokens; the same for the old and the new agent of an upgrade.
     pub(crate) token_key: Secret<[u8; TOKEN_KEY_LEN]>,

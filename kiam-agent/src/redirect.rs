@@ -2,13 +2,14 @@
 //!
 //! Reading order: [`pins`] (what outlives the process), [`lock`] and [`owner`] (whose it is), [`listener`], [`object`]
 //! (the eBPF programs), [`backstop`], [`links`], [`roles`], [`births`], [`addresses`] and [`kubepods`] (what the node
-//! looks like), [`tc`] (a program on an interface), [`interfaces`] (the redirect), [`guard`], [`fence`] (policy routing),
-//! [`flows`] (who opened a connection), [`foreign_nat`] (what others left), [`counters`], [`cleanup`]. This module is
-//! their order: open, arm, keep up.
+//! looks like), [`tc`] (a program on an interface), [`interfaces`] (the redirect), [`cgroup`] (the redirect of pods that
+//! TC does not see), [`guard`], [`fence`] (policy routing), [`flows`] (who opened a connection), [`foreign_nat`] (what
+//! others left), [`counters`], [`cleanup`]. This module is their order: open, arm, keep up.
 
 pub(crate) mod addresses;
 pub(crate) mod backstop;
 pub(crate) mod births;
+pub(crate) mod cgroup;
 pub(crate) mod cleanup;
 pub(crate) mod counters;
 pub(crate) mod fence;
@@ -36,6 +37,7 @@ use crate::{
 };
 use anyhow::Context as _;
 use births::Births;
+use cgroup::Cgroup;
 use fence::{Fence, Verdict};
 use flows::Flows;
 use foreign_nat::ForeignNat;
@@ -64,6 +66,7 @@ pub(crate) struct Redirect {
     fence: Fence,
     guard: Guard,
     kubepods: Option<Kubepods>,
+    cgroup: Cgroup,
     attachments: Attachments,
     births: Births,
     listeners: Vec<TcpListener>,
@@ -91,8 +94,12 @@ impl Redirect {
     ) -> anyhow::Result<Self> {
         let fence = Fence::new(netlink.clone());
         let pins = Pins::open(root)?;
-        let object = Object::load(root, &pins).context("loading the eBPF programs")?;
-        let listeners = listener::open_all(&fence.served()).context("opening the listening sockets")?;
+        let mut object = Object::load(root, &pins).context("loading the eBPF programs")?;
+        if config.mode.auto {
+            tracing::info!("--redirect=auto: {}", config.mode.choice());
+        }
+        let cgroup = Cgroup::new(config, &mut object)?;
+        let listeners = listener::open_all(&fence.served(), config.mode).context("opening the listening sockets")?;
         let hook = tc::Hook::new(config.tc);
         let flows = Flows::open(&pins)?;
         Ok(Self {
@@ -103,6 +110,7 @@ impl Redirect {
             fence,
             guard: Guard::new(hook),
             kubepods: None,
+            cgroup,
             attachments: Attachments::new(hook, births.clone(), flows),
             births,
             listeners,
@@ -138,8 +146,9 @@ impl Redirect {
         self.object.pin_missing(&self.pins)?;
         backstop::attach(&mut self.object, &self.pins).context("attaching the backstop")?;
         self.object.put_listeners(&self.listeners).context("putting the listening sockets into their slots")?;
-        // Whatever is on the interfaces may be another agent's.
+        // Whatever is on the interfaces and on the cgroup may be another agent's.
         let hook = tc::Hook::new(self.config.tc);
+        self.cgroup.forget();
         self.guard = Guard::new(hook);
         self.attachments = Attachments::new(hook, self.births.clone(), Flows::open(&self.pins)?);
         tracing::info!(generation = self.generation, "the datapath of this node is this agent's");
@@ -168,7 +177,7 @@ impl Redirect {
         Ok(())
     }
 
-    /// The listening sockets, one a family.
+    /// The listening sockets.
     pub(crate) fn listeners(&self) -> &[TcpListener] {
         &self.listeners
     }
@@ -180,6 +189,8 @@ impl Redirect {
         conditions.push(condition("kubepods", self.sync_kubepods()));
         let addresses = addresses::sync(&mut self.object, &self.netlink).await;
         conditions.push(condition("node-addresses", addresses));
+        let hooks = self.cgroup.sync(&mut self.object, &self.pins, self.kubepods.as_ref());
+        conditions.push(condition("cgroup-hooks", hooks));
         match self.roles().await {
             Ok(roles) => {
                 let guard = self.guard.sync(&mut self.object, &self.pins, &roles);
@@ -213,7 +224,11 @@ impl Redirect {
     async fn roles(&self) -> anyhow::Result<Roles> {
         let devices = links::devices(&self.netlink).await.context("listing the interfaces")?;
         let gateways = links::with_gateway(&self.netlink, self.fence.families()).await;
-        Ok(Roles::of(&devices, &self.config.interfaces, &gateways.context("listing the routes")?))
+        let mut roles = Roles::of(&devices, &self.config.interfaces, &gateways.context("listing the routes")?);
+        if !self.config.mode.tc {
+            roles.pod_sides.clear();
+        }
+        Ok(roles)
     }
 
     /// The pins.

@@ -29,7 +29,7 @@ pub fn main() -> ExitCode {
             Config::try_from(*run).map_err(Failure::Usage).and_then(|config| Ok(run_worker(config)?))
         }
         Some(Command::Cleanup(cleanup)) => {
-            CleanupConfig::try_from(cleanup).map_err(Failure::Usage).and_then(|config| Ok(clean_up(&config)?))
+            CleanupConfig::try_from(*cleanup).map_err(Failure::Usage).and_then(|config| Ok(clean_up(&config)?))
         }
         Some(Command::Health(health)) => {
             HealthConfig::try_from(health).map_err(Failure::Usage).and_then(|config| Ok(tell_health(&config)?))

@@ -1,6 +1,7 @@
 //! System calls that no crate offers safely: this crate's only `unsafe`.
 #![expect(unsafe_code, reason = "raw system calls; each block says why it is sound")]
 
+pub(crate) mod cgroup_link;
 pub(crate) mod sockopt;
 
 use std::{
@@ -73,8 +74,8 @@ fn unsigned(fd: RawFd) -> io::Result<u32> {
 ///
 /// # Errors
 /// The kernel's.
-pub(crate) fn set_ipv6_transparent(socket: &impl AsFd) -> io::Result<()> {
-    let on: libc::c_int = 1;
+pub(crate) fn set_ipv6_transparent(socket: &impl AsFd, on: bool) -> io::Result<()> {
+    let on = libc::c_int::from(on);
     let len = libc::socklen_t::try_from(size_of::<libc::c_int>()).map_err(io::Error::other)?;
     let fd = socket.as_fd().as_raw_fd();
     // SAFETY: the option's value is a live int, and its size is passed along.

@@ -1,5 +1,6 @@
 //! How pods' connections are caught, and where the agent's own files are.
 
+use super::mode::{self, HostNetworkPods, RedirectMode};
 use crate::{
     args::{PathArgs, RedirectArgs},
     redirect::{kubepods::KubepodsAt, pattern::InterfaceMatch},
@@ -12,6 +13,10 @@ use std::path::PathBuf;
 pub(crate) struct RedirectConfig {
     /// The interfaces that pods are behind.
     pub(crate) interfaces: InterfaceMatch,
+    /// By which means.
+    pub(crate) mode: RedirectMode,
+    /// What hostNetwork pods may reach.
+    pub(crate) host_network_pods: HostNetworkPods,
     /// Where the BPF file system is mounted.
     pub(crate) bpffs: PathBuf,
     /// A directory of the agent's own, on tmpfs.
@@ -49,10 +54,22 @@ impl TryFrom<RedirectArgs> for RedirectConfig {
     type Error = Problems;
 
     fn try_from(args: RedirectArgs) -> Result<Self, Problems> {
-        let RedirectArgs { host_interface, bpffs, tc, ipv6, kubepods_cgroup, paths, worker_uid, worker_gid } = args;
+        let RedirectArgs {
+            redirect,
+            host_network_pods,
+            kubepods_cgroup,
+            host_interface,
+            bpffs,
+            tc,
+            ipv6,
+            paths,
+            worker_uid,
+            worker_gid,
+        } = args;
         let mut problems = Problems::default();
         let interfaces =
             problems.value("--host-interface", &host_interface.join(","), |_| InterfaceMatch::parse(&host_interface));
+        let means = mode::parse(&redirect, &host_network_pods, &mut problems);
         let bpffs = problems.value("--bpffs", &bpffs, flags::absolute_path);
         let tc = problems.value("--tc", &tc, |text| match text {
             "auto" => Ok(TcAttach::Auto),
@@ -71,20 +88,29 @@ impl TryFrom<RedirectArgs> for RedirectConfig {
         let paths = problems.section(Paths::try_from(paths));
         let uid = problems.value("--worker-uid", &worker_uid, unprivileged_id);
         let gid = problems.value("--worker-gid", &worker_gid, unprivileged_id);
-        match (interfaces, bpffs, tc, ipv6, kubepods, paths, uid, gid) {
+        let ids = uid.zip(gid);
+        match (interfaces, means, kubepods, bpffs, tc, ipv6, paths, ids) {
             (
                 Some(interfaces),
+                Some((mode, host_network_pods)),
+                Some(kubepods),
                 Some(bpffs),
                 Some(tc),
                 Some(()),
-                Some(kubepods),
-                Some(paths),
-                Some(worker_uid),
-                Some(worker_gid),
-            ) => {
-                let Paths { run_dir, probe_socket } = paths;
-                Ok(Self { interfaces, bpffs, run_dir, tc, kubepods, probe_socket, worker_uid, worker_gid })
-            }
+                Some(Paths { run_dir, probe_socket }),
+                Some((worker_uid, worker_gid)),
+            ) => Ok(Self {
+                interfaces,
+                mode,
+                host_network_pods,
+                kubepods,
+                bpffs,
+                run_dir,
+                tc,
+                probe_socket,
+                worker_uid,
+                worker_gid,
+            }),
             _ => Err(problems),
         }
     }

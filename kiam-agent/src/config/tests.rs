@@ -29,6 +29,8 @@ fn defaults() {
     assert_eq!(redirect.run_dir, PathBuf::from("/run/kiam"));
     assert_eq!(redirect.probe_socket, PathBuf::from("/run/kiam/probe.sock"));
     assert_eq!(redirect.tc, TcAttach::Auto);
+    assert_eq!(redirect.mode, RedirectMode { tc: true, cgroup: false, auto: true });
+    assert_eq!(redirect.host_network_pods, HostNetworkPods::Ignore);
     assert_eq!((redirect.worker_uid, redirect.worker_gid), (65532, 65532));
     assert!(!take_over);
     assert!(notices.is_empty(), "{notices:?}");
@@ -63,6 +65,23 @@ fn values() {
     assert!(redirect.interfaces.matches("cali1") && !redirect.interfaces.matches("cali9"));
     assert_eq!((redirect.tc, redirect.worker_uid), (TcAttach::Clsact, 1000));
     assert_eq!(redirect.probe_socket, PathBuf::from("/run/other/probe.sock"));
+}
+
+#[test]
+fn the_means_of_the_redirect() {
+    for (arguments, tc, cgroup, auto) in [
+        (&["--redirect=auto"] as &[&str], true, false, true),
+        (&["--host-network-pods=enforce"], true, true, true),
+        (&["--redirect=tc"], true, false, false),
+        (&["--redirect=tc,cgroup"], true, true, false),
+        (&["--redirect=cgroup,tc", "--host-network-pods=enforce"], true, true, false),
+        (&["--redirect=cgroup"], false, true, false),
+        (&["--redirect=cgroup", "--host-network-pods=enforce"], false, true, false),
+    ] {
+        assert_eq!(good(arguments).redirect.mode, RedirectMode { tc, cgroup, auto }, "{arguments:?}");
+    }
+    let told = config(&[&TLS[..], &["--redirect=tc", "--host-network-pods=enforce"]].concat()).unwrap_err();
+    assert!(told.starts_with(r#"--redirect "tc": "#) && told.contains("--host-network-pods=enforce"), "{told}");
 }
 
 #[test]
@@ -103,6 +122,8 @@ fn each_bad_value_is_named_with_what_to_do() {
         ("--grpc-keepalive-timeout-ms=x", "not a number of milliseconds"),
         ("--host-interface=lo", "the loopback is never redirected"),
         ("--host-interface=", "an empty pattern"),
+        ("--redirect=tcx", "not one of auto, tc, cgroup, tc,cgroup"),
+        ("--host-network-pods=deny", "neither ignore nor enforce"),
         ("--bpffs=sys/fs/bpf", "not an absolute path"),
         ("--run-dir=.", "not an absolute path"),
         ("--probe-socket=probe.sock", "not an absolute path"),
@@ -153,6 +174,6 @@ fn health_and_cleanup_have_their_own() {
 
     let parsed = args::parse(argv("kiam-agent cleanup --bpffs=/bpf --level=debug")).unwrap();
     let Some(args::Command::Cleanup(cleanup)) = parsed.command else { panic!("not cleanup") };
-    let CleanupConfig { log, redirect } = CleanupConfig::try_from(cleanup).unwrap();
+    let CleanupConfig { log, redirect } = CleanupConfig::try_from(*cleanup).unwrap();
     assert_eq!((log.level.as_str(), redirect.bpffs), ("debug", PathBuf::from("/bpf")));
 }

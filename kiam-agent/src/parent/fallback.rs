@@ -34,14 +34,17 @@ pub(super) struct Fallback {
 }
 
 impl Fallback {
-    /// Takes copies of the sockets.
+    /// Takes copies of the sockets on loopback. Whoever comes to another one may be anybody, and waits for the worker,
+    /// which can tell.
     ///
     /// # Errors
     /// The kernel's: no descriptors left.
     pub(super) fn new(listeners: &[net::TcpListener]) -> anyhow::Result<Self> {
         let mut copies = Vec::new();
         for listener in listeners {
-            copies.push(TcpListener::from_std(listener.try_clone()?)?);
+            if listener.local_addr()?.ip().is_loopback() {
+                copies.push(TcpListener::from_std(listener.try_clone()?)?);
+            }
         }
         Ok(Self { listeners: copies, slots: Arc::new(Semaphore::new(CONCURRENT)) })
     }

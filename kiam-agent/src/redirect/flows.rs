@@ -3,8 +3,10 @@
 use super::pins::Pins;
 use anyhow::Context as _;
 use aya::maps::{HashMap, Map, MapData, MapError};
-use kiam_common::abi::{FLOWS_PER_OWNER, Flow, FlowKey, MAP_FLOWS, MAP_PLACES, MAP_RINGS, MAX_FLOWS, Place};
-use std::time::Duration;
+use kiam_common::abi::{
+    FLOWS_PER_OWNER, Flow, FlowKey, MAP_FLOWS, MAP_PLACES, MAP_RINGS, MAX_FLOWS, MAX_OWNERS, OWNER_IS_POD, Place,
+};
+use std::{collections::HashSet, time::Duration};
 
 /// A connection is accepted within moments of its first packet, or its client has gone: the longest that an SDK waits
 /// is a second.
@@ -62,7 +64,8 @@ impl Flows {
     }
 
     /// Removes the records that nobody has asked for: of half-open connections, and of those that ended before they
-    /// were accepted. Returns how many they were.
+    /// were accepted. Returns how many they were. The rings of pods without records go, too: those of interfaces go with
+    /// the interface, but nobody tells of a pod's end.
     ///
     /// # Errors
     /// The kernel's.
@@ -70,12 +73,19 @@ impl Flows {
         // Programs add and remove while we look: a list that is not quite right is mended by the next sweep.
         let keys: Vec<FlowKey> = self.flows.keys().filter_map(Result::ok).take(MAX_FLOWS as usize).collect();
         let mut swept = 0;
+        let mut owners = HashSet::new();
         for key in keys {
             let Some(flow) = found(self.flows.get(&key, 0)).context("reading a record")? else { continue };
             if now.saturating_sub(Duration::from_nanos(flow.noted_ns)) > AGE_MAX {
                 self.remove(&key, &flow)?;
                 swept += 1;
+            } else {
+                owners.insert(flow.owner);
             }
+        }
+        let rings: Vec<u64> = self.rings.keys().filter_map(Result::ok).take(MAX_OWNERS as usize).collect();
+        for owner in rings.into_iter().filter(|owner| owner & OWNER_IS_POD != 0 && !owners.contains(owner)) {
+            found(self.rings.remove(&owner)).context("removing a ring")?;
         }
         Ok(swept)
     }

@@ -47,7 +47,7 @@ impl Kubepods {
                     found.extend(Self::at(&path)?);
                 }
                 // Two of them: the kubelet's driver was changed once, and its old tree is empty.
-                let in_use = found.iter().position(|kubepods| is_populated(&kubepods.path));
+                let in_use = found.iter().position(Self::is_populated);
                 Ok(if found.is_empty() { None } else { Some(found.swap_remove(in_use.unwrap_or(0))) })
             }
         }
@@ -64,6 +64,12 @@ impl Kubepods {
             bail!("--kubepods-cgroup: {} is no cgroup of the v2 hierarchy", path.display());
         }
         Ok(Some(Self { path: path.to_owned(), id: cgroup.ino() }))
+    }
+
+    /// Whether a process lives in it or below it.
+    pub(crate) fn is_populated(&self) -> bool {
+        fs::read_to_string(self.path.join("cgroup.events"))
+            .is_ok_and(|events| events.lines().any(|line| line == "populated 1"))
     }
 
     /// Where it is.
@@ -87,12 +93,6 @@ fn candidates(mounts: &str) -> Vec<PathBuf> {
         }
     }
     candidates
-}
-
-/// Whether a process lives in the cgroup or below it.
-fn is_populated(cgroup: &Path) -> bool {
-    fs::read_to_string(cgroup.join("cgroup.events"))
-        .is_ok_and(|events| events.lines().any(|line| line == "populated 1"))
 }
 
 #[cfg(test)]

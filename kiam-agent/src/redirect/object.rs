@@ -4,25 +4,31 @@ use super::{
     log,
     pins::{self, Pins},
 };
-use anyhow::{Context as _, anyhow};
+use anyhow::{Context as _, anyhow, bail};
 use aya::{
     Ebpf, EbpfLoader,
     maps::{Array, HashMap, MapData, PerCpuArray, PerCpuHashMap, SockMap},
-    programs::{Program, SchedClassifier, SkLookup},
+    programs::{Program, ProgramError, ProgramType, SchedClassifier, SkLookup},
+    sys::{BpfHelper, is_helper_supported},
 };
 use kiam_common::abi::{
-    Address, Config, Counters, GLOBAL_INGRESS_IFINDEX, MAP_CONFIG, MAP_EXEMPT, MAP_FLOWS, MAP_INTERFACES,
-    MAP_LISTENERS, MAP_NODE_ADDRS, MAP_OWNER, MAP_PLACES, MAP_PORTS, MAP_RINGS, MAP_STRAYS, Owner, PROG_GUARD,
-    PROG_GUARD_IN, PROG_SK_LOOKUP, PROG_TC_INGRESS, Port, SLOT_V4, SLOT_V6,
+    Address, Config, Counters, GLOBAL_INGRESS_IFINDEX, GLOBAL_SOCKOPT_TELLS, MAP_CONFIG, MAP_EXEMPT, MAP_FLOWS,
+    MAP_INTERFACES, MAP_LISTENERS, MAP_NODE_ADDRS, MAP_OWNER, MAP_PLACES, MAP_PORTS, MAP_RINGS, MAP_SOCKETS,
+    MAP_STRAYS, Owner, PROG_GUARD, PROG_GUARD_IN, PROG_SK_LOOKUP, PROG_TC_INGRESS, Port, SLOT_NODE_V4, SLOT_NODE_V6,
+    SLOT_V4, SLOT_V6, SOCKOPT_TELLS_NETNS, SOCKOPT_TELLS_NOTHING, SOCKOPT_TELLS_POD,
 };
-use std::{net::TcpListener, path::Path};
+use std::{
+    net::{IpAddr, TcpListener},
+    os::fd::{AsFd as _, BorrowedFd},
+    path::Path,
+};
 use tokio::task::JoinSet;
 
 /// Built by `cargo xtask build-ebpf`; `build.rs` sees to it that it is there and current.
 static OBJECT: &[u8] = aya::include_bytes_aligned!(env!("KIAM_EBPF_OBJECT"));
 
 /// The maps that are pinned: all that must outlive the process.
-const PINNED: [&str; 10] = [
+const PINNED: [&str; 11] = [
     MAP_LISTENERS,
     MAP_INTERFACES,
     MAP_PORTS,
@@ -32,6 +38,7 @@ const PINNED: [&str; 10] = [
     MAP_FLOWS,
     MAP_PLACES,
     MAP_RINGS,
+    MAP_SOCKETS,
     MAP_EXEMPT,
 ];
 /// The TC programs.
@@ -45,7 +52,7 @@ pub(crate) struct Object {
 }
 
 impl Object {
-    /// Loads all programs; maps that are pinned already are used again.
+    /// Loads all programs but the cgroup hooks; maps that are pinned already are used again.
     ///
     /// # Errors
     /// The kernel refuses: no CAP_BPF, or a kernel without what the programs need.
@@ -80,7 +87,34 @@ impl Object {
         loader.override_global(aya_log::LEVEL, &level, true);
         let ingress_ifindex = u8::from(ingress_ifindex);
         loader.override_global(GLOBAL_INGRESS_IFINDEX, &ingress_ifindex, true);
+        let sockopt_tells = sockopt_tells().context("asking what cgroup/setsockopt programs can know")?;
+        loader.override_global(GLOBAL_SOCKOPT_TELLS, &sockopt_tells, true);
         Ok(Self { ebpf: loader.load(OBJECT).context("making the maps")?, log_lines: JoinSet::new() })
+    }
+
+    /// Loads a cgroup hook.
+    ///
+    /// # Errors
+    /// The kernel refuses it.
+    pub(crate) fn load_hook(&mut self, name: &str) -> anyhow::Result<()> {
+        let program = self.program(name)?;
+        let loaded = match program {
+            Program::CgroupSockAddr(program) => program.load(),
+            Program::CgroupSockopt(program) => program.load(),
+            Program::SockOps(program) => program.load(),
+            _ => bail!("{name} is no cgroup hook"),
+        };
+        loaded.with_context(|| format!("the kernel refused {name}"))?;
+        log_program(name, program);
+        Ok(())
+    }
+
+    /// A loaded cgroup hook.
+    ///
+    /// # Errors
+    /// It was not loaded.
+    pub(crate) fn hook(&mut self, name: &str) -> anyhow::Result<BorrowedFd<'_>> {
+        Ok(self.program(name)?.fd()?.as_fd())
     }
 
     /// The guard on the egress of uplinks.
@@ -119,14 +153,19 @@ impl Object {
         Ok(self.program(PROG_SK_LOOKUP)?.try_into()?)
     }
 
-    /// Puts each listening socket into its family's slot, in place of an earlier agent's.
+    /// Puts each listening socket into its slot, by its address, in place of an earlier agent's.
     ///
     /// # Errors
     /// The kernel's.
     pub(crate) fn put_listeners(&mut self, listeners: &[TcpListener]) -> anyhow::Result<()> {
         let mut slots: SockMap<_> = self.map_mut(MAP_LISTENERS)?.try_into()?;
         for listener in listeners {
-            let slot = if listener.local_addr()?.is_ipv4() { SLOT_V4 } else { SLOT_V6 };
+            let slot = match listener.local_addr()?.ip() {
+                IpAddr::V4(address) if address.is_loopback() => SLOT_V4,
+                IpAddr::V6(address) if address.is_loopback() => SLOT_V6,
+                IpAddr::V4(_) => SLOT_NODE_V4,
+                IpAddr::V6(_) => SLOT_NODE_V6,
+            };
             slots.set(slot, listener, 0)?;
         }
         Ok(())
@@ -228,13 +267,22 @@ impl Object {
 
     fn log_programs(&self) {
         for (name, program) in self.ebpf.programs() {
-            let Ok(info) = program.info() else { continue };
-            tracing::info!(
-                program = name,
-                id = info.id(),
-                verified_instructions = info.verified_instruction_count(),
-                "loaded"
-            );
+            log_program(name, program);
         }
     }
+}
+
+fn log_program(name: &str, program: &Program) {
+    let Ok(info) = program.info() else { return };
+    tracing::info!(program = name, id = info.id(), verified_instructions = info.verified_instruction_count(), "loaded");
+}
+
+/// What a `cgroup/setsockopt` program can know of the caller on this kernel.
+fn sockopt_tells() -> Result<u8, ProgramError> {
+    let tells = |helper| is_helper_supported(ProgramType::CgroupSockopt, helper);
+    if !tells(BpfHelper::BPF_FUNC_get_netns_cookie)? {
+        return Ok(SOCKOPT_TELLS_NOTHING);
+    }
+    let pod = tells(BpfHelper::BPF_FUNC_get_current_ancestor_cgroup_id)?;
+    Ok(if pod { SOCKOPT_TELLS_POD } else { SOCKOPT_TELLS_NETNS })
 }

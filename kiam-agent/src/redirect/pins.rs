@@ -131,6 +131,11 @@ impl Pins {
         self.backstop().exists()
     }
 
+    /// Where the link of a cgroup hook is pinned.
+    pub(crate) fn hook(&self, program: &str) -> PathBuf {
+        self.folder.join(program.replacen("kiam_", "link_", 1))
+    }
+
     /// Where a TCX link of an interface is pinned.
     pub(crate) fn link(&self, of: LinkOf, interface: u32) -> PathBuf {
         self.folder.join(format!("{}{interface}", of.prefix()))
