@@ -1,7 +1,8 @@
-//! Removes what a killed run left behind: processes, mounts, folders and namespaces whose name tells that their owner
-//! is dead. Nothing else is touched.
+//! Removes what a killed run left behind: processes, mounts, folders, control groups and namespaces whose name tells
+//! that their owner is dead. Nothing else is touched.
 
 use crate::{
+    cgroups,
     owner::{Owner, ROOT},
     process,
 };
@@ -35,6 +36,7 @@ pub fn reap() -> Result<()> {
             return Err(error);
         }
     }
+    cgroups::reap()?;
     for folder in dead(Path::new(ROOT))? {
         unmount_below(&folder)?;
         if let Err(error) = fs::remove_dir_all(&folder)

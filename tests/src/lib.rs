@@ -4,6 +4,7 @@
 //! In the order in which they build on one another:
 //! - [`owner`], [`leftovers`]: whose things these are, and what a killed run left behind.
 //! - [`process`], [`eventually`]: tools, daemons, and waiting for something to become true.
+//! - [`cgroups`]: pods' control groups, as a kubelet makes them.
 //! - [`netns`], [`topology`]: namespaces, the node between the pods and the stand-in for the real IMDS.
 //! - [`canary`]: that stand-in; it counts every packet that reaches it, by sender.
 //! - [`bystander`]: other processes of the node, which must not see one either.
@@ -23,6 +24,7 @@
 pub mod bench;
 pub mod bystander;
 pub mod canary;
+pub mod cgroups;
 pub mod clients;
 pub mod cluster;
 pub mod demo;

@@ -19,6 +19,7 @@ mod certificates;
 mod changes;
 mod crashes;
 mod foreign_nat;
+mod hooks;
 mod layers;
 mod leftovers;
 mod load;

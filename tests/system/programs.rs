@@ -1,7 +1,10 @@
 //! The programs as the kernel's verifier sees them.
 
 use anyhow::{Context as _, Result, ensure};
-use kiam_tests::system::datapath_scenario;
+use kiam_tests::{
+    cgroups::{Driver, Kubepods, Qos},
+    system::datapath_scenario,
+};
 
 /// Most instructions that the verifier may have to look at for one program: a tenth of what it refused before Linux 5.2
 /// (`BPF_COMPLEXITY_LIMIT_INSNS`), so that a change which makes it walk many more paths is noticed.
@@ -15,7 +18,13 @@ fn verified(line: &str) -> Option<(&str, &str)> {
 
 fn within_the_bound(level: &str) {
     datapath_scenario(|system| {
-        system.agent_flags.push(format!("--level={level}"));
+        let kubepods = Kubepods::create(Driver::Cgroupfs)?;
+        let _pod = kubepods.add_pod(&system.topology.node, "11111111-1111-1111-1111-111111111111", Qos::BestEffort)?;
+        system.agent_flags = vec![
+            format!("--level={level}"),
+            "--redirect=tc,cgroup".to_owned(),
+            format!("--kubepods-cgroup={}", kubepods.path().display()),
+        ];
         let log = system.spawn_agent().and_then(|agent| {
             agent.wait_armed()?;
             Ok(agent.daemon.log())
@@ -26,7 +35,7 @@ fn within_the_bound(level: &str) {
             // A kernel before 5.16 does not tell.
             .map(|(program, count)| Ok((program, count.parse().with_context(|| format!("{program}: {count}"))?)))
             .collect::<Result<_>>()?;
-        ensure!(programs.len() >= 4, "the agent tells of {programs:?} only");
+        ensure!(programs.len() == 10, "the agent tells of {programs:?}");
         for (program, instructions) in programs {
             println!("{program:<16} {instructions:>5} instructions verified at --level={level}");
             ensure!(instructions <= INSTRUCTIONS_MAX, "{program}: {instructions}, more than {INSTRUCTIONS_MAX}");
