@@ -59,9 +59,13 @@ fn annotate(object: &str, annotation: &str, value: &str) -> String {
     )
 }
 
+/// How many names of reasons fit in a line.
+const REASONS_A_LINE: usize = 7;
+
 fn on_the_node(agent: &Path) -> [Part; 3] {
     let pins = format!("$D/bpffs/kiam/{}", abi::LAYOUT);
-    let reasons: Vec<&str> = abi::Reason::ALL.iter().map(|reason| reason.name()).collect();
+    let reasons = abi::Reason::ALL.map(abi::Reason::name);
+    let reasons: Vec<String> = reasons.chunks(REASONS_A_LINE).map(|names| names.join(", ")).collect();
     [
         Part::new(
             "health, metrics, logs",
@@ -74,7 +78,7 @@ fn on_the_node(agent: &Path) -> [Part; 3] {
         Part::new(
             &format!(
                 "the programs; their packets, by interface and by what became of them:\n  {};\n  and the rules behind",
-                reasons.join(", ")
+                reasons.join(",\n  ")
             ),
             &[
                 &format!("bpftool prog show name {}", abi::PROG_TC_INGRESS),
