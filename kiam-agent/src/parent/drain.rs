@@ -25,11 +25,12 @@ pub(super) async fn until_empty(listeners: &[TcpListener]) {
     let start = Instant::now();
     let ours: Vec<String> =
         listeners.iter().filter_map(|listener| Some(fstat(listener).ok()?.st_ino.to_string())).collect();
+    let ends = local_ends(listeners);
     // Of the new sockets are some among them; those that come later are not.
-    let begun = look().await.half_open;
+    let begun = look(&ends).await.half_open;
     sleep(LEAST).await;
     while start.elapsed() < MOST {
-        let now = look().await;
+        let now = look(&ends).await;
         let waiting: u32 = ours.iter().filter_map(|inode| now.waiting(inode)).sum();
         if waiting == 0 && now.half_open.is_disjoint(&begun) {
             return;
@@ -39,12 +40,12 @@ pub(super) async fn until_empty(listeners: &[TcpListener]) {
     tracing::warn!("connections that were begun before the hand-over are cut off: they did not come about in {MOST:?}");
 }
 
-async fn look() -> Queues {
+async fn look(ends: &[String]) -> Queues {
     // A node with many connections has long tables.
     let read = || TABLES.map(|table| fs::read_to_string(table).unwrap_or_default());
     let tables = tokio::task::spawn_blocking(read).await.unwrap_or_default();
     tables.iter().fold(Queues::default(), |mut queues, table| {
-        queues.add(table);
+        queues.add(table, ends);
         queues
     })
 }
@@ -58,13 +59,13 @@ struct Queues {
 }
 
 impl Queues {
-    fn add(&mut self, table: &str) {
-        let m = [in_table(&IMDS_V4), in_table(&IMDS_V6)];
+    /// `ends`: what the local end of a connection that may be ours ends with.
+    fn add(&mut self, table: &str, ends: &[String]) {
         for line in table.lines() {
             let fields: Vec<&str> = line.split_ascii_whitespace().collect();
             let [_, local, remote, state, queues, _, _, _, _, inode, ..] = fields.as_slice() else { continue };
             match *state {
-                SYN_RECV if m.iter().any(|m| m == local) => {
+                SYN_RECV if ends.iter().any(|end| local.ends_with(end)) => {
                     self.half_open.insert(((*local).to_owned(), (*remote).to_owned()));
                 }
                 LISTEN => {
@@ -79,6 +80,12 @@ impl Queues {
     fn waiting(&self, inode: &str) -> Option<u32> {
         self.waiting.iter().find(|(listening, _)| listening == inode).map(|&(_, waiting)| waiting)
     }
+}
+
+/// M, for connections that are assigned to the sockets; and the ports of the sockets, for those that are sent there.
+fn local_ends(listeners: &[TcpListener]) -> Vec<String> {
+    let ports = listeners.iter().filter_map(|listener| Some(format!(":{:04X}", listener.local_addr().ok()?.port())));
+    ports.chain([in_table(&IMDS_V4), in_table(&IMDS_V6)]).collect()
 }
 
 /// M as the tables write it: words of the machine's own order.
@@ -100,9 +107,12 @@ mod tests {
              \x20  0: 0100007F:9C41 00000000:0000 0A 00000000:00000003 00:00000000 00000000     0        0 4711 1 0\n\
              \x20  1: FEA9FEA9:0050 0100090A:D431 03 00000000:00000000 01:00000064 00000000     0        0 0 1 0\n\
              \x20  2: FEA9FEA9:0050 0200090A:D432 01 00000000:00000000 00:00000000 00000000     0        0 9 1 0\n\
-             \x20  3: 0100080A:0050 0300090A:D433 03 00000000:00000000 01:00000064 00000000     0        0 0 1 0\n",
+             \x20  3: 0100080A:0050 0300090A:D433 03 00000000:00000000 01:00000064 00000000     0        0 0 1 0\n\
+             \x20  4: 0100080A:9C41 0300090A:D434 03 00000000:00000000 01:00000064 00000000     0        0 0 1 0\n",
+            &[in_table(&IMDS_V4), ":9C41".to_owned()],
         );
-        assert_eq!(queues.half_open, HashSet::from([("FEA9FEA9:0050".to_owned(), "0100090A:D431".to_owned())]));
+        let half_open = [("FEA9FEA9:0050", "0100090A:D431"), ("0100080A:9C41", "0300090A:D434")];
+        assert_eq!(queues.half_open, half_open.map(|(local, remote)| (local.to_owned(), remote.to_owned())).into());
         assert_eq!(queues.waiting("4711"), Some(3));
         assert_eq!(queues.waiting("9"), None);
     }
