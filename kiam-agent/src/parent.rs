@@ -191,6 +191,7 @@ fn publish_conditions(board: &Board, conditions: Vec<Condition>) {
     let known: Vec<Condition> = board.status.borrow().conditions.clone();
     for condition in conditions.iter().filter(|condition| !known.contains(condition)) {
         match &condition.problem {
+            Some(problem) if condition.name == redirect::OWNER => tracing::info!("{problem}"),
             Some(problem) => tracing::error!(condition = condition.name, "{problem}"),
             None => tracing::info!(condition = condition.name, "holds"),
         }

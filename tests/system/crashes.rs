@@ -4,7 +4,7 @@
 use crate::support::{expect_identity, expect_nothing, expect_role, knock};
 use anyhow::{Context as _, Result, ensure};
 use kiam_tests::{
-    clients::{BOTH, M4, PATIENCE, Pod, ROLES, Reply},
+    clients::{BOTH, Connection, M4, PATIENCE, Pod, ROLES, Reply},
     eventually::eventually,
     system::{SOON, System, scenario},
     topology::PodNetwork,
@@ -80,6 +80,29 @@ fn the_agent_is_stopped_and_pods_get_nothing() {
         knock(&pod)?;
         system.expect_no_leak()?;
         expect_served_again(system, &pod)
+    });
+}
+
+#[test]
+fn an_agent_that_finishes_its_requests_tells_others_to_ask_again() {
+    scenario(|system| {
+        let pod = served(system)?;
+        let unfinished = Pod::new(&pod).run(|| {
+            let mut connection = Connection::open(M4, None, PATIENCE)?;
+            // The worker waits for the rest of the head, for two seconds.
+            connection.send_raw(b"GET ")?;
+            Ok(connection)
+        })?;
+        system.agent()?.daemon.signal(Signal::SIGTERM)?;
+        system.agent()?.daemon.wait_log("stopping: no new connections")?;
+        for m in BOTH {
+            let reply = Pod::new(&pod).attempt(m, ROLES, FAST)?;
+            let answer = reply.answer().with_context(|| format!("{reply:?} at {m}"))?;
+            ensure!(answer.status == 503 && answer.header("retry-after").is_some(), "{answer:?}");
+        }
+        drop(unfinished);
+        ensure!(system.agent()?.daemon.wait(SOON)?.success(), "a stop that was asked for");
+        Ok(())
     });
 }
 

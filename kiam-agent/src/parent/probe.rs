@@ -120,3 +120,62 @@ pub(crate) fn ask(socket: &Path, timeout: Duration) -> anyhow::Result<Health> {
     }
     serde_json::from_slice(&answer).context("the agent's answer is none of this version's")
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{handoff::Status, parent::WorkerState};
+    use tokio::sync::watch;
+
+    fn board(conditions: Vec<Condition>) -> Board {
+        Board {
+            interfaces: watch::Sender::default(),
+            kubepods: watch::Sender::default(),
+            status: watch::Sender::new(Status { conditions, ..Status::default() }),
+            worker: watch::Sender::new(WorkerState::default()),
+            terms: watch::Sender::new(0),
+        }
+    }
+
+    async fn ask_at(path: &Path) -> anyhow::Result<Health> {
+        let path = path.to_owned();
+        tokio::task::spawn_blocking(move || ask(&path, WRITE)).await?
+    }
+
+    /// Asks until it is told the same as the board: another agent may have the socket still.
+    async fn until_told(path: &Path, board: &Board) {
+        let told = async {
+            while ask_at(path).await.ok() != Some(Health::of(board)) {
+                sleep(ACCEPT_PAUSE).await;
+            }
+        };
+        timeout(Duration::from_secs(10), told).await.expect("the agent is asked");
+    }
+
+    #[tokio::test]
+    async fn agents_that_share_a_socket_are_asked_when_they_serve() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("probe.sock");
+        let named = |name: &str| Condition { name: name.to_owned(), problem: None };
+        let (old, new) = (board(vec![named("old")]), board(vec![named("new")]));
+        let asked = async {
+            until_told(&path, &new).await;
+            // The new one has not taken over, and the old one claims everything again.
+            old.terms.send_modify(|terms| *terms += 1);
+            until_told(&path, &old).await;
+        };
+        let served = futures::future::try_join(serve(&path, &old), serve(&path, &new));
+        tokio::select! {
+            () = asked => {}
+            ended = served => panic!("{:?}", ended.map(drop)),
+        }
+    }
+
+    #[test]
+    fn one_that_stands_by_is_ready_without_a_worker() {
+        let mut conditions = vec![Condition { name: STAND_BY.to_owned(), problem: None }];
+        assert!(Health::of(&board(conditions.clone())).ready);
+        conditions.clear();
+        assert!(!Health::of(&board(conditions)).ready, "no worker");
+    }
+}

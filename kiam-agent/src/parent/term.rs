@@ -91,8 +91,12 @@ impl Term<'_> {
                 "stopping; the node stays closed until an agent runs again or `kiam-agent cleanup` opens it"
             );
         }
-        supervisor.stop().await?;
-        Ok(ended)
+        // Who comes while the worker finishes is told to ask again.
+        board.worker.send_modify(|worker| worker.ready = false);
+        tokio::select! {
+            stopped = supervisor.stop() => stopped.map(|()| ended),
+            () = fallback.run(board) => Ok(ended),
+        }
     }
 
     async fn lead(
@@ -171,7 +175,7 @@ impl Term<'_> {
                     tracing::warn!("another agent has taken this node's datapath: leaving it to that one");
                     return Ok(self.withdraw(redirect).await);
                 }
-                Event::HandOver(successor) => match successor.take_over().await {
+                Event::HandOver(successor) => match successor.take_over(self.interfaces()).await {
                     Ok(()) => return Ok(self.withdraw(redirect).await),
                     Err(error) => {
                         tracing::warn!("the other agent did not take over: {error:#}; this one goes on");
@@ -186,6 +190,10 @@ impl Term<'_> {
             }
             publish(self.board, redirect);
         }
+    }
+
+    fn interfaces(&self) -> usize {
+        self.board.interfaces.borrow().len()
     }
 
     /// Until nobody needs the listening sockets of this term any more; told to stop or not.

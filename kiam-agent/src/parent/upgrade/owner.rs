@@ -1,6 +1,6 @@
 //! The side of the agent that serves: it listens for one that comes after it.
 
-use super::{ANSWER, About, Say, TAKING, Wire, remove, socket};
+use super::{ANSWER, About, Say, TAKING, TAKING_EACH, Wire, remove, socket};
 use crate::redirect::births::Births;
 use anyhow::{Context as _, bail};
 use std::{
@@ -109,18 +109,19 @@ async fn converse(stream: UnixStream, births: &Births, tell: &mpsc::Sender<Succe
 }
 
 impl Successor {
-    /// Hands over: from this call on, the caller must repair nothing until it returns.
+    /// Hands over: from this call on, the caller must repair nothing until it returns. `interfaces`: how many there are.
     ///
     /// # Errors
     /// It has gone before it was done, or takes too long: then everything must be made this agent's again.
-    pub(in crate::parent) async fn take_over(mut self) -> anyhow::Result<()> {
+    pub(in crate::parent) async fn take_over(mut self, interfaces: usize) -> anyhow::Result<()> {
+        let patience = TAKING + TAKING_EACH * u32::try_from(interfaces)?;
         tracing::info!(successor = %self.about, "handing over");
         self.wire.say(Say::Given).await?;
-        match timeout(TAKING, self.wire.hear()).await {
+        match timeout(patience, self.wire.hear()).await {
             Ok(Ok(Say::Done)) => Ok(()),
             Ok(Ok(other)) => bail!("it says {other:?} instead of being done"),
             Ok(Err(error)) => Err(error),
-            Err(_) => bail!("it is not done after {TAKING:?}"),
+            Err(_) => bail!("it is not done after {patience:?}"),
         }
     }
 }

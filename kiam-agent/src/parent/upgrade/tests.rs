@@ -22,7 +22,7 @@ async fn one_asks_takes_and_is_done() {
     let mut successors = listen(&run_dir);
     let mut newcomer = ask_living(&run_dir).await;
     assert!(successors.next().now_or_never().is_none(), "it has not said that it could serve");
-    let owner = async { successors.next().await.unwrap().take_over().await };
+    let owner = async { successors.next().await.unwrap().take_over(1).await };
     let (handed_over, ()) = tokio::join!(owner, async {
         newcomer.take().await;
         newcomer.done().await;
@@ -35,7 +35,7 @@ async fn one_that_goes_before_it_is_done_has_not_taken_over() {
     let run_dir = run_dir();
     let mut successors = listen(&run_dir);
     let mut newcomer = ask_living(&run_dir).await;
-    let owner = async { successors.next().await.unwrap().take_over().await };
+    let owner = async { successors.next().await.unwrap().take_over(1).await };
     let (handed_over, ()) = tokio::join!(owner, async {
         newcomer.take().await;
         drop(newcomer);
@@ -83,7 +83,7 @@ async fn a_new_owner_listens_in_the_place_of_the_old_one() {
     let mut new = listen(&run_dir);
     drop(old);
     let mut newcomer = ask_living(&run_dir).await;
-    let owner = async { new.next().await.unwrap().take_over().await };
+    let owner = async { new.next().await.unwrap().take_over(1).await };
     let (handed_over, ()) = tokio::join!(owner, async {
         newcomer.take().await;
         newcomer.done().await;
