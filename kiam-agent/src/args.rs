@@ -88,10 +88,6 @@ pub(crate) struct ImdsArgs {
     /// Whether requests without a session token (IMDSv1) are answered: allow or deny.
     #[arg(long, env = "KIAM_IMDS_V1", default_value = "allow", value_name = "allow|deny")]
     pub(crate) imds_v1: String,
-    /// Whether a pod must be the one whose cgroup its connection comes from: prefer asks for that wherever the kernel can
-    /// tell, require refuses pods where it cannot, off goes by the pod's address alone.
-    #[arg(long, env = "KIAM_ATTESTATION", default_value = "prefer", value_name = "require|prefer|off")]
-    pub(crate) attestation: String,
     /// Paths of the real metadata service that pods may read. Nothing is forwarded yet: only ^$ is accepted.
     #[arg(long, alias = "whitelist-route-regexp", env = "KIAM_ALLOW_ROUTE_REGEXP", default_value = "^$")]
     #[arg(value_name = "REGEXP")]
@@ -159,6 +155,10 @@ pub(crate) struct RedirectArgs {
     /// Whether the metadata service's IPv6 address is served: auto serves it where the kernel has IPv6.
     #[arg(long, env = "KIAM_IPV6", default_value = "auto", value_name = "auto")]
     pub(crate) ipv6: String,
+    /// Whether a pod must be the one whose cgroup its connection comes from: prefer asks for that wherever the kernel can
+    /// tell, require refuses pods where it cannot, off goes by the pod's address alone.
+    #[arg(long, env = "KIAM_ATTESTATION", default_value = "prefer", value_name = "require|prefer|off")]
+    pub(crate) attestation: String,
     /// The cgroup below which the kubelet keeps those of pods, in the version 2 hierarchy: auto finds kubepods.slice or
     /// kubepods at its root, wherever it is mounted.
     #[arg(long, env = "KIAM_KUBEPODS_CGROUP", default_value = "auto", value_name = "auto|DIRECTORY")]

@@ -1,13 +1,15 @@
 //! What the command line means: every value parsed and bounded. Building a [`Config`] opens and binds nothing, and
 //! reports all that is wrong at once.
 
+mod attestation;
 mod imds;
 mod mode;
 mod notices;
 mod redirect;
 mod upstream;
 
-pub(crate) use imds::{Attestation, ImdsConfig, ImdsV1};
+pub(crate) use attestation::Attestation;
+pub(crate) use imds::{ImdsConfig, ImdsV1};
 pub(crate) use kiam_common::flags::{AdminConfig, LogConfig};
 pub(crate) use mode::{HostNetworkPods, RedirectMode};
 pub(crate) use redirect::{RedirectConfig, TcAttach};

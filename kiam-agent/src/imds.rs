@@ -28,9 +28,9 @@ use crate::{
     metrics::Metrics,
     source::CredentialSource,
 };
-use caller::{Arrival, Asked, Peer};
+use caller::{Arrival, Asked, Holder, Peer};
 use kiam_common::abi::BY_HOOK_NODE;
-use places::{Full, Places};
+use places::{Full, Place, Places};
 use std::{io, net::SocketAddr, sync::Arc, time::Duration};
 use tokio::{
     net::{TcpListener, TcpStream},
@@ -125,8 +125,10 @@ impl<S: CredentialSource, I: Ingress> Open<S, I> {
     }
 
     /// Nothing waits for what the kernel knows of the socket: a session token is the peer's wherever its cgroup is.
-    fn admit_by_interface(self: &Arc<Self>, stream: TcpStream, peer: SocketAddr) {
+    fn admit_by_interface(&self, stream: TcpStream, peer: SocketAddr) {
         let address = peer.ip().to_canonical();
+        // Before the parent is asked: a pod that has too many connections keeps it from nothing.
+        let Some((stream, place)) = self.seat(stream, Holder::Address(address)) else { return };
         let index = self
             .face
             .ingress
@@ -139,7 +141,7 @@ impl<S: CredentialSource, I: Ingress> Open<S, I> {
             }
             _ => Asked::new(std::future::ready(None)),
         };
-        self.serve(stream, Peer { address, arrival: Arrival::Interface { index, asked } });
+        self.serve(stream, Peer { address, arrival: Arrival::Interface { index, asked } }, place);
     }
 
     /// Only the record tells whose it is; there is none when no hook sent the connection here.
@@ -157,28 +159,33 @@ impl<S: CredentialSource, I: Ingress> Open<S, I> {
                 open.face.metrics.connection_ended("no-record");
                 return tracing::warn!(%peer, ?origin, "a connection that no hook can have sent from a pod is refused");
             };
-            open.serve(stream, Peer { address, arrival: Arrival::Hook { pod, on_node_network: hook == BY_HOOK_NODE } });
+            let Some((stream, place)) = open.seat(stream, Holder::Pod(pod)) else { return };
+            let arrival = Arrival::Hook { pod, on_node_network: hook == BY_HOOK_NODE };
+            open.serve(stream, Peer { address, arrival }, place);
         });
     }
 
-    fn serve(&self, stream: TcpStream, peer: Peer) {
-        match self.places.take(peer.holder()) {
-            Ok(place) => {
-                let stop = self.stop.subscribe();
-                tokio::spawn(connection::serve(Arc::clone(&self.face), stream, peer, place, stop));
-            }
-            Err(full) => {
-                let reason = match full {
-                    Full::OfThisPod => "limit-pod",
-                    Full::Altogether => "limit-all",
-                };
-                self.face.metrics.connection_ended(reason);
-                tracing::debug!(peer = %peer.address, reason, "connection refused");
-                if let Some(turn) = self.places.turn_away() {
-                    tokio::spawn(connection::refuse(stream, turn));
-                }
-            }
+    /// A place for the connection; where there is none, it is told so.
+    fn seat(&self, stream: TcpStream, holder: Holder) -> Option<(TcpStream, Place)> {
+        let full = match self.places.take(holder) {
+            Ok(place) => return Some((stream, place)),
+            Err(full) => full,
+        };
+        let reason = match full {
+            Full::OfThisPod => "limit-pod",
+            Full::Altogether => "limit-all",
+        };
+        self.face.metrics.connection_ended(reason);
+        tracing::debug!(?holder, reason, "connection refused");
+        if let Some(turn) = self.places.turn_away() {
+            tokio::spawn(connection::refuse(stream, turn));
         }
+        None
+    }
+
+    fn serve(&self, stream: TcpStream, peer: Peer, place: Place) {
+        let stop = self.stop.subscribe();
+        tokio::spawn(connection::serve(Arc::clone(&self.face), stream, peer, place, stop));
     }
 }
 

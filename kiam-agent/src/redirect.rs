@@ -32,10 +32,10 @@ pub(crate) mod roles;
 pub(crate) mod tc;
 
 use crate::{
-    config::RedirectConfig,
+    config::{Attestation, RedirectConfig},
     handoff::{Condition, Interface, PacketCount},
 };
-use anyhow::Context as _;
+use anyhow::{Context as _, bail};
 use births::Births;
 use cgroup::Cgroup;
 use fence::{Fence, Verdict};
@@ -218,6 +218,12 @@ impl Redirect {
             }
         }
         self.kubepods = found;
+        if self.kubepods.is_none() && self.config.attestation == Attestation::Require {
+            bail!(
+                "there is no kubepods cgroup in the version 2 hierarchy (--kubepods-cgroup), and --attestation=require \
+                 serves no pod without it"
+            );
+        }
         Ok(())
     }
 

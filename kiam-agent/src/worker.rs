@@ -73,7 +73,7 @@ async fn serve(handoff: Handoff, config: Config) -> anyhow::Result<()> {
     let service = Arc::new(Service::new(Face {
         source: Upstream::new(&connector, Arc::clone(&metrics)),
         ingress: KernelIngress::new(witness, own),
-        attribution: Attribution::new(imds.attestation, known_interfaces),
+        attribution: Attribution::new(redirect.attestation, known_interfaces),
         tokens,
         v1: imds.v1,
         metrics,

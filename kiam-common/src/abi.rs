@@ -14,6 +14,7 @@ mod redirected;
 pub use config::{Config, FLAG_CGROUP_ONLY, FLAG_ENFORCE, Port};
 pub use flow::{
     Address, BY_HOOK_NODE, BY_HOOK_POD, FLOWS_PER_OWNER, Flow, FlowKey, MAX_FLOWS, MAX_OWNERS, OWNER_IS_POD, Place,
+    Ring,
 };
 pub use owner::{MAP_OWNER, Owner, RUN_DIR_LEN};
 pub use reason::{Counters, REASONS, Reason};
@@ -67,7 +68,7 @@ pub const MAP_CONFIG: &str = "kiam_config";
 pub const MAP_FLOWS: &str = "kiam_flows";
 /// Hash, [`Place`] to [`FlowKey`]: the records of each owner.
 pub const MAP_PLACES: &str = "kiam_places";
-/// Hash, owner to the number of its next record.
+/// Hash, owner to its [`Ring`].
 pub const MAP_RINGS: &str = "kiam_rings";
 /// Storage of sockets, [`Redirected`]: those that a cgroup hook redirected.
 pub const MAP_SOCKETS: &str = "kiam_sockets";

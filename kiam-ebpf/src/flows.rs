@@ -1,8 +1,7 @@
 //! Who opened a connection, noted for the agent that will accept it.
 //!
 //! Each owner (an interface; for the cgroup hooks a pod) has a ring of records, so that a flood of half-open connections
-//! costs nobody but its sender. The number of the next record is read and raised without a lock: two processors that
-//! meet leave one record without a place, and the agent removes those that nobody has asked for.
+//! costs nobody but its sender.
 
 use crate::{
     ancestry,
@@ -10,11 +9,14 @@ use crate::{
     packet,
 };
 use aya_ebpf::{
-    bindings::BPF_ANY,
-    helpers::{bpf_get_socket_cookie, bpf_ktime_get_ns, bpf_skb_ancestor_cgroup_id, bpf_skb_cgroup_id},
+    bindings::{BPF_ANY, BPF_NOEXIST},
+    helpers::{
+        bpf_get_socket_cookie, bpf_ktime_get_ns, bpf_skb_ancestor_cgroup_id, bpf_skb_cgroup_id, bpf_spin_lock,
+        bpf_spin_unlock,
+    },
     programs::TcContext,
 };
-use kiam_common::abi::{FLOWS_PER_OWNER, Flow, FlowKey, Place};
+use kiam_common::abi::{FLOWS_PER_OWNER, Flow, FlowKey, Place, Ring};
 
 /// What the kernel knows of the socket that sent this packet; zeros when it was none of this machine's.
 #[inline(always)]
@@ -56,14 +58,25 @@ pub fn note_as(owner: u64, key: &FlowKey, mut flow: Flow) {
 
 #[inline(always)]
 fn next_slot(owner: u64) -> Option<u32> {
-    if let Some(next) = RINGS.get_ptr_mut(&owner) {
-        // SAFETY: a value of the map, checked for null; a lost increment is harmless, see above.
-        let number = unsafe { *next };
-        // SAFETY: as above.
-        unsafe { *next = number.wrapping_add(1) };
-        return Some(number % FLOWS_PER_OWNER);
-    }
-    RINGS.insert(&owner, &1, BPF_ANY.into()).is_ok().then_some(0)
+    let ring = match RINGS.get_ptr_mut(&owner) {
+        Some(ring) => ring,
+        None => {
+            let _another_processor_was_first = RINGS.insert(&owner, &Ring::default(), BPF_NOEXIST.into());
+            RINGS.get_ptr_mut(&owner)?
+        }
+    };
+    // SAFETY: a value of the map, checked for null.
+    let lock = unsafe { &raw mut (*ring).lock }.cast();
+    // Without it, a flood from many processors would leave records without a place, and fill the map for everybody.
+    // SAFETY: the verifier sees to it that the lock is released on every path; what it protects is this value's.
+    let number = unsafe {
+        bpf_spin_lock(lock);
+        let number = (*ring).next;
+        (*ring).next = number.wrapping_add(1);
+        bpf_spin_unlock(lock);
+        number
+    };
+    Some(number % FLOWS_PER_OWNER)
 }
 
 /// Gives a place to a record, and removes the one that had it, unless it has been noted anew since.

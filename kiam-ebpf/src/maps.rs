@@ -8,7 +8,7 @@ use aya_ebpf::{
 use core::hint::black_box;
 use kiam_common::abi::{
     Address, Config, Counters, Flow, FlowKey, MAX_EXEMPT, MAX_FLOWS, MAX_INTERFACES, MAX_NODE_ADDRS, MAX_OWNERS, Owner,
-    Place, Port, Reason, Redirected, SLOTS,
+    Place, Port, Reason, Redirected, Ring, SLOTS,
 };
 
 /// Most maps of a node use a small part of their bound.
@@ -48,7 +48,7 @@ pub static PLACES: HashMap<Place, FlowKey, { MAX_FLOWS as usize }, NO_PREALLOC> 
 
 /// The number of each owner's next record.
 #[btf_map(name = "kiam_rings")]
-pub static RINGS: HashMap<u64, u32, { MAX_OWNERS as usize }, NO_PREALLOC> = HashMap::new();
+pub static RINGS: HashMap<u64, Ring, { MAX_OWNERS as usize }, NO_PREALLOC> = HashMap::new();
 
 /// The sockets that a hook redirected.
 #[btf_map(name = "kiam_sockets")]

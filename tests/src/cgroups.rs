@@ -7,7 +7,7 @@ use crate::{
     owner::{Owner, unique_name},
     process,
 };
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, ensure};
 use nix::sys::signal::Signal;
 use std::{
     ffi::OsStr,
@@ -45,12 +45,22 @@ pub enum Qos {
     BestEffort,
 }
 
+/// What lives in a control group.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Members {
+    /// Whole processes, as on a real node.
+    Processes,
+    /// Single threads, too: those of the harness, each a client in a pod. To the kernel programs it is all the same.
+    Threads,
+}
+
 /// A node's group of all pods, in a group of its own; removed when dropped, with what is left in it.
 #[derive(Debug)]
 pub struct Kubepods {
     root: PathBuf,
     path: PathBuf,
     driver: Driver,
+    members: Members,
 }
 
 impl Kubepods {
@@ -59,8 +69,23 @@ impl Kubepods {
     /// # Errors
     /// This machine has no version 2 hierarchy, or forbids it.
     pub fn create(driver: Driver) -> Result<Self> {
+        Self::of(driver, Members::Processes)
+    }
+
+    /// Makes an empty one whose groups the harness's own clients can be in ([`Netns::live_in`]).
+    ///
+    /// # Errors
+    /// As [`Self::create`]; or this process is not in the hierarchy's root, the one group with processes that can have
+    /// groups of threads below it.
+    pub fn for_clients(driver: Driver) -> Result<Self> {
+        let own = fs::read_to_string("/proc/self/cgroup")?;
+        ensure!(own.lines().any(|line| line == "0::/"), "not in the root of the version 2 hierarchy: {own}");
+        Self::of(driver, Members::Threads)
+    }
+
+    fn of(driver: Driver, members: Members) -> Result<Self> {
         let root = mount()?.join(unique_name("cgroups")?);
-        let kubepods = Self { path: root.join(driver.kubepods()), root, driver };
+        let kubepods = Self { path: root.join(driver.kubepods()), root, driver, members };
         kubepods.make()?;
         Ok(kubepods)
     }
@@ -70,7 +95,23 @@ impl Kubepods {
     /// # Errors
     /// The kernel's.
     pub fn make(&self) -> Result<()> {
-        fs::create_dir_all(&self.path).with_context(|| format!("make {}", self.path.display()))
+        self.make_group(&self.path)
+    }
+
+    /// A group of any name, with those above it.
+    ///
+    /// # Errors
+    /// The kernel's.
+    pub fn make_group(&self, path: &Path) -> Result<()> {
+        let mut missing: Vec<&Path> = path.ancestors().take_while(|group| !group.exists()).collect();
+        while let Some(group) = missing.pop() {
+            fs::create_dir(group).with_context(|| format!("make {}", group.display()))?;
+            if self.members == Members::Threads {
+                let kind = group.join("cgroup.type");
+                fs::write(&kind, "threaded").with_context(|| format!("write {}", kind.display()))?;
+            }
+        }
+        Ok(())
     }
 
     /// Removes it with all that is in it, as a kubelet that was reset does.
@@ -94,7 +135,7 @@ impl Kubepods {
     pub fn add_pod(&self, node: &Netns, uid: &str, qos: Qos) -> Result<PodCgroup> {
         let path = self.path.join(self.driver.pod(uid, qos));
         let container = path.join(self.driver.container());
-        fs::create_dir_all(&container).with_context(|| format!("make {}", container.display()))?;
+        self.make_group(&container)?;
         let mut pod = PodCgroup { path, container, pause: None };
         pod.pause = Some(pod.command(node, "sleep").arg("infinity").stdin(Stdio::null()).spawn()?);
         Ok(pod)
@@ -122,6 +163,12 @@ impl PodCgroup {
     #[must_use]
     pub fn path(&self) -> &Path {
         &self.path
+    }
+
+    /// The folder of its container.
+    #[must_use]
+    pub fn container(&self) -> &Path {
+        &self.container
     }
 
     /// Its identifier, as the kernel programs know it.
@@ -243,10 +290,22 @@ fn remove_tree(cgroup: &Path) -> io::Result<()> {
             remove_tree(&entry.path())?;
         }
     }
-    for pid in fs::read_to_string(cgroup.join("cgroup.procs"))?.lines().filter_map(|pid| pid.parse().ok()) {
+    for pid in members(cgroup)? {
         // It may have ended meanwhile.
         drop(process::send_signal(pid, Signal::SIGKILL));
     }
     // The files of a control group are the kernel's: only the folder is removed.
     fs::remove_dir(cgroup)
+}
+
+/// The processes of a group, or its threads where it holds single ones; this process's own end by themselves.
+fn members(cgroup: &Path) -> io::Result<Vec<u32>> {
+    let list = match fs::read_to_string(cgroup.join("cgroup.procs")) {
+        Err(error) if error.raw_os_error() == Some(nix::libc::EOPNOTSUPP) => {
+            fs::read_to_string(cgroup.join("cgroup.threads"))
+        }
+        other => other,
+    };
+    let ids = list?.lines().filter_map(|id| id.parse().ok()).collect::<Vec<u32>>();
+    Ok(ids.into_iter().filter(|id| !Path::new("/proc/self/task").join(id.to_string()).exists()).collect())
 }

@@ -19,6 +19,8 @@ use std::{
 pub struct Netns {
     name: String,
     path: PathBuf,
+    /// The control group that what is done here is done in.
+    cgroup: Option<PathBuf>,
 }
 
 impl Netns {
@@ -29,7 +31,7 @@ impl Netns {
     pub fn create(role: &str) -> Result<Self> {
         let name = owner::unique_name(role)?;
         process::run(Command::new("ip").args(["netns", "add", &name]))?;
-        let netns = Self { path: Path::new(NETNS_FOLDER).join(&name), name };
+        let netns = Self { path: Path::new(NETNS_FOLDER).join(&name), name, cgroup: None };
         netns.ip("link set lo up")?;
         Ok(netns)
     }
@@ -44,6 +46,12 @@ impl Netns {
     #[must_use]
     pub fn path(&self) -> &Path {
         &self.path
+    }
+
+    /// From now on what enters this namespace enters a control group as well, which must be one of
+    /// [`crate::cgroups::Kubepods::for_clients`].
+    pub fn live_in(&mut self, cgroup: &Path) {
+        self.cgroup = Some(cgroup.to_owned());
     }
 
     /// `ip -n NAME …`, with the arguments split at blanks; returns its output.
@@ -90,7 +98,15 @@ impl Netns {
     /// A command that will run in this namespace. Not `ip netns exec`: that hides the mounts of bpffs and cgroups.
     #[must_use]
     pub fn command(&self, program: impl AsRef<std::ffi::OsStr>) -> Command {
-        let mut command = Command::new("nsenter");
+        let mut command = match &self.cgroup {
+            None => Command::new("nsenter"),
+            Some(cgroup) => {
+                let mut command = Command::new("sh");
+                // It moves itself, and becomes the program.
+                command.args(["-c", r#"echo 0 > "$0" && exec nsenter "$@""#]).arg(cgroup.join("cgroup.procs"));
+                command
+            }
+        };
         command.arg(format!("--net={}", self.path.display())).arg(program);
         command
     }
@@ -101,7 +117,12 @@ impl Netns {
     /// # Errors
     /// The namespace cannot be entered; or the function's own.
     pub fn enter<T: Send>(&self, work: impl FnOnce() -> Result<T> + Send) -> Result<T> {
-        Self::enter_path(&self.path, work)
+        Self::enter_path(&self.path, || {
+            if let Some(cgroup) = &self.cgroup {
+                join(cgroup)?;
+            }
+            work()
+        })
     }
 
     /// [`Netns::enter`] for a namespace that somebody else keeps.
@@ -127,9 +148,10 @@ impl Netns {
         name: &str,
         work: impl FnOnce() -> Result<T> + Send + 'static,
     ) -> Result<thread::JoinHandle<Result<T>>> {
-        let path = self.path.clone();
+        let (path, cgroup) = (self.path.clone(), self.cgroup.clone());
         let thread = thread::Builder::new().name(name.to_owned()).spawn(move || {
             enter_this_thread(&path)?;
+            cgroup.iter().try_for_each(|cgroup| join(cgroup))?;
             work()
         })?;
         Ok(thread)
@@ -162,6 +184,12 @@ impl Drop for Netns {
             eprintln!("{error:#}");
         }
     }
+}
+
+/// Moves the calling thread into a control group.
+fn join(cgroup: &Path) -> Result<()> {
+    let threads = cgroup.join("cgroup.threads");
+    fs::write(&threads, nix::unistd::gettid().to_string()).with_context(|| format!("write {}", threads.display()))
 }
 
 /// Moves the calling thread into a namespace.

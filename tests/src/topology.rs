@@ -210,6 +210,11 @@ pub struct PodNetwork {
 }
 
 impl PodNetwork {
+    /// Its clients are in this control group from now on ([`Netns::live_in`]).
+    pub fn live_in(&mut self, cgroup: &std::path::Path) {
+        self.netns.live_in(cgroup);
+    }
+
     /// Its address of the family of `other`.
     #[must_use]
     pub fn address_like(&self, other: IpAddr) -> IpAddr {

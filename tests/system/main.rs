@@ -11,6 +11,7 @@
 )]
 
 mod admin;
+mod attestation;
 mod attribution;
 mod bad_input;
 mod boot;

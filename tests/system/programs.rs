@@ -20,6 +20,8 @@ fn within_the_bound(level: &str) {
     datapath_scenario(|system| {
         let kubepods = Kubepods::create(Driver::Cgroupfs)?;
         let _pod = kubepods.add_pod(&system.topology.node, "11111111-1111-1111-1111-111111111111", Qos::BestEffort)?;
+        // Without CAP_PERFMON the verifier is stricter.
+        system.binaries = system.binaries.with_shipped_capabilities(&system.folder())?;
         system.agent_flags = vec![
             format!("--level={level}"),
             "--redirect=tc,cgroup".to_owned(),

@@ -1,6 +1,9 @@
 //! How pods' connections are caught, and where the agent's own files are.
 
-use super::mode::{self, HostNetworkPods, RedirectMode};
+use super::{
+    attestation::{self, Attestation},
+    mode::{self, HostNetworkPods, RedirectMode},
+};
 use crate::{
     args::{PathArgs, RedirectArgs},
     redirect::{kubepods::KubepodsAt, pattern::InterfaceMatch},
@@ -23,6 +26,8 @@ pub(crate) struct RedirectConfig {
     pub(crate) run_dir: PathBuf,
     /// How the program is attached.
     pub(crate) tc: TcAttach,
+    /// How a connection's pod is known.
+    pub(crate) attestation: Attestation,
     /// Below which cgroup pods are.
     pub(crate) kubepods: KubepodsAt,
     /// The socket that `kiam-agent health` asks.
@@ -57,6 +62,7 @@ impl TryFrom<RedirectArgs> for RedirectConfig {
         let RedirectArgs {
             redirect,
             host_network_pods,
+            attestation,
             kubepods_cgroup,
             host_interface,
             bpffs,
@@ -81,19 +87,16 @@ impl TryFrom<RedirectArgs> for RedirectConfig {
             "auto" => Ok(()),
             _ => Err("only auto is known: an address that is not served would be open to every pod"),
         });
-        let kubepods = problems.value("--kubepods-cgroup", &kubepods_cgroup, |text| match text {
-            "auto" => Ok(KubepodsAt::Auto),
-            _ => flags::absolute_path(text).map(KubepodsAt::Path),
-        });
+        let attested = attestation::parse(&attestation, &kubepods_cgroup, &mut problems);
         let paths = problems.section(Paths::try_from(paths));
         let uid = problems.value("--worker-uid", &worker_uid, unprivileged_id);
         let gid = problems.value("--worker-gid", &worker_gid, unprivileged_id);
         let ids = uid.zip(gid);
-        match (interfaces, means, kubepods, bpffs, tc, ipv6, paths, ids) {
+        match (interfaces, means, attested, bpffs, tc, ipv6, paths, ids) {
             (
                 Some(interfaces),
                 Some((mode, host_network_pods)),
-                Some(kubepods),
+                Some((attestation, kubepods)),
                 Some(bpffs),
                 Some(tc),
                 Some(()),
@@ -103,6 +106,7 @@ impl TryFrom<RedirectArgs> for RedirectConfig {
                 interfaces,
                 mode,
                 host_network_pods,
+                attestation,
                 kubepods,
                 bpffs,
                 run_dir,

@@ -19,7 +19,7 @@ fn defaults() {
     let Config { log, admin, imds, upstream, redirect, take_over, notices } = good(&[]);
     assert_eq!((log.format, log.level.as_str()), (LogFormat::Text, "info"));
     assert_eq!(admin, AdminConfig { port: 3100, prometheus: None });
-    assert_eq!((imds.v1, imds.attestation), (ImdsV1::Allow, Attestation::Prefer));
+    assert_eq!((imds.v1, redirect.attestation), (ImdsV1::Allow, Attestation::Prefer));
     assert_eq!(redirect.kubepods, KubepodsAt::Auto);
     assert_eq!(upstream.server.to_string(), "localhost:9610");
     assert_eq!(upstream.tls.key, PathBuf::from("/tls/agent-key.pem"));
@@ -57,7 +57,7 @@ fn values() {
     ]);
     assert_eq!((log.format, log.level.as_str()), (LogFormat::Json, "debug"));
     assert_eq!(admin, AdminConfig { port: 8181, prometheus: Some("0.0.0.0:9620".parse().unwrap()) });
-    assert_eq!((imds.v1, imds.attestation), (ImdsV1::Deny, Attestation::Require));
+    assert_eq!((imds.v1, redirect.attestation), (ImdsV1::Deny, Attestation::Require));
     assert_eq!(redirect.kubepods, KubepodsAt::Path("/sys/fs/cgroup/kubelet/kubepods".into()));
     assert_eq!((upstream.server.host.as_str(), upstream.server.to_string().as_str()), ("fd00::1", "[fd00::1]:443"));
     assert_eq!(upstream.keepalive_time, Duration::from_secs(90));

@@ -273,6 +273,23 @@ mod tests {
     }
 
     #[test]
+    fn each_reason_for_which_a_connection_is_nobodys_is_explained() {
+        let page = include_str!("../../../docs/agent.md");
+        for why in [
+            Unattributable::Interface,
+            Unattributable::NoRecord,
+            Unattributable::NotAPod,
+            Unattributable::Several,
+            Unattributable::StaticPod,
+            Unattributable::Elsewhere,
+            Unattributable::Untold,
+        ] {
+            let (status, reason) = unattributable(why);
+            assert!(page.contains(&format!("| `{reason}` | {} |", status.as_u16())), "{reason}");
+        }
+    }
+
+    #[test]
     fn codes_of_documents_without_credentials_are_never_success() {
         for status in 400..600 {
             assert_ne!(code(StatusCode::from_u16(status).unwrap()), "Success");

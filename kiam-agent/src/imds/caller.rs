@@ -1,7 +1,7 @@
 //! What the kernel tells of a connection: where it went, where it came from, by which interface, and out of which pod's
 //! cgroup. What a client says of itself is never asked.
 
-use crate::attestation::{Origin, PodUid, Question};
+use crate::attestation::{Origin, Owner, PodUid, Question};
 use futures::{
     FutureExt as _,
     future::{BoxFuture, Shared},
@@ -73,11 +73,14 @@ pub(crate) enum Holder {
 }
 
 impl Peer {
-    /// Whose it counts as.
-    pub(crate) const fn holder(&self) -> Holder {
-        match self.arrival {
-            Arrival::Interface { .. } => Holder::Address(self.address),
-            Arrival::Hook { pod, .. } => Holder::Pod(pod),
+    /// The pod whose cgroup the connection came from, as far as that is known by now.
+    pub(crate) fn attested(&self) -> Option<PodUid> {
+        match &self.arrival {
+            Arrival::Interface { asked, .. } => match asked.0.peek() {
+                Some(Some(Origin { owner: Owner::Pod(uid), .. })) => Some(*uid),
+                _ => None,
+            },
+            Arrival::Hook { pod, .. } => Some(*pod),
         }
     }
 

@@ -210,6 +210,7 @@ fn report(metrics: &Metrics, peer: &Peer, method: &Method, path: &str, outcome: 
                 path = ?path,
                 peer = %peer.address,
                 interface = peer.interface(),
+                attested = peer.attested().map(tracing::field::display),
                 pod.namespace = pod.as_ref().map(|pod| pod.namespace.as_str()),
                 pod.name = pod.as_ref().map(|pod| pod.name.as_str()),
                 role = role.as_ref().map(tracing::field::debug),

@@ -4,7 +4,7 @@ use super::pins::Pins;
 use anyhow::Context as _;
 use aya::maps::{HashMap, Map, MapData, MapError};
 use kiam_common::abi::{
-    FLOWS_PER_OWNER, Flow, FlowKey, MAP_FLOWS, MAP_PLACES, MAP_RINGS, MAX_FLOWS, MAX_OWNERS, OWNER_IS_POD, Place,
+    FLOWS_PER_OWNER, Flow, FlowKey, MAP_FLOWS, MAP_PLACES, MAP_RINGS, MAX_FLOWS, MAX_OWNERS, OWNER_IS_POD, Place, Ring,
 };
 use std::{collections::HashSet, time::Duration};
 
@@ -16,7 +16,7 @@ const AGE_MAX: Duration = Duration::from_secs(10);
 pub(crate) struct Flows {
     flows: HashMap<MapData, FlowKey, Flow>,
     places: HashMap<MapData, Place, FlowKey>,
-    rings: HashMap<MapData, u64, u32>,
+    rings: HashMap<MapData, u64, Ring>,
 }
 
 impl Flows {
@@ -52,8 +52,8 @@ impl Flows {
     /// The kernel's.
     pub(crate) fn forget(&mut self, interface: u32) -> anyhow::Result<()> {
         let owner = u64::from(interface);
-        let Some(next) = found(self.rings.get(&owner, 0)).context("reading a ring")? else { return Ok(()) };
-        for slot in 0..next.min(FLOWS_PER_OWNER) {
+        let Some(ring) = found(self.rings.get(&owner, 0)).context("reading a ring")? else { return Ok(()) };
+        for slot in 0..ring.next.min(FLOWS_PER_OWNER) {
             let place = Place { owner, slot, pad: 0 };
             let Some(key) = found(self.places.get(&place, 0)).context("reading a place")? else { continue };
             found(self.flows.remove(&key)).context("removing a record")?;

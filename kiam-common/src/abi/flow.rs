@@ -76,11 +76,30 @@ pub struct Place {
     pub pad: u32,
 }
 
+/// The kernel's lock for a value of a map. It is found by its name (`btf_find_spin_lock`, kernel/bpf/btf.c).
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+#[repr(C)]
+pub struct bpf_spin_lock {
+    /// The kernel's.
+    pub val: u32,
+}
+
+/// The number of an owner's next record.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+#[repr(C)]
+pub struct Ring {
+    /// Held while the number is read and raised: each record has a place of its own, however many processors meet here.
+    pub lock: bpf_spin_lock,
+    /// The number.
+    pub next: u32,
+}
+
 /// Most records of one owner that are not read yet: the oldest gives way. A record is read when its connection is
 /// accepted, so these are half-open connections.
 pub const FLOWS_PER_OWNER: u32 = 1024;
-/// Most records altogether: 256 owners at their bound. About 40 MiB when full, by the sizes asserted below and the
-/// kernel's 48 bytes for each element of a hash (`struct htab_elem`).
+/// Most records altogether: 256 owners at their bound. Each takes 192 bytes (the sizes asserted below, the kernel's 48 for
+/// an element of a hash, `struct htab_elem`, and the next size that its allocator has), its place 96, and each hash 16 for
+/// a bucket: 80 MiB when full.
 pub const MAX_FLOWS: u32 = 256 * FLOWS_PER_OWNER;
 /// Most owners that have had a record: [`super::MAX_INTERFACES`] and as many pods.
 pub const MAX_OWNERS: u32 = 2 * super::MAX_INTERFACES;
@@ -90,3 +109,4 @@ const _: () = assert!(size_of::<Address>() == 16 && align_of::<Address>() == 1);
 const _: () = assert!(size_of::<FlowKey>() == 24);
 const _: () = assert!(size_of::<Flow>() == 64);
 const _: () = assert!(size_of::<Place>() == 16);
+const _: () = assert!(size_of::<Ring>() == 8);

@@ -1,7 +1,11 @@
 //! Where the binaries under test are.
 
 use anyhow::{Result, bail};
-use std::{env, path::PathBuf};
+use std::{
+    env, fs,
+    os::unix::fs::{PermissionsExt as _, symlink},
+    path::{Path, PathBuf},
+};
 
 /// The folder with `kiam-agent` and `kiam-server`.
 #[derive(Debug, Clone)]
@@ -27,6 +31,25 @@ impl Binaries {
                  name their folder in KIAM_BIN_DIR"
             ),
         }
+    }
+
+    /// The same, with an agent that has the capabilities of the shipped manifest and no more, as a container of that
+    /// manifest has them.
+    ///
+    /// # Errors
+    /// The folder cannot be written to.
+    pub fn with_shipped_capabilities(&self, folder: &Path) -> Result<Self> {
+        const SHIPPED: &str = "-all,+bpf,+net_admin,+setuid,+setgid";
+        let wrapper = folder.join("least-privilege");
+        fs::create_dir(&wrapper)?;
+        let script = format!(
+            "#!/bin/sh\nexec setpriv --bounding-set={SHIPPED} --inh-caps=-all --no-new-privs {} \"$@\"\n",
+            self.agent().display()
+        );
+        fs::write(wrapper.join("kiam-agent"), script)?;
+        fs::set_permissions(wrapper.join("kiam-agent"), fs::Permissions::from_mode(0o755))?;
+        symlink(self.server(), wrapper.join("kiam-server"))?;
+        Ok(Self { folder: wrapper })
     }
 
     /// `kiam-agent`.
