@@ -191,6 +191,8 @@ impl Redirect {
         conditions.push(condition("node-addresses", addresses));
         let hooks = self.cgroup.sync(&mut self.object, &self.pins, self.kubepods.as_ref());
         conditions.push(condition("cgroup-hooks", hooks));
+        let listeners = listener::check(&self.listeners, &self.fence.served(), self.config.mode);
+        conditions.push(condition("listeners", listeners));
         match self.roles().await {
             Ok(roles) => {
                 let guard = self.guard.sync(&mut self.object, &self.pins, &roles);

@@ -3,6 +3,7 @@
 
 mod cgroup_only;
 mod life;
+mod roles;
 
 use anyhow::{Context as _, Result, ensure};
 use kiam_tests::{

@@ -38,8 +38,26 @@ const fn loopback(family: Family) -> IpAddr {
     }
 }
 
+/// Whether the sockets on the node's address are still where pods reach the node.
+///
+/// # Errors
+/// They are not; says what to do.
+pub(crate) fn check(listeners: &[TcpListener], families: &[Family], mode: RedirectMode) -> anyhow::Result<()> {
+    if mode.tc {
+        return Ok(());
+    }
+    let (wanted, mut bound) = (node_addresses(families), Vec::new());
+    for listener in listeners {
+        bound.extend(Some(listener.local_addr()?.ip()).filter(|address| !address.is_loopback()));
+    }
+    if wanted != bound {
+        bail!("the node's addresses are {wanted:?} now, and the agent listens on {bound:?}: start it again");
+    }
+    Ok(())
+}
+
 /// The address of each family that the node sends from towards the world: pods can reach it whatever their network is.
-pub(crate) fn node_addresses(families: &[Family]) -> Vec<IpAddr> {
+fn node_addresses(families: &[Family]) -> Vec<IpAddr> {
     // Addresses of documentation (RFC 5737, RFC 3849). Connecting a UDP socket sends nothing: the kernel only chooses.
     let address = |family| {
         let (any, far): (IpAddr, IpAddr) = match family {

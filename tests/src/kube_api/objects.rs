@@ -25,6 +25,8 @@ pub struct PodObject {
     pub annotations: Vec<(String, String)>,
     /// `status.podIPs`, the first of which is `status.podIP`; none as long as the network is not there.
     pub addresses: Option<(Ipv4Addr, Ipv6Addr)>,
+    /// `spec.hostNetwork`.
+    pub on_node_network: bool,
     /// `status.phase`.
     pub phase: String,
 }
@@ -41,12 +43,20 @@ impl PodObject {
             role: role.map(ToOwned::to_owned),
             annotations: Vec::new(),
             addresses: Some((v4, v6)),
+            on_node_network: false,
             phase: "Running".to_owned(),
         }
     }
 
+    /// A running pod on the node's own network.
+    #[must_use]
+    pub fn on_node_network(namespace: &str, name: &str, role: Option<&str>) -> Self {
+        let (v4, v6) = (crate::topology::NODE_V4, crate::topology::NODE_V6);
+        Self { on_node_network: true, ..Self::running(namespace, name, role, v4, v6) }
+    }
+
     pub(super) fn to_json(&self) -> Value {
-        let Self { namespace, name, uid, node, role, annotations, addresses, phase } = self;
+        let Self { namespace, name, uid, node, role, annotations, addresses, on_node_network, phase } = self;
         let mut notes: Map<String, Value> =
             annotations.iter().map(|(key, value)| (key.clone(), json!(value))).collect();
         if let Some(role) = role {
@@ -78,6 +88,7 @@ impl PodObject {
             },
             "spec": {
                 "nodeName": node,
+                "hostNetwork": on_node_network,
                 "serviceAccountName": "default",
                 "restartPolicy": "Always",
                 "containers": [{"name": "main", "image": "example/app:1", "resources": {},

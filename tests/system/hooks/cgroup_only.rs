@@ -10,14 +10,19 @@ use anyhow::{Result, ensure};
 use kiam_tests::{
     cgroups::{Driver, Kubepods, Qos},
     clients::PATIENCE,
+    eventually::eventually,
     process,
-    system::{System, datapath_scenario},
-    topology::{NODE_V4, NODE_V6},
+    system::{SOON, System, datapath_scenario},
+    topology::{NODE_V4, NODE_V6, UPLINK_INTERFACE, UPLINK_V4},
 };
 use std::{
     io::{Read as _, Write as _},
     net::{IpAddr, SocketAddr, TcpStream},
+    time::Duration,
 };
+
+/// How long no worker runs.
+const PAUSE: Duration = Duration::from_secs(2);
 
 fn start(system: &mut System, kubepods: &Kubepods) -> Result<()> {
     system.agent_flags =
@@ -96,6 +101,46 @@ fn a_connection_that_no_hook_redirected_is_closed_unread() {
             }
         }
         Ok(())
+    });
+}
+
+#[test]
+fn while_no_worker_runs_nothing_is_said_on_the_nodes_address() {
+    datapath_scenario(|system| {
+        let kubepods = Kubepods::create(Driver::Cgroupfs)?;
+        let _pod = kubepods.add_pod(&system.topology.node, UIDS[0], Qos::Burstable)?;
+        start(system, &kubepods)?;
+        let listening = on_the_nodes_address(system)?;
+        system.agent()?.crash_worker_until_paused(PAUSE)?;
+        for address in listening {
+            let answer = system.topology.uplink.enter(|| {
+                let mut stream = TcpStream::connect_timeout(&address, PATIENCE)?;
+                stream.set_read_timeout(Some(PAUSE / 4))?;
+                let mut answer = Vec::new();
+                Ok(stream.read_to_end(&mut answer).map(|_| answer))
+            })?;
+            ensure!(answer.is_err(), "{address}: {answer:?}");
+        }
+        Ok(())
+    });
+}
+
+#[test]
+fn an_address_that_is_the_nodes_no_more_is_said() {
+    datapath_scenario(|system| {
+        let kubepods = Kubepods::create(Driver::Cgroupfs)?;
+        let _pod = kubepods.add_pod(&system.topology.node, UIDS[0], Qos::Burstable)?;
+        start(system, &kubepods)?;
+        let node = &system.topology.node;
+        node.ip(&format!("addr add 10.8.0.7/24 dev {UPLINK_INTERFACE}"))?;
+        node.ip(&format!("route replace default via {UPLINK_V4} src 10.8.0.7"))?;
+        let agent = system.agent()?;
+        eventually("it is said", SOON, || {
+            let health = String::from_utf8(agent.health()?.stdout)?;
+            let wanted = format!("FAIL  listeners: the node's addresses are [10.8.0.7, {NODE_V6}] now");
+            ensure!(health.contains(&wanted), "{health}");
+            Ok(())
+        })
     });
 }
 

@@ -5,9 +5,11 @@ use anyhow::{Context as _, Result, ensure};
 use kiam_tests::{
     cgroups::{Driver, Kubepods, Qos},
     eventually::eventually,
+    process,
     system::{Agent, SOON, System, datapath_scenario},
 };
-use std::path::Path;
+use serde_json::Value;
+use std::{path::Path, process::Command};
 
 /// What `kiam-agent health` says of the hooks.
 fn hooks(agent: &Agent) -> Result<String> {
@@ -101,8 +103,18 @@ fn hooks_stay_when_the_agent_is_dead_and_go_with_cleanup_or_the_flag() {
         };
         enforce(system, &kubepods)?;
         ensure!(links(system)? == HOOKS, "{:?}", links(system)?);
+        let old = hook_programs(system)?;
         system.agent()?.kill_both()?;
         expect_refused(system, &from_pod(system, &pod, &system.topology.node, &["tcp", IMDS[0]])?)?;
+
+        // The next agent puts its own programs behind the same links.
+        system.spawn_agent()?.wait_armed()?;
+        let new = hook_programs(system)?;
+        for ((old_link, old_program), (new_link, new_program)) in old.iter().zip(&new) {
+            ensure!(old_link == new_link && old_program != new_program, "{old:?} {new:?}");
+        }
+        ensure!(old.len() == HOOKS.len() && new.len() == HOOKS.len(), "{old:?} {new:?}");
+        system.agent()?.kill_both()?;
 
         // An agent that is not to enforce takes them off.
         system.agent_flags = vec![format!("--kubepods-cgroup={}", kubepods.path().display())];
@@ -123,6 +135,19 @@ fn hooks_stay_when_the_agent_is_dead_and_go_with_cleanup_or_the_flag() {
         }
         Ok(())
     });
+}
+
+/// Link and program of each hook, by their identifiers.
+fn hook_programs(system: &System) -> Result<Vec<(u64, u64)>> {
+    HOOKS
+        .iter()
+        .map(|hook| {
+            let pin = system.bpffs().join("kiam/v1").join(hook);
+            let shown = process::run(Command::new("bpftool").args(["--json", "link", "show", "pinned"]).arg(pin))?;
+            let shown: Value = serde_json::from_str(&shown)?;
+            Ok((shown["id"].as_u64().context("a link's id")?, shown["prog_id"].as_u64().context("a program's id")?))
+        })
+        .collect()
 }
 
 /// The pins of the hooks.
@@ -149,6 +174,5 @@ fn a_hook_that_was_detached_by_hand_comes_back() {
 }
 
 fn detach(pin: &Path) -> Result<()> {
-    kiam_tests::process::run(std::process::Command::new("bpftool").args(["link", "detach", "pinned"]).arg(pin))
-        .map(drop)
+    process::run(Command::new("bpftool").args(["link", "detach", "pinned"]).arg(pin)).map(drop)
 }
