@@ -10,7 +10,7 @@ use kiam_tests::{
 };
 use kube::{
     Api, Client, Config,
-    api::{ListParams, ObjectMeta, Patch, PatchParams, PostParams},
+    api::{ListParams, ObjectMeta, Patch, PatchParams, PostParams, WatchEvent, WatchParams},
     config::{KubeConfigOptions, Kubeconfig},
     runtime::{WatchStreamExt as _, reflector, watcher},
 };
@@ -96,6 +96,24 @@ fn a_reflector_follows_and_survives_a_compaction_and_an_outage() {
         api.hold_watch_back(false);
         wait_for("compacted").await?;
         follow.abort();
+        Ok(())
+    });
+}
+
+#[test]
+fn a_watch_ends_at_its_time_and_the_next_one_goes_on_where_it_was() {
+    with_cluster(async |api, client| {
+        let pods: Api<Pod> = Api::all(client);
+        let version = pods.list(&ListParams::default()).await?.metadata.resource_version.unwrap();
+        let mut watch = pods.watch(&WatchParams::default(), &version).await?.boxed();
+        api.put_pod(&pod("one", "reader"));
+        let Some(WatchEvent::Added(seen)) = watch.try_next().await? else { panic!("no pod") };
+        api.end_watches();
+        assert!(tokio::time::timeout(PATIENCE, watch.try_next()).await??.is_none());
+        api.put_pod(&PodObject { terminating: true, ..pod("one", "reader") });
+        let mut watch = pods.watch(&WatchParams::default(), &seen.metadata.resource_version.unwrap()).await?.boxed();
+        let Some(WatchEvent::Modified(seen)) = watch.try_next().await? else { panic!("no change") };
+        assert!(seen.metadata.deletion_timestamp.is_some());
         Ok(())
     });
 }

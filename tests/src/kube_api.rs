@@ -23,12 +23,12 @@ use store::Store;
 /// The usual port of an API server.
 const PORT: u16 = 6443;
 
-/// The running stand-in, on the loopback address of a namespace.
-#[derive(Debug)]
+/// The running stand-in, on the loopback address of a namespace. A clone is the same one.
+#[derive(Debug, Clone)]
 pub struct KubeApi {
     store: Arc<Store>,
     address: SocketAddr,
-    server: Mutex<Option<HttpServer>>,
+    server: Arc<Mutex<Option<HttpServer>>>,
 }
 
 impl KubeApi {
@@ -38,7 +38,7 @@ impl KubeApi {
     /// The port is taken.
     pub fn start(node: &Netns) -> Result<Self> {
         let address = SocketAddr::from((Ipv4Addr::LOCALHOST, PORT));
-        let api = Self { store: Arc::new(Store::default()), address, server: Mutex::new(None) };
+        let api = Self { store: Arc::new(Store::default()), address, server: Arc::default() };
         api.listen(node)?;
         Ok(api)
     }
@@ -119,7 +119,7 @@ impl KubeApi {
     /// All Events, whichever API group they came by.
     #[must_use]
     pub fn events(&self) -> Vec<Value> {
-        self.store.list(Kind::Event).1
+        self.store.list(Kind::Event).1.into_iter().map(Arc::unwrap_or_clone).collect()
     }
 
     /// `true`: what happens from now on is kept from the watchers, while their connections stay open.
@@ -130,6 +130,12 @@ impl KubeApi {
     /// Forgets all history before now: a watch from an older version is answered with 410, as after etcd's compaction.
     pub fn compact(&self) {
         self.store.compact();
+    }
+
+    /// Ends every watch without a word, as an API server does when a watch's time is over: the client goes on where it
+    /// was.
+    pub fn end_watches(&self) {
+        self.store.end_watches();
     }
 
     /// Watches open now, over all kinds.

@@ -4,11 +4,13 @@
 mod agent;
 mod binaries;
 mod footprint;
+mod rpc;
 mod server;
 
 pub use agent::{ADMIN_PORT, Agent};
 pub use binaries::Binaries;
 pub use footprint::{BpfObjects, Footprint};
+pub use rpc::Rpc;
 pub use server::Server;
 
 use crate::{

@@ -40,3 +40,4 @@ mod tcp_numbers;
 mod tcp_swaps;
 mod upgrade;
 mod upgrade_broken;
+mod wrong_roles;

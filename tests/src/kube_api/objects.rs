@@ -29,6 +29,10 @@ pub struct PodObject {
     pub on_node_network: bool,
     /// `status.phase`.
     pub phase: String,
+    /// Being deleted: it has a `deletionTimestamp`, and runs until its grace is over.
+    pub terminating: bool,
+    /// Without what a real pod has besides: for very many.
+    pub bare: bool,
 }
 
 impl PodObject {
@@ -45,6 +49,8 @@ impl PodObject {
             addresses: Some((v4, v6)),
             on_node_network: false,
             phase: "Running".to_owned(),
+            terminating: false,
+            bare: false,
         }
     }
 
@@ -56,47 +62,49 @@ impl PodObject {
     }
 
     pub(super) fn to_json(&self) -> Value {
-        let Self { namespace, name, uid, node, role, annotations, addresses, on_node_network, phase } = self;
+        let Self { namespace, name, uid, node, role, annotations, addresses, on_node_network, phase, terminating, bare } = self;
         let mut notes: Map<String, Value> =
             annotations.iter().map(|(key, value)| (key.clone(), json!(value))).collect();
         if let Some(role) = role {
             notes.insert(ROLE.to_owned(), json!(role));
         }
-        let mut status = json!({
-            "phase": phase,
-            "hostIP": crate::topology::NODE_V4,
-            "startTime": "2026-01-01T00:00:00Z",
-            "qosClass": "BestEffort",
-            "conditions": [{"type": "Ready", "status": "True", "lastTransitionTime": "2026-01-01T00:00:01Z"}],
-        });
-        if let Some((v4, v6)) = addresses {
-            status["podIP"] = json!(v4);
-            status["podIPs"] = json!([{"ip": v4}, {"ip": v6}]);
-        }
-        json!({
+        let mut object = json!({
             "apiVersion": "v1",
             "kind": "Pod",
-            "metadata": {
-                "name": name,
-                "namespace": namespace,
-                "uid": uid,
-                "creationTimestamp": "2026-01-01T00:00:00Z",
-                "labels": {"app": name},
-                "annotations": notes,
-                "managedFields": [{"manager": "kubelet", "operation": "Update", "apiVersion": "v1",
-                    "time": "2026-01-01T00:00:00Z", "fieldsType": "FieldsV1", "fieldsV1": {"f:status": {}}}],
-            },
-            "spec": {
-                "nodeName": node,
-                "hostNetwork": on_node_network,
-                "serviceAccountName": "default",
-                "restartPolicy": "Always",
-                "containers": [{"name": "main", "image": "example/app:1", "resources": {},
-                    "env": [{"name": "MODE", "value": "production"}]}],
-            },
-            "status": status,
-        })
+            "metadata": {"name": name, "namespace": namespace, "uid": uid, "annotations": notes},
+            "spec": {"nodeName": node, "hostNetwork": on_node_network, "containers": []},
+            "status": {"phase": phase},
+        });
+        if let Some((v4, v6)) = addresses {
+            object["status"]["podIP"] = json!(v4);
+            object["status"]["podIPs"] = json!([{"ip": v4}, {"ip": v6}]);
+        }
+        if !bare {
+            add_ballast(&mut object, name);
+        }
+        if *terminating {
+            object["metadata"]["deletionTimestamp"] = json!("2026-01-01T00:10:00Z");
+            object["metadata"]["deletionGracePeriodSeconds"] = json!(30);
+        }
+        object
     }
+}
+
+/// What a real pod has besides.
+fn add_ballast(object: &mut Value, name: &str) {
+    let time = "2026-01-01T00:00:00Z";
+    object["metadata"]["creationTimestamp"] = json!(time);
+    object["metadata"]["labels"] = json!({"app": name});
+    object["metadata"]["managedFields"] = json!([{"manager": "kubelet", "operation": "Update", "apiVersion": "v1",
+        "time": time, "fieldsType": "FieldsV1", "fieldsV1": {"f:status": {}}}]);
+    object["spec"]["serviceAccountName"] = json!("default");
+    object["spec"]["restartPolicy"] = json!("Always");
+    object["spec"]["containers"] = json!([{"name": "main", "image": "example/app:1", "resources": {},
+        "env": [{"name": "MODE", "value": "production"}]}]);
+    object["status"]["hostIP"] = json!(crate::topology::NODE_V4);
+    object["status"]["startTime"] = json!(time);
+    object["status"]["qosClass"] = json!("BestEffort");
+    object["status"]["conditions"] = json!([{"type": "Ready", "status": "True", "lastTransitionTime": time}]);
 }
 
 /// What matters of a namespace.

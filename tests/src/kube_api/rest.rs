@@ -90,7 +90,9 @@ impl Rest {
             Kind::Event => "EventList",
         };
         let metadata = json!({"resourceVersion": version.to_string()});
-        Ok(ok(&json!({"kind": kind, "apiVersion": target.group_version, "metadata": metadata, "items": items})))
+        Ok(ok(
+            &json!({"kind": kind, "apiVersion": target.group_version, "metadata": metadata, "items": items.iter().map(|item| &**item).collect::<Vec<_>>()}),
+        ))
     }
 
     fn watch(&self, kind: Kind, filter: Filter, query: &HashMap<String, String>) -> Result<Response<Body>, Failure> {
@@ -101,7 +103,7 @@ impl Rest {
             }
             None => self.store.list(kind).0,
         };
-        if self.store.changes_after(since).is_none() {
+        if self.store.changes_after(since, kind).is_none() {
             return Ok(answer(410, "application/json", watch::too_old().to_string()));
         }
         let bookmarks = query.get("allowWatchBookmarks").is_some_and(|value| value == "true");

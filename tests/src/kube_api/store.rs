@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 use std::{
     collections::{BTreeMap, VecDeque},
     sync::{
-        Mutex, MutexGuard,
+        Arc, Mutex, MutexGuard,
         atomic::{AtomicUsize, Ordering},
     },
 };
@@ -24,6 +24,9 @@ pub enum Kind {
     Event,
 }
 
+/// An object as it is at one version.
+pub(super) type Object = Arc<Value>;
+
 /// Namespace (empty for a Namespace) and name.
 type Key = (String, String);
 
@@ -34,13 +37,13 @@ pub(super) struct Change {
     pub(super) kind: Kind,
     /// `ADDED`, `MODIFIED` or `DELETED`.
     pub(super) action: &'static str,
-    pub(super) object: Value,
+    pub(super) object: Object,
 }
 
 #[derive(Debug)]
 struct Inner {
     version: u64,
-    objects: BTreeMap<(Kind, Key), Value>,
+    objects: BTreeMap<(Kind, Key), Object>,
     history: VecDeque<Change>,
     /// The newest version that is no longer in the history.
     forgotten: u64,
@@ -51,6 +54,7 @@ struct Inner {
 pub(super) struct Store {
     inner: Mutex<Inner>,
     changed: watch::Sender<()>,
+    ended: watch::Sender<()>,
     watchers: AtomicUsize,
 }
 
@@ -63,13 +67,18 @@ impl Default for Store {
             forgotten: 0,
             held_back: false,
         };
-        Self { inner: Mutex::new(inner), changed: watch::Sender::new(()), watchers: AtomicUsize::new(0) }
+        Self {
+            inner: Mutex::new(inner),
+            changed: watch::Sender::new(()),
+            ended: watch::Sender::new(()),
+            watchers: AtomicUsize::new(0),
+        }
     }
 }
 
 impl Store {
     /// Creates or replaces.
-    pub(super) fn put(&self, kind: Kind, object: Value) -> Value {
+    pub(super) fn put(&self, kind: Kind, object: Value) -> Object {
         let key = key_of(&object);
         let mut inner = self.lock();
         let action = if inner.objects.contains_key(&(kind, key.clone())) { "MODIFIED" } else { "ADDED" };
@@ -80,42 +89,42 @@ impl Store {
     }
 
     /// Creates; `None` when there is one of that name.
-    pub(super) fn create(&self, kind: Kind, object: Value) -> Option<Value> {
+    pub(super) fn create(&self, kind: Kind, object: Value) -> Option<Object> {
         let exists = self.lock().objects.contains_key(&(kind, key_of(&object)));
         if exists { None } else { Some(self.put(kind, object)) }
     }
 
-    pub(super) fn get(&self, kind: Kind, namespace: &str, name: &str) -> Option<Value> {
+    pub(super) fn get(&self, kind: Kind, namespace: &str, name: &str) -> Option<Object> {
         self.lock().objects.get(&(kind, (namespace.to_owned(), name.to_owned()))).cloned()
     }
 
     /// Merges a patch in (RFC 7386); `None` when there is no such object.
-    pub(super) fn patch(&self, kind: Kind, namespace: &str, name: &str, patch: &Value) -> Option<Value> {
-        let mut object = self.get(kind, namespace, name)?;
+    pub(super) fn patch(&self, kind: Kind, namespace: &str, name: &str, patch: &Value) -> Option<Object> {
+        let mut object = Arc::unwrap_or_clone(self.get(kind, namespace, name)?);
         merge(&mut object, patch);
         Some(self.put(kind, object))
     }
 
-    pub(super) fn delete(&self, kind: Kind, namespace: &str, name: &str) -> Option<Value> {
+    pub(super) fn delete(&self, kind: Kind, namespace: &str, name: &str) -> Option<Object> {
         let key = (namespace.to_owned(), name.to_owned());
         let mut inner = self.lock();
         let object = inner.objects.remove(&(kind, key.clone()))?;
-        let object = inner.record(kind, key, "DELETED", object);
+        let object = inner.record(kind, key, "DELETED", Arc::unwrap_or_clone(object));
         drop(inner);
         self.changed.send_replace(());
         Some(object)
     }
 
     /// All of a kind, and the version at which they were so.
-    pub(super) fn list(&self, kind: Kind) -> (u64, Vec<Value>) {
+    pub(super) fn list(&self, kind: Kind) -> (u64, Vec<Object>) {
         let inner = self.lock();
-        let objects = inner.objects.iter().filter(|((of, _), _)| *of == kind).map(|(_, object)| object.clone());
+        let objects = inner.objects.iter().filter(|((of, _), _)| *of == kind).map(|(_, object)| Arc::clone(object));
         (inner.version, objects.collect())
     }
 
-    /// What happened after a version, and the newest one; nothing as long as the watches are held back. `None` when
-    /// the version is too old.
-    pub(super) fn changes_after(&self, version: u64) -> Option<(u64, Vec<Change>)> {
+    /// What happened to a kind after a version, and the newest one; nothing as long as the watches are held back. `None`
+    /// when the version is too old.
+    pub(super) fn changes_after(&self, version: u64, kind: Kind) -> Option<(u64, Vec<Change>)> {
         let inner = self.lock();
         if version < inner.forgotten {
             return None;
@@ -123,7 +132,8 @@ impl Store {
         if inner.held_back {
             return Some((version, Vec::new()));
         }
-        let changes = inner.history.iter().filter(|change| change.version > version).cloned().collect();
+        let first = inner.history.partition_point(|change| change.version <= version);
+        let changes = inner.history.range(first..).filter(|change| change.kind == kind).cloned().collect();
         Some((inner.version, changes))
     }
 
@@ -148,6 +158,15 @@ impl Store {
         self.changed.send_replace(());
     }
 
+    pub(super) fn end_watches(&self) {
+        self.ended.send_replace(());
+    }
+
+    /// Changes when the watches that are open shall end.
+    pub(super) fn ended(&self) -> watch::Receiver<()> {
+        self.ended.subscribe()
+    }
+
     pub(super) fn watchers(&self) -> usize {
         self.watchers.load(Ordering::Relaxed)
     }
@@ -163,13 +182,14 @@ impl Store {
 
 impl Inner {
     /// Gives the object its next version and writes the change down.
-    fn record(&mut self, kind: Kind, key: Key, action: &'static str, mut object: Value) -> Value {
+    fn record(&mut self, kind: Kind, key: Key, action: &'static str, mut object: Value) -> Object {
         self.version += 1;
         object["metadata"]["resourceVersion"] = json!(self.version.to_string());
+        let object = Arc::new(object);
         if action != "DELETED" {
-            self.objects.insert((kind, key), object.clone());
+            self.objects.insert((kind, key), Arc::clone(&object));
         }
-        self.history.push_back(Change { version: self.version, kind, action, object: object.clone() });
+        self.history.push_back(Change { version: self.version, kind, action, object: Arc::clone(&object) });
         if self.history.len() > HISTORY_MAX
             && let Some(oldest) = self.history.pop_front()
         {
@@ -218,8 +238,8 @@ mod tests {
         let store = Store::default();
         let (before, _) = store.list(Kind::Pod);
         store.put(Kind::Pod, json!({"metadata": {"namespace": "n", "name": "p"}}));
-        assert_eq!(store.changes_after(before).unwrap().1.len(), 1);
+        assert_eq!(store.changes_after(before, Kind::Pod).unwrap().1.len(), 1);
         store.compact();
-        assert!(store.changes_after(before).is_none());
+        assert!(store.changes_after(before, Kind::Pod).is_none());
     }
 }

@@ -1,6 +1,6 @@
 //! One watch: a stream of JSON lines that goes on until the client or its time-out ends it.
 
-use super::store::{Change, Kind, Store};
+use super::store::{Kind, Store};
 use bytes::Bytes;
 use serde_json::{Value, json};
 use std::{
@@ -46,8 +46,13 @@ impl Filter {
 pub(super) async fn serve(store: Arc<Store>, wanted: Wanted, mut out: http_body_util::channel::Sender<Bytes>) {
     store.count_watcher().fetch_add(1, Ordering::Relaxed);
     let time_out = Duration::from_secs(wanted.seconds.unwrap_or(WATCH_SECONDS_MAX));
+    let mut ended = store.ended();
     // Over: the stream ends without a word, as the real one's does.
-    drop(tokio::time::timeout(time_out, send_changes(&store, &wanted, &mut out)).await);
+    tokio::select! {
+        () = send_changes(&store, &wanted, &mut out) => {}
+        () = tokio::time::sleep(time_out) => {}
+        _ = ended.changed() => {}
+    }
     store.count_watcher().fetch_sub(1, Ordering::Relaxed);
 }
 
@@ -57,12 +62,12 @@ async fn send_changes(store: &Store, wanted: &Wanted, out: &mut http_body_util::
     let mut bookmark = tokio::time::interval(BOOKMARK_INTERVAL);
     bookmark.reset();
     loop {
-        let Some((newest, changes)) = store.changes_after(cursor) else {
+        let Some((newest, changes)) = store.changes_after(cursor, wanted.kind) else {
             // The client lists anew; the stream ends with the error.
             drop(out.send_data(line("ERROR", &too_old())).await);
             return;
         };
-        for change in changes.iter().filter(|change| wanted_is(wanted, change)) {
+        for change in changes.iter().filter(|change| wanted.filter.matches(&change.object)) {
             if out.send_data(line(change.action, &change.object)).await.is_err() {
                 return;
             }
@@ -85,10 +90,6 @@ async fn send_changes(store: &Store, wanted: &Wanted, out: &mut http_body_util::
     }
 }
 
-fn wanted_is(wanted: &Wanted, change: &Change) -> bool {
-    change.kind == wanted.kind && wanted.filter.matches(&change.object)
-}
-
 /// The `Status` of a version that is gone.
 pub(super) fn too_old() -> Value {
     json!({"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Failure", "reason": "Expired", "code": 410,
@@ -96,5 +97,6 @@ pub(super) fn too_old() -> Value {
 }
 
 fn line(action: &str, object: &Value) -> Bytes {
-    Bytes::from(format!("{}\n", json!({"type": action, "object": object})))
+    // Not by `json!`, which would copy the object first.
+    Bytes::from(format!("{{\"type\":\"{action}\",\"object\":{object}}}\n"))
 }

@@ -1,0 +1,128 @@
+//! The questions: asked for a pod while it is where it is, with what its kernel truthfully tells, and judged by which
+//! pod that was.
+
+use super::{
+    report::Outcome,
+    world::{Knowledge, Place, Stay, World},
+};
+use fastrand::Rng;
+use futures::future::join_all;
+use kiam_common::proto::{Caller, GetPodRoleRequest, Role};
+use std::{net::IpAddr, ops::RangeInclusive, rc::Rc, time::Duration};
+use tokio::time::{Instant, sleep};
+use tonic::Code;
+
+/// Moments at which a pod asks.
+const MOMENTS: usize = 2;
+/// Between two of them, milliseconds.
+const BETWEEN_MS: RangeInclusive<u64> = 0..=400;
+/// Questions at one moment.
+const AT_ONCE: RangeInclusive<usize> = 1..=2;
+/// How much older an agent says that an interface is than when it heard of it, and here it hears at once.
+pub(super) const AGENT_MARGIN: Duration = Duration::from_millis(25);
+/// How long a question waits that an agent asks for a pod which is not known yet, milliseconds.
+const WAIT_MS: u64 = 900;
+
+/// How a question is asked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Manner {
+    /// As our agents do: with what the kernel tells.
+    Agent,
+    /// The same, for a pod that sends from another one's address.
+    Borrowing(Place),
+    /// As agents of kiam v4 do: with the address alone, so that it can be answered wrongly.
+    Kiam,
+}
+
+impl Manner {
+    fn any(rng: &mut Rng, knowledge: Knowledge, own: Place) -> Self {
+        match rng.u8(..12) {
+            0 => Self::Kiam,
+            // Nothing but the uid contradicts an address that is borrowed.
+            1 if knowledge == Knowledge::Uid => Self::Borrowing(own.elsewhere(rng)),
+            _ => Self::Agent,
+        }
+    }
+}
+
+/// Asks for a pod at a few moments of its stay.
+pub(super) async fn now_and_then(world: Rc<World>, stay: Rc<Stay>, mut rng: Rng) {
+    for _ in 0..MOMENTS {
+        sleep(Duration::from_millis(rng.u64(BETWEEN_MS))).await;
+        if stay.is_over() {
+            return;
+        }
+        let questions = (0..rng.usize(AT_ONCE)).map(|_| {
+            let manner = Manner::any(&mut rng, world.knowledge, stay.place);
+            let from = if let Manner::Borrowing(place) = manner { place } else { stay.place };
+            question(&world, &stay, manner, from.address(&mut rng))
+        });
+        join_all(questions.collect::<Vec<_>>()).await;
+    }
+}
+
+async fn question(world: &World, stay: &Stay, manner: Manner, from: IpAddr) {
+    let (shown, sight) = (world.watch.has_shown(stay), world.watch.sight());
+    let outcome = ask(world, stay, manner, from, 0).await;
+    // The server knew the pod when it was asked, and could not have seen it leave when it answered.
+    let known = shown && stay.is_shown() && sight.is_some() && sight == world.watch.sight();
+    world.tally.borrow_mut().asked(manner, outcome, known);
+}
+
+/// Asks for a pod from its first moment on, as agents do: the server answers as soon as it sees the pod.
+pub(super) async fn until_served(world: Rc<World>, stay: Rc<Stay>) {
+    let sight = world.watch.sight();
+    let outcome = ask(&world, &stay, Manner::Agent, stay.place.addresses().0.into(), WAIT_MS).await;
+    let since_told = stay.told().map(|told| told.at.elapsed());
+    // Otherwise it may be the next one that was served, or the server that did not see.
+    let counts = !stay.is_over() && sight.is_some() && sight == world.watch.sight();
+    world.tally.borrow_mut().waited(outcome, since_told.filter(|_| counts));
+}
+
+async fn ask(world: &World, stay: &Stay, manner: Manner, from: IpAddr, wait_ms: u64) -> Outcome {
+    let asked = Instant::now();
+    let age = (stay.born.elapsed() + AGENT_MARGIN).as_millis();
+    let caller = (manner != Manner::Kiam).then(|| Caller {
+        interface_age_ms: u64::try_from(age).ok(),
+        wait_ms,
+        pod_uid: (world.knowledge == Knowledge::Uid).then(|| stay.pod.uid.clone()),
+    });
+    let answer = world.rpc.clone().get_pod_role(GetPodRoleRequest { ip: from.to_string(), caller }).await;
+    match answer {
+        Ok(answer) => {
+            let answer = answer.into_inner();
+            if is_right(world, stay, manner, asked, &answer) {
+                return Outcome::Right;
+            }
+            let pod = &stay.pod;
+            Outcome::Wrong(format!(
+                "pod {} with {:?}, at {:?} for {age} ms, asked {:?} ms ago as {manner:?} from {from}, was told {answer:?}",
+                pod.uid,
+                pod.role,
+                stay.place,
+                asked.elapsed().as_millis()
+            ))
+        }
+        // What kiam says when it knows no pod, or several; and what is said of a uid at another one's address.
+        Err(status) if matches!(status.code(), Code::Unknown | Code::PermissionDenied) => Outcome::Refused,
+        Err(status) => Outcome::Failed(status.to_string()),
+    }
+}
+
+/// Whether the answer is about the pod that asked.
+fn is_right(world: &World, stay: &Stay, manner: Manner, asked: Instant, answer: &Role) -> bool {
+    match (manner, world.knowledge) {
+        (Manner::Borrowing(_), _) => false,
+        (Manner::Agent, Knowledge::Uid) => is_of(answer, stay),
+        // To an address, the answer is about whoever has it while the question is under way.
+        (Manner::Agent, Knowledge::InterfaceAge) | (Manner::Kiam, _) => {
+            world.was_there_since(stay.place, asked, |stay| is_of(answer, stay))
+        }
+    }
+}
+
+/// Whether an answer is about this very pod.
+fn is_of(answer: &Role, stay: &Stay) -> bool {
+    answer.name == stay.pod.role.as_deref().unwrap_or_default()
+        && answer.seen.as_ref().is_none_or(|seen| seen.pod_uid == stay.pod.uid)
+}
