@@ -24,8 +24,6 @@ const VENV: &str = "usr/lib/venv";
 /// What of busybox the guest's init and the tests use.
 const APPLETS: [&str; 12] =
     ["cat", "chmod", "env", "mkdir", "mount", "poweroff", "ps", "sh", "sleep", "stty", "true", "umount"];
-/// Where the kernel looks for modprobe.
-const MODPROBE: &str = "usr/sbin/modprobe";
 /// Files that the C library, curl and rustls look for.
 const FILES: [(&str, &str); 3] = [
     ("etc/hosts", "127.0.0.1 localhost\n::1 localhost\n"),
@@ -68,7 +66,8 @@ pub(super) fn make(disk: &Path, kernel: &Fetched, binaries: &[PathBuf], argument
     for applet in APPLETS {
         symlink("busybox", root.join("usr/bin").join(applet))?;
     }
-    symlink("../bin/kmod", root.join(MODPROBE))?;
+    // What the kernel itself starts for a module that is missing.
+    symlink("kmod", root.join("usr/bin/modprobe"))?;
     let authorities = fs::read_to_string(CA_BUNDLE).with_context(|| format!("reading {CA_BUNDLE}"))?;
     let first = authorities.split_inclusive(END_OF_CERTIFICATE).next().context("no authority")?;
     fs::write(root.join(CA_BUNDLE.trim_start_matches('/')), first)?;
@@ -81,14 +80,15 @@ pub(super) fn make(disk: &Path, kernel: &Fetched, binaries: &[PathBuf], argument
     fs::remove_dir_all(&root).context("removing what is on the disk now")
 }
 
-/// Debian's merged /usr, and the folders that file systems are mounted on.
+/// Debian's merged /usr, with one folder for all programs, and the folders that file systems are mounted on.
 fn lay_out(root: &Path) -> anyhow::Result<()> {
-    for folder in ["dev", "etc/ssl/certs", "proc", "root", "run", "sys", "tmp", "usr/bin", "usr/sbin", "usr/lib"] {
+    for folder in ["dev", "etc/ssl/certs", "proc", "root", "run", "sys", "tmp", "usr/bin", "usr/lib"] {
         fs::create_dir_all(root.join(folder)).with_context(|| format!("making {}", root.display()))?;
     }
     for name in ["bin", "sbin", "lib", "lib64"] {
         symlink(format!("usr/{name}"), root.join(name))?;
     }
+    symlink("bin", root.join("usr/sbin"))?;
     fs::create_dir(root.join("usr/lib64"))?;
     for (path, text) in FILES {
         fs::write(root.join(path), text)?;
