@@ -36,7 +36,7 @@ fn names() -> PossibleValuesParser {
 
 pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
     setup::for_vm()?;
-    let tests = cargo::build()?;
+    let tests = cargo::build_tier(TIER)?;
     let executable = tests.path(TIER)?;
     let plan = Plan::read(&tests_in(executable)?)?;
     let mut table = Table::new();

@@ -43,9 +43,19 @@ struct Target {
 
 /// Builds the binaries and all tests; what the compiler says is shown.
 pub(crate) fn build() -> anyhow::Result<Tests> {
+    build_tests(&[])
+}
+
+/// Builds the binaries and the tests of one tier.
+pub(crate) fn build_tier(tier: &str) -> anyhow::Result<Tests> {
+    build_tests(&["--test", tier])
+}
+
+fn build_tests(which: &[&str]) -> anyhow::Result<Tests> {
     compile(&["build", "--workspace", "--bins"])?;
     let output = Command::new("cargo")
         .args(["test", "--locked", "--quiet", "--workspace", "--no-run", "--message-format=json-render-diagnostics"])
+        .args(which)
         .current_dir(workspace::root())
         .stderr(Stdio::inherit())
         .output()
