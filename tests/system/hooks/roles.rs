@@ -109,9 +109,9 @@ fn rings_of_pods_go_when_they_have_no_records() {
         ensure!(status != "000", "no answer");
         let map = system.bpffs().join("kiam/v1/kiam_rings");
         let rings = || process::run(Command::new("bpftool").args(["map", "dump", "pinned"]).arg(&map));
-        ensure!(rings()?.contains("\"value\": 1"), "the pod has no ring: {}", rings()?);
+        ensure!(rings()?.contains("\"next\": 1"), "the pod has no ring: {}", rings()?);
         eventually("its ring is gone", SOON, || {
-            ensure!(!rings()?.contains("\"value\": 1"), "{}", rings()?);
+            ensure!(!rings()?.contains("\"next\": 1"), "{}", rings()?);
             Ok(())
         })
     });
