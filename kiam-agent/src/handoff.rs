@@ -11,6 +11,7 @@ use rustix::net::{
 };
 use serde::{Deserialize, Serialize};
 use std::{
+    collections::BTreeMap,
     io::{self, IoSlice, IoSliceMut},
     mem::MaybeUninit,
     net::TcpListener,
@@ -81,6 +82,10 @@ pub(crate) struct Status {
     pub(crate) conditions: Vec<Condition>,
     /// Packets to M, by interface and reason; the interface is empty for those that the backstop dropped.
     pub(crate) packets: Vec<PacketCount>,
+    /// How often something was found missing and set up again, by what it was.
+    pub(crate) repairs: BTreeMap<String, u64>,
+    /// What the node's owner should know although pods are served.
+    pub(crate) notices: Vec<Notice>,
     /// How often the worker was started.
     pub(crate) worker_starts: u64,
     /// Connections answered by the parent because no worker ran.
@@ -94,6 +99,15 @@ pub(crate) struct Condition {
     pub(crate) name: String,
     /// `None` when it holds, else what is wrong and what to do.
     pub(crate) problem: Option<String>,
+}
+
+/// Something that the node's owner should know, and that keeps nobody from being served.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Notice {
+    /// What it is about: `foreign-program`, …
+    pub(crate) about: String,
+    /// What it is, and what to do.
+    pub(crate) text: String,
 }
 
 /// A counter of the datapath.

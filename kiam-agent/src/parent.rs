@@ -172,7 +172,11 @@ fn announce(board: &Board, interfaces: Vec<Interface>) {
 
 fn publish(board: &Board, redirect: &Redirect) {
     publish_kubepods(board, redirect);
-    board.status.send_modify(|status| status.packets = redirect.packets());
+    board.status.send_modify(|status| {
+        status.packets = redirect.packets();
+        status.repairs = redirect.repairs();
+        status.notices = redirect.notices().to_vec();
+    });
     publish_conditions(board, redirect.conditions().cloned().collect());
 }
 

@@ -10,6 +10,7 @@ pub(crate) mod addresses;
 pub(crate) mod backstop;
 pub(crate) mod births;
 pub(crate) mod cgroup;
+mod check;
 pub(crate) mod cleanup;
 pub(crate) mod counters;
 pub(crate) mod fence;
@@ -28,7 +29,9 @@ pub(crate) mod object;
 pub(crate) mod owner;
 pub(crate) mod pattern;
 pub(crate) mod pins;
+mod repairs;
 pub(crate) mod roles;
+mod standing;
 pub(crate) mod tc;
 
 use crate::{
@@ -38,6 +41,7 @@ use crate::{
 use anyhow::{Context as _, bail};
 use births::Births;
 use cgroup::Cgroup;
+use check::Check;
 use fence::{Fence, Verdict};
 use flows::Flows;
 use foreign_nat::ForeignNat;
@@ -74,9 +78,7 @@ pub(crate) struct Redirect {
     /// Of this agent's claim; 0 until it has made one.
     generation: u64,
     conditions: Vec<Condition>,
-    foreign_nat: ForeignNat,
-    /// What is looked at every few seconds only.
-    inspected: Vec<Condition>,
+    check: Check,
 }
 
 impl Redirect {
@@ -117,8 +119,7 @@ impl Redirect {
             netlink,
             generation: 0,
             conditions: Vec::new(),
-            foreign_nat: ForeignNat::new(take_over).context("opening a netlink socket to the packet filter")?,
-            inspected: Vec::new(),
+            check: Check::new(ForeignNat::new(take_over).context("opening a netlink socket to the packet filter")?),
             config: config.clone(),
         })
     }
@@ -203,9 +204,10 @@ impl Redirect {
             Err(error) => conditions.push(condition("interfaces", Err(error))),
         }
         for &family in self.fence.families() {
-            let fence = self.fence.ensure(family, Verdict::Local).await;
-            conditions.push(condition(family.condition(), fence));
+            let found = self.fence.ensure(family, self.check.verdict()).await;
+            conditions.push(condition(family.condition(), self.check.take_fence(family, found)));
         }
+        self.check.settle(&conditions);
         self.conditions = conditions;
     }
 
@@ -249,26 +251,14 @@ impl Redirect {
         self.kubepods.as_ref()
     }
 
-    /// Looks at what the kernel does not tell of by itself, or what would be too dear to look at with each piece of
-    /// news. After [`Self::keep_up`], which closes the node.
-    pub(crate) async fn inspect(&mut self) {
-        let mut fences = self.fence.families().iter().map(|family| family.condition());
-        let closed = fences.all(|name| self.holds(name));
-        self.inspected = vec![condition("foreign-nat", self.foreign_nat.check(closed).await)];
-    }
-
     /// Whether everything could be set up, as of the last [`Self::keep_up`].
     pub(crate) fn is_whole(&self) -> bool {
         self.conditions.iter().all(|condition| condition.problem.is_none())
     }
 
-    fn holds(&self, name: &str) -> bool {
-        self.conditions.iter().any(|condition| condition.name == name && condition.problem.is_none())
-    }
-
     /// What must hold, as of the last [`Self::keep_up`] and the last [`Self::inspect`].
     pub(crate) fn conditions(&self) -> impl Iterator<Item = &Condition> {
-        self.conditions.iter().chain(&self.inspected)
+        self.conditions.iter().chain(self.check.conditions())
     }
 
     /// The packets to M so far, by interface and reason.

@@ -2,6 +2,7 @@
 #![expect(unsafe_code, reason = "raw system calls; each block says why it is sound")]
 
 pub(crate) mod cgroup_link;
+pub(crate) mod query;
 pub(crate) mod sockopt;
 
 use std::{

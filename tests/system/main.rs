@@ -31,6 +31,7 @@ mod networks;
 mod newcomer;
 mod owner;
 mod programs;
+mod repairs;
 mod roles;
 mod sdk;
 mod support;

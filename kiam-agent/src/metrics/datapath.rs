@@ -1,12 +1,12 @@
 //! The parent's figures, as of its last message: packets in the kernel, conditions, starts of the worker.
 
-use crate::handoff::Status;
+use crate::handoff::{Notice, Status};
 use prometheus_client::{
     collector::Collector,
     encoding::{DescriptorEncoder, EncodeMetric as _},
     metrics::{MetricType, counter::ConstCounter, gauge::ConstGauge},
 };
-use std::fmt;
+use std::{collections::BTreeMap, fmt};
 use tokio::sync::watch;
 
 /// Shows the newest [`Status`] whenever metrics are asked for: series of interfaces that are gone go with them.
@@ -22,7 +22,7 @@ impl Datapath {
 
 impl Collector for Datapath {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), fmt::Error> {
-        let Status { conditions, packets, worker_starts, fallback_answers } = self.0.borrow().clone();
+        let Status { conditions, packets, repairs, notices, worker_starts, fallback_answers } = self.0.borrow().clone();
         let help = "Packets to the metadata service by interface (empty: none with a program) and what became of them";
         let mut family = encoder.encode_descriptor("kiam_agent_packets", help, None, MetricType::Counter)?;
         for packet in &packets {
@@ -35,6 +35,16 @@ impl Collector for Datapath {
             let holds = ConstGauge::new(i64::from(condition.problem.is_none()));
             holds.encode(family.encode_family(&[("condition", condition.name.as_str())])?)?;
         }
+        let help = "What somebody removed or changed, and the agent set up again";
+        let mut family = encoder.encode_descriptor("kiam_agent_repairs", help, None, MetricType::Counter)?;
+        for (what, times) in &repairs {
+            ConstCounter::new(*times).encode(family.encode_family(&[("what", what.as_str())])?)?;
+        }
+        let help = "Things that the node's owner should know, by what they are about; kiam-agent health has the words";
+        let mut family = encoder.encode_descriptor("kiam_agent_notices", help, None, MetricType::Gauge)?;
+        for (about, number) in by_subject(&notices) {
+            ConstGauge::new(number).encode(family.encode_family(&[("about", about)])?)?;
+        }
         let starts = ConstCounter::new(worker_starts);
         let help = "Starts of the process that answers pods";
         starts.encode(encoder.encode_descriptor("kiam_agent_worker_starts", help, None, MetricType::Counter)?)?;
@@ -42,4 +52,12 @@ impl Collector for Datapath {
         let help = "Connections answered with a fixed 503 while no such process ran";
         answers.encode(encoder.encode_descriptor("kiam_agent_fallback_answers", help, None, MetricType::Counter)?)
     }
+}
+
+fn by_subject(notices: &[Notice]) -> BTreeMap<&str, i64> {
+    let mut numbers = BTreeMap::new();
+    for notice in notices {
+        *numbers.entry(notice.about.as_str()).or_default() += 1;
+    }
+    numbers
 }

@@ -1,5 +1,5 @@
 use super::*;
-use crate::handoff::{Condition, PacketCount, Status};
+use crate::handoff::{Condition, Notice, PacketCount, Status};
 use tokio::sync::watch;
 
 fn text(registry: &Registry) -> String {
@@ -48,6 +48,10 @@ fn the_parents_figures_are_the_newest() {
     sender.send_replace(Status {
         conditions: vec![Condition { name: "fence-ipv4".into(), problem: Some("gone".into()) }],
         packets: vec![packet("cali1", 5), packet("", 2)],
+        repairs: [("route".to_owned(), 2)].into(),
+        notices: ["foreign-program", "sr-iov", "foreign-program"]
+            .map(|about| Notice { about: about.into(), text: String::new() })
+            .into(),
         worker_starts: 3,
         fallback_answers: 4,
     });
@@ -56,6 +60,8 @@ fn the_parents_figures_are_the_newest() {
         r#"kiam_agent_packets_total{interface="cali1",reason="listener"} 5"#,
         r#"kiam_agent_packets_total{interface="",reason="listener"} 2"#,
         r#"kiam_agent_condition{condition="fence-ipv4"} 0"#,
+        r#"kiam_agent_repairs_total{what="route"} 2"#,
+        r#"kiam_agent_notices{about="foreign-program"} 2"#,
         "kiam_agent_worker_starts_total 3",
         "kiam_agent_fallback_answers_total 4",
     ] {

@@ -17,7 +17,7 @@ use crate::{
         Redirect,
         births::Births,
         lock::NodeLock,
-        netlink::{self, News},
+        netlink::{self, Heard, News},
     },
 };
 use std::time::Duration;
@@ -163,7 +163,10 @@ impl Term<'_> {
             let event = tokio::select! {
                 () = self.stop.told() => Event::Stop,
                 successor = successors.next() => Event::HandOver(successor?),
-                news = news.wait() => news.map(|()| Event::Look)?,
+                heard = news.wait() => match heard? {
+                    Heard::Filters => Event::Inspect,
+                    Heard::Node => Event::Look,
+                },
                 () = sleep(RETRY), if !redirect.is_whole() => Event::Look,
                 _ = self_check.tick() => Event::Inspect,
                 _ = counters.tick() => Event::Count,

@@ -16,6 +16,8 @@ pub(crate) fn attach(object: &mut Object, pins: &Pins) -> anyhow::Result<()> {
     match sys::update_pinned_link(&pin, program.fd()?.as_fd()) {
         Ok(()) => return Ok(()),
         Err(error) if error.kind() == ErrorKind::NotFound => {}
+        // Somebody has detached it.
+        Err(error) if error.raw_os_error() == Some(libc::ENOLINK) => Pins::remove(&pin)?,
         Err(error) => return Err(error).with_context(|| format!("updating the link {}", pin.display())),
     }
     let namespace = File::open("/proc/self/ns/net").context("opening the network namespace")?;

@@ -14,7 +14,7 @@ mod rule;
 
 pub(crate) use family::Family;
 
-use anyhow::Context as _;
+use anyhow::{Context as _, bail};
 use futures::TryStreamExt as _;
 use netlink_packet_route::{
     route::{RouteMessage, RouteProtocol},
@@ -41,6 +41,30 @@ pub(crate) enum Verdict {
     Blackhole,
     /// Deliver it to the socket that it carries.
     Local,
+}
+
+/// What a family's fence was found to be.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(crate) struct Found {
+    /// The preferences of the rules that were missing.
+    pub(crate) rules: Vec<u32>,
+    /// The route was missing, or did something else.
+    pub(crate) route: bool,
+    /// The rules of others that come before it.
+    pub(crate) ahead: Vec<String>,
+}
+
+impl Found {
+    /// That nothing comes before it.
+    ///
+    /// # Errors
+    /// What does.
+    pub(crate) fn alone(&self) -> anyhow::Result<()> {
+        if self.ahead.is_empty() {
+            return Ok(());
+        }
+        bail!("rules come before the fence, and pods' packets may go by them: {}", self.ahead.join("; "))
+    }
 }
 
 /// The rules and routes of this node for M.
@@ -73,12 +97,15 @@ impl Fence {
     ///
     /// # Errors
     /// The kernel's, with the rule or route.
-    pub(crate) async fn ensure(&self, family: Family, verdict: Verdict) -> anyhow::Result<()> {
+    pub(crate) async fn ensure(&self, family: Family, verdict: Verdict) -> anyhow::Result<Found> {
         let present = self.rules(family).await?;
-        self.ensure_rule(&present, rule::end(family)).await?;
-        self.ensure_rule(&present, rule::own(family)).await?;
-        self.ensure_route(family, possible(family, verdict)).await?;
-        self.ensure_rule(&present, rule::all(family)).await
+        let mut found = Found::default();
+        self.ensure_rule(&present, rule::end(family), &mut found).await?;
+        self.ensure_rule(&present, rule::own(family), &mut found).await?;
+        found.route = self.ensure_route(family, possible(family, verdict)).await?;
+        self.ensure_rule(&present, rule::all(family), &mut found).await?;
+        found.ahead = rule::ahead(&present, family);
+        Ok(found)
     }
 
     /// Takes everything down, in reverse; what is not there is fine.
@@ -118,14 +145,16 @@ impl Fence {
         rules.with_context(|| format!("listing the {} rules", family.name()))
     }
 
-    async fn ensure_rule(&self, present: &[RuleMessage], ours: RuleMessage) -> anyhow::Result<()> {
+    async fn ensure_rule(&self, present: &[RuleMessage], ours: RuleMessage, found: &mut Found) -> anyhow::Result<()> {
         if present.iter().any(|rule| rule::is_same(rule, &ours)) {
             return Ok(());
         }
-        let context = format!("adding the rule at pref {}", rule::preference(&ours));
+        let preference = rule::preference(&ours);
         let mut request = self.netlink.rule().add();
         *request.message_mut() = ours;
-        request.execute().await.context(context)
+        request.execute().await.with_context(|| format!("adding the rule at pref {preference}"))?;
+        found.rules.push(preference);
+        Ok(())
     }
 
     async fn remove_rule(&self, present: &[RuleMessage], ours: &RuleMessage) -> anyhow::Result<()> {
@@ -144,13 +173,14 @@ impl Fence {
         Ok(found.into_iter().next())
     }
 
-    async fn ensure_route(&self, family: Family, verdict: Verdict) -> anyhow::Result<()> {
+    async fn ensure_route(&self, family: Family, verdict: Verdict) -> anyhow::Result<bool> {
         if self.route(family).await?.is_some_and(|route| route::does(&route, verdict)) {
-            return Ok(());
+            return Ok(false);
         }
         // One replacement: there is no moment without a route.
         let replaced = self.netlink.route().add(route::new(family, verdict)).replace().execute().await;
-        replaced.with_context(|| format!("routing {} in table {TABLE} ({verdict:?})", family.imds()))
+        replaced.with_context(|| format!("routing {} in table {TABLE} ({verdict:?})", family.imds()))?;
+        Ok(true)
     }
 }
 

@@ -5,10 +5,12 @@ use super::{
     object::Object,
     pins::{LinkOf, Pins},
     roles::Roles,
+    standing::Findings,
     tc::{self, Place},
 };
 use anyhow::{Context as _, bail};
-use std::collections::BTreeSet;
+use rtnetlink::Handle;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// The uplinks that are guarded.
 pub(crate) struct Guard {
@@ -43,6 +45,31 @@ impl Guard {
             }
         }
         if problems.is_empty() { Ok(()) } else { bail!("cannot attach the guard to {}", problems.join("; ")) }
+    }
+
+    /// Looks whether the programs still are on the uplinks, and forgets those that they are not on: the next
+    /// [`Self::sync`] attaches them again. `programs`: those of egress and ingress.
+    ///
+    /// # Errors
+    /// The kernel's.
+    pub(crate) async fn verify(
+        &mut self,
+        netlink: &Handle,
+        pins: &Pins,
+        names: &BTreeMap<u32, String>,
+        programs: [u32; 2],
+    ) -> anyhow::Result<Findings> {
+        let mut findings = Findings::default();
+        for (of, program) in [LinkOf::Guard, LinkOf::GuardIn].into_iter().zip(programs) {
+            let mut lost = Findings::default();
+            for index in self.guarded(of).clone() {
+                let name = names.get(&index).map_or("", String::as_str);
+                lost.look(netlink, self.hook, &place(of, pins, index), index, name, program).await?;
+            }
+            self.guarded(of).retain(|index| !lost.lost.contains_key(index));
+            findings.add(lost);
+        }
+        Ok(findings)
     }
 
     fn attach(&mut self, object: &mut Object, pins: &Pins, of: LinkOf, index: u32, name: &str) -> anyhow::Result<()> {

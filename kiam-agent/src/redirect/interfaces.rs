@@ -7,12 +7,14 @@ use super::{
     object::Object,
     pins::{LinkOf, Pins},
     roles::{PodSide, Roles},
+    standing::Findings,
     tc::{self, Place},
 };
 use crate::handoff::{Interface, InterfaceKind};
 use anyhow::{Context as _, bail};
 use aya::maps::PerCpuValues;
 use kiam_common::abi::{Counters, MAX_INTERFACES};
+use rtnetlink::Handle;
 use std::collections::{BTreeMap, BTreeSet};
 
 /// The interfaces that the program is attached to.
@@ -59,6 +61,21 @@ impl Attachments {
         }
         announce(self.expected(roles));
         self.attach(&fresh, object, pins)
+    }
+
+    /// Looks whether the program still is on each interface, and forgets those that it is not on: the next
+    /// [`Self::sync`] attaches it again.
+    ///
+    /// # Errors
+    /// The kernel's.
+    pub(crate) async fn verify(&mut self, netlink: &Handle, pins: &Pins, program: u32) -> anyhow::Result<Findings> {
+        let mut findings = Findings::default();
+        for (&index, side) in &self.attached {
+            let place = Place::redirect(pins, index);
+            findings.look(netlink, self.hook, &place, index, &side.name, program).await?;
+        }
+        self.attached.retain(|index, _| !findings.lost.contains_key(index));
+        Ok(findings)
     }
 
     fn attach(&mut self, fresh: &[u32], object: &mut Object, pins: &Pins) -> anyhow::Result<()> {

@@ -9,7 +9,7 @@ use rtnetlink::{Handle, MulticastGroup, sys::SocketAddr};
 use super::links;
 
 /// What can change the node in ways that matter here.
-const GROUPS: [MulticastGroup; 7] = [
+const GROUPS: [MulticastGroup; 8] = [
     MulticastGroup::Link,
     MulticastGroup::Ipv4Ifaddr,
     MulticastGroup::Ipv6Ifaddr,
@@ -17,7 +17,17 @@ const GROUPS: [MulticastGroup; 7] = [
     MulticastGroup::Ipv6Rule,
     MulticastGroup::Ipv4Route,
     MulticastGroup::Ipv6Route,
+    MulticastGroup::Tc,
 ];
+
+/// What news is about.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Heard {
+    /// Links, addresses, rules, routes.
+    Node,
+    /// Filters that are gone, ours perhaps among them.
+    Filters,
+}
 
 /// A connection to ask over. Its task ends with the runtime.
 ///
@@ -53,24 +63,27 @@ impl News {
     ///
     /// # Errors
     /// The socket is gone.
-    pub(crate) async fn wait(&mut self) -> anyhow::Result<()> {
+    pub(crate) async fn wait(&mut self) -> anyhow::Result<Heard> {
         loop {
             let (message, _) = self.messages.next().await.context("the netlink socket was closed")?;
-            if !matters(&message) {
-                continue;
+            let Some(mut heard) = about(&message) else { continue };
+            while let Ok((message, _)) = self.messages.try_recv() {
+                heard = about(&message).map_or(heard, |also| heard.max(also));
             }
-            while self.messages.try_recv().is_ok() {}
-            return Ok(());
+            return Ok(heard);
         }
     }
 }
 
-/// Nodes with a routing daemon see thousands of routes come and go: few matter.
-fn matters(message: &NetlinkMessage<RouteNetlinkMessage>) -> bool {
-    match &message.payload {
-        NetlinkPayload::InnerMessage(RouteNetlinkMessage::NewRoute(route) | RouteNetlinkMessage::DelRoute(route)) => {
-            links::matters(route)
-        }
-        _ => true,
+/// What a message tells, if that matters: nodes with a routing daemon see thousands of routes come and go.
+fn about(message: &NetlinkMessage<RouteNetlinkMessage>) -> Option<Heard> {
+    use RouteNetlinkMessage::{DelQueueDiscipline, DelRoute, DelTrafficFilter, NewRoute};
+    let NetlinkPayload::InnerMessage(message) = &message.payload else { return Some(Heard::Node) };
+    match message {
+        NewRoute(route) | DelRoute(route) => links::matters(route).then_some(Heard::Node),
+        DelTrafficFilter(_) | DelQueueDiscipline(_) => Some(Heard::Filters),
+        // Queues and filters that others make.
+        _ if message.is_new_qdisc() || message.is_new_filter() => None,
+        _ => Some(Heard::Node),
     }
 }

@@ -2,6 +2,7 @@
 
 use super::{PREF_ALL, PREF_END, PREF_OWN, PROTOCOL, TABLE, family::Family};
 use netlink_packet_route::rule::{RuleAction, RuleAttribute, RuleMessage};
+use std::net::IpAddr;
 
 /// `5: iif lo to M goto 7`: `iif lo` selects what the node's own sockets send (`flowi_iif`, net/ipv4/route.c).
 pub(super) fn own(family: Family) -> RuleMessage {
@@ -76,6 +77,59 @@ fn selects(attribute: &RuleAttribute) -> bool {
     )
 }
 
+/// The rules of others that pods' packets to M meet before ours, as `ip rule` shows them. Those that select by mark,
+/// interface or source are left out: they are for certain packets, and the node's owner knows which.
+pub(super) fn ahead(present: &[RuleMessage], family: Family) -> Vec<String> {
+    let ours = all(family);
+    let before = present.iter().take_while(|rule| !is_same(rule, &ours) && preference(rule) <= PREF_ALL);
+    before.filter(|rule| may_take(rule, family)).map(describe).collect()
+}
+
+/// Whether a rule takes packets to M somewhere, wherever they come from. The kernel's own for local addresses does not:
+/// M is none, or the node would be the metadata service.
+fn may_take(rule: &RuleMessage, family: Family) -> bool {
+    let narrow = |attribute: &RuleAttribute| selects(attribute);
+    let covers = rule.attributes.iter().all(|attribute| match attribute {
+        RuleAttribute::Destination(address) => covers(*address, rule.header.dst_len, family.imds()),
+        _ => true,
+    });
+    let acts = !matches!(rule.header.action, RuleAction::Goto | RuleAction::Nop);
+    acts && covers && table(rule) != TABLE_LOCAL && !rule.attributes.iter().any(narrow) && rule.header.src_len == 0
+}
+
+/// `RT_TABLE_LOCAL` (include/uapi/linux/rtnetlink.h).
+const TABLE_LOCAL: u32 = 255;
+
+fn table(rule: &RuleMessage) -> u32 {
+    let wide = rule.attributes.iter().find_map(|attribute| match attribute {
+        RuleAttribute::Table(table) => Some(*table),
+        _ => None,
+    });
+    wide.unwrap_or_else(|| rule.header.table.into())
+}
+
+fn covers(network: IpAddr, len: u8, address: IpAddr) -> bool {
+    match (network, address) {
+        (IpAddr::V4(network), IpAddr::V4(address)) => {
+            let mask = u32::MAX.checked_shl(32 - u32::from(len)).unwrap_or_default();
+            u32::from(network) & mask == u32::from(address) & mask
+        }
+        (IpAddr::V6(network), IpAddr::V6(address)) => {
+            let mask = u128::MAX.checked_shl(128 - u32::from(len)).unwrap_or_default();
+            u128::from(network) & mask == u128::from(address) & mask
+        }
+        _ => false,
+    }
+}
+
+fn describe(rule: &RuleMessage) -> String {
+    let to = rule.attributes.iter().find_map(|attribute| match attribute {
+        RuleAttribute::Destination(address) => Some(format!(" to {address}/{}", rule.header.dst_len)),
+        _ => None,
+    });
+    format!("pref {}{} (table {})", preference(rule), to.unwrap_or_default(), table(rule))
+}
+
 /// The rule's priority.
 pub(super) fn preference(rule: &RuleMessage) -> u32 {
     let preference = rule.attributes.iter().find_map(|attribute| match attribute {
@@ -112,5 +166,26 @@ mod tests {
         let mut without_lo = own(Family::V4);
         without_lo.attributes.retain(|attribute| !matches!(attribute, RuleAttribute::Iifname(_)));
         assert!(!is_same(&without_lo, &own(Family::V4)), "it would exempt pods, too");
+    }
+
+    #[test]
+    fn a_rule_before_ours_that_may_take_pods_packets_is_told() {
+        let table = |preference, table: u32, attributes: &[RuleAttribute]| {
+            let mut rule = new(Family::V4, preference, RuleAction::ToTable);
+            rule.header.dst_len = if attributes.is_empty() { 0 } else { 16 };
+            rule.attributes.push(RuleAttribute::Table(table));
+            rule.attributes.extend_from_slice(attributes);
+            rule
+        };
+        let to = |address: &str| RuleAttribute::Destination(address.parse().unwrap());
+        let told = |theirs: RuleMessage| ahead(&[theirs, own(Family::V4), all(Family::V4)], Family::V4);
+        assert_eq!(told(table(1, 100, &[])), ["pref 1 (table 100)"]);
+        assert_eq!(told(table(1, 100, &[to("169.254.0.0")])), ["pref 1 to 169.254.0.0/16 (table 100)"]);
+        assert!(told(table(0, TABLE_LOCAL, &[])).is_empty());
+        assert!(told(table(1, 100, &[to("10.0.0.0")])).is_empty());
+        assert!(told(table(1, 100, &[RuleAttribute::FwMark(2)])).is_empty());
+        assert!(told(table(7, 100, &[])).is_empty(), "after ours");
+        let behind = [own(Family::V4), all(Family::V4), table(6, 100, &[])];
+        assert!(ahead(&behind, Family::V4).is_empty(), "the kernel goes by the order of making");
     }
 }

@@ -1,0 +1,141 @@
+//! The self-check: is everything still where it was put, and does something of others stand in the way? What is missing
+//! is noted as lost, so that [`Redirect::keep_up`], which comes next, sets it up again.
+
+use super::{
+    Redirect, backstop, condition,
+    fence::{Family, Found, Verdict},
+    foreign_nat::ForeignNat,
+    links,
+    repairs::{Lost, Repairs},
+    standing,
+};
+use crate::handoff::{Condition, Notice};
+use anyhow::Context as _;
+use std::collections::BTreeMap;
+
+/// What the checks have found so far.
+pub(super) struct Check {
+    foreign_nat: ForeignNat,
+    /// Without the backstop the fence must drop.
+    backstop: bool,
+    /// Everything stood once: what is missing from now on was lost.
+    settled: bool,
+    repairs: Repairs,
+    conditions: Vec<Condition>,
+    notices: Vec<Notice>,
+}
+
+impl Check {
+    /// Of a datapath that is about to be set up.
+    pub(super) fn new(foreign_nat: ForeignNat) -> Self {
+        Self {
+            foreign_nat,
+            backstop: true,
+            settled: false,
+            repairs: Repairs::default(),
+            conditions: Vec::new(),
+            notices: Vec::new(),
+        }
+    }
+
+    /// What the fence is to do.
+    pub(super) const fn verdict(&self) -> Verdict {
+        if self.backstop { Verdict::Local } else { Verdict::Blackhole }
+    }
+
+    /// Counts what the fence lacked, and tells whether it holds now.
+    pub(super) fn take_fence(&mut self, family: Family, found: anyhow::Result<Found>) -> anyhow::Result<()> {
+        let found = found?;
+        if self.settled {
+            for preference in &found.rules {
+                self.repairs.count(Lost::Rule, &format!("the {} rule at pref {preference}", family.name()));
+            }
+            if found.route && self.backstop {
+                self.repairs.count(Lost::Route, &format!("the route to {}", family.imds()));
+            }
+        }
+        found.alone()
+    }
+
+    /// After [`Redirect::keep_up`]: `conditions` are what it found.
+    pub(super) fn settle(&mut self, conditions: &[Condition]) {
+        self.settled |= conditions.iter().all(|condition| condition.problem.is_none());
+    }
+
+    /// What must hold besides, as of the last check.
+    pub(super) fn conditions(&self) -> &[Condition] {
+        &self.conditions
+    }
+}
+
+impl Redirect {
+    /// Looks at what the kernel does not tell of by itself, or what would be too dear to look at with each piece of
+    /// news. After a first [`Self::keep_up`], which closes the node; and before another one, which repairs.
+    pub(crate) async fn inspect(&mut self) {
+        let mut fences = self.fence.families().iter().map(|family| family.condition());
+        let closed = fences.all(|name| self.holds(name));
+        let backstop = self.check_backstop();
+        self.check.backstop = backstop.is_ok();
+        let mut notices = Vec::new();
+        let programs = self.check_programs(&mut notices).await;
+        self.check.conditions = vec![
+            condition("backstop", backstop),
+            condition("self-check", programs),
+            condition("foreign-nat", self.check.foreign_nat.check(closed).await),
+        ];
+        self.check.notices = notices;
+    }
+
+    /// How often something was lost, by what.
+    pub(crate) fn repairs(&self) -> BTreeMap<String, u64> {
+        self.check.repairs.all()
+    }
+
+    /// What the node's owner should know although pods are served.
+    pub(crate) fn notices(&self) -> &[Notice] {
+        &self.check.notices
+    }
+
+    fn holds(&self, name: &str) -> bool {
+        self.conditions.iter().any(|condition| condition.name == name && condition.problem.is_none())
+    }
+
+    /// Attaches the backstop again when it is gone.
+    fn check_backstop(&mut self) -> anyhow::Result<()> {
+        let program = self.object.sk_lookup()?.info()?.id();
+        if standing::in_namespace(&self.pins.backstop(), program)? {
+            return Ok(());
+        }
+        self.check.repairs.count(Lost::Backstop, "the backstop");
+        backstop::attach(&mut self.object, &self.pins).context("attaching the backstop")
+    }
+
+    /// Looks at the programs on all interfaces.
+    async fn check_programs(&mut self, notices: &mut Vec<Notice>) -> anyhow::Result<()> {
+        let redirect = self.object.tc_ingress()?.info()?.id();
+        let guards = [self.object.guard()?.info()?.id(), self.object.guard_in()?.info()?.id()];
+        let mut findings = self.attachments.verify(&self.netlink, &self.pins, redirect).await?;
+        for name in findings.lost.values() {
+            self.check.repairs.count(Lost::Redirect, &format!("the program of {name}"));
+        }
+        let devices = links::devices(&self.netlink).await.context("listing the interfaces")?;
+        let names = devices.into_iter().map(|device| (device.index, device.name)).collect();
+        let guarded = self.guard.verify(&self.netlink, &self.pins, &names, guards).await?;
+        for name in guarded.lost.values() {
+            self.check.repairs.count(Lost::Guard, &format!("the guard of {name}"));
+        }
+        findings.add(guarded);
+        notices.extend(findings.behind.iter().map(|(name, programs)| ahead(name, programs)));
+        Ok(())
+    }
+}
+
+fn ahead(interface: &str, programs: &[String]) -> Notice {
+    Notice {
+        about: "foreign-program".to_owned(),
+        text: format!(
+            "{interface}: programs of others run before ours, and what they take or let pass never gets to it: {}",
+            programs.join("; ")
+        ),
+    }
+}
