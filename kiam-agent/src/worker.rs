@@ -4,6 +4,7 @@ mod admin;
 mod control;
 mod ingress;
 mod privileges;
+mod seccomp;
 mod witness;
 
 use crate::{
@@ -42,6 +43,7 @@ const DRAIN: Duration = imds::limits::REQUEST_TIME_MAX;
 /// What keeps the worker from starting, or made it end.
 pub(crate) fn run(handoff: Handoff, config: Config) -> anyhow::Result<()> {
     privileges::drop_all(&config.redirect, &handoff.control).context("giving up privileges")?;
+    seccomp::confine()?;
     let threads = thread::available_parallelism().map_or(1, NonZero::get).min(THREADS_MAX);
     let runtime = runtime::Builder::new_multi_thread().worker_threads(threads).enable_all().build()?;
     runtime.block_on(Box::pin(serve(handoff, config)))

@@ -38,5 +38,6 @@ pub mod owner;
 pub mod pki;
 pub mod process;
 pub mod sts;
+pub mod syscalls;
 pub mod system;
 pub mod topology;

@@ -155,27 +155,6 @@ fn a_killed_worker_is_started_again_and_serves() {
 }
 
 #[test]
-fn the_worker_has_no_rights() {
-    scenario(|system| {
-        let _pod = served(system)?;
-        let status = std::fs::read_to_string(format!("/proc/{}/status", system.agent()?.worker_pid()?))?;
-        let field = |name: &str| {
-            let line = status.lines().find_map(|line| line.strip_prefix(name));
-            line.map(str::trim).map(str::to_owned).with_context(|| format!("no {name} in {status}"))
-        };
-        for uid in field("Uid:")?.split_whitespace().chain(field("Gid:")?.split_whitespace()) {
-            ensure!(uid == "65532", "{status}");
-        }
-        for set in ["CapInh:", "CapPrm:", "CapEff:", "CapBnd:", "CapAmb:"] {
-            ensure!(u64::from_str_radix(&field(set)?, 16)? == 0, "{set} of {status}");
-        }
-        ensure!(field("NoNewPrivs:")? == "1", "{status}");
-        ensure!(field("Groups:")?.is_empty(), "{status}");
-        Ok(())
-    });
-}
-
-#[test]
 fn a_frozen_worker_is_replaced() {
     scenario(|system| {
         let pod = served(system)?;

@@ -30,6 +30,7 @@ mod neighbours;
 mod networks;
 mod newcomer;
 mod owner;
+mod privileges;
 mod programs;
 mod repairs;
 mod roles;

