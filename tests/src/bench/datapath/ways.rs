@@ -60,7 +60,7 @@ pub(super) struct Way {
     target: SocketAddr,
     _server: Yardstick,
     // Last: what runs in it ends first.
-    _system: System,
+    system: System,
 }
 
 impl Way {
@@ -85,7 +85,12 @@ impl Way {
                 (Yardstick::start(&system.topology.node, node_address, BODY)?, imds, None)
             }
         };
-        Ok(Self { kind, pod, attached, target, _server: server, _system: system })
+        Ok(Self { kind, pod, attached, target, _server: server, system })
+    }
+
+    /// The node of its topology.
+    pub(super) const fn node(&self) -> &Netns {
+        &self.system.topology.node
     }
 
     /// Opens connections one after another, each with one request; the median of them.
