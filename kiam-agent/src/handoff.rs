@@ -86,6 +86,8 @@ pub(crate) struct Status {
     pub(crate) repairs: BTreeMap<String, u64>,
     /// What the node's owner should know although pods are served.
     pub(crate) notices: Vec<Notice>,
+    /// What became of the last probes through the datapath.
+    pub(crate) probes: Vec<ProbeResult>,
     /// How often the worker was started.
     pub(crate) worker_starts: u64,
     /// Connections answered by the parent because no worker ran.
@@ -108,6 +110,15 @@ pub(crate) struct Notice {
     pub(crate) about: String,
     /// What it is, and what to do.
     pub(crate) text: String,
+}
+
+/// What became of a probe through the datapath.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct ProbeResult {
+    /// The address family.
+    pub(crate) family: String,
+    /// The listening socket has answered it.
+    pub(crate) answered: bool,
 }
 
 /// A counter of the datapath.

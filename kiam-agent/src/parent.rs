@@ -175,7 +175,8 @@ fn publish(board: &Board, redirect: &Redirect) {
     board.status.send_modify(|status| {
         status.packets = redirect.packets();
         status.repairs = redirect.repairs();
-        status.notices = redirect.notices().to_vec();
+        status.notices = redirect.notices();
+        status.probes = redirect.probes().to_vec();
     });
     publish_conditions(board, redirect.conditions().cloned().collect());
 }

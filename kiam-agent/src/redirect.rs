@@ -4,7 +4,8 @@
 //! (the eBPF programs), [`backstop`], [`links`], [`roles`], [`births`], [`addresses`] and [`kubepods`] (what the node
 //! looks like), [`tc`] (a program on an interface), [`interfaces`] (the redirect), [`cgroup`] (the redirect of pods that
 //! TC does not see), [`guard`], [`fence`] (policy routing), [`flows`] (who opened a connection), [`foreign_nat`] (what
-//! others left), [`counters`], [`cleanup`]. This module is their order: open, arm, keep up.
+//! others left), [`check`] (what was taken away), [`probe`] and [`way_in`] (do packets get in?), [`counters`],
+//! [`cleanup`]. This module is their order: open, arm, keep up.
 
 pub(crate) mod addresses;
 pub(crate) mod backstop;
@@ -29,10 +30,12 @@ pub(crate) mod object;
 pub(crate) mod owner;
 pub(crate) mod pattern;
 pub(crate) mod pins;
+mod probe;
 mod repairs;
 pub(crate) mod roles;
 mod standing;
 pub(crate) mod tc;
+mod way_in;
 
 use crate::{
     config::{Attestation, RedirectConfig},
@@ -48,6 +51,7 @@ use foreign_nat::ForeignNat;
 use guard::Guard;
 use interfaces::Attachments;
 use kubepods::Kubepods;
+use netfilter::nft::Nft;
 use object::Object;
 use owner::Installation;
 use pins::Pins;
@@ -56,6 +60,7 @@ use std::{
     net::TcpListener,
     path::{Path, PathBuf},
 };
+use way_in::WayIn;
 
 /// The condition that this agent is the one that serves the node.
 pub(crate) const OWNER: &str = "owner";
@@ -79,6 +84,7 @@ pub(crate) struct Redirect {
     generation: u64,
     conditions: Vec<Condition>,
     check: Check,
+    way_in: WayIn,
 }
 
 impl Redirect {
@@ -104,6 +110,7 @@ impl Redirect {
         let listeners = listener::open_all(&fence.served(), config.mode).context("opening the listening sockets")?;
         let hook = tc::Hook::new(config.tc);
         let flows = Flows::open(&pins)?;
+        let nft = Nft::connect().context("opening a netlink socket to the packet filter")?;
         Ok(Self {
             installation: Installation::of(&config.run_dir).context("--run-dir")?,
             root: root.to_owned(),
@@ -119,7 +126,8 @@ impl Redirect {
             netlink,
             generation: 0,
             conditions: Vec::new(),
-            check: Check::new(ForeignNat::new(take_over).context("opening a netlink socket to the packet filter")?),
+            check: Check::new(ForeignNat::new(nft.clone(), take_over)),
+            way_in: WayIn::new(nft),
             config: config.clone(),
         })
     }
@@ -152,6 +160,7 @@ impl Redirect {
         self.cgroup.forget();
         self.guard = Guard::new(hook);
         self.attachments = Attachments::new(hook, self.births.clone(), Flows::open(&self.pins)?);
+        self.way_in.forget();
         tracing::info!(generation = self.generation, "the datapath of this node is this agent's");
         Ok(())
     }
@@ -194,6 +203,7 @@ impl Redirect {
         conditions.push(condition("cgroup-hooks", hooks));
         let listeners = listener::check(&self.listeners, &self.fence.served(), self.config.mode);
         conditions.push(condition("listeners", listeners));
+        self.ensure_probe_device().await;
         match self.roles().await {
             Ok(roles) => {
                 let guard = self.guard.sync(&mut self.object, &self.pins, &roles);
@@ -256,9 +266,9 @@ impl Redirect {
         self.conditions.iter().all(|condition| condition.problem.is_none())
     }
 
-    /// What must hold, as of the last [`Self::keep_up`] and the last [`Self::inspect`].
+    /// What must hold, as of the last [`Self::keep_up`], [`Self::inspect`] and [`Self::probe`].
     pub(crate) fn conditions(&self) -> impl Iterator<Item = &Condition> {
-        self.conditions.iter().chain(self.check.conditions())
+        self.conditions.iter().chain(self.check.conditions()).chain(self.way_in.condition())
     }
 
     /// The packets to M so far, by interface and reason.

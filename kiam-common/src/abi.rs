@@ -51,6 +51,13 @@ pub const PROG_SOCKOPS: &str = "kiam_sockops";
 /// `cgroup/setsockopt` program of the kubepods cgroup.
 pub const PROG_SETSOCKOPT: &str = "kiam_setsockopt";
 
+/// TC program that the agent runs by itself: the port of the listening socket in a slot.
+pub const PROG_SLOT: &str = "kiam_slot";
+/// TC program that the agent runs by itself: lets a packet arrive by an interface.
+pub const PROG_PROBE: &str = "kiam_probe";
+/// TC egress program of the probe's interface.
+pub const PROG_PROBE_OUT: &str = "kiam_probe_out";
+
 /// SOCKMAP of the agent's listening sockets, one slot a family ([`SLOT_V4`], [`SLOT_V6`]).
 pub const MAP_LISTENERS: &str = "kiam_listeners";
 /// Per-CPU hash, interface index to [`Counters`]: the interfaces that the TC program is attached to.
@@ -74,6 +81,9 @@ pub const MAP_RINGS: &str = "kiam_rings";
 pub const MAP_SOCKETS: &str = "kiam_sockets";
 /// Hash, identifier of a pod's cgroup to nothing: the pods that keep the node's role.
 pub const MAP_EXEMPT: &str = "kiam_exempt";
+
+/// Array, slot to the number that the last answer to a probe acknowledges.
+pub const MAP_PROBES: &str = "kiam_probes";
 
 /// In the loaded object: 1 where `bpf_sk_lookup` has `ingress_ifindex` (Linux 5.17 and later), else 0.
 pub const GLOBAL_INGRESS_IFINDEX: &str = "KIAM_INGRESS_IFINDEX";
@@ -118,6 +128,10 @@ const _: () = {
         PROG_PEERNAME6,
         PROG_SOCKOPS,
         PROG_SETSOCKOPT,
+        PROG_SLOT,
+        PROG_PROBE,
+        PROG_PROBE_OUT,
+        MAP_PROBES,
         MAP_LISTENERS,
         MAP_INTERFACES,
         MAP_PORTS,

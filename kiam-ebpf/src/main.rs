@@ -27,6 +27,8 @@ mod packet;
 #[cfg(target_arch = "bpf")]
 mod peername;
 #[cfg(target_arch = "bpf")]
+mod probe;
+#[cfg(target_arch = "bpf")]
 mod redirect;
 #[cfg(target_arch = "bpf")]
 mod setsockopt;
@@ -37,7 +39,7 @@ mod sockops;
 
 #[cfg(target_arch = "bpf")]
 mod entry {
-    use crate::{connect, guard, lookup, peername, redirect, setsockopt, sockops};
+    use crate::{connect, guard, lookup, peername, probe, redirect, setsockopt, sockops};
     use aya_ebpf::{
         macros::{cgroup_sock_addr, cgroup_sockopt, classifier, sk_lookup, sock_ops},
         programs::{SkLookupContext, SockAddrContext, SockOpsContext, SockoptContext, TcContext},
@@ -103,6 +105,24 @@ mod entry {
     #[cgroup_sockopt(setsockopt)]
     pub fn kiam_setsockopt(ctx: SockoptContext) -> i32 {
         setsockopt::run(&ctx)
+    }
+
+    /// The self-check's question: whose socket is in a slot?
+    #[classifier]
+    pub fn kiam_slot(ctx: TcContext) -> i32 {
+        probe::slot(&ctx)
+    }
+
+    /// The self-check's probe: a packet that arrives as a pod's would.
+    #[classifier]
+    pub fn kiam_probe(ctx: TcContext) -> i32 {
+        probe::send(&ctx)
+    }
+
+    /// TC egress of the probe's interface: the answer to a probe.
+    #[classifier]
+    pub fn kiam_probe_out(ctx: TcContext) -> i32 {
+        probe::answered(&ctx)
     }
 
     #[panic_handler]

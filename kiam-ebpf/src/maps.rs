@@ -62,6 +62,10 @@ pub static EXEMPT: HashMap<u64, u8, { MAX_EXEMPT as usize }, NO_PREALLOC> = Hash
 #[btf_map(name = "kiam_owner")]
 pub static OWNER: Array<Owner, 1> = Array::new();
 
+/// What the last answer to a probe acknowledged, by slot.
+#[btf_map(name = "kiam_probes")]
+pub static PROBES: Array<u32, { SLOTS as usize }> = Array::new();
+
 /// Counts a packet of an attached interface.
 ///
 /// Each counter at a fixed offset, never at a computed one: for programs of a process without CAP_PERFMON the verifier

@@ -31,6 +31,7 @@ mod networks;
 mod newcomer;
 mod owner;
 mod privileges;
+mod probe;
 mod programs;
 mod repairs;
 mod roles;

@@ -1,7 +1,7 @@
 //! What somebody takes away from a running agent's datapath: it is found, set up again, counted, and pods are served
 //! again; meanwhile nothing of theirs gets out.
 
-use crate::support::{expect_role, knock};
+use crate::support::{empty_slots, expect_role, knock};
 use anyhow::{Context as _, Result, ensure};
 use kiam_tests::{
     clients::M4,
@@ -96,11 +96,11 @@ fn bpftool(words: &[&str], pin: &Path) -> Result<String> {
     process::run(Command::new("bpftool").args(words).arg("pinned").arg(pin))
 }
 
-fn pin_of(system: &System, prefix: &str) -> Result<PathBuf> {
-    let mut pins = std::fs::read_dir(system.bpffs().join("kiam/v1"))?.flatten().map(|entry| entry.path());
-    let is_it =
-        |path: &PathBuf| path.file_name().and_then(|name| name.to_str()).is_some_and(|name| name.starts_with(prefix));
-    pins.find(is_it).with_context(|| format!("no pin {prefix}…"))
+/// Where the link of a program on an interface is pinned.
+fn pin_of(system: &System, prefix: &str, interface: &str) -> Result<PathBuf> {
+    let link = system.topology.node.ip(&format!("-o link show dev {interface}"))?;
+    let index = link.split(':').next().context("an index")?;
+    Ok(system.bpffs().join(format!("kiam/v1/{prefix}{index}")))
 }
 
 #[test]
@@ -153,11 +153,11 @@ fn a_link_that_is_detached_by_hand_is_attached_again() {
     scenario(|system| {
         let pod = serving(system, &["--tc=tcx"])?;
         expect_mended(system, &pod, "redirect", |system| {
-            bpftool(&["link", "detach"], &pin_of(system, "link_tc_")?).map(drop)
+            bpftool(&["link", "detach"], &pin_of(system, "link_tc_", "cali1")?).map(drop)
         })?;
         expect_program(system, &pod)?;
         expect_mended(system, &pod, "guard", |system| {
-            bpftool(&["link", "detach"], &pin_of(system, "link_guard_")?).map(drop)
+            bpftool(&["link", "detach"], &pin_of(system, "link_guard_", "eth0")?).map(drop)
         })?;
         expect_guard(system)
     });
@@ -167,9 +167,13 @@ fn a_link_that_is_detached_by_hand_is_attached_again() {
 fn a_link_whose_pin_is_removed_is_attached_again() {
     scenario(|system| {
         let pod = serving(system, &["--tc=tcx"])?;
-        expect_mended(system, &pod, "redirect", |system| Ok(std::fs::remove_file(pin_of(system, "link_tc_")?)?))?;
+        expect_mended(system, &pod, "redirect", |system| {
+            Ok(std::fs::remove_file(pin_of(system, "link_tc_", "cali1")?)?)
+        })?;
         expect_program(system, &pod)?;
-        expect_mended(system, &pod, "guard", |system| Ok(std::fs::remove_file(pin_of(system, "link_guard_")?)?))?;
+        expect_mended(system, &pod, "guard", |system| {
+            Ok(std::fs::remove_file(pin_of(system, "link_guard_", "eth0")?)?)
+        })?;
         expect_guard(system)
     });
 }
@@ -204,5 +208,28 @@ fn the_backstop_is_attached_again() {
         expect_mended(system, &pod, "backstop", |system| {
             Ok(std::fs::remove_file(system.bpffs().join("kiam/v1/link_sk_lookup"))?)
         })
+    });
+}
+
+#[test]
+fn listening_sockets_are_put_into_their_slots_again() {
+    scenario(|system| {
+        let pod = serving(system, &[])?;
+        expect_mended(system, &pod, "listener", empty_slots)
+    });
+}
+
+#[test]
+fn a_map_whose_pin_is_removed_is_pinned_again() {
+    scenario(|system| {
+        let pod = serving(system, &[])?;
+        let pin = system.bpffs().join("kiam/v1/kiam_interfaces");
+        let id = |pin: &Path| -> Result<String> {
+            Ok(bpftool(&["map", "show"], pin)?.split(':').next().unwrap_or_default().to_owned())
+        };
+        let before = id(&pin)?;
+        expect_mended(system, &pod, "map", |_| Ok(std::fs::remove_file(&pin)?))?;
+        ensure!(id(&pin)? == before, "another map is pinned");
+        Ok(())
     });
 }

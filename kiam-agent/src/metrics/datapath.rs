@@ -22,7 +22,8 @@ impl Datapath {
 
 impl Collector for Datapath {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), fmt::Error> {
-        let Status { conditions, packets, repairs, notices, worker_starts, fallback_answers } = self.0.borrow().clone();
+        let Status { conditions, packets, repairs, notices, probes, worker_starts, fallback_answers } =
+            self.0.borrow().clone();
         let help = "Packets to the metadata service by interface (empty: none with a program) and what became of them";
         let mut family = encoder.encode_descriptor("kiam_agent_packets", help, None, MetricType::Counter)?;
         for packet in &packets {
@@ -44,6 +45,12 @@ impl Collector for Datapath {
         let mut family = encoder.encode_descriptor("kiam_agent_notices", help, None, MetricType::Gauge)?;
         for (about, number) in by_subject(&notices) {
             ConstGauge::new(number).encode(family.encode_family(&[("about", about)])?)?;
+        }
+        let help = "1 when the last probe through the datapath was answered, 0 when it was not";
+        let mut family = encoder.encode_descriptor("kiam_agent_probe_answered", help, None, MetricType::Gauge)?;
+        for probe in &probes {
+            let answered = ConstGauge::new(i64::from(probe.answered));
+            answered.encode(family.encode_family(&[("family", probe.family.as_str())])?)?;
         }
         let starts = ConstCounter::new(worker_starts);
         let help = "Starts of the process that answers pods";

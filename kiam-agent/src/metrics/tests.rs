@@ -1,5 +1,5 @@
 use super::*;
-use crate::handoff::{Condition, Notice, PacketCount, Status};
+use crate::handoff::{Condition, Notice, PacketCount, ProbeResult, Status};
 use tokio::sync::watch;
 
 fn text(registry: &Registry) -> String {
@@ -52,6 +52,7 @@ fn the_parents_figures_are_the_newest() {
         notices: ["foreign-program", "sr-iov", "foreign-program"]
             .map(|about| Notice { about: about.into(), text: String::new() })
             .into(),
+        probes: vec![ProbeResult { family: "IPv4".into(), answered: true }],
         worker_starts: 3,
         fallback_answers: 4,
     });
@@ -62,6 +63,7 @@ fn the_parents_figures_are_the_newest() {
         r#"kiam_agent_condition{condition="fence-ipv4"} 0"#,
         r#"kiam_agent_repairs_total{what="route"} 2"#,
         r#"kiam_agent_notices{about="foreign-program"} 2"#,
+        r#"kiam_agent_probe_answered{family="IPv4"} 1"#,
         "kiam_agent_worker_starts_total 3",
         "kiam_agent_fallback_answers_total 4",
     ] {

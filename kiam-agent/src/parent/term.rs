@@ -143,6 +143,7 @@ impl Term<'_> {
         redirect.keep_up(|interfaces| announce(self.board, interfaces)).await;
         redirect.remove_other_layouts()?;
         redirect.inspect().await;
+        redirect.probe().await;
         publish(self.board, redirect);
         Ok(successors)
     }
@@ -188,6 +189,7 @@ impl Term<'_> {
                 Event::Inspect => {
                     redirect.inspect().await;
                     redirect.keep_up(|interfaces| announce(self.board, interfaces)).await;
+                    redirect.probe().await;
                 }
                 Event::Look => redirect.keep_up(|interfaces| announce(self.board, interfaces)).await,
             }

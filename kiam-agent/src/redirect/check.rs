@@ -5,7 +5,9 @@ use super::{
     Redirect, backstop, condition,
     fence::{Family, Found, Verdict},
     foreign_nat::ForeignNat,
-    links,
+    links, listener,
+    pins::Pins,
+    probe::{self, PROBE},
     repairs::{Lost, Repairs},
     standing,
 };
@@ -74,12 +76,16 @@ impl Redirect {
     pub(crate) async fn inspect(&mut self) {
         let mut fences = self.fence.families().iter().map(|family| family.condition());
         let closed = fences.all(|name| self.holds(name));
+        let maps = self.check_maps();
         let backstop = self.check_backstop();
         self.check.backstop = backstop.is_ok();
+        let slots = self.check_slots();
         let mut notices = Vec::new();
         let programs = self.check_programs(&mut notices).await;
         self.check.conditions = vec![
+            condition("maps", maps),
             condition("backstop", backstop),
+            condition("slots", slots),
             condition("self-check", programs),
             condition("foreign-nat", self.check.foreign_nat.check(closed).await),
         ];
@@ -92,12 +98,35 @@ impl Redirect {
     }
 
     /// What the node's owner should know although pods are served.
-    pub(crate) fn notices(&self) -> &[Notice] {
-        &self.check.notices
+    pub(crate) fn notices(&self) -> Vec<Notice> {
+        self.check.notices.iter().chain(self.way_in.notice()).cloned().collect()
     }
 
     fn holds(&self, name: &str) -> bool {
         self.conditions.iter().any(|condition| condition.name == name && condition.problem.is_none())
+    }
+
+    /// Pins again what has lost its pin.
+    fn check_maps(&mut self) -> anyhow::Result<()> {
+        self.pins = Pins::open(&self.root)?;
+        for name in self.object.pin_missing(&self.pins)? {
+            self.check.repairs.count(Lost::Map, &format!("the pin of the map {name}"));
+        }
+        Ok(())
+    }
+
+    /// Puts the listening sockets into their slots again when another one is there, or none.
+    fn check_slots(&mut self) -> anyhow::Result<()> {
+        let mut wrong = false;
+        for family in self.fence.served() {
+            let Some(ours) = listener::port(&self.listeners, family) else { continue };
+            if probe::port_in_slot(&mut self.object, family)? != ours {
+                let what = format!("the {} listening socket in its slot", family.name());
+                self.check.repairs.count(Lost::Listener, &what);
+                wrong = true;
+            }
+        }
+        if wrong { self.object.put_listeners(&self.listeners) } else { Ok(()) }
     }
 
     /// Attaches the backstop again when it is gone.
@@ -115,7 +144,7 @@ impl Redirect {
         let redirect = self.object.tc_ingress()?.info()?.id();
         let guards = [self.object.guard()?.info()?.id(), self.object.guard_in()?.info()?.id()];
         let mut findings = self.attachments.verify(&self.netlink, &self.pins, redirect).await?;
-        for name in findings.lost.values() {
+        for name in findings.lost.values().filter(|&name| name != PROBE) {
             self.check.repairs.count(Lost::Redirect, &format!("the program of {name}"));
         }
         let devices = links::devices(&self.netlink).await.context("listing the interfaces")?;
@@ -131,11 +160,10 @@ impl Redirect {
 }
 
 fn ahead(interface: &str, programs: &[String]) -> Notice {
-    Notice {
-        about: "foreign-program".to_owned(),
-        text: format!(
-            "{interface}: programs of others run before ours, and what they take or let pass never gets to it: {}",
-            programs.join("; ")
-        ),
-    }
+    let what = "programs of others run before ours, and what they take or let pass never gets to it";
+    notice("foreign-program", format!("{interface}: {what}: {}", programs.join("; ")))
+}
+
+fn notice(about: &str, text: String) -> Notice {
+    Notice { about: about.to_owned(), text }
 }

@@ -1,7 +1,7 @@
 //! `kiam-agent cleanup`: takes everything down, in reverse, and leaves nothing. After it the node is open: pods reach
 //! the real metadata service again.
 
-use super::{fence::Fence, links, lock::NodeLock, netlink, pins, tc};
+use super::{fence::Fence, links, lock::NodeLock, netlink, pins, probe, tc};
 use std::path::Path;
 
 /// What closes a node from its boot on (`deploy/boot`), and where it is installed; in a pod only its rules tell.
@@ -18,6 +18,7 @@ pub(crate) async fn run(bpffs: &Path) -> anyhow::Result<()> {
     lock.exclude()?;
     let netlink = netlink::connect()?;
     let fence = Fence::new(netlink.clone());
+    probe::remove_device(&netlink).await?;
     let closes_at_boot = fence.set_at_boot().await? || UNIT_FOLDERS.iter().any(|to| Path::new(to).join(UNIT).exists());
     fence.remove().await?;
     for device in links::devices(&netlink).await? {

@@ -9,7 +9,8 @@ pub(crate) fn read(object: &Object, attachments: &Attachments) -> Vec<PacketCoun
     let mut packets = Vec::new();
     match object.interfaces() {
         Ok(map) => {
-            for (index, per_cpu) in map.iter().filter_map(Result::ok) {
+            let of_pods = |&(index, _): &(u32, _)| !attachments.is_probe(index);
+            for (index, per_cpu) in map.iter().filter_map(Result::ok).filter(of_pods) {
                 let name = attachments.name(index).unwrap_or_default();
                 packets.extend(rows(name, per_cpu.iter()));
             }

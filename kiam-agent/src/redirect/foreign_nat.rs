@@ -25,11 +25,8 @@ pub(crate) struct ForeignNat {
 
 impl ForeignNat {
     /// Nothing is looked at yet.
-    ///
-    /// # Errors
-    /// The kernel's.
-    pub(crate) fn new(take_over: bool) -> anyhow::Result<Self> {
-        Ok(Self { nft: Nft::connect()?, take_over, seen: None })
+    pub(crate) const fn new(nft: Option<Nft>, take_over: bool) -> Self {
+        Self { nft, take_over, seen: None }
     }
 
     /// Looks, and deletes what it finds when that was asked for and the node is closed by our own fence: such a rule is

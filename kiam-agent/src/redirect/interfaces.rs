@@ -6,6 +6,7 @@ use super::{
     links::Kind,
     object::Object,
     pins::{LinkOf, Pins},
+    probe::PROBE,
     roles::{PodSide, Roles},
     standing::Findings,
     tc::{self, Place},
@@ -31,6 +32,21 @@ impl Attachments {
     /// Nothing is attached yet.
     pub(crate) const fn new(hook: tc::Hook, births: Births, flows: Flows) -> Self {
         Self { hook, attached: BTreeMap::new(), unfit: BTreeSet::new(), births, flows }
+    }
+
+    /// How programs are attached on this node.
+    pub(crate) const fn hook(&self) -> tc::Hook {
+        self.hook
+    }
+
+    /// Whether the program is on an interface.
+    pub(crate) fn has(&self, index: u32) -> bool {
+        self.attached.contains_key(&index)
+    }
+
+    /// Whether an interface is the self-check's own, which no pod is behind.
+    pub(crate) fn is_probe(&self, index: u32) -> bool {
+        self.attached.get(&index).is_some_and(PodSide::is_probe)
     }
 
     /// The name of an attached interface.
@@ -91,7 +107,10 @@ impl Attachments {
                     // Tried again at the next look, if the interface is still there then.
                     self.attached.remove(&index);
                     self.forget(object, index)?;
-                    problems.push(format!("{name}: {error:#}"));
+                    // Of the probe's it is told as such.
+                    if name != PROBE {
+                        problems.push(format!("{name}: {error:#}"));
+                    }
                 }
             }
         }
@@ -138,7 +157,7 @@ impl Attachments {
                 Kind::Guest | Kind::Other => InterfaceKind::Other,
             },
         };
-        roles.pod_sides.iter().map(interface).collect()
+        roles.pod_sides.iter().filter(|(_, side)| !side.is_probe()).map(interface).collect()
     }
 
     /// From now on the backstop drops what comes by this interface, and who opened connections there is not known any

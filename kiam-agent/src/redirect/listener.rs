@@ -31,6 +31,12 @@ pub(crate) fn open_all(families: &[Family], mode: RedirectMode) -> anyhow::Resul
     addresses.into_iter().map(|address| open(address).with_context(|| format!("at {address}"))).collect()
 }
 
+/// The port of a family's socket on loopback.
+pub(crate) fn port(listeners: &[TcpListener], family: Family) -> Option<u16> {
+    let addresses = listeners.iter().filter_map(|listener| listener.local_addr().ok());
+    addresses.filter(|address| address.ip() == loopback(family)).map(|address| address.port()).next()
+}
+
 const fn loopback(family: Family) -> IpAddr {
     match family {
         Family::V4 => IpAddr::V4(Ipv4Addr::LOCALHOST),

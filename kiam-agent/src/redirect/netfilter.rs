@@ -3,6 +3,7 @@
 //! so the image needs no program for it and the agent no capability but CAP_NET_ADMIN.
 
 pub(crate) mod nft;
+pub(crate) mod suspects;
 pub(crate) mod xtables;
 
 use std::{cmp::Reverse, fmt};
@@ -18,6 +19,8 @@ pub(crate) struct Rule {
     pub(crate) position: u32,
     /// What its conditions say about packets to M.
     pub(crate) destination: Destination,
+    /// Its other conditions leave out the probe's SYN: it is for another protocol, port or interface.
+    pub(crate) spares_probe: bool,
     /// What it does.
     pub(crate) action: Action,
 }
@@ -61,11 +64,50 @@ pub(crate) enum Destination {
 pub(crate) enum Action {
     /// Gives the packet another destination (DNAT, REDIRECT).
     Rewrite,
+    /// Drops or rejects it.
+    Drop,
+    /// Goes on in another chain of the table, and comes back or not.
+    Jump(String),
     /// Anything else.
     Other,
 }
 
+/// A chain that packets begin in on their way in.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Base {
+    /// Where it is.
+    pub(crate) table: TableName,
+    /// The chain's name.
+    pub(crate) chain: String,
+    /// What none of its rules decides about is dropped.
+    pub(crate) drops: bool,
+}
+
+/// A table, as the commands call it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum TableName {
+    /// Of iptables-legacy.
+    Legacy {
+        /// `iptables-legacy` or `ip6tables-legacy`.
+        program: &'static str,
+        /// The table's name.
+        table: &'static str,
+    },
+    /// Of nf_tables.
+    Nft {
+        /// `ip`, `ip6` or `inet`.
+        family: &'static str,
+        /// The table's name.
+        table: String,
+    },
+}
+
 impl Rule {
+    /// Whether packets to M may be among those that it is for.
+    pub(crate) fn may_be_for_imds(&self) -> bool {
+        self.destination != Destination::Elsewhere && !self.spares_probe
+    }
+
     /// The command that deletes the rule.
     pub(crate) fn removal(&self) -> String {
         let Self { place, chain, position, .. } = self;
@@ -94,6 +136,16 @@ impl fmt::Display for Rule {
         match &self.place {
             Place::Legacy { program, table, .. } => write!(f, "rule {position} of {table} {chain} of {program}"),
             Place::Nft { family, table, .. } => write!(f, "rule {position} of {family} {table} {chain} of nftables"),
+        }
+    }
+}
+
+impl fmt::Display for Base {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let chain = &self.chain;
+        match &self.table {
+            TableName::Legacy { program, table } => write!(f, "{table} {chain} of {program}"),
+            TableName::Nft { family, table } => write!(f, "{family} {table} {chain} of nftables"),
         }
     }
 }

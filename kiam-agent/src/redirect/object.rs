@@ -14,8 +14,9 @@ use aya::{
 use kiam_common::abi::{
     Address, Config, Counters, GLOBAL_INGRESS_IFINDEX, GLOBAL_SOCKOPT_TELLS, MAP_CONFIG, MAP_EXEMPT, MAP_FLOWS,
     MAP_INTERFACES, MAP_LISTENERS, MAP_NODE_ADDRS, MAP_OWNER, MAP_PLACES, MAP_PORTS, MAP_RINGS, MAP_SOCKETS,
-    MAP_STRAYS, Owner, PROG_GUARD, PROG_GUARD_IN, PROG_SK_LOOKUP, PROG_TC_INGRESS, Port, SLOT_NODE_V4, SLOT_NODE_V6,
-    SLOT_V4, SLOT_V6, SOCKOPT_TELLS_NETNS, SOCKOPT_TELLS_NOTHING, SOCKOPT_TELLS_POD,
+    MAP_STRAYS, Owner, PROG_GUARD, PROG_GUARD_IN, PROG_PROBE, PROG_PROBE_OUT, PROG_SK_LOOKUP, PROG_SLOT,
+    PROG_TC_INGRESS, Port, SLOT_NODE_V4, SLOT_NODE_V6, SLOT_V4, SLOT_V6, SOCKOPT_TELLS_NETNS, SOCKOPT_TELLS_NOTHING,
+    SOCKOPT_TELLS_POD,
 };
 use std::{
     net::{IpAddr, TcpListener},
@@ -42,7 +43,7 @@ const PINNED: [&str; 11] = [
     MAP_EXEMPT,
 ];
 /// The TC programs.
-const CLASSIFIERS: [&str; 3] = [PROG_TC_INGRESS, PROG_GUARD, PROG_GUARD_IN];
+const CLASSIFIERS: [&str; 6] = [PROG_TC_INGRESS, PROG_GUARD, PROG_GUARD_IN, PROG_SLOT, PROG_PROBE, PROG_PROBE_OUT];
 
 /// The loaded programs and maps.
 pub(crate) struct Object {
@@ -141,7 +142,7 @@ impl Object {
         self.classifier(PROG_TC_INGRESS)
     }
 
-    fn classifier(&mut self, name: &str) -> anyhow::Result<&mut SchedClassifier> {
+    pub(super) fn classifier(&mut self, name: &str) -> anyhow::Result<&mut SchedClassifier> {
         Ok(self.program(name)?.try_into()?)
     }
 
@@ -243,25 +244,25 @@ impl Object {
     ///
     /// # Errors
     /// The kernel's, with the map.
-    pub(crate) fn pin_missing(&self, pins: &Pins) -> anyhow::Result<()> {
-        for name in PINNED {
+    pub(crate) fn pin_missing(&self, pins: &Pins) -> anyhow::Result<Vec<&'static str>> {
+        let mut missing = PINNED.to_vec();
+        missing.retain(|name| !pins.folder().join(name).exists());
+        for name in &missing {
             let path = pins.folder().join(name);
-            if !path.exists() {
-                self.map(name)?.pin(&path).with_context(|| format!("pinning {}", path.display()))?;
-            }
+            self.map(name)?.pin(&path).with_context(|| format!("pinning {}", path.display()))?;
         }
-        Ok(())
+        Ok(missing)
     }
 
     fn program(&mut self, name: &str) -> anyhow::Result<&mut Program> {
         self.ebpf.program_mut(name).ok_or_else(|| anyhow!("the eBPF object has no program {name}"))
     }
 
-    fn map(&self, name: &str) -> anyhow::Result<&aya::maps::Map> {
+    pub(super) fn map(&self, name: &str) -> anyhow::Result<&aya::maps::Map> {
         self.ebpf.map(name).ok_or_else(|| anyhow!("the eBPF object has no map {name}"))
     }
 
-    fn map_mut(&mut self, name: &str) -> anyhow::Result<&mut aya::maps::Map> {
+    pub(super) fn map_mut(&mut self, name: &str) -> anyhow::Result<&mut aya::maps::Map> {
         self.ebpf.map_mut(name).ok_or_else(|| anyhow!("the eBPF object has no map {name}"))
     }
 

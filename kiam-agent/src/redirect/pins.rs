@@ -29,6 +29,8 @@ pub(crate) enum LinkOf {
     Guard,
     /// `kiam_guard_in`.
     GuardIn,
+    /// `kiam_probe_out`.
+    Probe,
 }
 
 impl LinkOf {
@@ -39,6 +41,7 @@ impl LinkOf {
             Self::Redirect => "link_tc_",
             Self::Guard => "link_guard_",
             Self::GuardIn => "link_guardin_",
+            Self::Probe => "link_probe_",
         }
     }
 }

@@ -3,6 +3,7 @@
 use super::{
     links::{Device, Kind},
     pattern::InterfaceMatch,
+    probe::{PROBE, PROBE_PEER},
 };
 use kiam_common::abi::Port;
 use std::collections::{BTreeMap, BTreeSet};
@@ -31,12 +32,23 @@ pub(crate) struct PodSide {
     pub(crate) port: Option<Port>,
 }
 
+impl PodSide {
+    /// It is the self-check's own: the program is on it as it is on those of pods, but no pod is behind it.
+    pub(crate) fn is_probe(&self) -> bool {
+        self.name == PROBE
+    }
+}
+
 impl Roles {
     /// `gateways`: the devices that a route leads to a gateway over.
     pub(crate) fn of(devices: &[Device], pattern: &InterfaceMatch, gateways: &BTreeSet<u32>) -> Self {
         let names = devices.iter().map(|device| (device.index, device.name.clone())).collect();
         let mut roles = Self { names, ..Self::default() };
-        let matched = |device: &&Device| pattern.matches(&device.name);
+        let matched = |device: &&Device| match device.name.as_str() {
+            PROBE => true,
+            PROBE_PEER => false,
+            name => pattern.matches(name),
+        };
         for device in devices.iter().filter(matched) {
             roles.add_matched(device, devices);
         }
@@ -170,6 +182,16 @@ mod tests {
     #[test]
     fn what_is_excluded_stays_so_below_a_matched_bridge() {
         assert_eq!(ports(&roles(&["cni0", "!vethA"], &[])), vec![]);
+    }
+
+    #[test]
+    fn the_probes_interface_is_taken_whatever_is_matched_and_its_other_end_never() {
+        let devices = [(12, PROBE), (13, PROBE_PEER)].map(|(index, name)| device(index, name, Kind::Veth, None));
+        for pattern in ["cali+", "!eth0", "kiam+"] {
+            let roles = Roles::of(&devices, &InterfaceMatch::parse(&[pattern]).unwrap(), &BTreeSet::new());
+            assert_eq!(roles.pod_sides.keys().copied().collect::<Vec<_>>(), [12], "{pattern}");
+            assert!(roles.pod_sides.values().all(PodSide::is_probe));
+        }
     }
 
     #[test]

@@ -19,6 +19,7 @@ const PRIORITY: u16 = 1;
 const REDIRECT: TcHandle = TcHandle::new(0, 0x1d5);
 const GUARD: TcHandle = TcHandle::new(0, 0x1d6);
 const GUARD_IN: TcHandle = TcHandle::new(0, 0x1d7);
+const PROBE: TcHandle = TcHandle::new(0, 0x1d8);
 
 /// How programs are attached on this node.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -66,6 +67,11 @@ impl Place {
     /// Of `kiam_guard`.
     pub(crate) fn guard(pins: &Pins, interface: u32) -> Self {
         Self { direction: TcAttachType::Egress, handle: GUARD, pin: pins.link(LinkOf::Guard, interface) }
+    }
+
+    /// Of `kiam_probe_out`.
+    pub(crate) fn probe(pins: &Pins, interface: u32) -> Self {
+        Self { direction: TcAttachType::Egress, handle: PROBE, pin: pins.link(LinkOf::Probe, interface) }
     }
 
     /// Of `kiam_guard_in`.

@@ -4,9 +4,10 @@ use crate::{netns::Netns, process};
 use anyhow::{Result, ensure};
 use std::{collections::BTreeSet, fs, path::Path, process::Command};
 
-/// Rules, routes, filters and pins of a node.
+/// Interfaces, rules, routes, filters and pins of a node.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Footprint {
+    interfaces: Vec<String>,
     rules: Vec<String>,
     routes: Vec<String>,
     filters: Vec<String>,
@@ -19,19 +20,20 @@ impl Footprint {
     /// # Errors
     /// A tool is missing.
     pub fn take(node: &Netns, bpffs: &Path) -> Result<Self> {
-        let (mut rules, mut routes, mut filters) = (Vec::new(), Vec::new(), Vec::new());
+        let (mut interfaces, mut rules, mut routes, mut filters) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
         for family in ["-4", "-6"] {
             rules.push(node.ip(&format!("{family} rule show"))?);
             routes.push(node.ip(&format!("{family} route show table all"))?);
         }
         for link in node.ip("-o link show")?.lines() {
             let Some(name) = link.split(": ").nth(1).and_then(|name| name.split('@').next()) else { continue };
+            interfaces.push(name.to_owned());
             filters.push(process::run(node.command("tc").args(["qdisc", "show", "dev", name]))?);
             filters.push(process::run(node.command("tc").args(["filter", "show", "dev", name, "ingress"]))?);
         }
         let mut pins = Vec::new();
         list(bpffs, &mut pins)?;
-        Ok(Self { rules, routes, filters, pins })
+        Ok(Self { interfaces, rules, routes, filters, pins })
     }
 }
 

@@ -3,15 +3,16 @@
 mod rule;
 mod set;
 
-use super::Rule;
+use super::{Base, Rule, TableName};
+use crate::redirect::fence::Family;
 use anyhow::{Context as _, bail};
 use futures::{Stream, StreamExt as _};
 use netlink_packet_core::{NLM_F_ACK, NLM_F_DUMP, NLM_F_REQUEST, NetlinkMessage, NetlinkPayload};
 use netlink_packet_netfilter::{
     NetfilterHeader, NetfilterMessage, NetfilterMessageInner, NetfilterProtoFamily,
     nftables::{
-        ChainAttribute, ChainMessage, GenAttribute, GenMessage, NfTablesMessage, RuleAttribute, RuleMessage,
-        SetElementList, SetElementMessage,
+        ChainAttribute, ChainMessage, GenAttribute, GenMessage, Hook, HookNumber, InetHookNumber, NfTablesMessage,
+        RuleAttribute, RuleMessage, SetElementList, SetElementMessage,
     },
     none::ControlMessage,
 };
@@ -23,6 +24,8 @@ use std::io;
 
 /// A batch is one for this subsystem (`NFNL_SUBSYS_NFTABLES`, in `nfgenmsg.res_id`).
 const SUBSYSTEM: u16 = 10;
+/// `NF_DROP`.
+const DROP: u32 = 0;
 /// Families whose tables see packets to M.
 const FAMILIES: [NetfilterProtoFamily; 3] =
     [NetfilterProtoFamily::IPv4, NetfilterProtoFamily::IPv6, NetfilterProtoFamily::Inet];
@@ -32,6 +35,26 @@ const FAMILIES: [NetfilterProtoFamily; 3] =
 pub(crate) struct Table {
     family: NetfilterProtoFamily,
     name: String,
+}
+
+impl Table {
+    /// Whether packets of a family get to it.
+    pub(crate) const fn sees(&self, family: Family) -> bool {
+        match self.family {
+            NetfilterProtoFamily::IPv4 => matches!(family, Family::V4),
+            NetfilterProtoFamily::IPv6 => matches!(family, Family::V6),
+            _ => true,
+        }
+    }
+
+    /// As the commands call its family.
+    const fn family_name(&self) -> &'static str {
+        match self.family {
+            NetfilterProtoFamily::IPv4 => "ip",
+            NetfilterProtoFamily::IPv6 => "ip6",
+            _ => "inet",
+        }
+    }
 }
 
 /// A connection to nf_tables.
@@ -83,25 +106,45 @@ impl Nft {
     /// # Errors
     /// The kernel's.
     pub(crate) async fn tables(&self, chain_type: &str) -> anyhow::Result<Vec<Table>> {
-        let mut tables = Vec::new();
+        let is_wanted = |a: &ChainAttribute| matches!(a, ChainAttribute::Type(found) if found == chain_type);
+        let chains = self.chains().await?.into_iter();
+        let mut tables: Vec<Table> =
+            chains.filter(|(_, chain)| chain.iter().any(is_wanted)).map(|(table, _)| table).collect();
+        tables.dedup();
+        Ok(tables)
+    }
+
+    /// The tables with chains that packets begin in on their way in, and those chains.
+    ///
+    /// # Errors
+    /// The kernel's.
+    pub(crate) async fn bases(&self) -> anyhow::Result<Vec<(Table, Vec<Base>)>> {
+        let mut found: Vec<(Table, Vec<Base>)> = Vec::new();
+        for (table, chain) in self.chains().await? {
+            let Some(base) = base(&table, &chain) else { continue };
+            match found.iter_mut().find(|(known, _)| *known == table) {
+                Some((_, bases)) => bases.push(base),
+                None => found.push((table, vec![base])),
+            }
+        }
+        Ok(found)
+    }
+
+    async fn chains(&self) -> anyhow::Result<Vec<(Table, Vec<ChainAttribute>)>> {
         let question = NfTablesMessage::GetChain(ChainMessage { attributes: Vec::new() });
-        let chains = self.ask(NetfilterProtoFamily::Unspec, question, NLM_F_REQUEST | NLM_F_DUMP).await;
-        for (family, message) in chains.context("listing the chains of nf_tables")? {
+        let answers = self.ask(NetfilterProtoFamily::Unspec, question, NLM_F_REQUEST | NLM_F_DUMP).await;
+        let mut chains = Vec::new();
+        for (family, message) in answers.context("listing the chains of nf_tables")? {
             let NfTablesMessage::NewChain(ChainMessage { attributes }) = message else { continue };
-            let is_wanted = |a: &ChainAttribute| matches!(a, ChainAttribute::Type(found) if found == chain_type);
             let name = attributes.iter().find_map(|attribute| match attribute {
                 ChainAttribute::Table(name) => Some(name.clone()),
                 _ => None,
             });
-            if let Some(name) = name
-                && FAMILIES.contains(&family)
-                && attributes.iter().any(is_wanted)
-            {
-                tables.push(Table { family, name });
+            if let Some(name) = name.filter(|_| FAMILIES.contains(&family)) {
+                chains.push((Table { family, name }, attributes));
             }
         }
-        tables.dedup();
-        Ok(tables)
+        Ok(chains)
     }
 
     /// All rules of a table.
@@ -171,6 +214,25 @@ impl Nft {
     ) -> anyhow::Result<Vec<(NetfilterProtoFamily, NfTablesMessage)>> {
         collect(self.0.request(nftables(family, question, flags), kernel())?).await
     }
+}
+
+/// A chain as one that packets begin in on their way in, if it is one.
+fn base(table: &Table, chain: &[ChainAttribute]) -> Option<Base> {
+    const WAY_IN: [HookNumber; 2] =
+        [HookNumber::Inet(InetHookNumber::PreRouting), HookNumber::Inet(InetHookNumber::LocalIn)];
+    let (mut name, mut hooked, mut drops) = (None, false, false);
+    for attribute in chain {
+        match attribute {
+            ChainAttribute::Name(found) => name = Some(found.clone()),
+            ChainAttribute::Policy(policy) => drops = *policy == DROP,
+            ChainAttribute::Hook(hook) => {
+                hooked = hook.iter().any(|part| matches!(part, Hook::Number(number) if WAY_IN.contains(number)));
+            }
+            _ => {}
+        }
+    }
+    let table = TableName::Nft { family: table.family_name(), table: table.name.clone() };
+    name.filter(|_| hooked).map(|chain| Base { table, chain, drops })
 }
 
 /// Whom a message is for.

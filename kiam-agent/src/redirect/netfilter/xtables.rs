@@ -5,11 +5,11 @@ mod edit;
 mod layout;
 mod spec;
 
-use super::{Action, Place, Rule};
+use super::{Action, Base, Place, Rule, TableName};
 use crate::{redirect::fence::Family, sys::sockopt};
 use anyhow::{Context as _, anyhow};
 use layout::{Entry, GET_ENTRIES_HEAD_LEN, Info, Target};
-use std::{fs, io, net::UdpSocket};
+use std::{collections::BTreeMap, fs, io, net::UdpSocket};
 use zerocopy::IntoBytes as _;
 
 pub(in crate::redirect) use edit::Lock;
@@ -19,6 +19,10 @@ const SO_GET_INFO: i32 = 64;
 const SO_GET_ENTRIES: i32 = 65;
 /// The chains that the kernel's hooks begin in, by hook number (`enum nf_inet_hooks`).
 const HOOKS: [&str; 5] = ["PREROUTING", "INPUT", "FORWARD", "OUTPUT", "POSTROUTING"];
+/// Those of packets on their way in.
+const WAY_IN: [&str; 2] = ["PREROUTING", "INPUT"];
+/// `NF_DROP` as a standard target's verdict: `-NF_DROP - 1`.
+const DROP: i32 = -1;
 
 /// A table as it was when it was read.
 pub(crate) struct Table {
@@ -64,11 +68,38 @@ impl Table {
         Ok(self.located()?.into_iter().map(|(_, rule)| rule).collect())
     }
 
+    /// Its chains that packets begin in on their way in.
+    ///
+    /// # Errors
+    /// As [`Self::rules`].
+    pub(crate) fn bases(&self) -> anyhow::Result<Vec<Base>> {
+        let entries = self.entries()?;
+        let drops = |hook: usize| {
+            let policy = entries.iter().find(|(offset, _)| self.info.underflow.get(hook) == Some(offset));
+            policy.is_some_and(|(_, entry)| entry.target == Target::Standard(DROP))
+        };
+        let way_in = self.valid_hooks().filter(|(_, name)| WAY_IN.contains(name));
+        let table = TableName::Legacy { program: self.program(), table: self.name };
+        Ok(way_in
+            .map(|(hook, name)| Base { table: table.clone(), chain: name.to_owned(), drops: drops(hook) })
+            .collect())
+    }
+
+    const fn program(&self) -> &'static str {
+        match self.family {
+            Family::V4 => "iptables-legacy",
+            Family::V6 => "ip6tables-legacy",
+        }
+    }
+
     /// The rules with their offsets among the entries.
     fn located(&self) -> anyhow::Result<Vec<(u32, Rule)>> {
         let mut rules = Vec::new();
         let (mut chain, mut position) = (String::new(), 0);
-        for (offset, entry) in self.entries()? {
+        let entries = self.entries()?;
+        let chains = chains(&entries);
+        for (offset, entry) in &entries {
+            let (offset, entry) = (*offset, entry);
             if let Some(hook) = self.hook_at(offset) {
                 (chain, position) = (hook.to_owned(), 0);
             }
@@ -78,27 +109,20 @@ impl Table {
             }
             position += 1;
             if !self.is_policy(offset) {
-                rules.push((offset, self.rule(&chain, position, &entry)));
+                rules.push((offset, self.rule(&chain, position, entry, &chains)));
             }
         }
         Ok(rules)
     }
 
-    fn rule(&self, chain: &str, position: u32, entry: &Entry) -> Rule {
-        let program = match self.family {
-            Family::V4 => "iptables-legacy",
-            Family::V6 => "ip6tables-legacy",
-        };
-        let action = match &entry.target {
-            Target::Extension(target) if matches!(target.name.as_str(), "DNAT" | "REDIRECT") => Action::Rewrite,
-            _ => Action::Other,
-        };
+    fn rule(&self, chain: &str, position: u32, entry: &Entry, chains: &BTreeMap<u32, String>) -> Rule {
         Rule {
-            place: Place::Legacy { program, table: self.name, spec: spec::of(entry) },
+            place: Place::Legacy { program: self.program(), table: self.name, spec: spec::of(entry) },
             chain: chain.to_owned(),
             position,
             destination: entry.destination.covers(self.family.imds()),
-            action,
+            spares_probe: spec::spares_probe(entry),
+            action: action(&entry.target, chains),
         }
     }
 
@@ -127,6 +151,31 @@ impl Table {
 
     fn valid_hooks(&self) -> impl Iterator<Item = (usize, &'static str)> {
         HOOKS.into_iter().enumerate().filter(|(hook, _)| self.info.valid_hooks & (1 << hook) != 0)
+    }
+}
+
+/// The chains that rules can jump to, by the offset that they jump to.
+fn chains(entries: &[(u32, Entry)]) -> BTreeMap<u32, String> {
+    let heads = entries.iter().filter_map(|(offset, entry)| match &entry.target {
+        Target::ChainHead(name) => Some((offset + u32::from(entry.len), name.clone())),
+        _ => None,
+    });
+    heads.collect()
+}
+
+fn action(target: &Target, chains: &BTreeMap<u32, String>) -> Action {
+    match target {
+        Target::Standard(DROP) => Action::Drop,
+        Target::Standard(verdict) => {
+            let chain = u32::try_from(*verdict).ok().and_then(|offset| chains.get(&offset));
+            chain.map_or(Action::Other, |name| Action::Jump(name.clone()))
+        }
+        Target::Extension(target) => match target.name.as_str() {
+            "DNAT" | "REDIRECT" => Action::Rewrite,
+            "REJECT" => Action::Drop,
+            _ => Action::Other,
+        },
+        Target::ChainHead(_) => Action::Other,
     }
 }
 

@@ -5,21 +5,30 @@ use super::{Table, set::Lookup};
 use crate::redirect::{
     fence::Family,
     netfilter::{Action, Destination, Place, Rule},
+    probe::PROBE,
 };
+use kiam_common::abi::IMDS_PORT;
 use netlink_packet_core::{DefaultNla, Nla as _};
-use netlink_packet_netfilter::{
-    NetfilterProtoFamily,
-    nftables::{
-        Bitwise, Cmp, DataAttribute, ExpressionAttribute, Expressions, ListAttribute, Lookup as LookupAttribute,
-        Operator, Payload, RuleAttribute, RuleMessage,
-    },
+use netlink_packet_netfilter::nftables::{
+    Bitwise, Cmp, DataAttribute, ExpressionAttribute, Expressions, Immediate, ListAttribute, Lookup as LookupAttribute,
+    Meta, MetaKey, Operator, Payload, RuleAttribute, RuleMessage, Verdict, VerdictAttribute,
 };
 use std::net::IpAddr;
 
-/// `NFT_PAYLOAD_NETWORK_HEADER` (include/uapi/linux/netfilter/nf_tables.h).
+/// `NFT_PAYLOAD_NETWORK_HEADER`, `NFT_PAYLOAD_TRANSPORT_HEADER` (include/uapi/linux/netfilter/nf_tables.h).
 const NETWORK_HEADER: u32 = 1;
+const TRANSPORT_HEADER: u32 = 2;
 /// Where the destination is in an IPv4 and in an IPv6 header.
 const DESTINATION: [(u32, Family); 2] = [(16, Family::V4), (24, Family::V6)];
+/// Where the protocol is in an IPv4 and in an IPv6 header, and TCP's number.
+const PROTOCOL: [u32; 2] = [9, 6];
+const TCP: u8 = 6;
+/// Where the destination port is in a TCP header.
+const PORT: u32 = 2;
+/// `IFNAMSIZ`: what an interface's name is loaded as, filled up with zeros.
+const INTERFACE_LEN: usize = 16;
+/// `NF_DROP`.
+const DROP: u32 = 0;
 /// `NFTA_NAT_TYPE`, and its value for a destination.
 const NAT_TYPE: u16 = 1;
 const NAT_DESTINATION: [u8; 4] = [0, 0, 0, 1];
@@ -47,31 +56,32 @@ pub(super) fn read(table: &Table, message: &RuleMessage) -> Option<Read> {
             _ => {}
         }
     }
-    let place = Place::Nft { family: family_name(table.family), table: table.name.clone(), handle: handle? };
-    let Judge { destination, action, lookup, .. } = judge;
-    Some(Read { rule: Rule { place, chain: chain?, position: 0, destination, action }, lookup })
-}
-
-const fn family_name(family: NetfilterProtoFamily) -> &'static str {
-    match family {
-        NetfilterProtoFamily::IPv4 => "ip",
-        NetfilterProtoFamily::IPv6 => "ip6",
-        _ => "inet",
-    }
+    let place = Place::Nft { family: table.family_name(), table: table.name.clone(), handle: handle? };
+    let Judge { destination, spares_probe, action, lookup, .. } = judge;
+    Some(Read { rule: Rule { place, chain: chain?, position: 0, destination, spares_probe, action }, lookup })
 }
 
 /// Goes through the expressions of one rule.
 struct Judge {
     /// What a packet to M would have put into the register that was loaded last.
-    loaded: Option<Vec<u8>>,
+    loaded: Option<Loaded>,
     destination: Destination,
+    spares_probe: bool,
     action: Action,
     lookup: Option<Lookup>,
 }
 
+/// A part of a packet to M.
+struct Loaded {
+    /// It is the destination, or a part of it.
+    destination: bool,
+    bytes: Vec<u8>,
+}
+
 impl Default for Judge {
     fn default() -> Self {
-        Self { loaded: None, destination: Destination::Any, action: Action::Other, lookup: None }
+        let destination = Destination::Any;
+        Self { loaded: None, destination, spares_probe: false, action: Action::Other, lookup: None }
     }
 }
 
@@ -84,14 +94,16 @@ impl Judge {
                 ExpressionAttribute::Data(Expressions::Bitwise(bitwise)) => self.mask(bitwise),
                 ExpressionAttribute::Data(Expressions::Cmp(cmp)) => self.compare(cmp),
                 ExpressionAttribute::Data(Expressions::Lookup(lookup)) => self.look_up(lookup),
-                ExpressionAttribute::Data(Expressions::Meta(_)) => self.loaded = None,
+                ExpressionAttribute::Data(Expressions::Meta(meta)) => self.loaded = loaded_meta(meta),
+                ExpressionAttribute::Data(Expressions::Immediate(immediate)) => self.decide(immediate),
                 ExpressionAttribute::Data(Expressions::Other { expression_type, attributes })
-                    if rewrites(expression_type, attributes) =>
+                    if let Some(action) = action(expression_type, attributes) =>
                 {
-                    self.action = Action::Rewrite;
+                    self.action = action;
                 }
                 // Without attributes it has no data part.
                 ExpressionAttribute::Name(name) if name == "redir" => self.action = Action::Rewrite,
+                ExpressionAttribute::Name(name) if name == "reject" => self.action = Action::Drop,
                 _ => {}
             }
         }
@@ -101,29 +113,55 @@ impl Judge {
         let Some(loaded) = &mut self.loaded else { return };
         for attribute in bitwise {
             if let Bitwise::Mask(DataAttribute::Value(mask)) = attribute {
-                loaded.iter_mut().zip(mask).for_each(|(byte, mask)| *byte &= mask);
+                loaded.bytes.iter_mut().zip(mask).for_each(|(byte, mask)| *byte &= mask);
             }
         }
     }
 
     fn compare(&mut self, cmp: &[Cmp]) {
         let Some(loaded) = self.loaded.take() else { return };
-        let equal = cmp.iter().any(|part| matches!(part, Cmp::Data(DataAttribute::Value(value)) if *value == loaded));
+        // A beginning of an interface's name is compared with that much of it.
+        let is_equal = |value: &[u8]| loaded.bytes.starts_with(value);
+        let equal = cmp.iter().any(|part| matches!(part, Cmp::Data(DataAttribute::Value(value)) if is_equal(value)));
         let operator = cmp.iter().find_map(|part| match part {
             Cmp::Op(operator) => Some(*operator),
             _ => None,
         });
-        match (operator, equal) {
-            (Some(Operator::Equal), true) => self.destination = Destination::Imds,
-            (Some(Operator::Equal), false) | (Some(Operator::NotEqual), true) => {
-                self.destination = Destination::Elsewhere;
+        let holds = match operator {
+            Some(Operator::Equal) => equal,
+            Some(Operator::NotEqual) => !equal,
+            _ => return,
+        };
+        match (loaded.destination, holds) {
+            (true, true) if operator == Some(Operator::Equal) => self.destination = Destination::Imds,
+            (_, true) => {}
+            (true, false) => self.destination = Destination::Elsewhere,
+            (false, false) => self.spares_probe = true,
+        }
+    }
+
+    fn decide(&mut self, immediate: &[Immediate]) {
+        let verdict = immediate.iter().find_map(|part| match part {
+            Immediate::Data(DataAttribute::Verdict(verdict)) => Some(verdict),
+            _ => None,
+        });
+        let (mut code, mut chain) = (None, None);
+        for attribute in verdict.into_iter().flatten() {
+            match attribute {
+                VerdictAttribute::Code(found) => code = Some(*found),
+                VerdictAttribute::Chain(name) => chain = Some(name.clone()),
+                _ => {}
             }
+        }
+        match (code, chain) {
+            (Some(Verdict::Other(DROP)), _) => self.action = Action::Drop,
+            (Some(Verdict::Jump | Verdict::Goto), Some(chain)) => self.action = Action::Jump(chain),
             _ => {}
         }
     }
 
     fn look_up(&mut self, lookup: &[LookupAttribute]) {
-        let Some(imds) = self.loaded.take() else { return };
+        let Some(Loaded { bytes: imds, .. }) = self.loaded.take().filter(|loaded| loaded.destination) else { return };
         let (mut set, mut inverted) = (None, false);
         for attribute in lookup {
             match attribute {
@@ -136,8 +174,8 @@ impl Judge {
     }
 }
 
-/// The bytes of M that are loaded, when it is a destination that is.
-fn loaded(payload: &[Payload]) -> Option<Vec<u8>> {
+/// What of a packet to M is loaded, if that is known.
+fn loaded(payload: &[Payload]) -> Option<Loaded> {
     let (mut base, mut offset, mut len) = (None, None, None);
     for attribute in payload {
         match attribute {
@@ -147,25 +185,48 @@ fn loaded(payload: &[Payload]) -> Option<Vec<u8>> {
             _ => {}
         }
     }
-    let (_, family) = DESTINATION.into_iter().find(|&(at, _)| base == Some(NETWORK_HEADER) && offset == Some(at))?;
-    let imds = match family.imds() {
-        IpAddr::V4(address) => address.octets().to_vec(),
-        IpAddr::V6(address) => address.octets().to_vec(),
-    };
-    imds.get(..len?).map(<[u8]>::to_vec)
+    match (base?, offset?, len?) {
+        (TRANSPORT_HEADER, PORT, 2) => Some(Loaded { destination: false, bytes: IMDS_PORT.to_be_bytes().to_vec() }),
+        (NETWORK_HEADER, at, 1) if PROTOCOL.contains(&at) => Some(Loaded { destination: false, bytes: vec![TCP] }),
+        (NETWORK_HEADER, at, len) => {
+            let (_, family) = DESTINATION.into_iter().find(|&(offset, _)| offset == at)?;
+            let imds = match family.imds() {
+                IpAddr::V4(address) => address.octets().to_vec(),
+                IpAddr::V6(address) => address.octets().to_vec(),
+            };
+            Some(Loaded { destination: true, bytes: imds.get(..len)?.to_vec() })
+        }
+        _ => None,
+    }
 }
 
-/// Whether an expression gives packets another destination.
-fn rewrites(expression: &str, attributes: &[DefaultNla]) -> bool {
+/// The same of what is known about a packet, not in it.
+fn loaded_meta(meta: &[Meta]) -> Option<Loaded> {
+    let bytes = meta.iter().find_map(|attribute| match attribute {
+        Meta::Key(MetaKey::L4Proto) => Some(vec![TCP]),
+        Meta::Key(MetaKey::Iifname) => {
+            let mut name = PROBE.as_bytes().to_vec();
+            name.resize(INTERFACE_LEN, 0);
+            Some(name)
+        }
+        _ => None,
+    })?;
+    Some(Loaded { destination: false, bytes })
+}
+
+/// What an expression does with packets.
+fn action(expression: &str, attributes: &[DefaultNla]) -> Option<Action> {
     let value = |kind| attributes.iter().find(|attribute| attribute.kind() == kind).map(bytes);
     match expression {
-        "redir" => true,
-        "nat" => value(NAT_TYPE).is_some_and(|kind| kind == NAT_DESTINATION),
-        "target" => value(TARGET_NAME).is_some_and(|name| {
-            let name = name.strip_suffix(&[0]).unwrap_or(&name);
-            matches!(name, b"DNAT" | b"REDIRECT")
-        }),
-        _ => false,
+        "redir" => Some(Action::Rewrite),
+        "reject" => Some(Action::Drop),
+        "nat" => value(NAT_TYPE).filter(|kind| *kind == NAT_DESTINATION).map(|_| Action::Rewrite),
+        "target" => match value(TARGET_NAME)?.split(|&byte| byte == 0).next()? {
+            b"DNAT" | b"REDIRECT" => Some(Action::Rewrite),
+            b"REJECT" => Some(Action::Drop),
+            _ => None,
+        },
+        _ => None,
     }
 }
 

@@ -2,6 +2,8 @@
 //! interfaces, a TCP port, and DNAT or REDIRECT to one place.
 
 use super::layout::{Entry, Extension, Interface, Network, Target};
+use crate::redirect::probe::PROBE;
+use kiam_common::abi::IMDS_PORT;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use zerocopy::{FromBytes, Immutable, KnownLayout};
 
@@ -40,6 +42,8 @@ struct Range {
 const HAS_ADDRESS: u32 = 1;
 const HAS_PORT: u32 = 2;
 const TCP: u16 = 6;
+/// `XT_TCP_INV_DSTPT`.
+const INVERTED_PORT: u8 = 2;
 
 /// What follows `-D CHAIN`; `None` when the rule has parts that cannot be written here.
 pub(super) fn of(entry: &Entry) -> Option<String> {
@@ -57,6 +61,29 @@ pub(super) fn of(entry: &Entry) -> Option<String> {
     }
     words.push(target(&entry.target)?);
     Some(words.join(" "))
+}
+
+/// Whether the rule says that it is not for the probe's SYN: another protocol, port or interface. What is not read here
+/// says nothing.
+pub(super) fn spares_probe(entry: &Entry) -> bool {
+    let (protocol, inverted) = entry.protocol;
+    let other_protocol = protocol != 0 && (protocol == TCP) == inverted;
+    other_protocol || other_interface(&entry.input) || entry.matches.iter().any(other_port)
+}
+
+fn other_interface(interface: &Interface) -> bool {
+    let is_it = match interface.name.strip_suffix('+') {
+        Some(beginning) => PROBE.starts_with(beginning),
+        None => interface.name == PROBE,
+    };
+    !interface.name.is_empty() && is_it == interface.inverted
+}
+
+fn other_port(extension: &Extension) -> bool {
+    let Ok((tcp, _)) = Tcp::read_from_prefix(&extension.data) else { return false };
+    let [first, last] = tcp.destination_ports;
+    let is_it = (first..=last).contains(&IMDS_PORT);
+    (extension.name == "tcp" && extension.revision == 0) && is_it == (tcp.inverted & INVERTED_PORT != 0)
 }
 
 /// The outer `None`: a mask that is no prefix; the inner one: any address.
