@@ -1,24 +1,52 @@
 //! What pods get while agent and server come and go.
 
 use crate::{
+    processes::agent_parent,
     served::pods_of,
-    stage::{Deployed, KIAM, Stage, enough, expect_own_or_nothing},
+    stage::{Deployed, KIAM, ROLE, Stage, enough, expect_own_or_nothing, expect_role_or_nothing},
 };
 use anyhow::{Result, ensure};
+use kiam_common::abi::LAYOUT;
 use kiam_tests::{
-    cluster::probe::{Attempt, Got, Probe},
+    cluster::{
+        client::{ClientPod, Network, Pace},
+        probe::{Attempt, Got, Probe},
+    },
     eventually::eventually,
+    process,
     system::SOON,
 };
+use nix::sys::signal::Signal;
+use serde_json::json;
+use std::{collections::BTreeSet, fs};
 
-pub(crate) fn the_agent_s_pod_is_replaced(stage: &mut Stage) -> Result<()> {
+/// As `kubectl drain` does it, but for DaemonSets.
+pub(crate) fn the_agent_s_pod_is_evicted(stage: &mut Stage) -> Result<()> {
     let deployed = stage.deployed()?;
     let mut probe = deployed.veteran.probe(deployed.cluster.folder())?;
-    served(&mut probe)?;
+    all_served(&mut probe, ROLE)?;
     let old = pods_of(deployed, "agent")?;
-    deployed.cluster.kubectl.run(&["delete", "-n", KIAM, "pod", &old[0], "--timeout=60s"])?;
+    let metadata = json!({ "name": old[0], "namespace": KIAM });
+    let eviction = json!({ "apiVersion": "policy/v1", "kind": "Eviction", "metadata": metadata });
+    let path = format!("/api/v1/namespaces/{KIAM}/pods/{}/eviction", old[0]);
+    deployed.cluster.kubectl.feed(&["create", "--raw", &path, "-f", "-"], &eviction)?;
+    eventually("the agent's pod is another one", SOON, || {
+        let now = pods_of(deployed, "agent")?;
+        ensure!(!now.is_empty() && !now.contains(&old[0]), "{now:?}");
+        Ok(())
+    })?;
     deployed.rolled_out("daemonset/kiam-agent")?;
-    ensure!(pods_of(deployed, "agent")? != old, "the pod is still {old:?}");
+    served_again(deployed, &mut probe)?;
+    probe.end()?;
+    deployed.expect_no_leak()
+}
+
+/// Both processes end at once, and the kubelet starts the container again.
+pub(crate) fn the_agent_is_killed(stage: &mut Stage) -> Result<()> {
+    let deployed = stage.deployed()?;
+    let mut probe = deployed.veteran.probe(deployed.cluster.folder())?;
+    all_served(&mut probe, ROLE)?;
+    process::send_signal(agent_parent(&deployed.cluster)?.pid, Signal::SIGKILL)?;
     let gap = served_again(deployed, &mut probe)?;
     probe.end()?;
     // Otherwise nobody has looked while no agent was there.
@@ -26,11 +54,21 @@ pub(crate) fn the_agent_s_pod_is_replaced(stage: &mut Stage) -> Result<()> {
     deployed.expect_no_leak()
 }
 
-/// An update of the DaemonSet: the new agent starts beside the old one.
+/// An update of the DaemonSet, under the questions of twenty pods: the new agent starts beside the old one, and each
+/// question has its answer.
 pub(crate) fn the_agents_are_rolled(stage: &mut Stage) -> Result<()> {
+    const PODS: usize = 20;
     let deployed = stage.deployed()?;
-    let mut probe = deployed.veteran.probe(deployed.cluster.folder())?;
-    served(&mut probe)?;
+    let pins = pins_of_interfaces(deployed)?;
+    let pods = deployed.crowd(PODS, Network::Own)?;
+    let mut probes = Vec::new();
+    for (pod, role) in &pods {
+        probes.push((pod.probe_at(deployed.cluster.folder(), Pace::PATIENT)?, *role));
+    }
+    for (probe, role) in &mut probes {
+        all_served(probe, role)?;
+    }
+    ensure!(pins_of_interfaces(deployed)?.len() == pins.len() + PODS, "{:?}", pins_of_interfaces(deployed)?);
     let old = pods_of(deployed, "agent")?;
     deployed.cluster.kubectl.run(&["rollout", "restart", "-n", KIAM, "daemonset/kiam-agent"])?;
     deployed.rolled_out("daemonset/kiam-agent")?;
@@ -39,15 +77,48 @@ pub(crate) fn the_agents_are_rolled(stage: &mut Stage) -> Result<()> {
         ensure!(!now.contains(&old[0]), "{now:?}");
         Ok(())
     })?;
-    served_again(deployed, &mut probe)?;
-    probe.end()?;
+    let mut asked = 0;
+    for (mut probe, role) in probes {
+        let attempts = [probe.news()?, enough(&mut probe)?].concat();
+        expect_role_or_nothing(&attempts, role)?;
+        let unserved: Vec<_> = attempts.iter().filter(|attempt| !is_served(attempt)).collect();
+        ensure!(unserved.is_empty(), "{unserved:?}");
+        asked += attempts.len();
+        probe.end()?;
+    }
+    eprintln!("{asked} questions of {PODS} pods during the update, each answered");
+    let pods: Vec<_> = pods.into_iter().map(|(pod, _)| pod).collect();
+    ClientPod::delete_all(&pods)?;
+    eventually("the pins of deleted pods are gone", SOON, || {
+        let now = pins_of_interfaces(deployed)?;
+        ensure!(now == pins, "{now:?} instead of {pins:?}");
+        Ok(())
+    })?;
     deployed.expect_no_leak()
+}
+
+/// What is pinned for each interface of a pod.
+fn pins_of_interfaces(deployed: &Deployed) -> Result<BTreeSet<String>> {
+    let folder = deployed.cluster.node_root().join("sys/fs/bpf/kiam").join(LAYOUT);
+    let names = fs::read_dir(folder)?.map(|entry| Ok(entry?.file_name().to_string_lossy().into_owned()));
+    let names = names.collect::<Result<BTreeSet<_>>>()?;
+    Ok(names.into_iter().filter(|name| name.starts_with("link_tc_")).collect())
+}
+
+/// Waits until every attempt is served, with this role.
+fn all_served(probe: &mut Probe, role: &str) -> Result<()> {
+    eventually("the pod is served", SOON, || {
+        let attempts = enough(probe)?;
+        expect_role_or_nothing(&attempts, role)?;
+        ensure!(attempts.iter().all(is_served), "{attempts:?}");
+        Ok(())
+    })
 }
 
 pub(crate) fn the_servers_are_rolled(stage: &mut Stage) -> Result<()> {
     let deployed = stage.deployed()?;
     let mut probe = deployed.veteran.probe(deployed.cluster.folder())?;
-    served(&mut probe)?;
+    all_served(&mut probe, ROLE)?;
     let old = pods_of(deployed, "server")?;
     deployed.cluster.kubectl.run(&["rollout", "restart", "-n", KIAM, "deployment/kiam-server"])?;
     deployed.rolled_out("deployment/kiam-server")?;
@@ -61,16 +132,6 @@ pub(crate) fn the_servers_are_rolled(stage: &mut Stage) -> Result<()> {
     // The agent is ready through all of it: a node without a server is not a node to be restarted.
     deployed.rolled_out("daemonset/kiam-agent")?;
     deployed.expect_no_leak()
-}
-
-/// Waits until every attempt is served, over both families.
-fn served(probe: &mut Probe) -> Result<()> {
-    eventually("the pod is served", SOON, || {
-        let attempts = enough(probe)?;
-        expect_own_or_nothing(&attempts)?;
-        ensure!(attempts.iter().all(is_served), "{attempts:?}");
-        Ok(())
-    })
 }
 
 /// Waits until every attempt is served again; returns all attempts since the last look, none of which got what it may

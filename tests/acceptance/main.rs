@@ -30,7 +30,7 @@ use std::{
 type Run = fn(&mut Stage) -> Result<()>;
 
 /// All trials, in their order.
-const TRIALS: [(&str, Run); 13] = [
+const TRIALS: [(&str, Run); 14] = [
     ("overlay::it_sets_only_what_a_cluster_must_say", overlay::it_sets_only_what_a_cluster_must_say),
     ("served::what_is_shipped_rolls_out", served::what_is_shipped_rolls_out),
     ("served::a_permitted_pod_gets_its_role", served::a_permitted_pod_gets_its_role),
@@ -39,7 +39,8 @@ const TRIALS: [(&str, Run); 13] = [
     ("rights::they_are_those_that_are_shipped", rights::they_are_those_that_are_shipped),
     ("rights::every_other_verb_is_refused", rights::every_other_verb_is_refused),
     ("processes::they_have_only_what_is_shipped", processes::they_have_only_what_is_shipped),
-    ("disturbed::the_agent_s_pod_is_replaced", disturbed::the_agent_s_pod_is_replaced),
+    ("disturbed::the_agent_s_pod_is_evicted", disturbed::the_agent_s_pod_is_evicted),
+    ("disturbed::the_agent_is_killed", disturbed::the_agent_is_killed),
     ("disturbed::the_agents_are_rolled", disturbed::the_agents_are_rolled),
     ("disturbed::the_servers_are_rolled", disturbed::the_servers_are_rolled),
     ("removed::nothing_is_left", removed::nothing_is_left),

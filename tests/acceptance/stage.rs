@@ -5,7 +5,7 @@ use kiam_tests::{
     canary::{ACCESS_KEY_ID, NODE_ROLE},
     cluster::{
         Cgroups, Cluster, Options, OwnImage,
-        client::ClientPod,
+        client::{ClientPod, Network},
         images::{AGENT, SERVER},
         manifests::{self, Manifests},
         probe::{Attempt, Got, Probe},
@@ -18,10 +18,12 @@ use std::{env, path::PathBuf};
 
 /// The namespace of what is shipped.
 pub(crate) const KIAM: &str = "kiam-system";
-/// The namespace of the pods; it permits [`ROLE`].
+/// The namespace of the pods; it permits [`ROLE`] and [`OTHER_ROLE`].
 pub(crate) const TEAM: &str = "team";
 /// The role of the permitted pods.
 pub(crate) const ROLE: &str = "reader";
+/// The role of others.
+pub(crate) const OTHER_ROLE: &str = "writer";
 /// A role that the namespace does not permit.
 pub(crate) const FORBIDDEN_ROLE: &str = "admin";
 /// The annotation of a pod's role.
@@ -81,7 +83,7 @@ impl Deployed {
             [OwnImage { binary: binaries.agent(), name: AGENT }, OwnImage { binary: binaries.server(), name: SERVER }];
         let cluster = Cluster::start(&Options { target: &target()?, cgroups: Cgroups::V2, images: &images })?;
         let before = Self::footprint(&cluster)?;
-        let role = format!("arn:aws:iam::{}:role/{ROLE}", kiam_tests::sts::ACCOUNT);
+        let role = format!("arn:aws:iam::{}:role/({ROLE}|{OTHER_ROLE})", kiam_tests::sts::ACCOUNT);
         cluster.kubectl.feed(
             &["create", "-f", "-"],
             &json!({ "apiVersion": "v1", "kind": "Namespace", "metadata": {
@@ -115,6 +117,18 @@ impl Deployed {
     pub(crate) fn pod(&self, name: &str, role: Option<&str>) -> Result<ClientPod> {
         let annotation = role.map(|role| (ROLE_ANNOTATION, role));
         ClientPod::create(&self.cluster, TEAM, name, annotation.as_slice())
+    }
+
+    /// Many pods, every other one with [`OTHER_ROLE`]: each with its role.
+    pub(crate) fn crowd(&self, count: usize, network: Network) -> Result<Vec<(ClientPod, &'static str)>> {
+        let pods = (0..count).map(|number| {
+            let role = [ROLE, OTHER_ROLE][number % 2];
+            let name = format!("one-of-many-{number}");
+            Ok((ClientPod::begin(&self.cluster, TEAM, &name, &[(ROLE_ANNOTATION, role)], network)?, role))
+        });
+        let pods = pods.collect::<Result<Vec<_>>>()?;
+        pods.iter().try_for_each(|(pod, _)| pod.wait())?;
+        Ok(pods)
     }
 
     /// Asserts the invariant of every state, with kiam installed: nothing of a pod is at the canary.
@@ -159,14 +173,19 @@ pub(crate) fn enough(probe: &mut Probe) -> Result<Vec<Attempt>> {
     Ok(attempts)
 }
 
-/// Asserts of each attempt of a permitted pod that it got its own role or nothing.
+/// Asserts of each attempt of a pod that is permitted [`ROLE`] that it got its own role or nothing.
 pub(crate) fn expect_own_or_nothing(attempts: &[Attempt]) -> Result<()> {
+    expect_role_or_nothing(attempts, ROLE)
+}
+
+/// The same for any role.
+pub(crate) fn expect_role_or_nothing(attempts: &[Attempt], own: &str) -> Result<()> {
     for attempt in attempts {
         match &attempt.got {
             Got::Credentials { role, access_key_id } if role == NODE_ROLE || access_key_id == ACCESS_KEY_ID => {
                 bail!("{}: {attempt:?}", leaks::CANARY)
             }
-            Got::Credentials { role, .. } if role != ROLE => bail!("{}: {attempt:?}", leaks::OTHER_ROLE),
+            Got::Credentials { role, .. } if role != own => bail!("{}: {attempt:?}", leaks::OTHER_ROLE),
             Got::Credentials { .. } | Got::Refused(_) | Got::Nothing(_) => {}
         }
     }

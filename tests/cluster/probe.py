@@ -1,10 +1,11 @@
-# Asks M for credentials again and again, on new connections and by both families, until its standard input ends; one
-# line an attempt:
+# Asks M for credentials again and again, on new connections and by both families, until its standard input ends:
+# probe.py PAUSE TIMEOUT, both in seconds. One line an attempt:
 #   ADDRESS ROLE ACCESS_KEY_ID      credentials were given
 #   ADDRESS HTTP STATUS             refused
 #   ADDRESS - REASON                nothing came
 import http.client, json, select, sys
 
+PAUSE, TIMEOUT = map(float, sys.argv[1:])
 ROLES = "/latest/meta-data/iam/security-credentials/"
 
 
@@ -16,7 +17,7 @@ def get(connection, path):
 
 
 def attempt(address):
-    connection = http.client.HTTPConnection(address, 80, timeout=1)
+    connection = http.client.HTTPConnection(address, 80, timeout=TIMEOUT)
     try:
         status, role = get(connection, ROLES)
         if status == 200:
@@ -34,4 +35,4 @@ asked_to_end = False
 while not asked_to_end:
     for address in ("169.254.169.254", "fd00:ec2::254"):
         print(address, attempt(address), flush=True)
-    asked_to_end = bool(select.select([sys.stdin], [], [], 0.05)[0])
+    asked_to_end = bool(select.select([sys.stdin], [], [], PAUSE)[0])

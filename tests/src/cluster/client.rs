@@ -20,6 +20,31 @@ const STS_FOLDER: &str = "/etc/sts";
 /// How long a pod may take to run on a loaded machine.
 const START: Duration = Duration::from_secs(60);
 
+/// Whose network a pod is on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Network {
+    /// One of its own.
+    Own,
+    /// The node's: `hostNetwork`.
+    Nodes,
+}
+
+/// How a probe asks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Pace {
+    /// Between two rounds, of one attempt for each family.
+    pub pause: Duration,
+    /// How long it waits for an answer.
+    pub timeout: Duration,
+}
+
+impl Pace {
+    /// Many questions, and no patience, as SDKs have none.
+    pub const IMPATIENT: Self = Self { pause: Duration::from_millis(50), timeout: Duration::from_secs(1) };
+    /// For many pods at a time on a machine that has two processors.
+    pub const PATIENT: Self = Self { pause: Duration::from_millis(500), timeout: Duration::from_secs(5) };
+}
+
 /// A pod with the machine's Python and tools in it.
 #[derive(Debug)]
 pub struct ClientPod {
@@ -35,6 +60,22 @@ impl ClientPod {
     /// # Errors
     /// It doesn't run in time.
     pub fn create(cluster: &Cluster, namespace: &str, name: &str, annotations: &[(&str, &str)]) -> Result<Self> {
+        let pod = Self::begin(cluster, namespace, name, annotations, Network::Own)?;
+        pod.wait()?;
+        Ok(pod)
+    }
+
+    /// Creates one that may run later.
+    ///
+    /// # Errors
+    /// The API server refuses it.
+    pub fn begin(
+        cluster: &Cluster,
+        namespace: &str,
+        name: &str,
+        annotations: &[(&str, &str)],
+        network: Network,
+    ) -> Result<Self> {
         let interpreter = cluster.python().interpreter();
         let pod = Self {
             kubectl: cluster.kubectl.clone(),
@@ -48,12 +89,11 @@ impl ClientPod {
             mounts.push((folder.to_str().context("a path in UTF-8")?.to_owned(), folder));
         }
         mounts.push((STS_FOLDER.to_owned(), sts_folder.to_owned()));
-        pod.kubectl.feed(&["create", "-f", "-"], &pod.manifest(annotations, &mounts))?;
-        pod.wait()?;
+        pod.kubectl.feed(&["create", "-f", "-"], &pod.manifest(annotations, &mounts, network))?;
         Ok(pod)
     }
 
-    fn manifest(&self, annotations: &[(&str, &str)], mounts: &[(String, PathBuf)]) -> Value {
+    fn manifest(&self, annotations: &[(&str, &str)], mounts: &[(String, PathBuf)], network: Network) -> Value {
         let annotations: serde_json::Map<_, _> =
             annotations.iter().map(|(key, value)| ((*key).to_owned(), json!(value))).collect();
         let environment = [
@@ -70,6 +110,7 @@ impl ClientPod {
             "spec": {
                 // Its process is PID 1 and ignores SIGTERM.
                 "terminationGracePeriodSeconds": 1,
+                "hostNetwork": network == Network::Nodes,
                 "containers": [{
                     "name": "client",
                     "image": CLIENT,
@@ -83,7 +124,11 @@ impl ClientPod {
         })
     }
 
-    fn wait(&self) -> Result<()> {
+    /// Waits until it runs.
+    ///
+    /// # Errors
+    /// It doesn't in time.
+    pub fn wait(&self) -> Result<()> {
         let timeout = format!("--timeout={}s", START.as_secs());
         let Self { namespace, name, kubectl, .. } = self;
         if let Err(error) = kubectl.run(&["wait", "-n", namespace, "pod", name, "--for=condition=Ready", &timeout]) {
@@ -120,6 +165,19 @@ impl ClientPod {
         Ok(())
     }
 
+    /// Deletes many at once and waits until all are gone.
+    ///
+    /// # Errors
+    /// One stays.
+    pub fn delete_all(pods: &[Self]) -> Result<()> {
+        let Some(Self { kubectl, namespace, .. }) = pods.first() else { return Ok(()) };
+        let names = pods.iter().map(|pod| pod.name.as_str());
+        let arguments: Vec<&str> =
+            ["delete", "-n", namespace, "pods", "--timeout=120s"].into_iter().chain(names).collect();
+        kubectl.run(&arguments)?;
+        Ok(())
+    }
+
     /// Runs Python in it; returns its output, whatever its exit status.
     ///
     /// # Errors
@@ -151,8 +209,17 @@ impl ClientPod {
     /// # Errors
     /// kubectl cannot be started.
     pub fn probe(&self, folder: &Path) -> Result<Probe> {
+        self.probe_at(folder, Pace::IMPATIENT)
+    }
+
+    /// Starts the probe at a pace.
+    ///
+    /// # Errors
+    /// kubectl cannot be started.
+    pub fn probe_at(&self, folder: &Path, pace: Pace) -> Result<Probe> {
         let mut command = self.kubectl.command(&["exec", "--stdin", "-n", &self.namespace, &self.name, "--"]);
         command.arg(&self.interpreter).args(["-c", include_str!("../../cluster/probe.py")]);
+        command.args([pace.pause, pace.timeout].map(|time| time.as_secs_f64().to_string()));
         let log = folder.join(format!("probe-{}-{}.log", self.namespace, self.name));
         Probe::start(command, log)
     }

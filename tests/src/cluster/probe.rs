@@ -10,7 +10,7 @@ use std::{
     time::Duration,
 };
 
-/// How long the probe may take to end: one attempt for each family, of a second each, and a busy machine.
+/// How long the probe may take to end: one attempt for each family, of five seconds each, and a busy machine.
 const END: Duration = Duration::from_secs(20);
 
 /// What came of one attempt.
