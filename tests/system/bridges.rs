@@ -33,8 +33,18 @@ fn expect_both_served(system: &System, pods: &[PodNetwork; 2]) -> Result<()> {
     system.expect_no_leak()
 }
 
+/// With the node's packet filter seeing what is bridged (br_netfilter), as most clusters have it, and without.
 fn served_when_matched_by(host_interface: &str) {
+    for filtered in ["0", "1"] {
+        served_with_filter(host_interface, filtered);
+    }
+}
+
+fn served_with_filter(host_interface: &str, filtered: &str) {
     scenario(|system| {
+        for family in ["iptables", "ip6tables"] {
+            system.topology.node.sysctl(&format!("net.bridge.bridge-nf-call-{family}"), filtered)?;
+        }
         let pods = start(system, host_interface)?;
         expect_both_served(system, &pods)?;
         system.agent()?.kill_both()?;

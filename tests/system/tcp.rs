@@ -66,18 +66,38 @@ fn waiting_for_a_fin(node: &Netns) -> Result<usize> {
     Ok(sockets.lines().filter(|socket| socket.contains("timer:(timewait,")).count())
 }
 
-fn served(system: &mut System) -> Result<PodNetwork> {
+/// How the pod is connected with its node.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Way {
+    Veth,
+    Bridge,
+}
+
+impl Way {
+    /// A pod that is permitted `reader`.
+    fn add_pod(self, system: &mut System) -> Result<PodNetwork> {
+        if self == Self::Veth {
+            return system.add_pod(1, "reader");
+        }
+        system.topology.add_bridge("cni0")?;
+        let pod = system.topology.add_pod_on(1, "cni0")?;
+        system.announce(&pod, "pod1", Some("reader"));
+        system.agent_flags.push("--host-interface=cni0".to_owned());
+        Ok(pod)
+    }
+}
+
+fn served(system: &mut System, way: Way) -> Result<PodNetwork> {
     system.agent_flags.push("--level=info".to_owned());
-    let pod = system.add_pod(1, "reader")?;
+    let pod = way.add_pod(system)?;
     system.start()?;
     system.wait_for_role(&pod, M4, "reader")?;
     Ok(pod)
 }
 
-#[test]
-fn a_source_port_is_used_again_over_time_wait() {
+fn a_source_port_is_used_again_over_time_wait(way: Way) {
     scenario(|system| {
-        let pod = served(system)?;
+        let pod = served(system, way)?;
         for m in BOTH {
             Pod::new(&pod).run(|| {
                 for port in PORTS {
@@ -92,10 +112,9 @@ fn a_source_port_is_used_again_over_time_wait() {
     });
 }
 
-#[test]
-fn a_source_port_is_used_again_over_time_wait_with_rfc1337() {
+fn a_source_port_is_used_again_over_time_wait_with_rfc1337(way: Way) {
     scenario(|system| {
-        let pod = served(system)?;
+        let pod = served(system, way)?;
         system.topology.node.sysctl("net.ipv4.tcp_rfc1337", "1")?;
         for m in BOTH {
             Pod::new(&pod).run(|| {
@@ -109,10 +128,9 @@ fn a_source_port_is_used_again_over_time_wait_with_rfc1337() {
     });
 }
 
-#[test]
-fn a_late_fin_reaches_the_socket_that_waits_for_it() {
+fn a_late_fin_reaches_the_socket_that_waits_for_it(way: Way) {
     scenario(|system| {
-        let pod = served(system)?;
+        let pod = served(system, way)?;
         let node = &system.topology.node;
         for m in BOTH {
             let resets = tcp_counter(node, "OutRsts")?;
@@ -142,10 +160,9 @@ fn a_late_fin_reaches_the_socket_that_waits_for_it() {
     });
 }
 
-#[test]
-fn a_syn_over_a_connection_that_the_pod_has_forgotten_is_served() {
+fn a_syn_over_a_connection_that_the_pod_has_forgotten_is_served(way: Way) {
     scenario(|system| {
-        let pod = served(system)?;
+        let pod = served(system, way)?;
         for m in BOTH {
             let established = sockets_in(&system.topology.node, "established")?;
             Pod::new(&pod).run(|| {
@@ -171,10 +188,9 @@ fn a_syn_over_a_connection_that_the_pod_has_forgotten_is_served() {
     });
 }
 
-#[test]
-fn connections_come_up_with_syn_cookies_forced() {
+fn connections_come_up_with_syn_cookies_forced(way: Way) {
     scenario(|system| {
-        let pod = served(system)?;
+        let pod = served(system, way)?;
         system.topology.node.sysctl("net.ipv4.tcp_syncookies", "2")?;
         for m in BOTH {
             Pod::new(&pod).run(|| {
@@ -208,10 +224,9 @@ fn open_before(pod: &PodNetwork, m: IpAddr, count: usize) -> Result<Vec<Connecti
     })
 }
 
-#[test]
-fn connections_opened_before_the_install_are_reset() {
+fn connections_opened_before_the_install_are_reset(way: Way) {
     scenario(|system| {
-        let pod = system.add_pod(1, "reader")?;
+        let pod = way.add_pod(system)?;
         let mut open = Vec::new();
         for m in BOTH {
             open.extend(open_before(&pod, m, 50)?);
@@ -230,10 +245,9 @@ fn connections_opened_before_the_install_are_reset() {
     });
 }
 
-#[test]
-fn connections_opened_before_the_install_are_silent_when_no_agent_listens() {
+fn connections_opened_before_the_install_are_silent_when_no_agent_listens(way: Way) {
     scenario(|system| {
-        let pod = system.add_pod(1, "reader")?;
+        let pod = way.add_pod(system)?;
         let mut open = Vec::new();
         for m in BOTH {
             open.extend(open_before(&pod, m, 10)?);
@@ -252,4 +266,26 @@ fn connections_opened_before_the_install_are_silent_when_no_agent_listens() {
         }
         system.expect_no_leak()
     });
+}
+
+/// Each over both ways.
+macro_rules! over_both_ways {
+    ($($test:ident,)*) => {
+        mod veth {
+            $(#[test] fn $test() { super::$test(super::Way::Veth); })*
+        }
+        mod bridge {
+            $(#[test] fn $test() { super::$test(super::Way::Bridge); })*
+        }
+    };
+}
+
+over_both_ways! {
+    a_source_port_is_used_again_over_time_wait,
+    a_source_port_is_used_again_over_time_wait_with_rfc1337,
+    a_late_fin_reaches_the_socket_that_waits_for_it,
+    a_syn_over_a_connection_that_the_pod_has_forgotten_is_served,
+    connections_come_up_with_syn_cookies_forced,
+    connections_opened_before_the_install_are_reset,
+    connections_opened_before_the_install_are_silent_when_no_agent_listens,
 }
