@@ -1,15 +1,18 @@
-//! What the kernel and user space, or the agent and the server, must agree on. Three doors, each opened by a feature:
+//! What the kernel and user space, or the agent and the server, must agree on. Four doors, each opened by a feature:
 //!
 //! - [`abi`] (always, `no_std`): map layouts, names and limits shared by the eBPF programs and the agent.
 //! - feature `user`: the same types as `aya::Pod`, for the process that opens the maps.
 //! - feature `rpc`: the gRPC contract, TLS, the admin face, logs and secrets that the agent and the server share.
-#![cfg_attr(not(any(test, feature = "user", feature = "rpc")), no_std)]
+//! - feature `kubernetes`: the way to the Kubernetes API.
+#![cfg_attr(not(any(test, feature = "user", feature = "rpc", feature = "kubernetes")), no_std)]
 
 pub mod abi;
 #[cfg(feature = "rpc")]
 pub mod admin;
 #[cfg(feature = "rpc")]
 pub mod flags;
+#[cfg(feature = "kubernetes")]
+pub mod kubernetes;
 #[cfg(feature = "rpc")]
 pub mod proto;
 #[cfg(feature = "rpc")]

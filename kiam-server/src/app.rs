@@ -21,7 +21,7 @@ use crate::{
 use anyhow::Context as _;
 use clock::SystemClock;
 use face::Face;
-use kiam_common::{admin, tls};
+use kiam_common::{admin, kubernetes, tls};
 use prometheus_client::{metrics::counter::Counter, registry::Registry};
 use std::{
     future::Future,
@@ -52,7 +52,7 @@ pub(crate) async fn build(config: Config) -> anyhow::Result<Bound> {
     let (mut registry, mut tasks) = (Registry::default(), Tasks::default());
     let tls = tls::Server::load(&tls)?;
     tls.register_metrics(&mut registry);
-    let client = k8s::connect(cluster.kubeconfig.as_deref()).await?;
+    let client = kubernetes::connect(cluster.kubeconfig.as_deref()).await?;
     let pods = Arc::new(Cluster::new(roles.anchoring));
     let watch_metrics = register_watch(&mut registry);
     let (notices, write_events) = EventRecorder::new(client.clone(), register_events(&mut registry));

@@ -1,15 +1,13 @@
-//! The Kubernetes side: a client, two watches that feed one index, and Events for the people behind a pod.
+//! The Kubernetes side: two watches that feed one index, and Events for the people behind a pod.
 //!
 //! What the API server tells is cut down to a few facts at once; nothing here decides who may have what.
 
-mod client;
 mod convert;
 mod events;
 mod index;
 mod lookup;
 mod watch;
 
-pub(crate) use client::connect;
 pub(crate) use events::EventRecorder;
 pub(crate) use lookup::Cluster;
 pub(crate) use watch::{WatchMetrics, watch_namespaces, watch_pods};

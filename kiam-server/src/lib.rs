@@ -20,20 +20,4 @@ mod run;
 
 pub use run::main;
 
-use std::error::Error;
-
-/// An error and what caused it, in one line.
-pub(crate) fn chain(error: &dyn Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(source) = cause {
-        let more = source.to_string();
-        // Some libraries repeat the cause in their own text.
-        if !text.contains(&more) {
-            text.push_str(": ");
-            text.push_str(&more);
-        }
-        cause = source.source();
-    }
-    text
-}
+use kiam_common::telemetry::chain;

@@ -2,12 +2,12 @@
 
 use super::{convert::PodName, lookup::Cluster};
 use crate::core::{namespace::NamespaceFacts, pod::PodFacts};
-use backon::{BackoffBuilder as _, ExponentialBackoff, ExponentialBuilder};
 use futures::StreamExt as _;
 use k8s_openapi::{
     api::core::v1::{Namespace, Pod},
     apimachinery::pkg::apis::meta::v1::ObjectMeta,
 };
+use kiam_common::kubernetes::Pauses;
 use kube::{
     Api, Client, Resource,
     core::DeserializeGuard,
@@ -20,14 +20,6 @@ use tokio::time::Instant;
 
 /// A watch is renewed after this long, so that a connection that is open but mute is noticed: within 65 s.
 const WATCH_LEN_SECONDS: u32 = 60;
-/// First pause after an error.
-const PAUSE_MIN: Duration = Duration::from_millis(500);
-/// Longest pause after an error.
-const PAUSE_MAX: Duration = Duration::from_secs(10);
-
-/// An error after this long is the first of a new row.
-const CALM: Duration = Duration::from_secs(90);
-
 /// What the watches count.
 #[derive(Clone, Default)]
 pub(crate) struct WatchMetrics {
@@ -133,29 +125,6 @@ where
                 tokio::time::sleep(pause).await;
             }
         }
-    }
-}
-
-/// Pauses that grow while errors follow one another. Events don't tell that it goes well again: each attempt to list
-/// begins with one.
-#[derive(Default)]
-struct Pauses {
-    growing: Option<ExponentialBackoff>,
-    last: Option<Instant>,
-}
-
-impl Pauses {
-    fn next(&mut self, now: Instant) -> Duration {
-        if self.last.is_none_or(|last| now.duration_since(last) > CALM) {
-            self.growing = None;
-        }
-        self.last = Some(now);
-        let begin = ExponentialBuilder::default()
-            .with_min_delay(PAUSE_MIN)
-            .with_max_delay(PAUSE_MAX)
-            .without_max_times()
-            .with_jitter();
-        self.growing.get_or_insert_with(|| begin.build()).next().unwrap_or(PAUSE_MAX)
     }
 }
 

@@ -77,15 +77,6 @@ async fn an_update_that_cannot_be_read_removes_what_was_known() {
     assert_eq!(find(&cluster, 2).await, Err(LookupError::NotFound));
 }
 
-#[tokio::test]
-async fn pauses_grow_until_it_was_calm() {
-    let (mut pauses, start) = (Pauses::default(), Instant::now());
-    let row: Vec<Duration> = (0..10).map(|second| pauses.next(start + Duration::from_secs(second))).collect();
-    // Jitter adds up to the pause itself.
-    assert!(row[0] <= 2 * PAUSE_MIN && row[9] >= PAUSE_MAX, "{row:?}");
-    assert!(pauses.next(start + Duration::from_secs(10) + CALM) <= 2 * PAUSE_MIN);
-}
-
 /// The whole loop against an API server that refuses: it asks again, ever more rarely, and never ends.
 #[tokio::test(start_paused = true)]
 async fn an_api_server_that_refuses_is_asked_ever_more_rarely() {

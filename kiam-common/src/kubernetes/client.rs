@@ -23,21 +23,29 @@ const KEEPALIVE_PROBES: u32 = 3;
 
 /// Why there is no client.
 #[derive(Debug, thiserror::Error)]
-pub(crate) enum ConnectError {
+pub enum ConnectError {
+    /// The file is not there, or is not what it should be.
     #[error("--kubeconfig={}: cannot be used", path.display())]
     Kubeconfig {
+        /// Of the file.
         path: PathBuf,
+        /// What is wrong with it.
         #[source]
         source: KubeconfigError,
     },
+    /// There is no file, and no ServiceAccount either.
     #[error("no --kubeconfig, and not in a cluster: give --kubeconfig=FILE, or run in a pod with a ServiceAccount")]
     NotInCluster(#[source] InClusterError),
+    /// What was found cannot be used.
     #[error("the connection to the Kubernetes API cannot be set up")]
     Client(#[source] kube::Error),
 }
 
-/// Sets up the client; connects to nothing yet.
-pub(crate) async fn connect(kubeconfig: Option<&Path>) -> Result<Client, ConnectError> {
+/// Sets up the client; connects to nothing yet. Without a kubeconfig it has the rights of our own pod's ServiceAccount.
+///
+/// # Errors
+/// There is neither, or it cannot be used.
+pub async fn connect(kubeconfig: Option<&Path>) -> Result<Client, ConnectError> {
     let config = match kubeconfig {
         Some(path) => {
             let fail = |source| ConnectError::Kubeconfig { path: path.to_owned(), source };
