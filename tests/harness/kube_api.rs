@@ -6,12 +6,13 @@ use kiam_tests::{
     eventually::eventually,
     kube_api::{Kind, KubeApi, NamespaceObject, PodObject},
     netns::Netns,
-    topology::{pod_v4, pod_v6},
+    topology::{NODE_NAME, pod_v4, pod_v6},
 };
 use kube::{
     Api, Client, Config,
     api::{ListParams, ObjectMeta, Patch, PatchParams, PostParams, WatchEvent, WatchParams},
     config::{KubeConfigOptions, Kubeconfig},
+    core::PartialObjectMeta,
     runtime::{WatchStreamExt as _, reflector, watcher},
 };
 use serde_json::json;
@@ -114,6 +115,31 @@ fn a_watch_ends_at_its_time_and_the_next_one_goes_on_where_it_was() {
         let mut watch = pods.watch(&WatchParams::default(), &seen.metadata.resource_version.unwrap()).await?.boxed();
         let Some(WatchEvent::Modified(seen)) = watch.try_next().await? else { panic!("no change") };
         assert!(seen.metadata.deletion_timestamp.is_some());
+        Ok(())
+    });
+}
+
+#[test]
+fn metadata_alone_is_shown_of_what_the_fields_select_and_what_leaves_them_is_deleted() {
+    with_cluster(async |api, client| {
+        let chosen = PodObject { service_account: "aws-node".to_owned(), ..pod("one", "reader") };
+        api.put_pod(&chosen);
+        api.put_pod(&pod("two", "reader"));
+        let pods: Api<PartialObjectMeta<Pod>> = Api::namespaced(client, "team-a");
+        let fields = format!("spec.nodeName={NODE_NAME},spec.serviceAccountName=aws-node,status.phase!=Failed");
+        let mut events = watcher(pods.clone(), watcher::Config::default().fields(&fields)).boxed();
+        assert!(matches!(events.try_next().await?, Some(watcher::Event::Init)));
+        let Some(watcher::Event::InitApply(seen)) = events.try_next().await? else { panic!("no pod") };
+        assert_eq!((seen.metadata.name.as_deref(), seen.metadata.uid), (Some("one"), Some(chosen.uid.clone())));
+        assert_eq!(seen.types.unwrap().kind, "PartialObjectMetadata");
+        assert!(matches!(events.try_next().await?, Some(watcher::Event::InitDone)));
+        api.put_pod(&PodObject { phase: "Failed".to_owned(), ..chosen.clone() });
+        let ended = tokio::time::timeout(PATIENCE, events.try_next()).await??;
+        assert!(matches!(ended, Some(watcher::Event::Delete(pod)) if pod.metadata.uid == Some(chosen.uid)));
+
+        let unknown = ListParams::default().fields("spec.serviceAccount=aws-node");
+        let error = pods.list(&unknown).await.unwrap_err();
+        assert!(matches!(&error, kube::Error::Api(status) if status.code == 400), "{error:?}");
         Ok(())
     });
 }

@@ -6,7 +6,9 @@
 
 mod objects;
 mod rest;
+mod selector;
 mod store;
+mod view;
 mod watch;
 
 use crate::{http_server::HttpServer, netns::Netns};

@@ -19,6 +19,8 @@ pub struct PodObject {
     pub uid: String,
     /// Its node.
     pub node: String,
+    /// `spec.serviceAccountName`.
+    pub service_account: String,
     /// The annotated role.
     pub role: Option<String>,
     /// Other annotations.
@@ -44,6 +46,7 @@ impl PodObject {
             name: name.to_owned(),
             uid: uid(namespace, name),
             node: crate::topology::NODE_NAME.to_owned(),
+            service_account: "default".to_owned(),
             role: role.map(ToOwned::to_owned),
             annotations: Vec::new(),
             addresses: Some((v4, v6)),
@@ -67,6 +70,7 @@ impl PodObject {
             name,
             uid,
             node,
+            service_account,
             role,
             annotations,
             addresses,
@@ -84,7 +88,8 @@ impl PodObject {
             "apiVersion": "v1",
             "kind": "Pod",
             "metadata": {"name": name, "namespace": namespace, "uid": uid, "annotations": notes},
-            "spec": {"nodeName": node, "hostNetwork": on_node_network, "containers": []},
+            "spec": {"nodeName": node, "serviceAccountName": service_account, "hostNetwork": on_node_network,
+                "containers": []},
             "status": {"phase": phase},
         });
         if let Some((v4, v6)) = addresses {
@@ -109,7 +114,6 @@ fn add_ballast(object: &mut Value, name: &str) {
     object["metadata"]["labels"] = json!({"app": name});
     object["metadata"]["managedFields"] = json!([{"manager": "kubelet", "operation": "Update", "apiVersion": "v1",
         "time": time, "fieldsType": "FieldsV1", "fieldsV1": {"f:status": {}}}]);
-    object["spec"]["serviceAccountName"] = json!("default");
     object["spec"]["restartPolicy"] = json!("Always");
     object["spec"]["containers"] = json!([{"name": "main", "image": "example/app:1", "resources": {},
         "env": [{"name": "MODE", "value": "production"}]}]);

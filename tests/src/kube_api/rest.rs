@@ -1,12 +1,14 @@
 //! The HTTP face: paths and verbs to calls of the store.
 
 use super::{
+    selector::Filter,
     store::{Kind, Store},
-    watch::{self, Filter, Wanted},
+    view::View,
+    watch::{self, Wanted},
 };
 use crate::http_server::{Body, Handler, answer, stream};
 use bytes::Bytes;
-use http::{Method, Request, Response};
+use http::{Method, Request, Response, header};
 use serde_json::{Value, json};
 use std::{collections::HashMap, net::SocketAddr, sync::Arc};
 
@@ -52,7 +54,7 @@ impl Rest {
                 .get(target.kind, target.namespace_key(), name)
                 .map(|object| ok(&object))
                 .ok_or(Failure::NotFound),
-            (&Method::GET, _) => self.list_or_watch(&target, &query),
+            (&Method::GET, _) => self.list_or_watch(&target, &query, view(request)),
             (&Method::POST, None) => self.create(&target, request.body()),
             (&Method::PATCH, Some(name)) => {
                 let patch = parse(request.body())?;
@@ -71,16 +73,21 @@ impl Rest {
         }
     }
 
-    fn list_or_watch(&self, target: &Target<'_>, query: &HashMap<String, String>) -> Result<Response<Body>, Failure> {
+    fn list_or_watch(
+        &self,
+        target: &Target<'_>,
+        query: &HashMap<String, String>,
+        view: View,
+    ) -> Result<Response<Body>, Failure> {
         // As a server without the WatchList feature: clients fall back to list and watch.
         if query.get("sendInitialEvents").is_some_and(|value| value == "true") {
             return Err(Failure::Invalid(
                 "sendInitialEvents is forbidden for watch unless the WatchList feature gate is enabled",
             ));
         }
-        let filter = filter(target, query);
+        let filter = filter(target, query)?;
         if query.get("watch").is_some_and(|watch| watch == "true" || watch == "1") {
-            return self.watch(target.kind, filter, query);
+            return self.watch(target.kind, filter, view, query);
         }
         let (version, mut items) = self.store.list(target.kind);
         items.retain(|item| filter.matches(item));
@@ -89,13 +96,19 @@ impl Rest {
             Kind::Pod => "PodList",
             Kind::Event => "EventList",
         };
+        let (kind, group_version) = view.list(kind, target.group_version);
         let metadata = json!({"resourceVersion": version.to_string()});
-        Ok(ok(
-            &json!({"kind": kind, "apiVersion": target.group_version, "metadata": metadata, "items": items.iter().map(|item| &**item).collect::<Vec<_>>()}),
-        ))
+        let items: Vec<Value> = items.iter().map(|item| view.show(item)).collect();
+        Ok(ok(&json!({"kind": kind, "apiVersion": group_version, "metadata": metadata, "items": items})))
     }
 
-    fn watch(&self, kind: Kind, filter: Filter, query: &HashMap<String, String>) -> Result<Response<Body>, Failure> {
+    fn watch(
+        &self,
+        kind: Kind,
+        filter: Filter,
+        view: View,
+        query: &HashMap<String, String>,
+    ) -> Result<Response<Body>, Failure> {
         let version = query.get("resourceVersion").filter(|version| !version.is_empty() && *version != "0");
         let since = match version {
             Some(version) => {
@@ -109,7 +122,11 @@ impl Rest {
         let bookmarks = query.get("allowWatchBookmarks").is_some_and(|value| value == "true");
         let seconds = query.get("timeoutSeconds").and_then(|seconds| seconds.parse().ok());
         let (out, response) = stream("application/json");
-        tokio::spawn(watch::serve(Arc::clone(&self.store), Wanted { kind, filter, since, bookmarks, seconds }, out));
+        tokio::spawn(watch::serve(
+            Arc::clone(&self.store),
+            Wanted { kind, filter, view, since, bookmarks, seconds },
+            out,
+        ));
         Ok(response)
     }
 
@@ -146,6 +163,7 @@ enum Failure {
     NotAllowed,
     AlreadyExists,
     Invalid(&'static str),
+    NoSuchField,
 }
 
 impl Failure {
@@ -158,6 +176,7 @@ impl Failure {
             }
             Self::AlreadyExists => (409, "AlreadyExists", "already exists"),
             Self::Invalid(message) => (422, "Invalid", message),
+            Self::NoSuchField => (400, "BadRequest", "field label not supported"),
         };
         let status = json!({"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Failure",
             "reason": reason, "message": message, "code": code});
@@ -192,22 +211,18 @@ fn kind_of(resource: &str) -> Option<Kind> {
     }
 }
 
-fn filter(target: &Target<'_>, query: &HashMap<String, String>) -> Filter {
-    let mut filter = Filter { namespace: target.namespace.map(ToOwned::to_owned), ..Filter::default() };
-    for selector in query.get("fieldSelector").map(String::as_str).unwrap_or_default().split(',') {
-        match selector.split_once('=') {
-            Some(("metadata.name", name)) => filter.name = Some(name.to_owned()),
-            Some(("metadata.namespace", namespace)) => filter.namespace = Some(namespace.to_owned()),
-            Some(("spec.nodeName", node)) => filter.node = Some(node.to_owned()),
-            _ => {}
-        }
-    }
-    filter
+fn filter(target: &Target<'_>, query: &HashMap<String, String>) -> Result<Filter, Failure> {
+    let selector = query.get("fieldSelector").map(String::as_str).unwrap_or_default();
+    Filter::parse(target.namespace, target.kind == Kind::Pod, selector).ok_or(Failure::NoSuchField)
+}
+
+fn view(request: &Request<Bytes>) -> View {
+    let accept = request.headers().get(header::ACCEPT).and_then(|accept| accept.to_str().ok());
+    View::accepted(accept.unwrap_or_default())
 }
 
 fn query(query: &str) -> HashMap<String, String> {
-    let pairs = query.split('&').filter_map(|pair| pair.split_once('='));
-    pairs.map(|(key, value)| (key.to_owned(), value.replace("%3D", "=").replace("%2C", ","))).collect()
+    form_urlencoded::parse(query.as_bytes()).into_owned().collect()
 }
 
 fn parse(body: &Bytes) -> Result<Value, Failure> {

@@ -38,6 +38,8 @@ pub(super) struct Change {
     /// `ADDED`, `MODIFIED` or `DELETED`.
     pub(super) action: &'static str,
     pub(super) object: Object,
+    /// What it was before.
+    pub(super) before: Option<Object>,
 }
 
 #[derive(Debug)]
@@ -108,7 +110,7 @@ impl Store {
     pub(super) fn delete(&self, kind: Kind, namespace: &str, name: &str) -> Option<Object> {
         let key = (namespace.to_owned(), name.to_owned());
         let mut inner = self.lock();
-        let object = inner.objects.remove(&(kind, key.clone()))?;
+        let object = inner.objects.get(&(kind, key.clone())).cloned()?;
         let object = inner.record(kind, key, "DELETED", Arc::unwrap_or_clone(object));
         drop(inner);
         self.changed.send_replace(());
@@ -186,10 +188,11 @@ impl Inner {
         self.version += 1;
         object["metadata"]["resourceVersion"] = json!(self.version.to_string());
         let object = Arc::new(object);
-        if action != "DELETED" {
-            self.objects.insert((kind, key), Arc::clone(&object));
-        }
-        self.history.push_back(Change { version: self.version, kind, action, object: Arc::clone(&object) });
+        let before = match action {
+            "DELETED" => self.objects.remove(&(kind, key)),
+            _ => self.objects.insert((kind, key), Arc::clone(&object)),
+        };
+        self.history.push_back(Change { version: self.version, kind, action, object: Arc::clone(&object), before });
         if self.history.len() > HISTORY_MAX
             && let Some(oldest) = self.history.pop_front()
         {

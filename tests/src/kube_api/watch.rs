@@ -1,6 +1,10 @@
 //! One watch: a stream of JSON lines that goes on until the client or its time-out ends it.
 
-use super::store::{Kind, Store};
+use super::{
+    selector::Filter,
+    store::{Change, Kind, Object, Store},
+    view::View,
+};
 use bytes::Bytes;
 use serde_json::{Value, json};
 use std::{
@@ -18,27 +22,32 @@ const WATCH_SECONDS_MAX: u64 = 3600;
 pub(super) struct Wanted {
     pub(super) kind: Kind,
     pub(super) filter: Filter,
+    pub(super) view: View,
     pub(super) since: u64,
     pub(super) bookmarks: bool,
     pub(super) seconds: Option<u64>,
 }
 
-/// Which objects of a kind.
-#[derive(Debug, Clone, Default)]
-pub(super) struct Filter {
-    pub(super) namespace: Option<String>,
-    pub(super) name: Option<String>,
-    pub(super) node: Option<String>,
-}
-
-impl Filter {
-    pub(super) fn matches(&self, object: &Value) -> bool {
-        let is = |wanted: &Option<String>, value: &Value| {
-            wanted.as_ref().is_none_or(|wanted| value.as_str() == Some(wanted.as_str()))
+impl Wanted {
+    /// What a change is to this watch: an object that is not one of its any more is deleted, whatever became of it.
+    fn line(&self, change: &Change) -> Option<Bytes> {
+        let was = change.before.as_deref().is_some_and(|before| self.filter.matches(before));
+        let is = change.action != "DELETED" && self.filter.matches(&change.object);
+        let action = match (was, is) {
+            (false, false) => return None,
+            (false, true) => "ADDED",
+            (true, true) => "MODIFIED",
+            (true, false) => "DELETED",
         };
-        is(&self.namespace, &object["metadata"]["namespace"])
-            && is(&self.name, &object["metadata"]["name"])
-            && is(&self.node, &object["spec"]["nodeName"])
+        Some(self.show(action, &change.object))
+    }
+
+    fn show(&self, action: &str, object: &Object) -> Bytes {
+        match self.view {
+            // Not by way of a copy.
+            View::Whole => line(action, object),
+            View::Metadata => line(action, &self.view.show(object)),
+        }
     }
 }
 
@@ -67,8 +76,8 @@ async fn send_changes(store: &Store, wanted: &Wanted, out: &mut http_body_util::
             drop(out.send_data(line("ERROR", &too_old())).await);
             return;
         };
-        for change in changes.iter().filter(|change| wanted.filter.matches(&change.object)) {
-            if out.send_data(line(change.action, &change.object)).await.is_err() {
+        for change in changes.iter().filter_map(|change| wanted.line(change)) {
+            if out.send_data(change).await.is_err() {
                 return;
             }
         }
@@ -81,7 +90,7 @@ async fn send_changes(store: &Store, wanted: &Wanted, out: &mut http_body_util::
                     let mark = json!({"kind": kind, "apiVersion": "v1",
                         "metadata": {"resourceVersion": cursor.to_string(), "creationTimestamp": null},
                         "spec": {"containers": []}});
-                    if out.send_data(line("BOOKMARK", &mark)).await.is_err() {
+                    if out.send_data(wanted.show("BOOKMARK", &Object::new(mark))).await.is_err() {
                         return;
                     }
                 }
