@@ -59,6 +59,8 @@ pub(crate) struct RunArgs {
     #[command(flatten)]
     pub(crate) take_over: TakeOverArgs,
     #[command(flatten)]
+    pub(crate) exempt: ExemptArgs,
+    #[command(flatten)]
     pub(crate) kiam: KiamArgs,
 }
 
@@ -184,12 +186,36 @@ pub(crate) struct TakeOverArgs {
     pub(crate) take_over: String,
 }
 
+/// Which pods keep the node's role under `--host-network-pods=enforce`.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Exemptions")]
+pub(crate) struct ExemptArgs {
+    /// With --host-network-pods=enforce: the ServiceAccounts whose pods keep the node's role, by exact names; a list, or
+    /// repeated. It says all of them: `default` among them stands for aws-node, cloud-controller-manager, ebs-csi-node-sa
+    /// and efs-csi-node-sa of kube-system, `none` alone for nobody. The agent's own pod is exempt always.
+    #[arg(long, env = "KIAM_EXEMPT", default_value = "default", value_name = "NAMESPACE/SERVICEACCOUNT")]
+    #[arg(value_delimiter = ',')]
+    pub(crate) exempt: Vec<String>,
+    /// This node's name in Kubernetes, by which the API is asked for its exempt pods (in a pod: spec.nodeName).
+    #[arg(long, env = "KIAM_NODE_NAME", value_name = "NAME")]
+    pub(crate) node_name: Option<String>,
+    /// The UID of the agent's own pod (in a pod: metadata.uid).
+    #[arg(long, env = "KIAM_POD_UID", value_name = "UID")]
+    pub(crate) pod_uid: Option<String>,
+    /// Credentials for the Kubernetes API; none: those of our own pod.
+    #[arg(long, env = "KIAM_KUBECONFIG", value_name = "FILE")]
+    pub(crate) kubeconfig: Option<String>,
+}
+
 /// Where the agent's own files are.
 #[derive(Debug, Args)]
 pub(crate) struct PathArgs {
     /// A directory of the agent's own, on tmpfs: the key of session tokens, locks, sockets.
     #[arg(long, env = "KIAM_RUN_DIR", default_value = "/run/kiam", value_name = "DIRECTORY")]
     pub(crate) run_dir: String,
+    /// A directory of the agent's own that outlives a reboot: which pods were exempt.
+    #[arg(long, env = "KIAM_STATE_DIR", default_value = "/var/lib/kiam", value_name = "DIRECTORY")]
+    pub(crate) state_dir: String,
     /// The socket that `kiam-agent health` asks [default: probe.sock in --run-dir].
     #[arg(long, env = "KIAM_PROBE_SOCKET", value_name = "PATH")]
     pub(crate) probe_socket: Option<String>,

@@ -11,7 +11,7 @@ const STATIC_UID_LEN: usize = 32;
 const HYPHENS: [usize; 4] = [8, 13, 18, 23];
 
 /// The UID of a pod, as its cgroup is named.
-#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) struct PodUid([u8; UID_LEN]);
 
 impl PodUid {

@@ -2,6 +2,7 @@
 //! reports all that is wrong at once.
 
 mod attestation;
+mod exempt;
 mod imds;
 mod mode;
 mod notices;
@@ -9,6 +10,7 @@ mod redirect;
 mod upstream;
 
 pub(crate) use attestation::Attestation;
+pub(crate) use exempt::ExemptConfig;
 pub(crate) use imds::{ImdsConfig, ImdsV1};
 pub(crate) use kiam_common::flags::{AdminConfig, LogConfig};
 pub(crate) use mode::{HostNetworkPods, RedirectMode};
@@ -37,6 +39,8 @@ pub(crate) struct Config {
     pub(crate) redirect: RedirectConfig,
     /// Whether nat rules of others for M are deleted.
     pub(crate) take_over: bool,
+    /// Which pods keep the node's role.
+    pub(crate) exempt: ExemptConfig,
     /// What to tell the reader of the log at the start: settings of kiam's that have no effect, and why.
     pub(crate) notices: Vec<String>,
 }
@@ -63,18 +67,21 @@ impl TryFrom<RunArgs> for Config {
     type Error = Problems;
 
     fn try_from(args: RunArgs) -> Result<Self, Problems> {
-        let RunArgs { log, admin, imds, upstream, redirect, take_over, kiam } = args;
+        let RunArgs { log, admin, imds, upstream, redirect, take_over, exempt, kiam } = args;
         let mut problems = Problems::default();
-        let notices = notices::of(&kiam);
+        let mut notices = notices::of(&kiam);
         let log = problems.section(LogConfig::try_from(log));
         let admin = problems.section(AdminConfig::try_from(admin));
         let imds = problems.section(ImdsConfig::try_from(imds));
         let upstream = problems.section(UpstreamConfig::try_from(upstream));
         let redirect = problems.section(RedirectConfig::try_from(redirect));
         let take_over = problems.value("--take-over", &take_over.take_over, flags::switch);
-        match (log, admin, imds, upstream, redirect, take_over) {
-            (Some(log), Some(admin), Some(imds), Some(upstream), Some(redirect), Some(take_over)) => {
-                Ok(Self { log, admin, imds, upstream, redirect, take_over, notices })
+        let exempt = problems.section(ExemptConfig::try_from(exempt));
+        match (log, admin, imds, upstream, redirect, take_over, exempt) {
+            (Some(log), Some(admin), Some(imds), Some(upstream), Some(redirect), Some(take_over), Some(exempt)) => {
+                let exempt = exempt.only_under(redirect.host_network_pods);
+                notices.extend(exempt.notice(redirect.host_network_pods));
+                Ok(Self { log, admin, imds, upstream, redirect, take_over, exempt, notices })
             }
             _ => Err(problems),
         }
@@ -106,7 +113,9 @@ impl TryFrom<HealthArgs> for HealthConfig {
         let timeout =
             problems.value("--timeout", &timeout, |text| flags::duration(text, Duration::ZERO, HEALTH_TIMEOUT_MAX));
         match (paths, timeout) {
-            (Some(redirect::Paths { run_dir: _, probe_socket }), Some(timeout)) => Ok(Self { probe_socket, timeout }),
+            (Some(redirect::Paths { run_dir: _, state_dir: _, probe_socket }), Some(timeout)) => {
+                Ok(Self { probe_socket, timeout })
+            }
             _ => Err(problems),
         }
     }

@@ -13,6 +13,7 @@ mod args;
 mod attestation;
 mod clock;
 mod config;
+mod exemptions;
 mod handoff;
 mod imds;
 mod metrics;

@@ -3,6 +3,7 @@
 
 mod attest;
 mod drain;
+mod exempt;
 mod fallback;
 mod probe;
 mod sweep;
@@ -17,6 +18,7 @@ pub(crate) use upgrade::remove_leftovers as remove_upgrade_files;
 
 use crate::{
     config::{Config, RedirectConfig},
+    exemptions::{self, Known},
     handoff::{Condition, Interface, Status},
     redirect::{
         self, Redirect,
@@ -49,6 +51,8 @@ pub(crate) struct Board {
     pub(crate) interfaces: watch::Sender<Vec<Interface>>,
     /// Below which cgroup the kubelet keeps those of pods; `None` where there is none that programs know.
     pub(crate) kubepods: watch::Sender<Option<Kubepods>>,
+    /// Which pods keep the node's role.
+    pub(crate) exempt: watch::Sender<Known>,
     /// How the datapath is.
     pub(crate) status: watch::Sender<Status>,
     /// Whether a worker answers.
@@ -93,6 +97,7 @@ async fn run_until_stopped(config: &Config) -> anyhow::Result<()> {
     let board = Board {
         interfaces: watch::Sender::new(Vec::new()),
         kubepods: watch::Sender::new(None),
+        exempt: watch::Sender::new(exempt::recall(config)),
         status: watch::Sender::new(Status::default()),
         worker: watch::Sender::new(WorkerState::default()),
         terms: watch::Sender::new(0),
@@ -102,6 +107,7 @@ async fn run_until_stopped(config: &Config) -> anyhow::Result<()> {
     tokio::select! {
         ended = serve_in_turns(config, &board, &births, stop) => ended,
         ended = births_ended => Err(ended?),
+        never = exemptions::follow(&config.exempt, &board.exempt) => match never {},
         ended = probe::serve(&config.redirect.probe_socket, &board) => ended,
     }
 }
@@ -170,7 +176,7 @@ fn announce(board: &Board, interfaces: Vec<Interface>) {
     });
 }
 
-fn publish(board: &Board, redirect: &Redirect) {
+fn publish(board: &Board, redirect: &Redirect, exemptions: &Condition) {
     publish_kubepods(board, redirect);
     board.status.send_modify(|status| {
         status.packets = redirect.packets();
@@ -178,7 +184,7 @@ fn publish(board: &Board, redirect: &Redirect) {
         status.notices = redirect.notices();
         status.probes = redirect.probes().to_vec();
     });
-    publish_conditions(board, redirect.conditions().cloned().collect());
+    publish_conditions(board, redirect.conditions().chain([exemptions]).cloned().collect());
 }
 
 fn publish_kubepods(board: &Board, redirect: &Redirect) {

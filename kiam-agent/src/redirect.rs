@@ -3,9 +3,9 @@
 //! Reading order: [`pins`] (what outlives the process), [`lock`] and [`owner`] (whose it is), [`listener`], [`object`]
 //! (the eBPF programs), [`backstop`], [`links`], [`roles`], [`births`], [`addresses`] and [`kubepods`] (what the node
 //! looks like), [`tc`] (a program on an interface), [`interfaces`] (the redirect), [`cgroup`] (the redirect of pods that
-//! TC does not see), [`guard`], [`fence`] (policy routing), [`flows`] (who opened a connection), [`foreign_nat`] (what
-//! others left), [`check`] (what was taken away), [`probe`] and [`way_in`] (do packets get in?), [`counters`],
-//! [`cleanup`]. This module is their order: open, arm, keep up.
+//! TC does not see), [`exempt`] (pods that keep the node's role), [`guard`], [`fence`] (policy routing), [`flows`] (who
+//! opened a connection), [`foreign_nat`] (what others left), [`check`] (what was taken away), [`probe`] and [`way_in`] (do
+//! packets get in?), [`counters`], [`cleanup`]. This module is their order: open, arm, keep up.
 
 pub(crate) mod addresses;
 pub(crate) mod backstop;
@@ -14,6 +14,7 @@ pub(crate) mod cgroup;
 mod check;
 pub(crate) mod cleanup;
 pub(crate) mod counters;
+pub(crate) mod exempt;
 pub(crate) mod fence;
 pub(crate) mod flows;
 pub(crate) mod foreign_nat;

@@ -3,7 +3,7 @@
 use crate::{
     args::{self, Command},
     config::{CleanupConfig, Config, HealthConfig, LogConfig},
-    handoff, parent, redirect, worker,
+    exemptions, handoff, parent, redirect, worker,
 };
 use anyhow::Context as _;
 use kiam_common::{
@@ -97,6 +97,7 @@ fn clean_up(config: &CleanupConfig) -> anyhow::Result<ExitCode> {
     runtime.block_on(redirect::cleanup::run(&redirect.bpffs))?;
     parent::remove_token_key(&redirect.run_dir)?;
     parent::remove_upgrade_files(&redirect.run_dir)?;
+    exemptions::remove(&redirect.state_dir)?;
     tracing::info!("removed: pods reach the real metadata service again");
     Ok(ExitCode::SUCCESS)
 }

@@ -54,7 +54,7 @@ type Tasks = JoinSet<anyhow::Result<()>>;
 
 async fn serve(handoff: Handoff, config: Config) -> anyhow::Result<()> {
     let Handoff { listeners, token_key, witness, control } = handoff;
-    let Config { log: _, admin, imds, upstream, redirect, take_over: _, notices: _ } = config;
+    let Config { log: _, admin, imds, upstream, redirect, take_over: _, exempt: _, notices: _ } = config;
     let mut terminate = signal(SignalKind::terminate())?;
     // A terminal sends it to both processes; the parent decides.
     let _interrupt = signal(SignalKind::interrupt())?;

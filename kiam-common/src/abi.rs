@@ -79,8 +79,12 @@ pub const MAP_PLACES: &str = "kiam_places";
 pub const MAP_RINGS: &str = "kiam_rings";
 /// Storage of sockets, [`Redirected`]: those that a cgroup hook redirected.
 pub const MAP_SOCKETS: &str = "kiam_sockets";
-/// Hash, identifier of a pod's cgroup to nothing: the pods that keep the node's role.
+/// Hash, identifier of a pod's cgroup to one of the `EXEMPT_…`: the pods that keep the node's role.
 pub const MAP_EXEMPT: &str = "kiam_exempt";
+/// In [`MAP_EXEMPT`]: a pod of a ServiceAccount that is exempt. The programs do not ask why.
+pub const EXEMPT_LISTED: u8 = 1;
+/// In [`MAP_EXEMPT`]: the pod of an agent, its own business: the old or the new one of an upgrade.
+pub const EXEMPT_AGENT: u8 = 2;
 
 /// Array, slot to the number that the last answer to a probe acknowledges.
 pub const MAP_PROBES: &str = "kiam_probes";

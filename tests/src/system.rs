@@ -132,10 +132,19 @@ impl System {
     /// It cannot be started.
     pub fn spawn_server(&mut self) -> Result<&mut Server> {
         let tls = self.pki.write(self.folder.path(), "server", End::Server, Flaw::None)?;
-        let kubeconfig = self.folder.path().join("kubeconfig");
-        std::fs::write(&kubeconfig, self.kube.kubeconfig())?;
+        self.write_kubeconfig()?;
         let server = Server::spawn(&self.binaries, &self.topology.node, self.folder.path(), &tls, &self.server_flags)?;
         Ok(self.server.insert(server))
+    }
+
+    /// A kubeconfig for the stand-in of the Kubernetes API.
+    ///
+    /// # Errors
+    /// The kernel's.
+    pub fn write_kubeconfig(&self) -> Result<PathBuf> {
+        let kubeconfig = self.folder.path().join("kubeconfig");
+        std::fs::write(&kubeconfig, self.kube.kubeconfig())?;
+        Ok(kubeconfig)
     }
 
     /// Starts the agent and waits until it is ready.
@@ -282,6 +291,12 @@ impl System {
     #[must_use]
     pub fn folder(&self) -> PathBuf {
         self.folder.path().to_owned()
+    }
+
+    /// The folder of the agent's that outlives a reboot.
+    #[must_use]
+    pub fn state_dir(&self) -> PathBuf {
+        self.folder.path().join("state")
     }
 
     /// The bpffs of the agent.

@@ -24,6 +24,8 @@ pub(crate) struct RedirectConfig {
     pub(crate) bpffs: PathBuf,
     /// A directory of the agent's own, on tmpfs.
     pub(crate) run_dir: PathBuf,
+    /// A directory of the agent's own, on disk.
+    pub(crate) state_dir: PathBuf,
     /// How the program is attached.
     pub(crate) tc: TcAttach,
     /// How a connection's pod is known.
@@ -52,6 +54,7 @@ pub(crate) enum TcAttach {
 /// Where the agent's own files are.
 pub(super) struct Paths {
     pub(super) run_dir: PathBuf,
+    pub(super) state_dir: PathBuf,
     pub(super) probe_socket: PathBuf,
 }
 
@@ -100,7 +103,7 @@ impl TryFrom<RedirectArgs> for RedirectConfig {
                 Some(bpffs),
                 Some(tc),
                 Some(()),
-                Some(Paths { run_dir, probe_socket }),
+                Some(Paths { run_dir, state_dir, probe_socket }),
                 Some((worker_uid, worker_gid)),
             ) => Ok(Self {
                 interfaces,
@@ -110,6 +113,7 @@ impl TryFrom<RedirectArgs> for RedirectConfig {
                 kubepods,
                 bpffs,
                 run_dir,
+                state_dir,
                 tc,
                 probe_socket,
                 worker_uid,
@@ -124,14 +128,15 @@ impl TryFrom<PathArgs> for Paths {
     type Error = Problems;
 
     fn try_from(args: PathArgs) -> Result<Self, Problems> {
-        let PathArgs { run_dir, probe_socket } = args;
+        let PathArgs { run_dir, state_dir, probe_socket } = args;
         let mut problems = Problems::default();
         let run_dir = problems.value("--run-dir", &run_dir, flags::absolute_path);
+        let state_dir = problems.value("--state-dir", &state_dir, flags::absolute_path);
         let probe = problems.optional("--probe-socket", probe_socket.as_deref(), flags::absolute_path);
-        match (run_dir, probe) {
-            (Some(run_dir), Some(probe)) => {
+        match (run_dir, state_dir, probe) {
+            (Some(run_dir), Some(state_dir), Some(probe)) => {
                 let probe_socket = probe.unwrap_or_else(|| run_dir.join("probe.sock"));
-                Ok(Self { run_dir, probe_socket })
+                Ok(Self { run_dir, state_dir, probe_socket })
             }
             _ => Err(problems),
         }

@@ -16,7 +16,7 @@ fn good(arguments: &[&str]) -> Config {
 
 #[test]
 fn defaults() {
-    let Config { log, admin, imds, upstream, redirect, take_over, notices } = good(&[]);
+    let Config { log, admin, imds, upstream, redirect, take_over, exempt, notices } = good(&[]);
     assert_eq!((log.format, log.level.as_str()), (LogFormat::Text, "info"));
     assert_eq!(admin, AdminConfig { port: 3100, prometheus: None });
     assert_eq!((imds.v1, redirect.attestation), (ImdsV1::Allow, Attestation::Prefer));
@@ -32,7 +32,9 @@ fn defaults() {
     assert_eq!(redirect.mode, RedirectMode { tc: true, cgroup: false, auto: true });
     assert_eq!(redirect.host_network_pods, HostNetworkPods::Ignore);
     assert_eq!((redirect.worker_uid, redirect.worker_gid), (65532, 65532));
+    assert_eq!(redirect.state_dir, PathBuf::from("/var/lib/kiam"));
     assert!(!take_over);
+    assert!(exempt.accounts.is_empty(), "nobody needs one: {exempt:?}");
     assert!(notices.is_empty(), "{notices:?}");
 }
 
@@ -85,6 +87,27 @@ fn the_means_of_the_redirect() {
 }
 
 #[test]
+fn exemptions() {
+    let exempt = good(&["--host-network-pods=enforce", "--exempt=a/b,default", "--exempt=c/d"]).exempt;
+    let named: Vec<String> = exempt.accounts.iter().map(ToString::to_string).collect();
+    assert_eq!(
+        (named[0].as_str(), named[1].as_str(), named[2].as_str(), named.len()),
+        ("a/b", "c/d", "kube-system/aws-node", 6)
+    );
+    assert_eq!(good(&["--host-network-pods=enforce"]).exempt.accounts.len(), 4, "the defaults");
+    assert!(good(&["--host-network-pods=enforce", "--exempt=none"]).exempt.accounts.is_empty());
+
+    let uid = "11111111-2222-4333-8444-aaaaaaaaaaaa";
+    let own = format!("--pod-uid={uid}");
+    let given = ["--host-network-pods=enforce", "--node-name=ip-10-0-0-1.ec2.internal", &own, "--kubeconfig=/k"];
+    let Config { exempt, notices, .. } = good(&given);
+    assert_eq!(exempt.node.as_deref(), Some("ip-10-0-0-1.ec2.internal"));
+    assert_eq!(exempt.own_pod.unwrap().as_str(), uid);
+    assert_eq!((exempt.kubeconfig, notices), (Some("/k".into()), Vec::<String>::new()));
+    assert!(good(&given[..2]).notices[0].starts_with("--pod-uid is not given"));
+}
+
+#[test]
 fn everything_wrong_is_said_at_once_each_with_its_flag() {
     let told =
         config(&["--port=0", "--level=loud", "--worker-uid=0", "--host-interface=ca li", "--tc=xdp"]).unwrap_err();
@@ -127,6 +150,12 @@ fn each_bad_value_is_named_with_what_to_do() {
         ("--bpffs=sys/fs/bpf", "not an absolute path"),
         ("--run-dir=.", "not an absolute path"),
         ("--probe-socket=probe.sock", "not an absolute path"),
+        ("--state-dir=state", "not an absolute path"),
+        ("--exempt=aws-node", "not NAMESPACE/SERVICEACCOUNT"),
+        ("--exempt=kube-system/aws-*", "not the exact name of a ServiceAccount"),
+        ("--exempt=none,kube-system/aws-node", "none alone for nobody"),
+        ("--node-name=a,b", "not the name of a node"),
+        ("--pod-uid=../x", "not the UID of a pod"),
         ("--ipv6=off", "open to every pod"),
         ("--worker-uid=root", "other than root"),
         ("--worker-gid=0", "other than root"),

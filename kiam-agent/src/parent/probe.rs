@@ -131,6 +131,7 @@ mod tests {
         Board {
             interfaces: watch::Sender::default(),
             kubepods: watch::Sender::default(),
+            exempt: watch::Sender::default(),
             status: watch::Sender::new(Status { conditions, ..Status::default() }),
             worker: watch::Sender::new(WorkerState::default()),
             terms: watch::Sender::new(0),

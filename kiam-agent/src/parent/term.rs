@@ -5,6 +5,7 @@ use super::{
     Board, STAND_BY, Stop, announce,
     attest::Witnesses,
     drain,
+    exempt::{self, Exemptions},
     fallback::Fallback,
     not_owner, publish, publish_conditions, publish_kubepods, sweep, token_key,
     upgrade::{Predecessor, Successor, Successors, Turn},
@@ -53,6 +54,7 @@ pub(super) struct Term<'a> {
 enum Event {
     Look,
     Inspect,
+    Exempt,
     Count,
     HandOver(Successor),
     Stop,
@@ -78,10 +80,11 @@ impl Term<'_> {
             interfaces: board.interfaces.subscribe(),
         };
         let supervisor = Supervisor::new(redirect.listeners(), token_key::open(&config.run_dir)?, witnesses)?;
+        let mut exemptions = Exemptions::open(self.config, board, redirect.pins())?;
         let sweep_ended = sweep::start(redirect.pins())?;
         let fallback = Fallback::new(redirect.listeners())?;
         let ended = tokio::select! {
-            ended = self.lead(&mut redirect, &mut news, turn, predecessor) => ended,
+            ended = self.lead(&mut redirect, &mut exemptions, &mut news, turn, predecessor) => ended,
             ended = supervisor.run(board) => ended.map(|()| Ended::Stopped),
             ended = sweep_ended => Err(ended?),
             () = fallback.run(board) => Ok(Ended::Stopped),
@@ -102,6 +105,7 @@ impl Term<'_> {
     async fn lead(
         &mut self,
         redirect: &mut Redirect,
+        exemptions: &mut Exemptions<'_>,
         news: &mut News,
         turn: Turn,
         predecessor: Option<Predecessor>,
@@ -123,28 +127,30 @@ impl Term<'_> {
                 }
             }
         };
-        let mut successors = self.take(redirect).await?;
+        let mut successors = self.take(redirect, exemptions).await?;
         if let Some(predecessor) = predecessor {
             predecessor.done().await;
         }
         drop(turn);
-        self.keep_up(redirect, news, &mut successors).await
+        self.keep_up(redirect, exemptions, news, &mut successors).await
     }
 
     /// Makes the datapath this agent's, and listens for the one that comes next.
-    async fn take(&mut self, redirect: &mut Redirect) -> anyhow::Result<Successors> {
+    async fn take(&mut self, redirect: &mut Redirect, exemptions: &mut Exemptions<'_>) -> anyhow::Result<Successors> {
         // The next connection may be one for this agent's worker.
         redirect.look(|interfaces| announce(self.board, interfaces)).await?;
         publish_kubepods(self.board, redirect);
         redirect.arm()?;
         self.lock.settle()?;
         let successors = Successors::listen(&self.config.redirect.run_dir, self.births.clone())?;
+        // Before the hooks run: a pod that is exempt is refused at no moment.
+        exemptions.keep_up();
         self.board.terms.send_modify(|terms| *terms += 1);
         redirect.keep_up(|interfaces| announce(self.board, interfaces)).await;
         redirect.remove_other_layouts()?;
         redirect.inspect().await;
         redirect.probe().await;
-        publish(self.board, redirect);
+        publish(self.board, redirect, exemptions.condition());
         Ok(successors)
     }
 
@@ -152,6 +158,7 @@ impl Term<'_> {
     async fn keep_up(
         &mut self,
         redirect: &mut Redirect,
+        exemptions: &mut Exemptions<'_>,
         news: &mut News,
         successors: &mut Successors,
     ) -> anyhow::Result<Ended> {
@@ -169,6 +176,7 @@ impl Term<'_> {
                     Heard::Node => Event::Look,
                 },
                 () = sleep(RETRY), if !redirect.is_whole() => Event::Look,
+                () = exemptions.due() => Event::Exempt,
                 _ = self_check.tick() => Event::Inspect,
                 _ = counters.tick() => Event::Count,
             };
@@ -183,17 +191,22 @@ impl Term<'_> {
                     Ok(()) => return Ok(self.withdraw(redirect).await),
                     Err(error) => {
                         tracing::warn!("the other agent did not take over: {error:#}; this one goes on");
-                        *successors = self.take(redirect).await?;
+                        *successors = self.take(redirect, exemptions).await?;
                     }
                 },
                 Event::Inspect => {
                     redirect.inspect().await;
                     redirect.keep_up(|interfaces| announce(self.board, interfaces)).await;
+                    exemptions.keep_up();
                     redirect.probe().await;
                 }
-                Event::Look => redirect.keep_up(|interfaces| announce(self.board, interfaces)).await,
+                Event::Exempt => exemptions.keep_up(),
+                Event::Look => {
+                    redirect.keep_up(|interfaces| announce(self.board, interfaces)).await;
+                    exemptions.keep_up();
+                }
             }
-            publish(self.board, redirect);
+            publish(self.board, redirect, exemptions.condition());
         }
     }
 
@@ -210,13 +223,19 @@ impl Term<'_> {
     }
 }
 
-/// Pods would not notice a change: this agent's worker answers, and has what it needs to answer well.
+/// Pods would not notice a change: this agent knows who is exempt, its worker answers, and has what it needs to answer
+/// well.
 async fn until_fit(board: &Board) {
-    publish_conditions(
-        board,
-        vec![not_owner("another agent serves this node until this one has a worker and has reached a server")],
-    );
+    let waiting = not_owner("another agent serves this node until this one has a worker and has reached a server");
+    let mut exempt = board.exempt.subscribe();
+    loop {
+        let problem = exempt.borrow_and_update().problem();
+        let Some(problem) = problem else { break };
+        publish_conditions(board, vec![waiting.clone(), exempt::condition(Some(problem))]);
+        // It fails when this agent ends.
+        drop(exempt.changed().await);
+    }
+    publish_conditions(board, vec![waiting]);
     let mut worker = board.worker.subscribe();
-    // It fails when this agent ends.
     drop(worker.wait_for(|worker| worker.ready && worker.server_reached).await);
 }

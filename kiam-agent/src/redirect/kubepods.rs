@@ -5,9 +5,11 @@ mod pods;
 
 pub(crate) use pods::Pods;
 
+use crate::attestation::PodUid;
 use anyhow::{Context as _, bail};
 use nix::sys::statfs::{CGROUP2_SUPER_MAGIC, statfs};
 use std::{
+    collections::BTreeMap,
     fs, io,
     os::unix::fs::MetadataExt as _,
     path::{Path, PathBuf},
@@ -70,6 +72,14 @@ impl Kubepods {
     pub(crate) fn is_populated(&self) -> bool {
         fs::read_to_string(self.path.join("cgroup.events"))
             .is_ok_and(|events| events.lines().any(|line| line == "populated 1"))
+    }
+
+    /// The pods that have a cgroup below it now, by its identifier.
+    ///
+    /// # Errors
+    /// The kernel's.
+    pub(crate) fn pods(&self) -> io::Result<BTreeMap<u64, PodUid>> {
+        Ok(pods::read(&self.path)?.into_iter().collect())
     }
 
     /// Where it is.

@@ -64,6 +64,9 @@ impl Agent {
             format!("--port={ADMIN_PORT}"),
             format!("--bpffs={}", folder.join("bpffs").display()),
             format!("--run-dir={}", folder.join("run").display()),
+            format!("--state-dir={}", folder.join("state").display()),
+            // Nobody needs the Kubernetes API but tests of exemptions.
+            "--exempt=none".to_owned(),
             "--level=debug".to_owned(),
         ]
     }
@@ -275,6 +278,7 @@ impl Agent {
         command.arg("cleanup");
         command.arg(format!("--bpffs={}", folder.join("bpffs").display()));
         command.arg(format!("--run-dir={}", folder.join("run").display()));
+        command.arg(format!("--state-dir={}", folder.join("state").display()));
         let output = process::output(&mut command)?;
         let log = String::from_utf8_lossy(&output.stderr).into_owned();
         ensure!(output.status.success(), "kiam-agent cleanup: {}\n{log}", output.status);

@@ -77,7 +77,7 @@ impl Pods {
 }
 
 /// Reads the tree: which cgroup is which pod's.
-fn read(kubepods: &Path) -> io::Result<HashMap<u64, PodUid>> {
+pub(super) fn read(kubepods: &Path) -> io::Result<HashMap<u64, PodUid>> {
     let mut pods = HashMap::new();
     collect(kubepods, &mut pods)?;
     for class in CLASSES {
