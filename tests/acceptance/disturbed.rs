@@ -106,7 +106,7 @@ fn pins_of_interfaces(deployed: &Deployed) -> Result<BTreeSet<String>> {
 }
 
 /// Waits until every attempt is served, with this role.
-fn all_served(probe: &mut Probe, role: &str) -> Result<()> {
+pub(crate) fn all_served(probe: &mut Probe, role: &str) -> Result<()> {
     eventually("the pod is served", SOON, || {
         let attempts = enough(probe)?;
         expect_role_or_nothing(&attempts, role)?;

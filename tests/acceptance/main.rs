@@ -10,7 +10,7 @@
 )]
 
 mod disturbed;
-mod hybrid;
+mod enforced;
 mod overlay;
 mod processes;
 mod removed;
@@ -30,7 +30,7 @@ use std::{
 type Run = fn(&mut Stage) -> Result<()>;
 
 /// All trials, in their order.
-const TRIALS: [(&str, Run); 14] = [
+const TRIALS: [(&str, Run); 19] = [
     ("overlay::it_sets_only_what_a_cluster_must_say", overlay::it_sets_only_what_a_cluster_must_say),
     ("served::what_is_shipped_rolls_out", served::what_is_shipped_rolls_out),
     ("served::a_permitted_pod_gets_its_role", served::a_permitted_pod_gets_its_role),
@@ -44,7 +44,15 @@ const TRIALS: [(&str, Run); 14] = [
     ("disturbed::the_agents_are_rolled", disturbed::the_agents_are_rolled),
     ("disturbed::the_servers_are_rolled", disturbed::the_servers_are_rolled),
     ("removed::nothing_is_left", removed::nothing_is_left),
-    ("hybrid::a_node_with_both_cgroup_versions_runs_pods", hybrid::a_node_with_both_cgroup_versions_runs_pods),
+    ("enforced::it_rolls_out_behind_a_bridge", enforced::it_rolls_out_behind_a_bridge),
+    ("enforced::a_new_server_has_the_nodes_role", enforced::a_new_server_has_the_nodes_role),
+    (
+        "enforced::pods_on_the_nodes_network_have_their_own_roles",
+        enforced::pods_on_the_nodes_network_have_their_own_roles,
+    ),
+    ("enforced::one_without_a_role_gets_nothing", enforced::one_without_a_role_gets_nothing),
+    ("enforced::an_exempt_one_has_the_nodes_role", enforced::an_exempt_one_has_the_nodes_role),
+    ("enforced::nothing_is_left", removed::nothing_is_left),
 ];
 
 fn main() -> ExitCode {
@@ -72,7 +80,7 @@ fn run() -> ExitCode {
                 format!("{error:#}").into()
             })
         });
-        trial.with_ignored_flag(name.starts_with("hybrid::") && hybrid::obstacle().is_some())
+        trial.with_ignored_flag(name.starts_with("enforced::") && enforced::obstacle().is_some())
     });
     let conclusion = libtest_mimic::run(&arguments, trials.into());
     stage.lock().unwrap_or_else(PoisonError::into_inner).take_down();

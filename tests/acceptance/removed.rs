@@ -2,7 +2,7 @@
 
 use crate::{
     processes::{Process, agent_parent},
-    stage::{Deployed, Stage, TEAM, control_reaches, enough, expect_own_or_nothing},
+    stage::{Deployed, Scene, Stage, TEAM, control_reaches, enough, expect_own_or_nothing},
 };
 use anyhow::{Context as _, Result, ensure};
 use kiam_tests::{
@@ -15,12 +15,12 @@ use kiam_tests::{
 const CLEANUP: &str = "kiam-cleanup";
 
 pub(crate) fn nothing_is_left(stage: &mut Stage) -> Result<()> {
-    let deployed = stage.deployed()?;
+    let deployed = stage.present()?;
     let kubectl = deployed.cluster.kubectl.clone();
     let objects = BpfObjects::of(agent_parent(&deployed.cluster)?.pid)?;
     ensure!(!objects.is_empty(), "the agent has no programs open: what is gone later was never there");
 
-    manifests::delete(&kubectl, &deployed.manifests.fitted())?;
+    manifests::delete(&kubectl, &deployed.applied())?;
     let mut probe = deployed.veteran.probe(deployed.cluster.folder())?;
     let attempts = enough(&mut probe)?;
     expect_own_or_nothing(&attempts)?;
@@ -32,6 +32,10 @@ pub(crate) fn nothing_is_left(stage: &mut Stage) -> Result<()> {
     control_reaches(&deployed.cluster, &deployed.veteran).context("after the cleanup")?;
     objects.expect_gone()?;
     kubectl.run(&["delete", "namespace", TEAM, "--timeout=120s"])?;
+    if deployed.scene == Scene::Enforced {
+        // The CNI plugin's, which leaves it when its last pod has gone.
+        deployed.cluster.topology.node.ip("link del cni0")?;
+    }
     eventually("the node is as before", SOON, || {
         let now = Deployed::footprint(&deployed.cluster)?;
         ensure!(now == deployed.before, "before: {:#?}\nnow: {now:#?}", deployed.before);

@@ -34,7 +34,7 @@ pub(crate) fn what_is_shipped_rolls_out(stage: &mut Stage) -> Result<()> {
 }
 
 /// The server's own credentials are those of the node's role: hostNetwork is its way to the real metadata service.
-fn expect_server_credentials(deployed: &Deployed) -> Result<()> {
+pub(crate) fn expect_server_credentials(deployed: &Deployed) -> Result<()> {
     let requests = deployed.cluster.canary.requests();
     let credentials = |request: &&Request| request.path.ends_with(&format!("/iam/security-credentials/{NODE_ROLE}"));
     let request = requests.iter().find(credentials).with_context(|| format!("no request for them: {requests:?}"))?;
@@ -90,7 +90,7 @@ pub(crate) fn a_pod_without_a_role_gets_nothing(stage: &mut Stage) -> Result<()>
     pod.delete()
 }
 
-fn expect_no_credentials(pod: &ClientPod) -> Result<()> {
+pub(crate) fn expect_no_credentials(pod: &ClientPod) -> Result<()> {
     for (client, identity) in [("boto3", pod.boto3_identity()), ("aws", pod.cli_identity())] {
         match identity {
             Ok(arn) => anyhow::bail!("{client} is {arn}"),

@@ -4,8 +4,8 @@ use anyhow::{Context as _, Result, bail, ensure};
 use kiam_tests::{
     canary::{ACCESS_KEY_ID, NODE_ROLE},
     cluster::{
-        Cgroups, Cluster, Options, OwnImage,
-        client::{ClientPod, Network},
+        Cgroups, Cluster, Cni, Options, OwnImage,
+        client::{ClientPod, Network, Spec},
         images::{AGENT, SERVER},
         manifests::{self, Manifests},
         probe::{Attempt, Got, Probe},
@@ -14,7 +14,10 @@ use kiam_tests::{
     system::{Binaries, Footprint},
 };
 use serde_json::json;
-use std::{env, path::PathBuf};
+use std::{
+    env,
+    path::{Path, PathBuf},
+};
 
 /// The namespace of what is shipped.
 pub(crate) const KIAM: &str = "kiam-system";
@@ -27,14 +30,33 @@ pub(crate) const OTHER_ROLE: &str = "writer";
 /// A role that the namespace does not permit.
 pub(crate) const FORBIDDEN_ROLE: &str = "admin";
 /// The annotation of a pod's role.
-const ROLE_ANNOTATION: &str = "iam.amazonaws.com/role";
+pub(crate) const ROLE_ANNOTATION: &str = "iam.amazonaws.com/role";
+
+/// What a cluster is like, and what is deployed in it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Scene {
+    /// What is shipped, on a node with version 2 control groups alone whose pods have routed veths.
+    Shipped,
+    /// The same with enforcement and its exemptions, on a node with both versions whose pods are behind a bridge.
+    Enforced,
+}
+
+impl Scene {
+    const fn options<'a>(self, target: &'a Path, images: &'a [OwnImage]) -> Options<'a> {
+        let (cgroups, cni) = match self {
+            Self::Shipped => (Cgroups::V2, Cni::Ptp),
+            Self::Enforced => (Cgroups::Hybrid, Cni::Bridge),
+        };
+        Options { target, cgroups, cni, images }
+    }
+}
 
 /// The cluster, in whatever state the trials so far have brought it to.
 #[derive(Debug, Default)]
 pub(crate) struct Stage {
     deployed: Option<Deployed>,
     /// Starting it is not tried twice.
-    broken: bool,
+    broken: Vec<Scene>,
 }
 
 /// A cluster with what is shipped rolled out in it.
@@ -46,16 +68,36 @@ pub(crate) struct Deployed {
     pub(crate) before: Footprint,
     /// A permitted pod that was there before kiam, and has shown that it reaches the canary then.
     pub(crate) veteran: ClientPod,
+    pub(crate) scene: Scene,
 }
 
 impl Stage {
     /// The cluster with what is shipped; brought about when it isn't there.
     pub(crate) fn deployed(&mut self) -> Result<&mut Deployed> {
-        ensure!(!self.broken, "the cluster was not brought up for an earlier trial; its failure says why");
-        if self.deployed.is_none() {
-            self.broken = true;
-            self.deployed = Some(Deployed::bring_about()?);
-            self.broken = false;
+        self.scene(Scene::Shipped)
+    }
+
+    /// The one with enforcement. There is one cluster at a time: two on two processors only slow each other down.
+    pub(crate) fn enforced(&mut self) -> Result<&mut Deployed> {
+        self.scene(Scene::Enforced)
+    }
+
+    /// The one that there is.
+    pub(crate) fn present(&mut self) -> Result<&mut Deployed> {
+        let scene = self.deployed.as_ref().map_or(Scene::Shipped, |deployed| deployed.scene);
+        self.scene(scene)
+    }
+
+    fn scene(&mut self, scene: Scene) -> Result<&mut Deployed> {
+        ensure!(
+            !self.broken.contains(&scene),
+            "the cluster was not brought up for an earlier trial; its failure says why"
+        );
+        if self.deployed.as_ref().is_none_or(|deployed| deployed.scene != scene) {
+            self.take_down();
+            self.broken.push(scene);
+            self.deployed = Some(Deployed::bring_about(scene)?);
+            self.broken.retain(|broken| *broken != scene);
         }
         self.deployed.as_mut().context("set above")
     }
@@ -77,11 +119,11 @@ pub(crate) fn target() -> Result<PathBuf> {
 }
 
 impl Deployed {
-    fn bring_about() -> Result<Self> {
+    fn bring_about(scene: Scene) -> Result<Self> {
         let binaries = Binaries::find()?;
         let images =
             [OwnImage { binary: binaries.agent(), name: AGENT }, OwnImage { binary: binaries.server(), name: SERVER }];
-        let cluster = Cluster::start(&Options { target: &target()?, cgroups: Cgroups::V2, images: &images })?;
+        let cluster = Cluster::start(&scene.options(&target()?, &images))?;
         let before = Self::footprint(&cluster)?;
         let role = format!("arn:aws:iam::{}:role/({ROLE}|{OTHER_ROLE})", kiam_tests::sts::ACCOUNT);
         cluster.kubectl.feed(
@@ -90,21 +132,29 @@ impl Deployed {
                 "name": TEAM, "annotations": { "iam.amazonaws.com/permitted": role },
             }}),
         )?;
-        let veteran = ClientPod::create(&cluster, TEAM, "veteran", &[(ROLE_ANNOTATION, ROLE)])?;
+        let veteran = ClientPod::create(&cluster, &Spec::new(TEAM, "veteran", &[(ROLE_ANNOTATION, ROLE)]))?;
         control_reaches(&cluster, &veteran)?;
         let manifests = Manifests::prepare(&cluster.folder().join("kustomize"), cluster.sts.ca())?;
-        let deployed = Self { cluster, manifests, before, veteran };
+        let deployed = Self { cluster, manifests, before, veteran, scene };
         deployed.roll_out().with_context(|| deployed.cluster.diagnosis())?;
         Ok(deployed)
     }
 
     fn roll_out(&self) -> Result<()> {
         let kubectl = &self.cluster.kubectl;
-        manifests::apply(kubectl, &self.manifests.fitted())?;
+        manifests::apply(kubectl, &self.applied())?;
         // This cluster has one node, and a node has room for one server.
         kubectl.run(&["scale", "-n", KIAM, "deployment/kiam-server", "--replicas=1"])?;
         self.rolled_out("deployment/kiam-server")?;
         self.rolled_out("daemonset/kiam-agent")
+    }
+
+    /// The folder that `kubectl apply -k` was given.
+    pub(crate) fn applied(&self) -> PathBuf {
+        match self.scene {
+            Scene::Shipped => self.manifests.fitted(),
+            Scene::Enforced => self.manifests.enforced(),
+        }
     }
 
     /// Waits until every pod of a workload is the newest and ready.
@@ -116,7 +166,7 @@ impl Deployed {
     /// A pod in the namespace of the pods; with a role or without.
     pub(crate) fn pod(&self, name: &str, role: Option<&str>) -> Result<ClientPod> {
         let annotation = role.map(|role| (ROLE_ANNOTATION, role));
-        ClientPod::create(&self.cluster, TEAM, name, annotation.as_slice())
+        ClientPod::create(&self.cluster, &Spec::new(TEAM, name, annotation.as_slice()))
     }
 
     /// Many pods, every other one with [`OTHER_ROLE`]: each with its role.
@@ -124,7 +174,9 @@ impl Deployed {
         let pods = (0..count).map(|number| {
             let role = [ROLE, OTHER_ROLE][number % 2];
             let name = format!("one-of-many-{number}");
-            Ok((ClientPod::begin(&self.cluster, TEAM, &name, &[(ROLE_ANNOTATION, role)], network)?, role))
+            let annotations = [(ROLE_ANNOTATION, role)];
+            let spec = Spec { network, ..Spec::new(TEAM, &name, &annotations) };
+            Ok((ClientPod::begin(&self.cluster, &spec)?, role))
         });
         let pods = pods.collect::<Result<Vec<_>>>()?;
         pods.iter().try_for_each(|(pod, _)| pod.wait())?;

@@ -1,5 +1,5 @@
 //! A real one-node Kubernetes in namespaces of its own: API server with etcd, controller-manager, scheduler, kubelet,
-//! containerd, and a routed CNI, in the network of every test ([`crate::topology`]).
+//! containerd, and a CNI plugin, in the network of every test ([`crate::topology`]).
 //!
 //! ```text
 //! uplink (stand-in for the real IMDS, STS over TLS) ── node (the components; hostNetwork pods) ── veth… ── pods
@@ -70,6 +70,15 @@ pub struct OwnImage {
     pub name: &'static str,
 }
 
+/// The plugin that makes pods' networks, of those of containernetworking.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Cni {
+    /// Each pod behind a routed veth, `veth…` on the node.
+    Ptp,
+    /// All pods behind the bridge `cni0`.
+    Bridge,
+}
+
 /// What a cluster is made with.
 #[derive(Debug)]
 pub struct Options<'a> {
@@ -77,6 +86,8 @@ pub struct Options<'a> {
     pub target: &'a Path,
     /// The control groups.
     pub cgroups: Cgroups,
+    /// Pods' networks.
+    pub cni: Cni,
     /// Our images, if any.
     pub images: &'a [OwnImage],
 }
@@ -123,7 +134,7 @@ impl Cluster {
         let canary = Canary::start(&topology.uplink)?;
         let sts = TlsSts::start(&topology.uplink, &python, &folder.join("sts"))?;
         pki::write(&folder.join("pki"), NODE_NAME, NODE_V4, API_SERVICE)?;
-        config::write(&folder, options.cgroups, SERVER_NAME)?;
+        config::write(&folder, options.cgroups, options.cni, SERVER_NAME)?;
         let node = Node::start(&topology, &state, options.cgroups)?;
         let kubeconfig = folder.join("pki/admin.kubeconfig");
         let kubectl = Kubectl::new(topology.node.path().to_owned(), kube.clone(), kubeconfig);

@@ -29,6 +29,29 @@ pub enum Network {
     Nodes,
 }
 
+/// What a pod is made with.
+#[derive(Debug, Clone, Copy)]
+pub struct Spec<'a> {
+    /// Its namespace, which exists.
+    pub namespace: &'a str,
+    /// Its name.
+    pub name: &'a str,
+    /// Its annotations.
+    pub annotations: &'a [(&'a str, &'a str)],
+    /// Whose network it is on.
+    pub network: Network,
+    /// Its ServiceAccount, which exists.
+    pub service_account: &'a str,
+}
+
+impl<'a> Spec<'a> {
+    /// A pod like most: with a network of its own and its namespace's own ServiceAccount.
+    #[must_use]
+    pub const fn new(namespace: &'a str, name: &'a str, annotations: &'a [(&'a str, &'a str)]) -> Self {
+        Self { namespace, name, annotations, network: Network::Own, service_account: "default" }
+    }
+}
+
 /// How a probe asks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Pace {
@@ -59,8 +82,8 @@ impl ClientPod {
     ///
     /// # Errors
     /// It doesn't run in time.
-    pub fn create(cluster: &Cluster, namespace: &str, name: &str, annotations: &[(&str, &str)]) -> Result<Self> {
-        let pod = Self::begin(cluster, namespace, name, annotations, Network::Own)?;
+    pub fn create(cluster: &Cluster, spec: &Spec<'_>) -> Result<Self> {
+        let pod = Self::begin(cluster, spec)?;
         pod.wait()?;
         Ok(pod)
     }
@@ -69,19 +92,13 @@ impl ClientPod {
     ///
     /// # Errors
     /// The API server refuses it.
-    pub fn begin(
-        cluster: &Cluster,
-        namespace: &str,
-        name: &str,
-        annotations: &[(&str, &str)],
-        network: Network,
-    ) -> Result<Self> {
+    pub fn begin(cluster: &Cluster, spec: &Spec<'_>) -> Result<Self> {
         let interpreter = cluster.python().interpreter();
         let pod = Self {
             kubectl: cluster.kubectl.clone(),
             interpreter,
-            namespace: namespace.to_owned(),
-            name: name.to_owned(),
+            namespace: spec.namespace.to_owned(),
+            name: spec.name.to_owned(),
         };
         let sts_folder = cluster.sts.ca().parent().context("a file in a folder")?;
         let mut mounts: Vec<(String, PathBuf)> = Vec::new();
@@ -89,39 +106,8 @@ impl ClientPod {
             mounts.push((folder.to_str().context("a path in UTF-8")?.to_owned(), folder));
         }
         mounts.push((STS_FOLDER.to_owned(), sts_folder.to_owned()));
-        pod.kubectl.feed(&["create", "-f", "-"], &pod.manifest(annotations, &mounts, network))?;
+        pod.kubectl.feed(&["create", "-f", "-"], &manifest(spec, &mounts))?;
         Ok(pod)
-    }
-
-    fn manifest(&self, annotations: &[(&str, &str)], mounts: &[(String, PathBuf)], network: Network) -> Value {
-        let annotations: serde_json::Map<_, _> =
-            annotations.iter().map(|(key, value)| ((*key).to_owned(), json!(value))).collect();
-        let environment = [
-            ("AWS_ENDPOINT_URL_STS", TlsSts::endpoint()),
-            ("AWS_CA_BUNDLE", format!("{STS_FOLDER}/ca.pem")),
-            ("AWS_DEFAULT_REGION", "us-east-1".to_owned()),
-        ];
-        let volume = |(number, (_, path)): (usize, &(String, PathBuf))| json!({ "name": format!("v{number}"), "hostPath": { "path": path } });
-        let mount = |(number, (at, _)): (usize, &(String, PathBuf))| json!({ "name": format!("v{number}"), "mountPath": at, "readOnly": true });
-        json!({
-            "apiVersion": "v1",
-            "kind": "Pod",
-            "metadata": { "name": self.name, "namespace": self.namespace, "annotations": annotations },
-            "spec": {
-                // Its process is PID 1 and ignores SIGTERM.
-                "terminationGracePeriodSeconds": 1,
-                "hostNetwork": network == Network::Nodes,
-                "containers": [{
-                    "name": "client",
-                    "image": CLIENT,
-                    "imagePullPolicy": "Never",
-                    "command": ["sleep", "infinity"],
-                    "env": environment.map(|(name, value)| json!({ "name": name, "value": value })),
-                    "volumeMounts": mounts.iter().enumerate().map(mount).collect::<Vec<_>>(),
-                }],
-                "volumes": mounts.iter().enumerate().map(volume).collect::<Vec<_>>(),
-            },
-        })
     }
 
     /// Waits until it runs.
@@ -223,6 +209,38 @@ impl ClientPod {
         let log = folder.join(format!("probe-{}-{}.log", self.namespace, self.name));
         Probe::start(command, log)
     }
+}
+
+fn manifest(spec: &Spec<'_>, mounts: &[(String, PathBuf)]) -> Value {
+    let annotations: serde_json::Map<_, _> =
+        spec.annotations.iter().map(|(key, value)| ((*key).to_owned(), json!(value))).collect();
+    let environment = [
+        ("AWS_ENDPOINT_URL_STS", TlsSts::endpoint()),
+        ("AWS_CA_BUNDLE", format!("{STS_FOLDER}/ca.pem")),
+        ("AWS_DEFAULT_REGION", "us-east-1".to_owned()),
+    ];
+    let volume = |(number, (_, path)): (usize, &(String, PathBuf))| json!({ "name": format!("v{number}"), "hostPath": { "path": path } });
+    let mount = |(number, (at, _)): (usize, &(String, PathBuf))| json!({ "name": format!("v{number}"), "mountPath": at, "readOnly": true });
+    json!({
+        "apiVersion": "v1",
+        "kind": "Pod",
+        "metadata": { "name": spec.name, "namespace": spec.namespace, "annotations": annotations },
+        "spec": {
+            // Its process is PID 1 and ignores SIGTERM.
+            "terminationGracePeriodSeconds": 1,
+            "hostNetwork": spec.network == Network::Nodes,
+            "serviceAccountName": spec.service_account,
+            "containers": [{
+                "name": "client",
+                "image": CLIENT,
+                "imagePullPolicy": "Never",
+                "command": ["sleep", "infinity"],
+                "env": environment.map(|(name, value)| json!({ "name": name, "value": value })),
+                "volumeMounts": mounts.iter().enumerate().map(mount).collect::<Vec<_>>(),
+            }],
+            "volumes": mounts.iter().enumerate().map(volume).collect::<Vec<_>>(),
+        },
+    })
 }
 
 fn said(output: &Output) -> Result<String> {

@@ -1,6 +1,6 @@
 //! The configuration files of the node, from the templates in `tests/cluster/conf`.
 
-use super::{images::PAUSE, state::Cgroups};
+use super::{Cni, images::PAUSE, state::Cgroups};
 use crate::topology::NODE_V4;
 use anyhow::{Context as _, Result};
 use std::{fs, path::Path};
@@ -11,7 +11,7 @@ const PODS_V4: &str = "10.9.0.0/24";
 const PODS_V6: &str = "fd00:9::/64";
 
 /// Writes all of them.
-pub(super) fn write(state: &Path, cgroups: Cgroups, server_name: &str) -> Result<()> {
+pub(super) fn write(state: &Path, cgroups: Cgroups, cni: Cni, server_name: &str) -> Result<()> {
     let runc = match cgroups {
         Cgroups::V2 => Path::new(env!("CARGO_MANIFEST_DIR")).join("cluster/runc-without-limits"),
         Cgroups::Hybrid => "/usr/sbin/runc".into(),
@@ -30,7 +30,11 @@ pub(super) fn write(state: &Path, cgroups: Cgroups, server_name: &str) -> Result
     fs::create_dir(state.join("cni"))?;
     write("containerd.toml", fill(include_str!("../../cluster/conf/containerd.toml")))?;
     write("kubelet.yaml", fill(include_str!("../../cluster/conf/kubelet.yaml")))?;
-    write("cni/10-pods.conflist", fill(include_str!("../../cluster/conf/cni.conflist")))?;
+    let pods = match cni {
+        Cni::Ptp => include_str!("../../cluster/conf/ptp.conflist"),
+        Cni::Bridge => include_str!("../../cluster/conf/bridge.conflist"),
+    };
+    write("cni/10-pods.conflist", fill(pods))?;
     // There is no cluster DNS: the headless service resolves to the one node that there is.
     write("hosts", format!("127.0.0.1 localhost\n::1 localhost\n{NODE_V4} {server_name}\n"))?;
     write("resolv.conf", String::new())

@@ -20,20 +20,23 @@ const SHIPPED: &str = "deploy/manifests";
 /// The overlay, with the secrets' files added to it.
 const OVERLAY: &str = "tests/cluster/overlay";
 
-/// The shipped manifests and the overlay, copied so that the overlay can hold the keys of this run.
+/// The overlay with enforcement, for a node whose pods are behind a bridge.
+const ENFORCED: &str = "tests/cluster/enforced";
+
+/// The shipped manifests and the overlays, copied so that the overlay can hold the keys of this run.
 #[derive(Debug)]
 pub struct Manifests {
     folder: PathBuf,
 }
 
 impl Manifests {
-    /// Copies both into a new folder, and makes the certificates of agent and server.
+    /// Copies them into a new folder, and makes the certificates of agent and server.
     ///
     /// # Errors
     /// A file is not readable, or the folder not writable.
     pub fn prepare(folder: &Path, sts_ca: &Path) -> Result<Self> {
         let repository = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
-        for part in [SHIPPED, OVERLAY] {
+        for part in [SHIPPED, OVERLAY, ENFORCED] {
             copy(&repository.join(part), &folder.join(part))?;
         }
         let overlay = folder.join(OVERLAY);
@@ -52,6 +55,12 @@ impl Manifests {
     #[must_use]
     pub fn fitted(&self) -> PathBuf {
         self.folder.join(OVERLAY)
+    }
+
+    /// The folder for `kubectl apply -k`: fitted, and enforced for pods on the node's network.
+    #[must_use]
+    pub fn enforced(&self) -> PathBuf {
+        self.folder.join(ENFORCED)
     }
 
     /// The folder for `kubectl apply -k`: what takes the agents' traces off the nodes, fitted too.

@@ -1,0 +1,116 @@
+//! `--host-network-pods=enforce`, on a node with both versions of control groups whose pods are behind a bridge: pods on
+//! the node's network have roles of their own, exempt ones the node's, and all others nothing.
+
+use crate::{
+    disturbed::all_served,
+    served::{expect_no_credentials, expect_server_credentials, pods_of},
+    stage::{KIAM, ROLE, ROLE_ANNOTATION, Stage, TEAM, enough},
+};
+use anyhow::{Result, ensure};
+use kiam_tests::{
+    canary::NODE_ROLE,
+    cluster::{
+        Cgroups,
+        client::{ClientPod, Network, Spec},
+        probe::Got,
+    },
+    eventually::eventually,
+    sts::ACCOUNT,
+    system::SOON,
+};
+
+/// A pod that AWS ships for every node, and that needs the node's role.
+const EXEMPT: (&str, &str) = ("kube-system", "ebs-csi-node-sa");
+/// What only a pod asks for.
+const MARK: &str = "/latest/meta-data/asked-by-a-pod";
+/// Asks M for [`MARK`] at each of its addresses, whatever comes of it.
+const ASK: &str = "import sys, urllib.request
+for m in ('169.254.169.254', '[fd00:ec2::254]', '[::ffff:169.254.169.254]'):
+    try: print(m, urllib.request.urlopen('http://' + m + sys.argv[1], timeout=2).status)
+    except OSError as error: print(m, error)";
+
+/// Why this machine cannot have such a node, if it cannot.
+pub(crate) fn obstacle() -> Option<String> {
+    Cgroups::Hybrid.missing()
+}
+
+pub(crate) fn it_rolls_out_behind_a_bridge(stage: &mut Stage) -> Result<()> {
+    let deployed = stage.enforced()?;
+    let mut probe = deployed.veteran.probe(deployed.cluster.folder())?;
+    all_served(&mut probe, ROLE)?;
+    probe.end()?;
+    deployed.expect_no_leak()
+}
+
+/// The server lives on the node's role, and on the node's network: a new one gets it under enforcement, too.
+pub(crate) fn a_new_server_has_the_nodes_role(stage: &mut Stage) -> Result<()> {
+    let deployed = stage.enforced()?;
+    let old = pods_of(deployed, "server")?;
+    deployed.cluster.canary.forget();
+    deployed.cluster.kubectl.run(&["rollout", "restart", "-n", KIAM, "deployment/kiam-server"])?;
+    deployed.rolled_out("deployment/kiam-server")?;
+    eventually("the old server's pod is gone", SOON, || {
+        let now = pods_of(deployed, "server")?;
+        ensure!(!now.contains(&old[0]), "{now:?}");
+        Ok(())
+    })?;
+    let newcomer = deployed.pod("newcomer", Some(ROLE))?;
+    let mut probe = newcomer.probe(deployed.cluster.folder())?;
+    all_served(&mut probe, ROLE)?;
+    probe.end()?;
+    expect_server_credentials(deployed)?;
+    newcomer.delete()
+}
+
+pub(crate) fn pods_on_the_nodes_network_have_their_own_roles(stage: &mut Stage) -> Result<()> {
+    let deployed = stage.enforced()?;
+    let pods = deployed.crowd(2, Network::Nodes)?;
+    for (pod, role) in &pods {
+        let mut probe = pod.probe(deployed.cluster.folder())?;
+        all_served(&mut probe, role)?;
+        probe.end()?;
+        for arn in [pod.boto3_identity()?, pod.cli_identity()?] {
+            ensure!(arn.starts_with(&format!("arn:aws:sts::{ACCOUNT}:assumed-role/{role}/kiam-")), "{role}: {arn}");
+        }
+    }
+    ClientPod::delete_all(&pods.into_iter().map(|(pod, _)| pod).collect::<Vec<_>>())
+}
+
+pub(crate) fn one_without_a_role_gets_nothing(stage: &mut Stage) -> Result<()> {
+    let deployed = stage.enforced()?;
+    let spec = Spec { network: Network::Nodes, ..Spec::new(TEAM, "roleless-on-the-node", &[]) };
+    let pod = ClientPod::create(&deployed.cluster, &spec)?;
+    expect_no_credentials(&pod)?;
+    let said = pod.python(&["-c", ASK, MARK])?;
+    let said = String::from_utf8_lossy(&said.stdout);
+    ensure!(said.lines().count() == 3 && !said.contains(" 200"), "{said}");
+    let requests = deployed.cluster.canary.requests();
+    ensure!(!requests.iter().any(|request| request.path == MARK), "LEAK: at the real IMDS: {requests:?}");
+    pod.delete()
+}
+
+pub(crate) fn an_exempt_one_has_the_nodes_role(stage: &mut Stage) -> Result<()> {
+    let deployed = stage.enforced()?;
+    let (namespace, service_account) = EXEMPT;
+    deployed.cluster.kubectl.run(&["create", "serviceaccount", "-n", namespace, service_account])?;
+    let exempt = Spec { network: Network::Nodes, service_account, ..Spec::new(namespace, "ebs-csi-node", &[]) };
+    let exempt = ClientPod::create(&deployed.cluster, &exempt)?;
+    eventually("it has the node's role", SOON, || {
+        let mut probe = exempt.probe(deployed.cluster.folder())?;
+        let attempts = enough(&mut probe)?;
+        probe.end()?;
+        let is_the_nodes = |got: &Got| matches!(got, Got::Credentials { role, .. } if role == NODE_ROLE);
+        ensure!(attempts.iter().all(|attempt| is_the_nodes(&attempt.got)), "{attempts:?}");
+        Ok(())
+    })?;
+    // The same name elsewhere is nobody.
+    deployed.cluster.kubectl.run(&["create", "serviceaccount", "-n", TEAM, service_account])?;
+    let annotations = [(ROLE_ANNOTATION, ROLE)];
+    let spec = Spec::new(TEAM, "ebs-csi-node", &annotations);
+    let namesake = ClientPod::create(&deployed.cluster, &Spec { network: Network::Nodes, service_account, ..spec })?;
+    let mut probe = namesake.probe(deployed.cluster.folder())?;
+    all_served(&mut probe, ROLE)?;
+    probe.end()?;
+    exempt.delete()?;
+    namesake.delete()
+}
