@@ -1,5 +1,7 @@
 //! What one run of each program takes, as the kernel counts it (`kernel.bpf_stats_enabled`).
 
+mod enforced;
+
 use super::ways::{Kind, Way};
 use crate::{
     clients::{M4, forge},
@@ -26,7 +28,7 @@ const FIRSTS: usize = 2_000;
 const MUTE: Ipv4Addr = Ipv4Addr::new(10, 9, 7, 1);
 
 /// One line of the table.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(super) struct Cost {
     what: &'static str,
     program: &'static str,
@@ -53,22 +55,27 @@ impl Runs {
 /// Counts while a pod does one thing at a time.
 pub(super) fn measure(ways: &[Way]) -> Result<Vec<Cost>> {
     let way = ways.iter().find(|way| way.kind == Kind::Redirect).context("the redirect is one of the ways")?;
+    counting(|| Ok([count(way)?, enforced::count()?].concat()))
+}
+
+/// Has the kernel count meanwhile.
+fn counting<T>(work: impl FnOnce() -> Result<T>) -> Result<T> {
     let before = fs::read_to_string(STATS)?;
     fs::write(STATS, "1").with_context(|| format!("switching on {STATS}"))?;
-    let costs = count(way);
+    let result = work();
     fs::write(STATS, before)?;
-    costs
+    result
+}
+
+/// What one run of a program takes while something is done.
+fn cost(what: &'static str, program: &'static str, work: impl FnOnce() -> Result<()>) -> Result<Cost> {
+    let before = runs(program)?;
+    work()?;
+    Ok(Cost { what, program, nanoseconds: runs(program)?.since(before).each() })
 }
 
 fn count(way: &Way) -> Result<Vec<Cost>> {
-    let each = |program: &str, work: &dyn Fn() -> Result<()>| -> Result<f64> {
-        let before = runs(program)?;
-        work()?;
-        Ok(runs(program)?.since(before).each())
-    };
-    let ingress = |what, work: &dyn Fn() -> Result<()>| -> Result<Cost> {
-        Ok(Cost { what, program: PROG_TC_INGRESS, nanoseconds: each(PROG_TC_INGRESS, work)? })
-    };
+    let ingress = |what, work: &dyn Fn() -> Result<()>| cost(what, PROG_TC_INGRESS, work);
     let established = ingress("a packet of a connection", &|| way.requests(REQUESTS))?;
     let other = ingress("a packet to elsewhere", &|| send_elsewhere(way))?;
     let connections = ingress("all packets of short connections", &|| way.connections(CONNECTIONS).map(drop))?;
