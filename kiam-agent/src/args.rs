@@ -38,6 +38,9 @@ pub(crate) enum Command {
     Cleanup(Box<CleanupArgs>),
     /// Ask the agent of this pod whether it is healthy; exit code 0 when it is (for exec probes).
     Health(HealthArgs),
+    /// Show what the agent of this node does, what is in the kernel, and what is wrong and what to do; exit code 0 when an
+    /// agent runs and serves.
+    Status(StatusArgs),
     /// The unprivileged half of the agent; started by the agent itself.
     #[command(hide = true)]
     Worker(Box<RunArgs>),
@@ -81,6 +84,19 @@ pub(crate) struct HealthArgs {
     /// How long to wait for the answer.
     #[arg(long, env = "KIAM_TIMEOUT", default_value = "1s", value_name = "DURATION")]
     pub(crate) timeout: String,
+}
+
+/// Flags of `kiam-agent status`.
+#[derive(Debug, Args)]
+pub(crate) struct StatusArgs {
+    #[command(flatten)]
+    pub(crate) agent: HealthArgs,
+    /// Where the BPF file system is mounted.
+    #[arg(long, env = "KIAM_BPFFS", default_value = "/sys/fs/bpf", value_name = "DIRECTORY")]
+    pub(crate) bpffs: String,
+    /// For people or for programs.
+    #[arg(long, env = "KIAM_OUTPUT", default_value = "table", value_name = "table|json")]
+    pub(crate) output: String,
 }
 
 /// How pods are answered.
@@ -216,7 +232,7 @@ pub(crate) struct PathArgs {
     /// A directory of the agent's own that outlives a reboot: which pods were exempt.
     #[arg(long, env = "KIAM_STATE_DIR", default_value = "/var/lib/kiam", value_name = "DIRECTORY")]
     pub(crate) state_dir: String,
-    /// The socket that `kiam-agent health` asks [default: probe.sock in --run-dir].
+    /// The socket that `kiam-agent health` and `status` ask [default: probe.sock in --run-dir].
     #[arg(long, env = "KIAM_PROBE_SOCKET", value_name = "PATH")]
     pub(crate) probe_socket: Option<String>,
 }

@@ -7,6 +7,7 @@ mod imds;
 mod mode;
 mod notices;
 mod redirect;
+mod status;
 mod upstream;
 
 pub(crate) use attestation::Attestation;
@@ -15,6 +16,7 @@ pub(crate) use imds::{ImdsConfig, ImdsV1};
 pub(crate) use kiam_common::flags::{AdminConfig, LogConfig};
 pub(crate) use mode::{HostNetworkPods, RedirectMode};
 pub(crate) use redirect::{RedirectConfig, TcAttach};
+pub(crate) use status::{Output, StatusConfig};
 pub(crate) use upstream::{ServerAddress, UpstreamConfig};
 
 use crate::args::{CleanupArgs, HealthArgs, RunArgs};

@@ -12,7 +12,7 @@ mod token_key;
 mod upgrade;
 mod worker;
 
-pub(crate) use probe::ask;
+pub(crate) use probe::{Health, ask};
 pub(crate) use token_key::remove as remove_token_key;
 pub(crate) use upgrade::remove_leftovers as remove_upgrade_files;
 
@@ -27,6 +27,7 @@ use crate::{
         lock::{Company, NodeLock},
         owner::Installation,
     },
+    report::Datapath,
 };
 use anyhow::{Context as _, bail};
 use std::{fs::DirBuilder, os::unix::fs::DirBuilderExt as _, path::Path, time::Duration};
@@ -55,6 +56,8 @@ pub(crate) struct Board {
     pub(crate) exempt: watch::Sender<Known>,
     /// How the datapath is.
     pub(crate) status: watch::Sender<Status>,
+    /// The datapath, while it is this agent's.
+    pub(crate) datapath: watch::Sender<Option<Datapath>>,
     /// Whether a worker answers.
     pub(crate) worker: watch::Sender<WorkerState>,
     /// How often the datapath became this agent's.
@@ -99,6 +102,7 @@ async fn run_until_stopped(config: &Config) -> anyhow::Result<()> {
         kubepods: watch::Sender::new(None),
         exempt: watch::Sender::new(exempt::recall(config)),
         status: watch::Sender::new(Status::default()),
+        datapath: watch::Sender::new(None),
         worker: watch::Sender::new(WorkerState::default()),
         terms: watch::Sender::new(0),
     };
@@ -178,6 +182,7 @@ fn announce(board: &Board, interfaces: Vec<Interface>) {
 
 fn publish(board: &Board, redirect: &Redirect, exemptions: &Condition) {
     publish_kubepods(board, redirect);
+    board.datapath.send_replace(Some(redirect.report()));
     board.status.send_modify(|status| {
         status.packets = redirect.packets();
         status.repairs = redirect.repairs();

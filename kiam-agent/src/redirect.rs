@@ -5,7 +5,8 @@
 //! looks like), [`tc`] (a program on an interface), [`interfaces`] (the redirect), [`cgroup`] (the redirect of pods that
 //! TC does not see), [`exempt`] (pods that keep the node's role), [`guard`], [`fence`] (policy routing), [`flows`] (who
 //! opened a connection), [`foreign_nat`] (what others left), [`check`] (what was taken away), [`probe`] and [`way_in`] (do
-//! packets get in?), [`counters`], [`cleanup`]. This module is their order: open, arm, keep up.
+//! packets get in?), [`counters`], [`mod@report`] and [`survey`] (for people), [`cleanup`]. This module is their order:
+//! open, arm, keep up.
 
 pub(crate) mod addresses;
 pub(crate) mod backstop;
@@ -33,8 +34,10 @@ pub(crate) mod pattern;
 pub(crate) mod pins;
 mod probe;
 mod repairs;
+mod report;
 pub(crate) mod roles;
 mod standing;
+mod survey;
 pub(crate) mod tc;
 mod way_in;
 
@@ -66,6 +69,8 @@ use way_in::WayIn;
 /// The condition that this agent is the one that serves the node.
 pub(crate) const OWNER: &str = "owner";
 
+pub(crate) use survey::survey;
+
 /// The datapath of this node, as one agent holds it. Dropping it leaves everything pinned and closed.
 pub(crate) struct Redirect {
     config: RedirectConfig,
@@ -83,6 +88,8 @@ pub(crate) struct Redirect {
     netlink: rtnetlink::Handle,
     /// Of this agent's claim; 0 until it has made one.
     generation: u64,
+    /// As of the last [`Self::keep_up`].
+    roles: Roles,
     conditions: Vec<Condition>,
     check: Check,
     way_in: WayIn,
@@ -105,7 +112,7 @@ impl Redirect {
         let pins = Pins::open(root)?;
         let mut object = Object::load(root, &pins).context("loading the eBPF programs")?;
         if config.mode.auto {
-            tracing::info!("--redirect=auto: {}", config.mode.choice());
+            tracing::info!("--redirect=auto: {}", config.mode.why());
         }
         let cgroup = Cgroup::new(config, &mut object)?;
         let listeners = listener::open_all(&fence.served(), config.mode).context("opening the listening sockets")?;
@@ -126,6 +133,7 @@ impl Redirect {
             listeners,
             netlink,
             generation: 0,
+            roles: Roles::default(),
             conditions: Vec::new(),
             check: Check::new(ForeignNat::new(nft.clone(), take_over)),
             way_in: WayIn::new(nft),
@@ -140,7 +148,7 @@ impl Redirect {
     /// The kernel's.
     pub(crate) async fn look(&mut self, announce: impl Fn(Vec<Interface>)) -> anyhow::Result<()> {
         self.kubepods = Kubepods::find(&self.config.kubepods)?;
-        announce(self.attachments.expected(&self.roles().await?));
+        announce(self.attachments.expected(&self.find_roles().await?));
         Ok(())
     }
 
@@ -205,12 +213,13 @@ impl Redirect {
         let listeners = listener::check(&self.listeners, &self.fence.served(), self.config.mode);
         conditions.push(condition("listeners", listeners));
         self.ensure_probe_device().await;
-        match self.roles().await {
+        match self.find_roles().await {
             Ok(roles) => {
                 let guard = self.guard.sync(&mut self.object, &self.pins, &roles);
                 conditions.push(condition("guard", guard));
                 let interfaces = self.attachments.sync(&mut self.object, &self.pins, &roles, announce);
                 conditions.push(condition("interfaces", interfaces));
+                self.roles = roles;
             }
             Err(error) => conditions.push(condition("interfaces", Err(error))),
         }
@@ -242,7 +251,7 @@ impl Redirect {
         Ok(())
     }
 
-    async fn roles(&self) -> anyhow::Result<Roles> {
+    async fn find_roles(&self) -> anyhow::Result<Roles> {
         let devices = links::devices(&self.netlink).await.context("listing the interfaces")?;
         let gateways = links::with_gateway(&self.netlink, self.fence.families()).await;
         let mut roles = Roles::of(&devices, &self.config.interfaces, &gateways.context("listing the routes")?);

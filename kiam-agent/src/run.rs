@@ -2,8 +2,8 @@
 
 use crate::{
     args::{self, Command},
-    config::{CleanupConfig, Config, HealthConfig, LogConfig},
-    exemptions, handoff, parent, redirect, worker,
+    config::{CleanupConfig, Config, HealthConfig, LogConfig, StatusConfig},
+    exemptions, handoff, parent, redirect, status, worker,
 };
 use anyhow::Context as _;
 use kiam_common::{
@@ -33,6 +33,9 @@ pub fn main() -> ExitCode {
         }
         Some(Command::Health(health)) => {
             HealthConfig::try_from(health).map_err(Failure::Usage).and_then(|config| Ok(tell_health(&config)?))
+        }
+        Some(Command::Status(status)) => {
+            StatusConfig::try_from(status).map_err(Failure::Usage).and_then(|config| Ok(status::run(&config)?))
         }
     };
     match result {
@@ -103,7 +106,7 @@ fn clean_up(config: &CleanupConfig) -> anyhow::Result<ExitCode> {
 }
 
 fn tell_health(config: &HealthConfig) -> anyhow::Result<ExitCode> {
-    let health = parent::ask(&config.probe_socket, config.timeout)?;
+    let health: parent::Health = parent::ask(&config.probe_socket, config.timeout)?;
     let mut stdout = std::io::stdout().lock();
     for condition in &health.conditions {
         match &condition.problem {

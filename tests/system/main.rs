@@ -36,6 +36,7 @@ mod programs;
 mod repairs;
 mod roles;
 mod sdk;
+mod status;
 mod support;
 mod tcp;
 mod tcp_crashes;

@@ -12,4 +12,4 @@ mod http;
 mod metrics;
 mod pods;
 mod sts_gate;
-mod table;
+pub(crate) mod table;

@@ -14,8 +14,8 @@ pub(crate) struct RedirectMode {
 }
 
 impl RedirectMode {
-    /// What `auto` chose and why, for the log.
-    pub(crate) const fn choice(self) -> &'static str {
+    /// Why `auto` chose this.
+    pub(crate) const fn why(self) -> &'static str {
         if self.cgroup {
             "tc, and cgroup because --host-network-pods=enforce needs it"
         } else {

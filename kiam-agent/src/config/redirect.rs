@@ -32,7 +32,7 @@ pub(crate) struct RedirectConfig {
     pub(crate) attestation: Attestation,
     /// Below which cgroup pods are.
     pub(crate) kubepods: KubepodsAt,
-    /// The socket that `kiam-agent health` asks.
+    /// The socket that `kiam-agent health` and `status` ask.
     pub(crate) probe_socket: PathBuf,
     /// The worker's user, never root.
     pub(crate) worker_uid: u32,

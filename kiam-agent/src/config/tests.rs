@@ -206,3 +206,16 @@ fn health_and_cleanup_have_their_own() {
     let CleanupConfig { log, redirect } = CleanupConfig::try_from(*cleanup).unwrap();
     assert_eq!((log.level.as_str(), redirect.bpffs), ("debug", PathBuf::from("/bpf")));
 }
+
+#[test]
+fn the_status_is_for_people_or_programs() {
+    let status = |flag: &str| {
+        let parsed = args::parse(["kiam-agent", "status", "--run-dir=/run/x", flag].map(Into::into)).unwrap();
+        let Some(args::Command::Status(status)) = parsed.command else { panic!("not status") };
+        StatusConfig::try_from(status)
+    };
+    let json = status("--output=json").unwrap();
+    assert_eq!((json.output, json.agent.probe_socket), (Output::Json, "/run/x/probe.sock".into()));
+    assert_eq!(status("--bpffs=/b").unwrap().output, Output::Table);
+    assert!(status("--output=xml").unwrap_err().to_string().contains("--output"));
+}

@@ -1,9 +1,10 @@
-//! The unix socket that exec probes ask: whoever connects is told how the agent is, and nothing is read from them.
+//! The unix socket that exec probes and `kiam-agent status` ask: whoever connects is told how the agent is, and nothing is
+//! read from them.
 
 use super::{Board, STAND_BY};
-use crate::handoff::Condition;
+use crate::{handoff::Condition, report::Report};
 use anyhow::{Context as _, bail};
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use std::{
     fs::{self, Permissions},
     io::{ErrorKind, Read as _},
@@ -21,10 +22,10 @@ use tokio::{
 const WRITE: Duration = Duration::from_secs(1);
 /// Pause after a failed accept.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
-/// Most bytes that a probe reads.
-const ANSWER_MAX: u64 = 64 * 1024;
+/// Most bytes of an answer that are read: more than two kilobytes for each interface that there can be.
+const ANSWER_MAX: u64 = 16 * 1024 * 1024;
 
-/// What a probe is told.
+/// What a probe takes of the answer, which is a [`Report`].
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Health {
     /// Pods are served.
@@ -54,6 +55,25 @@ impl Health {
             ),
         });
         Self { ready: conditions.iter().all(|condition| condition.problem.is_none()), conditions }
+    }
+}
+
+impl Report {
+    fn of(board: &Board) -> Self {
+        let Health { ready, conditions } = Health::of(board);
+        let status = board.status.borrow().clone();
+        Self {
+            ready,
+            conditions,
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            datapath: board.datapath.borrow().clone(),
+            packets: status.packets,
+            repairs: status.repairs,
+            notices: status.notices,
+            probes: status.probes,
+            worker_starts: status.worker_starts,
+            fallback_answers: status.fallback_answers,
+        }
     }
 }
 
@@ -96,7 +116,7 @@ async fn answer_all(listener: &UnixListener, board: &Board) {
             sleep(ACCEPT_PAUSE).await;
             continue;
         };
-        let Ok(answer) = serde_json::to_vec(&Health::of(board)) else { continue };
+        let Ok(answer) = serde_json::to_vec(&Report::of(board)) else { continue };
         match timeout(WRITE, probe.write_all(&answer)).await {
             Ok(Ok(())) => {}
             Ok(Err(error)) => tracing::debug!("a probe went away: {error}"),
@@ -105,13 +125,18 @@ async fn answer_all(listener: &UnixListener, board: &Board) {
     }
 }
 
-/// Asks an agent how it is.
+/// Asks an agent how it is: for its [`Health`], or the whole [`Report`].
 ///
 /// # Errors
-/// No agent runs there, or it doesn't answer in time.
-pub(crate) fn ask(socket: &Path, timeout: Duration) -> anyhow::Result<Health> {
-    let agent = net::UnixStream::connect(socket)
-        .with_context(|| format!("no agent answers at {} (--probe-socket, --run-dir)", socket.display()))?;
+/// No agent runs there (an [`std::io::Error`] of that kind is the cause), or it doesn't answer in time.
+pub(crate) fn ask<T: DeserializeOwned>(socket: &Path, timeout: Duration) -> anyhow::Result<T> {
+    let agent = net::UnixStream::connect(socket).map_err(|error| {
+        let what = match error.kind() {
+            ErrorKind::PermissionDenied => "only root may ask the agent, at",
+            _ => "no agent answers at",
+        };
+        anyhow::Error::new(error).context(format!("{what} {} (--probe-socket, --run-dir)", socket.display()))
+    })?;
     agent.set_read_timeout(Some(timeout))?;
     let mut answer = Vec::new();
     agent.take(ANSWER_MAX).read_to_end(&mut answer).context("the agent does not answer in time (--timeout)")?;
@@ -133,6 +158,7 @@ mod tests {
             kubepods: watch::Sender::default(),
             exempt: watch::Sender::default(),
             status: watch::Sender::new(Status { conditions, ..Status::default() }),
+            datapath: watch::Sender::default(),
             worker: watch::Sender::new(WorkerState::default()),
             terms: watch::Sender::new(0),
         }

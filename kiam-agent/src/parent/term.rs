@@ -216,6 +216,7 @@ impl Term<'_> {
 
     /// Until nobody needs the listening sockets of this term any more; told to stop or not.
     async fn withdraw(&self, redirect: &Redirect) -> Ended {
+        self.board.datapath.send_replace(None);
         publish_conditions(self.board, vec![Condition { name: STAND_BY.to_owned(), problem: None }]);
         drain::until_empty(redirect.listeners()).await;
         tracing::info!("handed over: standing by, to be told to stop or to serve again");

@@ -19,6 +19,11 @@ use std::{
 /// An option that libc does not know (include/uapi/asm-generic/socket.h).
 const SO_NETNS_COOKIE: i32 = 71;
 
+/// The names of the hooks' programs.
+pub(super) fn programs() -> impl Iterator<Item = &'static str> {
+    hooks::programs()
+}
+
 /// The hooks on this node.
 pub(crate) struct Cgroup {
     mode: RedirectMode,

@@ -2,7 +2,7 @@
 //! known of pods, and to the cgroups that these have now.
 
 use super::{flows::found, kubepods::Kubepods, pins::Pins};
-use crate::attestation::PodUid;
+use crate::{attestation::PodUid, report::ExemptReport};
 use anyhow::Context as _;
 use aya::maps::{HashMap, Map, MapData};
 use kiam_common::abi::{EXEMPT_AGENT, EXEMPT_LISTED, MAP_EXEMPT};
@@ -67,6 +67,20 @@ impl ExemptMap {
             self.0.insert(cgroup, EXEMPT_AGENT, 0).context("adding to the exempt pods")?;
         }
         Ok(())
+    }
+
+    /// What is in it, and which pods these are.
+    ///
+    /// # Errors
+    /// The cgroups cannot be read.
+    pub(crate) fn report(&self, kubepods: Option<&Kubepods>) -> anyhow::Result<Vec<ExemptReport>> {
+        let cgroups = cgroups(kubepods)?;
+        let report = |(cgroup, kind)| ExemptReport {
+            cgroup,
+            pod: cgroups.get(&cgroup).map(ToString::to_string),
+            why: if kind == EXEMPT_AGENT { "agent" } else { "service-account" }.to_owned(),
+        };
+        Ok(self.entries().into_iter().map(report).collect())
     }
 
     fn entries(&self) -> Entries {

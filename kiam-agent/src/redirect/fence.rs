@@ -67,6 +67,26 @@ impl Found {
     }
 }
 
+/// What a family's fence is, as somebody finds it who only looks.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Survey {
+    /// Those of our rules that stand.
+    pub(crate) rules: Vec<SurveyedRule>,
+    /// What the route in our table does, if it is there.
+    pub(crate) verdict: Option<Verdict>,
+    /// The rules of others that come before it.
+    pub(crate) ahead: Vec<String>,
+}
+
+/// One of our rules.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct SurveyedRule {
+    /// Its preference.
+    pub(crate) preference: u32,
+    /// It was set when the node booted, and not by an agent.
+    pub(crate) at_boot: bool,
+}
+
 /// The rules and routes of this node for M.
 pub(crate) struct Fence {
     netlink: Handle,
@@ -138,6 +158,25 @@ impl Fence {
             }
         }
         Ok(false)
+    }
+
+    /// What stands of a family's fence; nothing is changed.
+    ///
+    /// # Errors
+    /// The kernel's.
+    pub(crate) async fn survey(&self, family: Family) -> anyhow::Result<Survey> {
+        let present = self.rules(family).await?;
+        let ours = [rule::own(family), rule::all(family), rule::end(family)];
+        let found = ours.iter().filter_map(|ours| present.iter().find(|rule| rule::is_same(rule, ours)));
+        let rules = found.map(|rule| SurveyedRule {
+            preference: rule::preference(rule),
+            at_boot: rule.attributes.contains(&RuleAttribute::Protocol(PROTOCOL_BOOT)),
+        });
+        Ok(Survey {
+            rules: rules.collect(),
+            verdict: self.route(family).await?.and_then(|route| route::verdict(&route)),
+            ahead: rule::ahead(&present, family),
+        })
     }
 
     async fn rules(&self, family: Family) -> anyhow::Result<Vec<RuleMessage>> {

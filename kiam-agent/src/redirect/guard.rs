@@ -25,6 +25,16 @@ impl Guard {
         Self { hook, outward: BTreeSet::new(), inward: BTreeSet::new() }
     }
 
+    /// How programs are attached on this node.
+    pub(crate) const fn hook(&self) -> tc::Hook {
+        self.hook
+    }
+
+    /// Whether the program for egress is on an interface, and the one for ingress.
+    pub(crate) fn has(&self, index: u32) -> [bool; 2] {
+        [&self.outward, &self.inward].map(|guarded| guarded.contains(&index))
+    }
+
     /// Attaches to what has become an uplink, and leaves what is none any more.
     ///
     /// # Errors

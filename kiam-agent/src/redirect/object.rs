@@ -50,6 +50,10 @@ pub(crate) struct Object {
     ebpf: Ebpf,
     /// Ends with the object.
     log_lines: JoinSet<()>,
+    /// The kernel tells `sk_lookup` by which interface a packet came.
+    lookup_tells_interface: bool,
+    /// One of the `SOCKOPT_TELLS_…`.
+    sockopt_tells: u8,
 }
 
 impl Object {
@@ -76,8 +80,7 @@ impl Object {
         Ok(object)
     }
 
-    /// `ingress_ifindex`: the kernel tells `sk_lookup` by which interface a packet came.
-    fn load_for(root: &Path, pins: &Pins, ingress_ifindex: bool) -> anyhow::Result<Self> {
+    fn load_for(root: &Path, pins: &Pins, lookup_tells_interface: bool) -> anyhow::Result<Self> {
         let mut loader = EbpfLoader::new();
         loader.map_pin_path(MAP_OWNER, pins::owner(root));
         for map in PINNED {
@@ -86,11 +89,28 @@ impl Object {
         // A constant to the verifier: below debug it cuts the log lines out of the programs.
         let level = log::level();
         loader.override_global(aya_log::LEVEL, &level, true);
-        let ingress_ifindex = u8::from(ingress_ifindex);
-        loader.override_global(GLOBAL_INGRESS_IFINDEX, &ingress_ifindex, true);
+        let told = u8::from(lookup_tells_interface);
+        loader.override_global(GLOBAL_INGRESS_IFINDEX, &told, true);
         let sockopt_tells = sockopt_tells().context("asking what cgroup/setsockopt programs can know")?;
         loader.override_global(GLOBAL_SOCKOPT_TELLS, &sockopt_tells, true);
-        Ok(Self { ebpf: loader.load(OBJECT).context("making the maps")?, log_lines: JoinSet::new() })
+        let ebpf = loader.load(OBJECT).context("making the maps")?;
+        Ok(Self { ebpf, log_lines: JoinSet::new(), lookup_tells_interface, sockopt_tells })
+    }
+
+    /// The programs that are loaded, and their ids.
+    pub(crate) fn loaded(&self) -> Vec<(&str, u32)> {
+        let id = |(name, program): (_, &Program)| Some((name, program.info().ok()?.id()));
+        self.ebpf.programs().filter_map(id).collect()
+    }
+
+    /// Whether the kernel tells `sk_lookup` programs by which interface a packet came.
+    pub(crate) const fn lookup_tells_interface(&self) -> bool {
+        self.lookup_tells_interface
+    }
+
+    /// What the kernel tells `cgroup/setsockopt` programs: one of the `SOCKOPT_TELLS_…`.
+    pub(crate) const fn sockopt_tells(&self) -> u8 {
+        self.sockopt_tells
     }
 
     /// Loads a cgroup hook.

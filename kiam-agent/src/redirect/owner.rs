@@ -3,6 +3,7 @@
 //! and leaves everything alone.
 
 use super::{object::Object, pins};
+use crate::report::OwnerReport;
 use anyhow::{Context as _, anyhow};
 use aya::maps::{Array, Map, MapData, MapError};
 use kiam_common::abi::{Owner, RUN_DIR_LEN};
@@ -49,6 +50,11 @@ impl Installation {
     pub(crate) fn is(&self, other: &Self) -> bool {
         let folder = |Owner { run_dir_device, run_dir_inode, .. }: &Owner| (*run_dir_device, *run_dir_inode);
         folder(&self.owner) == folder(&other.owner)
+    }
+
+    /// For people.
+    pub(crate) fn report(&self) -> OwnerReport {
+        OwnerReport { generation: self.owner.generation, run_dir: self.run_dir() }
     }
 
     /// The folder's path, as the installation's own agents see it.

@@ -7,7 +7,7 @@
 //! ```
 
 use anyhow::{Context as _, bail};
-use kiam_common::abi::{LAYOUT, MAP_OWNER};
+use kiam_common::abi::{LAYOUT, MAP_OWNER, PROG_GUARD, PROG_GUARD_IN, PROG_PROBE_OUT, PROG_TC_INGRESS};
 use nix::sys::statfs::{BPF_FS_MAGIC, statfs};
 use std::{
     fs, io,
@@ -34,6 +34,19 @@ pub(crate) enum LinkOf {
 }
 
 impl LinkOf {
+    /// All of them.
+    pub(crate) const ALL: [Self; 4] = [Self::Redirect, Self::Guard, Self::GuardIn, Self::Probe];
+
+    /// The program.
+    pub(crate) const fn program(self) -> &'static str {
+        match self {
+            Self::Redirect => PROG_TC_INGRESS,
+            Self::Guard => PROG_GUARD,
+            Self::GuardIn => PROG_GUARD_IN,
+            Self::Probe => PROG_PROBE_OUT,
+        }
+    }
+
     /// What the pins' names begin with; the interface's index follows: names of interfaces are used again, indexes are
     /// not.
     const fn prefix(self) -> &'static str {
@@ -142,6 +155,14 @@ impl Pins {
     /// Where a TCX link of an interface is pinned.
     pub(crate) fn link(&self, of: LinkOf, interface: u32) -> PathBuf {
         self.folder.join(format!("{}{interface}", of.prefix()))
+    }
+
+    /// Everything that is pinned.
+    ///
+    /// # Errors
+    /// The folder cannot be read.
+    pub(crate) fn all(&self) -> io::Result<Vec<PathBuf>> {
+        fs::read_dir(&self.folder)?.map(|entry| Ok(entry?.path())).collect()
     }
 
     /// The indexes of all interfaces with a pinned TCX link of this program.

@@ -66,6 +66,11 @@ impl Probe {
         self.watched = None;
     }
 
+    /// Whether the program that watches is on this interface.
+    pub(super) fn watches(&self, index: u32) -> bool {
+        self.watched == Some(index)
+    }
+
     /// Makes the way back ready, and watches what leaves by the interface. Before each probe: without the way back an
     /// answer would leave by whatever route there is.
     ///

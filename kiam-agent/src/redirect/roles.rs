@@ -19,6 +19,8 @@ pub(crate) struct Roles {
     pub(crate) unfit: BTreeMap<u32, (String, &'static str)>,
     /// The names of all devices, whatever they are.
     pub(crate) names: BTreeMap<u32, String>,
+    /// What each device is.
+    pub(crate) kinds: BTreeMap<u32, Kind>,
 }
 
 /// A device that pods are behind.
@@ -43,7 +45,8 @@ impl Roles {
     /// `gateways`: the devices that a route leads to a gateway over.
     pub(crate) fn of(devices: &[Device], pattern: &InterfaceMatch, gateways: &BTreeSet<u32>) -> Self {
         let names = devices.iter().map(|device| (device.index, device.name.clone())).collect();
-        let mut roles = Self { names, ..Self::default() };
+        let kinds = devices.iter().map(|device| (device.index, device.kind)).collect();
+        let mut roles = Self { names, kinds, ..Self::default() };
         let matched = |device: &&Device| match device.name.as_str() {
             PROBE => true,
             PROBE_PEER => false,

@@ -90,6 +90,21 @@ pub(crate) fn in_namespace(pin: &Path, program: u32) -> anyhow::Result<bool> {
     Ok(pin.exists() && programs.contains(&program))
 }
 
+/// A filter of an interface.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Filter {
+    /// Of the program behind it, if it has one.
+    pub(crate) program: Option<u32>,
+    /// The name that its maker gave it.
+    pub(crate) name: Option<String>,
+    /// What it is: `bpf`, `flower`, …
+    pub(crate) kind: String,
+    /// Its preference.
+    pub(crate) preference: u32,
+    /// Its handle.
+    pub(crate) handle: u32,
+}
+
 /// The programs' ids, and what to call them.
 type Order = Vec<(Option<u32>, String)>;
 
@@ -102,8 +117,20 @@ fn tcx(direction: TcAttachType, index: u32) -> anyhow::Result<Order> {
     Ok(ids.into_iter().map(|id| (Some(id), format!("program {id} (bpftool prog show id {id})"))).collect())
 }
 
-/// The kernel lists filters in the order that it runs them in.
 async fn clsact(netlink: &Handle, direction: TcAttachType, index: u32) -> anyhow::Result<Order> {
+    let call = |Filter { name, kind, preference, .. }: &Filter| {
+        let what = name.as_ref().map_or_else(|| kind.clone(), |name| format!("{kind} {name}"));
+        format!("the {what} filter of pref {preference}")
+    };
+    let filters = filters(netlink, direction, index).await?;
+    Ok(filters.iter().map(|filter| (filter.program, call(filter))).collect())
+}
+
+/// The filters of an interface; the kernel lists them in the order that it runs them in.
+///
+/// # Errors
+/// The kernel's.
+pub(crate) async fn filters(netlink: &Handle, direction: TcAttachType, index: u32) -> anyhow::Result<Vec<Filter>> {
     let interface = i32::try_from(index).context("an interface's index beyond its range")?;
     let mut filters = netlink.traffic_filter(interface).get();
     filters = match direction {
@@ -116,20 +143,19 @@ async fn clsact(netlink: &Handle, direction: TcAttachType, index: u32) -> anyhow
     Ok(messages.iter().filter(|message| u32::from(message.header.handle) != 0).map(filter).collect())
 }
 
-fn filter(message: &TcMessage) -> (Option<u32>, String) {
-    let (mut id, mut name, mut kind) = (None, None, "");
+fn filter(message: &TcMessage) -> Filter {
+    let (mut program, mut name, mut kind) = (None, None, "");
     for attribute in &message.attributes {
         match attribute {
             TcAttribute::Kind(found) => kind = found,
             TcAttribute::Options(options) => options.iter().for_each(|option| match option {
-                TcOption::Bpf(TcFilterBpfOption::ProgId(found)) => id = Some(*found),
+                TcOption::Bpf(TcFilterBpfOption::ProgId(found)) => program = Some(*found),
                 TcOption::Bpf(TcFilterBpfOption::ProgName(found)) => name = Some(found.clone()),
                 _ => {}
             }),
             _ => {}
         }
     }
-    let priority = message.header.info >> 16;
-    let what = name.map_or_else(|| kind.to_owned(), |name| format!("{kind} {name}"));
-    (id, format!("the {what} filter of pref {priority}"))
+    let preference = message.header.info >> 16;
+    Filter { program, name, kind: kind.to_owned(), preference, handle: message.header.handle.into() }
 }

@@ -38,6 +38,11 @@ impl WayIn {
         self.probe.forget();
     }
 
+    /// Whether answers to probes are watched for on this interface.
+    pub(super) fn watches(&self, index: u32) -> bool {
+        self.probe.watches(index)
+    }
+
     /// That probes are answered, if they can be sent.
     pub(super) const fn condition(&self) -> Option<&Condition> {
         self.condition.as_ref()

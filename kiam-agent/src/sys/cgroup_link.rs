@@ -86,6 +86,18 @@ pub(crate) fn pin_cgroup_link(
 /// # Errors
 /// The kernel's: `ENOENT` when nothing is pinned there.
 pub(crate) fn cgroup_of_pinned_link(pin: &Path) -> io::Result<u64> {
+    Ok(info(pin)?.cgroup_id)
+}
+
+/// The ids of a pinned link of any kind, and of the program behind it.
+///
+/// # Errors
+/// The kernel's: `ENOENT` when nothing is pinned there.
+pub(crate) fn ids_of_pinned_link(pin: &Path) -> io::Result<(u32, u32)> {
+    info(pin).map(|info| (info.id, info.program_id))
+}
+
+fn info(pin: &Path) -> io::Result<LinkInfo> {
     let link = open_pin(pin)?;
     let mut info = LinkInfo::default();
     let attr = GetInfo {
@@ -94,5 +106,5 @@ pub(crate) fn cgroup_of_pinned_link(pin: &Path) -> io::Result<u64> {
         info: std::ptr::from_mut(&mut info) as u64,
     };
     bpf(BPF_OBJ_GET_INFO_BY_FD, &attr)?;
-    Ok(info.cgroup_id)
+    Ok(info)
 }

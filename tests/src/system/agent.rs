@@ -113,6 +113,12 @@ impl Agent {
         process::output(command.arg("health").arg(format!("--probe-socket={}", self.probe_socket.display())))
     }
 
+    /// Where it can be asked.
+    #[must_use]
+    pub fn probe_socket(&self) -> &Path {
+        &self.probe_socket
+    }
+
     /// Whether the parent has not ended.
     #[must_use]
     pub fn is_alive(&self) -> bool {

@@ -4,14 +4,14 @@ use anyhow::{Context as _, Result, ensure};
 use std::{fs, path::Path};
 
 /// The text of a page of this repository.
-pub(super) fn page(path: &str) -> Result<String> {
+pub(crate) fn page(path: &str) -> Result<String> {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("..").join(path);
     fs::read_to_string(&path).with_context(|| format!("read {}", path.display()))
 }
 
 /// The rows of all tables between a heading and the next one of the same or a higher level, without their heads. Signs
 /// of code (backticks) are taken off cells that are code as a whole, and `\|` is read as `|`.
-pub(super) fn rows(page: &str, heading: &str) -> Result<Vec<Vec<String>>> {
+pub(crate) fn rows(page: &str, heading: &str) -> Result<Vec<Vec<String>>> {
     let level = heading.chars().take_while(|&c| c == '#').count();
     let is_end = |line: &str| {
         let hashes = line.chars().take_while(|&c| c == '#').count();

@@ -28,6 +28,11 @@ const HOOKS: [Hook; 6] = [
     Hook { program: PROG_CONNECT6, attach_type: 11 },
 ];
 
+/// The programs' names.
+pub(super) fn programs() -> impl Iterator<Item = &'static str> {
+    HOOKS.iter().map(|hook| hook.program)
+}
+
 /// Loads the programs.
 ///
 /// # Errors

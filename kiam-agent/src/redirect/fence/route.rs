@@ -40,6 +40,11 @@ pub(super) fn does(route: &RouteMessage, verdict: Verdict) -> bool {
     route.header.kind == kind(verdict)
 }
 
+/// What a route does, if it is one of ours.
+pub(super) fn verdict(route: &RouteMessage) -> Option<Verdict> {
+    [Verdict::Local, Verdict::Blackhole].into_iter().find(|&verdict| does(route, verdict))
+}
+
 const fn kind(verdict: Verdict) -> RouteType {
     match verdict {
         Verdict::Blackhole => RouteType::BlackHole,
