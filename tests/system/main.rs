@@ -30,6 +30,7 @@ mod neighbours;
 mod networks;
 mod newcomer;
 mod owner;
+mod pages;
 mod privileges;
 mod probe;
 mod programs;

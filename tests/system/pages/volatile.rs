@@ -1,0 +1,33 @@
+//! What is another number each time: ids, tags, addresses, sizes, times.
+
+use anyhow::Result;
+use regex::Regex;
+
+/// What stands for what, in this order.
+const RULES: [(&str, &str); 6] = [
+    (r"\b\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d[+-]\d{4}\b", "TIME"),
+    (r"\btag [0-9a-f]{16}\b", "tag TAG"),
+    // A program uses other maps when it changes; the page shows that it tells them.
+    (r"\bmap_ids [\d,]+", "map_ids N"),
+    (r"\b(link_\w+_)\d+", "${1}N"),
+    // Neither within a name nor within a version: another `bpftool` shows other things.
+    (r"(^|[^.\w])\d+(B?)\b", "${1}N${2}"),
+    // Columns are as wide as their numbers.
+    (r"[ \t]+", " "),
+];
+
+/// A text with all of that taken out.
+pub(super) fn without(text: &str) -> Result<String> {
+    RULES.into_iter().try_fold(text.to_owned(), |text, (pattern, replacement)| {
+        Ok(Regex::new(pattern)?.replace_all(&text, replacement).into_owned())
+    })
+}
+
+#[test]
+fn ids_and_times_go_and_names_and_versions_stay() {
+    let shown = "bpftool v7.1.0\n12: sched_cls  name kiam_connect4  tag 15325b8e24e6c19e  gpl\n\tloaded_at \
+                 2026-11-21T19:31:51+0000  uid 0\n\txlated 2592B  map_ids 1,22,3\n/v1/link_tc_3 [0,7]";
+    let left = "bpftool v7.1.0\nN: sched_cls name kiam_connect4 tag TAG gpl\n loaded_at TIME uid N\n xlated NB map_ids \
+                N\n/v1/link_tc_N [N,N]";
+    assert_eq!(without(shown).unwrap(), left);
+}
