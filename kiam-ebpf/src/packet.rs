@@ -17,6 +17,9 @@ use kiam_ebpf::source::{impossible_v4, impossible_v6};
 const ETHERNET: usize = 14;
 /// Bytes of an 802.1Q tag.
 const VLAN_TAG: usize = 4;
+/// Tags that are looked under. A receiver takes off as many as there are that name no VLAN, so a frame with more is taken
+/// for one that concerns M: there is no honest one.
+const TAGS_MAX: usize = 4;
 /// Offset of the destination address in an IPv4 header (RFC 791).
 const IPV4_DESTINATION: usize = 16;
 /// Bytes of an IPv4 header without options.
@@ -91,16 +94,18 @@ fn refuse_tagged(tagged: bool) -> Option<Packet> {
     tagged.then_some(Packet::Refused(Reason::Malformed))
 }
 
-/// A frame with a tag in its data.
+/// A frame with a tag in its data, the second one of a frame. Nobody behind a pod's interface sends a third: the receiver
+/// takes off as many as there are that name no VLAN, and delivers what is under them.
 #[inline(always)]
 fn still_tagged(ctx: &TcContext) -> Packet {
     let Ok(inner) = ctx.load::<u16>(ETHERNET + VLAN_TAG - size_of::<u16>()) else { return Packet::Other };
-    let to_imds = match inner {
+    let refused = match inner {
         IPV4 => is_to_v4(ctx, ETHERNET + VLAN_TAG),
         IPV6 => is_to_v6(ctx, ETHERNET + VLAN_TAG),
+        VLAN | QINQ => true,
         _ => false,
     };
-    if to_imds { Packet::Refused(Reason::Malformed) } else { Packet::Other }
+    if refused { Packet::Refused(Reason::Malformed) } else { Packet::Other }
 }
 
 #[inline(always)]
@@ -198,16 +203,15 @@ pub fn destination_mac(ctx: &TcContext) -> Option<[u8; 6]> {
 /// socket says of the protocol need not be true.
 #[inline(always)]
 pub fn concerns_imds(ctx: &TcContext) -> bool {
-    let Ok(outer) = ctx.load::<u16>(ETHERNET - size_of::<u16>()) else { return false };
-    if !matches!(outer, VLAN | QINQ) {
-        return names_imds(ctx, outer, ETHERNET);
+    let mut header = ETHERNET;
+    while header <= ETHERNET + TAGS_MAX * VLAN_TAG {
+        let Ok(kind) = ctx.load::<u16>(header - size_of::<u16>()) else { return false };
+        if !matches!(kind, VLAN | QINQ) {
+            return names_imds(ctx, kind, header);
+        }
+        header += VLAN_TAG;
     }
-    let Ok(inner) = ctx.load::<u16>(ETHERNET + VLAN_TAG - size_of::<u16>()) else { return false };
-    if !matches!(inner, VLAN | QINQ) {
-        return names_imds(ctx, inner, ETHERNET + VLAN_TAG);
-    }
-    let Ok(innermost) = ctx.load::<u16>(ETHERNET + 2 * VLAN_TAG - size_of::<u16>()) else { return false };
-    names_imds(ctx, innermost, ETHERNET + 2 * VLAN_TAG)
+    true
 }
 
 #[inline(always)]

@@ -25,6 +25,8 @@ const TCP: u8 = 6;
 const ETH_P_ALL: u16 = 3;
 /// Ethernet header without a tag, in bytes.
 const ETHERNET_HEADER: usize = 14;
+/// A VLAN tag (IEEE 802.1Q), in bytes.
+const VLAN_TAG: usize = 4;
 /// How often the thread looks whether it shall end.
 const STOP_CHECK: Duration = Duration::from_millis(50);
 /// The kernel's buffer for packets that are not read yet, in bytes: enough for 10,000 SYNs.
@@ -109,14 +111,19 @@ fn read(mut socket: Socket, packets: &Mutex<Vec<Packet>>, stop: &AtomicBool) -> 
     Ok(())
 }
 
-/// The packet of a frame, if it goes to M.
+/// The packet of a frame, if it goes to M: under VLAN tags as well, because a receiver takes off as many as there are
+/// as long as they name no VLAN.
 fn parse(frame: &[u8]) -> Option<Packet> {
-    let ethertype = u16::from_be_bytes(frame.get(12..ETHERNET_HEADER)?.try_into().ok()?);
-    let packet = frame.get(ETHERNET_HEADER..)?;
-    match ethertype {
-        0x0800 => parse_v4(packet),
-        0x86dd => parse_v6(packet),
-        _ => None,
+    let mut header = ETHERNET_HEADER;
+    loop {
+        let ethertype = u16::from_be_bytes(frame.get(header - 2..header)?.try_into().ok()?);
+        let packet = frame.get(header..)?;
+        match ethertype {
+            0x0800 => return parse_v4(packet),
+            0x86dd => return parse_v6(packet),
+            0x8100 | 0x88a8 => header += VLAN_TAG,
+            _ => return None,
+        }
     }
 }
 
