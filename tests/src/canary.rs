@@ -140,14 +140,15 @@ impl Canary {
         self.forget_closed(&topology.node, pod)
     }
 
-    /// Forgets what a pod has sent on purpose, once all its connections are closed: until then an acknowledgement may
-    /// still be on its way.
+    /// Forgets what was sent from a namespace on purpose, once all its connections with M are closed: until then an
+    /// acknowledgement may still be on its way.
     ///
     /// # Errors
     /// A connection stays open.
-    pub fn forget_closed(&self, node: &Netns, pod: &PodNetwork) -> Result<()> {
-        eventually("the pod's connections are closed", Duration::from_secs(CAPTURE_SECONDS_MAX), || {
-            let sockets = crate::process::run(pod.command("ss").arg("-Htan"))?;
+    pub fn forget_closed(&self, node: &Netns, sender: &Netns) -> Result<()> {
+        let filter = format!("dst {IMDS_V4} or dst [{IMDS_V6}]");
+        eventually("the connections with M are closed", Duration::from_secs(CAPTURE_SECONDS_MAX), || {
+            let sockets = crate::process::run(sender.command("ss").args(["-Htan", &filter]))?;
             let open: Vec<&str> = sockets.lines().filter(|line| !line.starts_with("TIME-WAIT")).collect();
             ensure!(open.is_empty(), "{open:?}");
             Ok(())

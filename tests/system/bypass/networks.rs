@@ -1,35 +1,26 @@
 //! Ways around that networks make: another next hop, a bridge with the uplink in it, a child of the uplink, a namespace
 //! behind a pod.
 
-use super::{Control, attack_with, expect_nothing_at_all, judge_control, script};
+use super::{
+    Attacker, Control, attack_with, expect_nothing_at_all, judge_control, script, through_the_states, try_controls,
+};
 use anyhow::{Result, ensure};
 use kiam_tests::{
     eventually::eventually,
     netns::Netns,
     process::{self, Daemon},
     system::{SOON, System, datapath_scenario},
-    topology::{NODE_V4, NODE_V6, PodNetwork, UPLINK_INTERFACE, UPLINK_V4, UPLINK_V6},
+    topology::{
+        NODE_V4, NODE_V6, PodNetwork, UPLINK_INTERFACE, UPLINK_MAC, UPLINK_V4, UPLINK_V6, wait_until_it_carries,
+    },
 };
 
 /// What each of these networks is tried with: whatever the pod's kernel routes, and whatever it does not.
 const VOLLEY: [&str; 6] = ["tcp-v4", "tcp-v6", "udp-v4", "icmp-v6", "raw-syn-v4", "raw-fragment-later"];
 
-/// Tries all of the volley from a pod in a network, without anything of ours, with an agent, and with a dead one.
+/// All of it from a pod in a network.
 fn expect_closed(system: &mut System, from: &Netns, control: Control) -> Result<()> {
-    volley(system, from)?;
-    judge_control(system, "the volley", control)?;
-    system.canary.forget();
-    system.spawn_agent()?.wait_armed()?;
-    // Connections of the control that are tried again are the agent's to stop, too; none is left before.
-    volley(system, from)?;
-    expect_nothing_at_all(system, "while the agent serves")?;
-    system.agent()?.kill_both()?;
-    volley(system, from)?;
-    expect_nothing_at_all(system, "while the agent is dead")
-}
-
-fn volley(system: &System, from: &Netns) -> Result<()> {
-    VOLLEY.iter().try_for_each(|route| attack_with(system, from, &[route]))
+    through_the_states(system, &VOLLEY, Attacker::behind_veth(from), control)
 }
 
 /// `route replace M … ` in both families.
@@ -41,7 +32,7 @@ fn send_m_to(pod: &PodNetwork, v4: &str, v6: &str) -> Result<()> {
 }
 
 #[test]
-fn a_neighbour_on_the_bridge_as_next_hop() {
+fn a_neighbour_as_next_hop() {
     datapath_scenario(|system| {
         system.topology.add_bridge("cni0")?;
         let (pod, neighbour) = (system.topology.add_pod_on(1, "cni0")?, system.topology.add_pod_on(2, "cni0")?);
@@ -66,7 +57,8 @@ fn a_neighbour_on_the_bridge_that_unpacks_what_it_gets() {
         let mut sent = 0;
         let mut send = |system: &System| {
             sent += 1;
-            attack_with(system, &pod, &["ip-in-ip", "--tunnel-to", &neighbour.v4.to_string()])?;
+            let tunnel = ["ip-in-ip", "--tunnel-to", &neighbour.v4.to_string()];
+            attack_with(system, Attacker::behind_veth(&pod), &tunnel)?;
             wait_for_lines(&relay, "relayed", sent)
         };
         send(system)?;
@@ -90,7 +82,7 @@ fn wait_for_lines(daemon: &Daemon, line: &str, count: usize) -> Result<()> {
 }
 
 /// A pod that is a station of the uplink's own network, by a bridge of the node that holds both.
-fn pod_beside_uplink(system: &System) -> Result<PodNetwork> {
+pub(super) fn pod_beside_uplink(system: &System) -> Result<PodNetwork> {
     let node = &system.topology.node;
     node.ip_batch(&[
         "link add br0 type bridge forward_delay 0".to_owned(),
@@ -102,8 +94,8 @@ fn pod_beside_uplink(system: &System) -> Result<PodNetwork> {
         "link set br0 up".to_owned(),
         format!("addr add {NODE_V4}/24 dev br0"),
         format!("addr add {NODE_V6}/64 dev br0 nodad"),
-        format!("neigh replace {UPLINK_V4} lladdr 02:00:00:00:08:02 dev br0 nud permanent"),
-        format!("neigh replace {UPLINK_V6} lladdr 02:00:00:00:08:02 dev br0 nud permanent"),
+        format!("neigh replace {UPLINK_V4} lladdr {UPLINK_MAC} dev br0 nud permanent"),
+        format!("neigh replace {UPLINK_V6} lladdr {UPLINK_MAC} dev br0 nud permanent"),
         format!("route replace default via {UPLINK_V4}"),
         format!("route replace 169.254.169.254/32 via {UPLINK_V4}"),
         format!("route replace ::/0 via {UPLINK_V6}"),
@@ -113,8 +105,8 @@ fn pod_beside_uplink(system: &System) -> Result<PodNetwork> {
     pod.ip_batch(&[
         "addr add 10.8.0.50/24 dev eth0".to_owned(),
         "addr add fd00:8::50/64 dev eth0 nodad".to_owned(),
-        format!("neigh replace {UPLINK_V4} lladdr 02:00:00:00:08:02 dev eth0 nud permanent"),
-        format!("neigh replace {UPLINK_V6} lladdr 02:00:00:00:08:02 dev eth0 nud permanent"),
+        format!("neigh replace {UPLINK_V4} lladdr {UPLINK_MAC} dev eth0 nud permanent"),
+        format!("neigh replace {UPLINK_V6} lladdr {UPLINK_MAC} dev eth0 nud permanent"),
     ])?;
     send_m_to(&pod, &format!("via {UPLINK_V4}"), &format!("via {UPLINK_V6}"))?;
     Ok(pod)
@@ -140,7 +132,7 @@ fn a_bridge_with_the_uplink_in_it_whose_ports_are_not_matched() {
 }
 
 #[test]
-fn a_namespace_behind_a_pod() {
+fn a_namespace_behind_the_pod() {
     datapath_scenario(|system| {
         let pod = system.topology.add_pod(1)?;
         let inner = Netns::create("inner")?;
@@ -151,17 +143,24 @@ fn a_namespace_behind_a_pod() {
             "link set eth0 up".to_owned(),
             "route add 10.9.0.1 dev eth0 scope link".to_owned(),
             "route add default via 10.9.0.1".to_owned(),
-            "route add fd00:9::1 dev eth0".to_owned(),
-            "route add ::/0 via fd00:9::1 dev eth0".to_owned(),
+            "route add fd00:9::fffe dev eth0".to_owned(),
+            "route add ::/0 via fd00:9::fffe dev eth0".to_owned(),
         ])?;
         for key in ["net.ipv4.ip_forward", "net.ipv6.conf.all.forwarding"] {
             pod.sysctl(key, "1")?;
         }
         pod.ip_batch(&[
+            "addr add fd00:9::fffe/128 dev inner0 nodad".to_owned(),
             "link set inner0 up".to_owned(),
             "route add 10.9.0.77/32 dev inner0".to_owned(),
             "route add fd00:9::77/128 dev inner0".to_owned(),
         ])?;
+        // The node knows the way back.
+        system.topology.node.ip_batch(&[
+            "route add 10.9.0.77/32 via 10.9.0.1 dev cali1 onlink".to_owned(),
+            "route add fd00:9::77/128 via fd00:9::1 dev cali1 onlink".to_owned(),
+        ])?;
+        wait_until_it_carries(&inner, "eth0")?;
         expect_closed(system, &inner, Control::Arrives)
     });
 }
@@ -184,19 +183,17 @@ fn m_on_the_pods_own_link() {
 fn a_filter_ahead_of_ours_that_redirects_to_the_uplink() {
     datapath_scenario(|system| {
         let pod = system.topology.add_pod(1)?;
+        let from = Attacker::behind_veth(&pod);
         redirect_to_uplink(system, &pod)?;
-        volley(system, &pod)?;
-        judge_control(system, "the volley", Control::Arrives)?;
-        system.canary.forget();
+        try_controls(system, &VOLLEY, from, Control::Arrives)?;
+        system.canary.forget_closed(&system.topology.node, &pod)?;
         system.agent_flags.push("--tc=clsact".to_owned());
         system.spawn_agent()?.wait_armed()?;
         // Of two filters of one priority, the newer one runs first (cls_bpf_change, net/sched/cls_bpf.c).
         redirect_to_uplink(system, &pod)?;
-        volley(system, &pod)?;
-        expect_nothing_at_all(system, "while the agent serves")?;
+        super::expect_closed(system, &VOLLEY, from, "while the agent serves")?;
         system.agent()?.kill_both()?;
-        volley(system, &pod)?;
-        expect_nothing_at_all(system, "while the agent is dead")
+        super::expect_closed(system, &VOLLEY, from, "while the agent is dead")
     });
 }
 

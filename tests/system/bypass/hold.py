@@ -1,0 +1,24 @@
+"""Opens connections to the metadata service, and sockets that lead there; sends by each for every line of input."""
+
+import socket
+import sys
+
+M4, M6 = "169.254.169.254", "fd00:ec2::254"
+GET = b"GET /latest/meta-data/iam/security-credentials/ HTTP/1.1\r\nHost: m\r\n\r\n"
+PATIENCE = 0.3
+
+held = [socket.create_connection((m, 80)) for m in (M4, M6)]
+for family, m in ((socket.AF_INET, M4), (socket.AF_INET6, M6)):
+    sock = socket.socket(family, socket.SOCK_DGRAM)
+    sock.connect((m, 80))
+    held.append(sock)
+print("open", flush=True)
+for _ in sys.stdin:
+    for sock in held:
+        sock.settimeout(PATIENCE)
+        try:
+            sock.send(GET)
+            sock.recv(4096)
+        except OSError as error:
+            print(error, file=sys.stderr)
+    print("sent", flush=True)

@@ -1,0 +1,161 @@
+//! A process moved between control groups, and sockets that were there before the agent: what counts is where a socket
+//! was made.
+
+use super::{Attacker, Control, host_network::HostPods, through_the_states};
+use anyhow::{Context as _, Result, ensure};
+use kiam_tests::system::{System, datapath_scenario};
+use std::{
+    io::{BufRead as _, BufReader, Write as _},
+    path::{Path, PathBuf},
+    process::{Child, Stdio},
+};
+
+/// By `connect`, and past it.
+const VOLLEY: [&str; 4] = ["tcp-v4", "tcp-v6", "udp-v4", "packet-syn-v4"];
+
+/// A process with open connections to the real service, and sockets connected to it.
+#[derive(Debug)]
+pub(super) struct HeldSockets(Child);
+
+impl HeldSockets {
+    /// Opens them.
+    pub(super) fn open(system: &System, from: Attacker<'_>) -> Result<Self> {
+        let mut command = from.command(system, "hold.py");
+        let mut held = Self(command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn()?);
+        held.expect_said("open")?;
+        Ok(held)
+    }
+
+    /// Sends by each of them.
+    pub(super) fn send(&mut self) -> Result<()> {
+        self.0.stdin.as_mut().context("a pipe")?.write_all(b"\n")?;
+        self.expect_said("sent")
+    }
+
+    fn move_to(&self, group: &Path) -> Result<()> {
+        Ok(std::fs::write(group.join("cgroup.procs"), self.0.id().to_string())?)
+    }
+
+    fn expect_said(&mut self, word: &str) -> Result<()> {
+        let mut line = String::new();
+        // A line at a time, and each is asked for: the buffer is empty between two calls.
+        BufReader::new(self.0.stdout.as_mut().context("a pipe")?).read_line(&mut line)?;
+        ensure!(line.trim_end() == word, "{line:?}, expected {word}");
+        Ok(())
+    }
+}
+
+impl Drop for HeldSockets {
+    fn drop(&mut self) {
+        // Ended already: nothing to kill, nothing to say.
+        drop(self.0.kill());
+        drop(self.0.wait());
+    }
+}
+
+/// Where a pod's process is moved to after it has made its sockets.
+fn used_in(place: impl FnOnce(&HostPods) -> Result<PathBuf>) {
+    datapath_scenario(|system| {
+        let pods = HostPods::enforced_on(system)?;
+        let place = place(&pods)?;
+        let from = Attacker { moved: Some((pods.pod.container(), &place)), ..pods.attacker() };
+        through_the_states(system, &VOLLEY, from, Control::Arrives)
+    });
+}
+
+#[test]
+fn sockets_of_a_pod_used_in_another_pod() {
+    used_in(|pods| Ok(pods.other.container().to_owned()));
+}
+
+#[test]
+fn sockets_of_a_pod_used_far_below_its_container() {
+    used_in(|pods| {
+        let below = pods.pod.container().join("user.slice/app.slice/deep");
+        pods.kubepods.make_group(&below)?;
+        Ok(below)
+    });
+}
+
+/// As when an administrator moves it. The sockets stay the pod's.
+#[test]
+fn sockets_of_a_pod_used_outside_kubepods() {
+    used_in(|pods| {
+        let outside = pods.kubepods.path().with_file_name("system.slice");
+        pods.kubepods.make_group(&outside)?;
+        Ok(outside)
+    });
+}
+
+#[test]
+fn sockets_made_far_below_a_container() {
+    datapath_scenario(|system| {
+        let pods = HostPods::enforced_on(system)?;
+        // As deep as the hierarchy may be: every level has a name.
+        let below = pods.pod.container().join("a/b/c/d/e/f/g/h");
+        pods.kubepods.make_group(&below)?;
+        let from = Attacker { moved: Some((&below, &below)), ..pods.attacker() };
+        through_the_states(system, &VOLLEY, from, Control::Arrives)
+    });
+}
+
+/// Behind a veth the program judges each packet, whoever sent it.
+#[test]
+fn sockets_of_a_pod_in_its_own_namespace_used_in_another_pod() {
+    datapath_scenario(|system| {
+        let pods = HostPods::enforced_on(system)?;
+        let network = system.topology.add_pod(1)?;
+        let from = Attacker {
+            cgroup: Some(&pods.pod),
+            moved: Some((pods.pod.container(), pods.other.container())),
+            ..Attacker::behind_veth(&network)
+        };
+        through_the_states(system, &VOLLEY, from, Control::Arrives)
+    });
+}
+
+/// The pod's process has them open when the agent comes, and may be moved while it serves.
+fn held(system: &mut System, from: Attacker<'_>, move_to: Option<&Path>) -> Result<()> {
+    let mut held = HeldSockets::open(system, from)?;
+    held.send()?;
+    super::judge_control(system, "an open connection", Control::Arrives)?;
+    system.spawn_agent()?.wait_armed()?;
+    system.canary.settle(&system.topology.node)?;
+    system.canary.forget();
+    held.send()?;
+    super::expect_nothing_at_all(system, "while the agent serves")?;
+    if let Some(group) = move_to {
+        held.move_to(group)?;
+        held.send()?;
+        super::expect_nothing_at_all(system, "in another pod")?;
+    }
+    system.agent()?.kill_both()?;
+    held.send()?;
+    super::expect_nothing_at_all(system, "while the agent is dead")
+}
+
+/// Connections that were opened before the install.
+mod own_namespace {
+    use super::*;
+
+    #[test]
+    fn open_connections() {
+        datapath_scenario(|system| {
+            let pod = system.topology.add_pod(1)?;
+            held(system, Attacker::behind_veth(&pod), None)
+        });
+    }
+}
+
+/// The same.
+mod host_network {
+    use super::*;
+
+    #[test]
+    fn open_connections() {
+        datapath_scenario(|system| {
+            let pods = HostPods::enforced_on(system)?;
+            held(system, pods.attacker(), Some(pods.other.container()))
+        });
+    }
+}
