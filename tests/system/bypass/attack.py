@@ -117,6 +117,7 @@ def frame(packet, interface, mac, kind=0x0800, tags=(), bypass=False, said=None,
         sock.sendto(packet, (interface, kind, 0, 0, bytes.fromhex(mac.replace(":", ""))))
         return
     sock.bind((interface, 0))
+    # Not by sysfs, which shows the interfaces of the namespace that it was mounted in.
     source = sock.getsockname()[4]
     sock.sendto(ethernet(packet, mac, source, kind, tags), (interface, kind if said is None else said))
 
