@@ -17,13 +17,17 @@ use std::{
 };
 
 /// What the tests start, and busybox for the rest.
-const PROGRAMS: [&str; 12] =
-    ["ip", "tc", "ss", "nsenter", "bpftool", "sysctl", "nft", "ping", "curl", "kmod", "busybox", PYTHON];
+const PROGRAMS: [&str; 14] = [
+    "ip", "tc", "ss", "nsenter", "setpriv", "bpftool", "sysctl", "nft", "ping", "curl", "kmod", SHELL, "busybox",
+    PYTHON,
+];
+/// Not busybox's, which takes its own programs before those that are here.
+const SHELL: &str = "dash";
 /// Where the tests' Python is told to be: Debian's, with what comes with it.
 const VENV: &str = "usr/lib/venv";
 /// What of busybox the guest's init and the tests use.
-const APPLETS: [&str; 12] =
-    ["cat", "chmod", "env", "mkdir", "mount", "poweroff", "ps", "sh", "sleep", "stty", "true", "umount"];
+const APPLETS: [&str; 13] =
+    ["cat", "chmod", "env", "kill", "mkdir", "mount", "poweroff", "ps", "sleep", "stat", "stty", "true", "umount"];
 /// Files that the C library, curl and rustls look for.
 const FILES: [(&str, &str); 3] = [
     ("etc/hosts", "127.0.0.1 localhost\n::1 localhost\n"),
@@ -66,6 +70,7 @@ pub(super) fn make(disk: &Path, kernel: &Fetched, binaries: &[PathBuf], argument
     for applet in APPLETS {
         symlink("busybox", root.join("usr/bin").join(applet))?;
     }
+    symlink(SHELL, root.join("usr/bin/sh"))?;
     // What the kernel itself starts for a module that is missing.
     symlink("kmod", root.join("usr/bin/modprobe"))?;
     let authorities = fs::read_to_string(CA_BUNDLE).with_context(|| format!("reading {CA_BUNDLE}"))?;
