@@ -9,9 +9,10 @@ use std::{fs, os::unix::fs::MetadataExt as _};
 const SETGID: u32 = 6;
 const SETUID: u32 = 7;
 const NET_ADMIN: u32 = 12;
+const PERFMON: u32 = 38;
 const BPF: u32 = 39;
 /// The agent's privileged process may do this and nothing else.
-const PARENT: [u32; 4] = [SETGID, SETUID, NET_ADMIN, BPF];
+const PARENT: [u32; 5] = [SETGID, SETUID, NET_ADMIN, PERFMON, BPF];
 /// The user of the agent's worker and of the server.
 const NOBODY: u32 = 65532;
 /// `SECCOMP_MODE_FILTER`, include/uapi/linux/seccomp.h.

@@ -51,8 +51,8 @@ fn each_process_has_what_it_needs_and_the_worker_has_nothing() {
         served(system)?;
         let agent = system.agent()?;
         let parent = Status::of(agent.parent_pid())?;
-        // CAP_SETGID, CAP_SETUID, CAP_NET_ADMIN, CAP_BPF (include/uapi/linux/capability.h).
-        let shipped = [6, 7, 12, 39].iter().fold(0_u64, |set, capability| set | 1 << capability);
+        // CAP_SETGID, CAP_SETUID, CAP_NET_ADMIN, CAP_PERFMON, CAP_BPF (include/uapi/linux/capability.h).
+        let shipped = [6, 7, 12, 38, 39].iter().fold(0_u64, |set, capability| set | 1 << capability);
         for set in ["CapPrm", "CapEff", "CapBnd"] {
             ensure!(parent.capabilities(set)? == shipped, "{set} of {}", parent.0);
         }

@@ -20,7 +20,7 @@ fn within_the_bound(level: &str) {
     datapath_scenario(|system| {
         let kubepods = Kubepods::create(Driver::Cgroupfs)?;
         let _pod = kubepods.add_pod(&system.topology.node, "11111111-1111-1111-1111-111111111111", Qos::BestEffort)?;
-        // Without CAP_PERFMON the verifier is stricter.
+        // What it has decides what the verifier lets pass.
         system.binaries = system.binaries.with_shipped_capabilities(&system.folder())?;
         system.agent_flags = vec![
             format!("--level={level}"),

@@ -39,7 +39,7 @@ impl Binaries {
     /// # Errors
     /// The folder cannot be written to.
     pub fn with_shipped_capabilities(&self, folder: &Path) -> Result<Self> {
-        const SHIPPED: &str = "-all,+bpf,+net_admin,+setuid,+setgid";
+        const SHIPPED: &str = "-all,+bpf,+perfmon,+net_admin,+setuid,+setgid";
         let wrapper = folder.join("least-privilege");
         fs::create_dir(&wrapper)?;
         let script = format!(
