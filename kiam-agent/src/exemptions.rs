@@ -2,7 +2,7 @@
 //! ServiceAccounts of `--exempt`.
 //!
 //! The Kubernetes API itself tells it ([`watch`]), so that no kiam server and no metadata service is needed for it, on a
-//! node's first boot neither. What it told last is on disk ([`file`]) for a boot without it. What is known ([`known`])
+//! node's first boot neither. What it told last is on disk ([`mod@file`]) for a boot without it. What is known ([`known`])
 //! goes to the datapath, which knows pods by their cgroups.
 //!
 //! Of a pod nothing is asked but its metadata, and of that nothing is kept but its UID.

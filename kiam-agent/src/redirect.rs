@@ -5,7 +5,7 @@
 //! looks like), [`tc`] (a program on an interface), [`interfaces`] (the redirect), [`cgroup`] (the redirect of pods that
 //! TC does not see), [`exempt`] (pods that keep the node's role), [`guard`], [`fence`] (policy routing), [`flows`] (who
 //! opened a connection), [`foreign_nat`] (what others left), [`check`] (what was taken away), [`probe`] and [`way_in`] (do
-//! packets get in?), [`counters`], [`mod@report`] and [`survey`] (for people), [`cleanup`]. This module is their order:
+//! packets get in?), [`counters`], [`mod@report`] and [`mod@survey`] (for people), [`cleanup`]. This module is their order:
 //! open, arm, keep up.
 
 pub(crate) mod addresses;
