@@ -8,7 +8,7 @@ use kiam_tests::{
     eventually::eventually,
     netns::Netns,
     process,
-    system::{SOON, System, scenario},
+    system::{Agent, SOON, System, scenario},
 };
 
 /// As kiam (`cmd/kiam/iptables.go`) and kube2iam (`iptables/iptables.go`) make them, and for IPv6 as one would.
@@ -102,11 +102,14 @@ fn run(node: &Netns, line: &str) -> Result<String> {
 /// What the agent says about the rules, once it has looked.
 fn problem(system: &mut System) -> Result<String> {
     let agent = system.spawn_agent()?;
-    eventually("the agent names the rules", SOON, || {
-        let told = String::from_utf8(agent.health()?.stdout)?;
-        let line = told.lines().find(|line| line.starts_with("FAIL  foreign-nat"));
-        line.map(str::to_owned).with_context(|| format!("{told}\n{}", agent.daemon.log_tail()))
-    })
+    eventually("the agent names the rules", SOON, || present_problem(agent).with_context(|| agent.daemon.log_tail()))
+}
+
+/// What it says now; the other conditions name commands as well.
+fn present_problem(agent: &Agent) -> Result<String> {
+    let told = String::from_utf8(agent.health()?.stdout)?;
+    let line = told.lines().find(|line| line.starts_with("FAIL  foreign-nat"));
+    line.map(str::to_owned).with_context(|| told.clone())
 }
 
 /// The commands that a problem names.
@@ -221,7 +224,7 @@ fn rules_of_nft_are_found_wherever_they_stand() {
         // One by hand; the others by the agent.
         run(&system.topology.node, named[0])?;
         let left = eventually("one less is named", SOON, || {
-            let told = String::from_utf8(system.agent()?.health()?.stdout)?;
+            let told = present_problem(system.agent()?)?;
             ensure!(commands(&told).len() == FOREIGN - 1, "{told}");
             Ok(told)
         })?;
