@@ -12,7 +12,7 @@ use kiam_tests::{
     eventually::eventually,
     process,
     system::{SOON, System, scenario},
-    topology::PodNetwork,
+    topology::{PodNetwork, UPLINK_INTERFACE},
 };
 use nix::fcntl::{Flock, FlockArg};
 use std::{
@@ -30,8 +30,11 @@ fn pins(system: &System, layout: &str) -> PathBuf {
     system.bpffs().join("kiam").join(layout)
 }
 
+/// By name: the id of a map or link, or the handle of a filter; and the id of the program behind it.
+type Ids = BTreeMap<String, (u64, Option<u64>)>;
+
 /// What is pinned in a layout's folder: the id of each map and link, by name, and of the program behind each link.
-fn ids(system: &System, layout: &str) -> Result<BTreeMap<String, (u64, Option<u64>)>> {
+fn ids(system: &System, layout: &str) -> Result<Ids> {
     let mut ids = BTreeMap::new();
     for entry in fs::read_dir(pins(system, layout))? {
         let path = entry?.path();
@@ -45,13 +48,31 @@ fn ids(system: &System, layout: &str) -> Result<BTreeMap<String, (u64, Option<u6
     Ok(ids)
 }
 
-/// Asserts that maps and links are the same, and the programs behind the links are others.
-fn expect_adopted(
-    before: &BTreeMap<String, (u64, Option<u64>)>,
-    after: &BTreeMap<String, (u64, Option<u64>)>,
-) -> Result<()> {
+/// All that is pinned, and the filters that a kernel without TCX links keeps in their place.
+fn standing(system: &System) -> Result<Ids> {
+    let mut standing = ids(system, "v1")?;
+    let places =
+        [("cali1", "ingress"), ("cali2", "ingress"), (UPLINK_INTERFACE, "egress"), (UPLINK_INTERFACE, "ingress")];
+    for (interface, direction) in places {
+        let mut tc = system.topology.node.command("tc");
+        let text = process::run(tc.args(["-j", "filter", "show", "dev", interface, direction]))?;
+        let shown: Vec<serde_json::Value> = serde_json::from_str(&text).with_context(|| text.clone())?;
+        // The first of each priority is about the group, and has no options.
+        for options in shown.iter().filter_map(|filter| filter.get("options")) {
+            let handle = options["handle"].as_str().and_then(|handle| handle.strip_prefix("0x"));
+            let handle = u64::from_str_radix(handle.with_context(|| format!("no handle in {text}"))?, 16)?;
+            let program = options["prog"]["id"].as_u64().with_context(|| format!("no program in {text}"))?;
+            standing.insert(format!("{interface} {direction} {handle:#x}"), (handle, Some(program)));
+        }
+    }
+    Ok(standing)
+}
+
+/// Asserts that maps, links and filters are the same, and the programs behind them are others.
+fn expect_adopted(before: &Ids, after: &Ids) -> Result<()> {
     ensure!(before.keys().eq(after.keys()), "{before:?}\n{after:?}");
-    ensure!(before.keys().any(|name| name.starts_with("link_tc_")), "{before:?}");
+    let redirects = before.keys().filter(|name| name.starts_with("link_tc_") || name.starts_with("cali"));
+    ensure!(redirects.count() > 1, "{before:?}");
     for ((name, (id, program)), (adopted, now)) in before.iter().zip(after.values()) {
         ensure!(id == adopted, "{name} was {id} and is {adopted}");
         ensure!(program.is_none() || program != now, "{name}: program {program:?} is still there");
@@ -63,18 +84,18 @@ fn expect_adopted(
 fn a_restarted_agent_adopts_maps_and_links_and_puts_its_own_programs_behind_them() {
     scenario(|system| {
         let pods = three_served(system)?;
-        let before = ids(system, "v1")?;
+        let before = standing(system)?;
         system.agent()?.kill_both()?;
-        ensure!(ids(system, "v1")? == before, "a kill changed what is pinned");
+        ensure!(standing(system)? == before, "a kill changed what is pinned");
         system.start_agent()?;
-        expect_adopted(&before, &ids(system, "v1")?)?;
-        let before = ids(system, "v1")?;
+        expect_adopted(&before, &standing(system)?)?;
+        let before = standing(system)?;
         ensure!(system.agent()?.stop()?.success(), "told to stop");
         system.start_agent()?;
-        expect_adopted(&before, &ids(system, "v1")?)?;
-        let before = ids(system, "v1")?;
+        expect_adopted(&before, &standing(system)?)?;
+        let before = standing(system)?;
         system.upgrade()?;
-        expect_adopted(&before, &ids(system, "v1")?)?;
+        expect_adopted(&before, &standing(system)?)?;
         expect_role(&pods[0], "reader")
     });
 }

@@ -8,7 +8,7 @@ use kiam_tests::{
     eventually::eventually,
     process,
     system::{SOON, System, scenario},
-    topology::{IMDS_V4, IMDS_V6, PodNetwork},
+    topology::{IMDS_V4, IMDS_V6, PodNetwork, UPLINK_INTERFACE},
 };
 use std::{
     path::{Path, PathBuf},
@@ -194,7 +194,12 @@ fn a_filter_that_is_deleted_is_attached_again_at_once() {
             })?;
         }
         ensure!(started.elapsed() < Duration::from_secs(8), "{:?}: it did not hear of it", started.elapsed());
-        expect_program(system, &pod)
+        expect_program(system, &pod)?;
+        expect_mended(system, &pod, "guard", |system| {
+            let arguments = ["filter", "del", "dev", UPLINK_INTERFACE, "egress"];
+            process::run(system.topology.node.command("tc").args(arguments)).map(drop)
+        })?;
+        expect_guard(system)
     });
 }
 

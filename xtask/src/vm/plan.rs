@@ -32,8 +32,8 @@ struct Elsewhere {
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Skip {
-    /// As `--kernel` takes it.
-    kernel: String,
+    /// As `--kernel` takes them.
+    kernels: Vec<String>,
     /// Part of the tests' names.
     tests: String,
     reason: String,
@@ -53,7 +53,7 @@ impl Plan {
                 bail!("{FILE}: no test's name contains {name}");
             }
         }
-        for Skip { kernel, .. } in &plan.skip {
+        for kernel in plan.skip.iter().flat_map(|skip| &skip.kernels) {
             if !kernel::ALL.iter().any(|known| known.name == kernel) {
                 bail!("{FILE}: there is no kernel {kernel}");
             }
@@ -69,7 +69,7 @@ impl Plan {
 
     /// What this kernel cannot do, and why.
     pub(super) fn skips(&self, kernel: Kernel) -> impl Iterator<Item = (&str, &str)> {
-        let of_it = self.skip.iter().filter(move |skip| skip.kernel == kernel.name);
+        let of_it = self.skip.iter().filter(move |skip| skip.kernels.iter().any(|name| name == kernel.name));
         of_it.map(|skip| (skip.tests.as_str(), skip.reason.as_str()))
     }
 }
