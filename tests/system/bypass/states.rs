@@ -15,8 +15,8 @@ use std::{fs, thread, time::Duration};
 
 /// Every protocol, routed and not.
 const VOLLEY: [&str; 5] = ["tcp-v4", "tcp-v6", "udp-v4", "packet-syn-v4", "packet-fragment"];
-/// How often each route must have been tried while something happened, or it was not there.
-const TRIES: usize = 5;
+/// How often each route must have been tried: once before, and at least once while something happened.
+const TRIES: usize = 2;
 /// Each with a new agent from its start to its service.
 const UPGRADES: usize = 3;
 
