@@ -43,7 +43,7 @@ pub const UPLINK_MAC: &str = "02:00:00:00:08:02";
 pub const NODE_NAME: &str = "node-a";
 
 /// The node's end towards the uplink. Neighbours are set by hand: looking them up would cost each test a second.
-const NODE_MAC: &str = "02:00:00:00:08:01";
+pub const NODE_MAC: &str = "02:00:00:00:08:01";
 /// The gateway of every pod (Calico's).
 const GATEWAY_V4: Ipv4Addr = Ipv4Addr::new(169, 254, 1, 1);
 /// The gateway of every pod: the link-local address that belongs to [`HOST_SIDE_MAC`].

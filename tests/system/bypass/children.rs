@@ -6,7 +6,7 @@ use anyhow::Result;
 use kiam_tests::{
     netns::Netns,
     system::{System, datapath_scenario},
-    topology::{UPLINK_INTERFACE, UPLINK_MAC, UPLINK_V4, UPLINK_V6},
+    topology::{NODE_MAC, UPLINK_INTERFACE, UPLINK_MAC, UPLINK_V4, UPLINK_V6},
 };
 
 /// What a child can send whose packets the kernel builds, and what one with frames of its own can.
@@ -42,6 +42,12 @@ fn connect(system: &System, netns: &Netns, next_hops: bool) -> Result<()> {
             format!("neigh replace {UPLINK_V4} lladdr {UPLINK_MAC} dev eth0 nud permanent"),
             format!("neigh replace {UPLINK_V6} lladdr {UPLINK_MAC} dev eth0 nud permanent"),
         ]);
+    } else {
+        // Nobody answers for such a child. The uplink would tell itself so, for as long as it tries to answer.
+        system.topology.uplink.ip_batch(&[
+            format!("neigh replace 10.8.0.50 lladdr {NODE_MAC} dev eth0 nud permanent"),
+            format!("neigh replace fd00:8::50 lladdr {NODE_MAC} dev eth0 nud permanent"),
+        ])?;
     }
     lines.extend([format!("route add default via {UPLINK_V4}"), format!("route add ::/0 via {UPLINK_V6} dev eth0")]);
     netns.ip_batch(&lines)?;
