@@ -18,6 +18,8 @@ mount -t tmpfs tmpfs /tmp
 mount -t cgroup2 cgroup2 /sys/fs/cgroup
 mount -t bpf bpf /sys/fs/bpf
 ip link set lo up
+# Part of every Kubernetes node; the tests say in each namespace what it does there.
+modprobe br_netfilter
 
 # As systemd gives its services.
 ulimit -n 524288
