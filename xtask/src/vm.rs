@@ -25,6 +25,9 @@ pub(crate) struct Args {
     kernel: Vec<String>,
     /// Only tests whose names contain one of these.
     filters: Vec<String>,
+    /// Only the tests that say most in little time (tests/kernels.toml).
+    #[arg(long, conflicts_with = "filters")]
+    quick: bool,
     /// The minutes that a guest may take; more are a failure.
     #[arg(long, default_value_t = 30)]
     minutes: u64,

@@ -30,7 +30,7 @@ pub(super) fn run(kernel: Kernel, plan: &Plan, tests: &Path, args: &Args) -> any
     let name = tests.file_name().and_then(|name| name.to_str()).context("a test executable has a name")?;
     let mut arguments = vec![format!("/usr/bin/{name}"), format!("--test-threads={THREADS}")];
     arguments.extend(plan.left_out(kernel).flat_map(|tests| ["--skip".to_owned(), tests.to_owned()]));
-    arguments.extend(args.filters.iter().cloned());
+    arguments.extend(if args.quick { plan.quick() } else { &args.filters }.iter().cloned());
     let mut programs = vec![tests.to_owned()];
     programs.extend(BINARIES.map(|binary| workspace::target().join("debug").join(binary)));
 

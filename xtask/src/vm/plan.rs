@@ -12,6 +12,8 @@ const FILE: &str = "tests/kernels.toml";
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Plan {
+    /// Parts of the names of the tests that say most in little time, for every change.
+    quick: Vec<String>,
     /// What says nothing about a kernel.
     #[serde(default)]
     elsewhere: Vec<Elsewhere>,
@@ -48,7 +50,7 @@ impl Plan {
         let text = fs::read_to_string(workspace::root().join(FILE)).with_context(|| format!("reading {FILE}"))?;
         let plan: Self = toml::from_str(&text).with_context(|| format!("reading {FILE}"))?;
         let named = plan.elsewhere.iter().map(|entry| &entry.tests).chain(plan.skip.iter().map(|entry| &entry.tests));
-        for name in named {
+        for name in named.chain(&plan.quick) {
             if !tests.iter().any(|test| test.contains(name)) {
                 bail!("{FILE}: no test's name contains {name}");
             }
@@ -59,6 +61,11 @@ impl Plan {
             }
         }
         Ok(plan)
+    }
+
+    /// The parts of names that run when it is to be quick.
+    pub(super) fn quick(&self) -> &[String] {
+        &self.quick
     }
 
     /// The parts of names that do not run on this kernel.
