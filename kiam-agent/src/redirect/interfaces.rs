@@ -171,6 +171,14 @@ impl Attachments {
         if ports.get(&index, 0).is_ok() {
             ports.remove(&index).with_context(|| format!("forgetting port {index}"))?;
         }
+        self.forget_records(index)
+    }
+
+    /// Who opened connections by this interface is not known any more.
+    ///
+    /// # Errors
+    /// The kernel's.
+    pub(crate) fn forget_records(&mut self, index: u32) -> anyhow::Result<()> {
         self.flows.forget(index).with_context(|| format!("forgetting the records of interface {index}"))
     }
 }

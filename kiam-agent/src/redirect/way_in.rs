@@ -100,6 +100,8 @@ impl Redirect {
             self.way_in.forget();
             lost = self.prepare_probe().await?.send(&mut self.object, &lost).await?;
         }
+        // Nobody accepts these connections, so nobody else asks for their records.
+        self.attachments.forget_records(way.index)?;
         Ok((way.families, lost))
     }
 
