@@ -35,8 +35,9 @@ use tokio::{
 };
 use tonic::{Request, Response, Status};
 
-/// Kept back from what the server may wait for a pod, so that its «not known» still arrives: milliseconds.
-const WAIT_MARGIN_MS: u64 = 50;
+/// Kept back from what the server may wait for a pod, so that its «not known» still arrives where a busy machine
+/// makes it wait for a processor: milliseconds.
+const WAIT_MARGIN_MS: u64 = 100;
 
 /// A call under way; boxed, so that one loop serves both methods.
 type Call<T> = Pin<Box<dyn Future<Output = Result<Response<T>, Status>> + Send>>;
