@@ -2,11 +2,11 @@
 //!
 //! Reading order: [`pins`] (what outlives the process), [`lock`] and [`owner`] (whose it is), [`listener`], [`object`]
 //! (the eBPF programs), [`backstop`], [`links`], [`roles`], [`births`], [`addresses`] and [`kubepods`] (what the node
-//! looks like), [`tc`] (a program on an interface), [`interfaces`] (the redirect), [`cgroup`] (the redirect of pods that
-//! TC does not see), [`exempt`] (pods that keep the node's role), [`guard`], [`fence`] (policy routing), [`flows`] (who
-//! opened a connection), [`foreign_nat`] (what others left), [`check`] (what was taken away), [`probe`] and [`way_in`] (do
-//! packets get in?), [`counters`], [`mod@report`] and [`mod@survey`] (for people), [`cleanup`]. This module is their order:
-//! open, arm, keep up.
+//! looks like), [`tc`] (a program on an interface), [`interfaces`] (the redirect), [`cgroup`] (the redirect of pods
+//! that TC does not see), [`exempt`] (pods that keep the node's role), [`guard`], [`fence`] (policy routing), [`flows`]
+//! (who opened a connection), [`foreign_nat`] (what others left), [`flowtables`] (what gets past), [`check`] (what was
+//! taken away), [`probe`] and [`way_in`] (do packets get in?), [`counters`], [`mod@report`] and [`mod@survey`] (for
+//! people), [`cleanup`]. This module is their order: open, arm, keep up.
 
 pub(crate) mod addresses;
 pub(crate) mod backstop;
@@ -18,6 +18,7 @@ pub(crate) mod counters;
 pub(crate) mod exempt;
 pub(crate) mod fence;
 pub(crate) mod flows;
+mod flowtables;
 pub(crate) mod foreign_nat;
 pub(crate) mod guard;
 pub(crate) mod interfaces;
@@ -51,7 +52,6 @@ use cgroup::Cgroup;
 use check::Check;
 use fence::{Fence, Verdict};
 use flows::Flows;
-use foreign_nat::ForeignNat;
 use guard::Guard;
 use interfaces::Attachments;
 use kubepods::Kubepods;
@@ -135,7 +135,7 @@ impl Redirect {
             generation: 0,
             roles: Roles::default(),
             conditions: Vec::new(),
-            check: Check::new(ForeignNat::new(nft.clone(), take_over)),
+            check: Check::new(nft.clone(), take_over),
             way_in: WayIn::new(nft),
             config: config.clone(),
         })

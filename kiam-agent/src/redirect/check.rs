@@ -4,8 +4,10 @@
 use super::{
     Redirect, backstop, condition,
     fence::{Family, Found, Verdict},
+    flowtables,
     foreign_nat::ForeignNat,
     links, listener,
+    netfilter::nft::Nft,
     pins::Pins,
     probe::{self, PROBE},
     repairs::{Lost, Repairs},
@@ -17,6 +19,7 @@ use std::collections::BTreeMap;
 
 /// What the checks have found so far.
 pub(super) struct Check {
+    nft: Option<Nft>,
     foreign_nat: ForeignNat,
     /// Without the backstop the fence must drop.
     backstop: bool,
@@ -29,9 +32,10 @@ pub(super) struct Check {
 
 impl Check {
     /// Of a datapath that is about to be set up.
-    pub(super) fn new(foreign_nat: ForeignNat) -> Self {
+    pub(super) fn new(nft: Option<Nft>, take_over: bool) -> Self {
         Self {
-            foreign_nat,
+            foreign_nat: ForeignNat::new(nft.clone(), take_over),
+            nft,
             backstop: true,
             settled: false,
             repairs: Repairs::default(),
@@ -88,6 +92,7 @@ impl Redirect {
             condition("slots", slots),
             condition("self-check", programs),
             condition("foreign-nat", self.check.foreign_nat.check(closed).await),
+            condition("flowtables", flowtables::check(self.check.nft.as_ref(), &self.roles).await),
         ];
         self.check.notices = notices;
     }

@@ -1,7 +1,12 @@
-//! The rules of nf_tables, over netlink. iptables-nft keeps its rules here as well.
+//! The rules and flowtables of nf_tables, over netlink. iptables-nft keeps its rules here as well.
 
+mod flowtable;
 mod rule;
 mod set;
+
+#[cfg(test)]
+pub(crate) use flowtable::Devices;
+pub(crate) use flowtable::Flowtable;
 
 use super::{Base, Rule, TableName};
 use crate::redirect::fence::Family;
@@ -168,6 +173,21 @@ impl Nft {
             rules.push(read.rule);
         }
         Ok(rules)
+    }
+
+    /// All flowtables.
+    ///
+    /// # Errors
+    /// The kernel's.
+    pub(crate) async fn flowtables(&self) -> anyhow::Result<Vec<Flowtable>> {
+        let question = NfTablesMessage::GetFlowTable(Vec::new());
+        let answers = self.ask(NetfilterProtoFamily::Unspec, question, NLM_F_REQUEST | NLM_F_DUMP).await;
+        let flowtables = answers.context("listing the flowtables of nf_tables")?.into_iter();
+        let read = |(family, message)| match message {
+            NfTablesMessage::NewFlowTable(attributes) => flowtable::read(family, &attributes),
+            _ => None,
+        };
+        Ok(flowtables.filter_map(read).collect())
     }
 
     /// Deletes a rule.
