@@ -4,9 +4,9 @@
 //! (the eBPF programs), [`backstop`], [`links`], [`roles`], [`births`], [`addresses`] and [`kubepods`] (what the node
 //! looks like), [`tc`] (a program on an interface), [`interfaces`] (the redirect), [`cgroup`] (the redirect of pods
 //! that TC does not see), [`exempt`] (pods that keep the node's role), [`guard`], [`fence`] (policy routing), [`flows`]
-//! (who opened a connection), [`foreign_nat`] (what others left), [`flowtables`] (what gets past), [`check`] (what was
-//! taken away), [`probe`] and [`way_in`] (do packets get in?), [`counters`], [`mod@report`] and [`mod@survey`] (for
-//! people), [`cleanup`]. This module is their order: open, arm, keep up.
+//! (who opened a connection), [`foreign_nat`] (what others left), [`flowtables`] and [`unserved`] (what gets past),
+//! [`check`] (what was taken away), [`probe`] and [`way_in`] (do packets get in?), [`counters`], [`mod@report`] and
+//! [`mod@survey`] (for people), [`cleanup`]. This module is their order: open, arm, keep up.
 
 pub(crate) mod addresses;
 pub(crate) mod backstop;
@@ -40,6 +40,7 @@ pub(crate) mod roles;
 mod standing;
 mod survey;
 pub(crate) mod tc;
+mod unserved;
 mod way_in;
 
 use crate::{

@@ -43,6 +43,7 @@ mod tcp;
 mod tcp_crashes;
 mod tcp_numbers;
 mod tcp_swaps;
+mod unserved;
 mod upgrade;
 mod upgrade_broken;
 mod wrong_roles;

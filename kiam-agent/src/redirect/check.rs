@@ -11,7 +11,7 @@ use super::{
     pins::Pins,
     probe::{self, PROBE},
     repairs::{Lost, Repairs},
-    standing,
+    standing, unserved,
 };
 use crate::handoff::{Condition, Notice};
 use anyhow::Context as _;
@@ -153,13 +153,14 @@ impl Redirect {
             self.check.repairs.count(Lost::Redirect, &format!("the program of {name}"));
         }
         let devices = links::devices(&self.netlink).await.context("listing the interfaces")?;
-        let names = devices.into_iter().map(|device| (device.index, device.name)).collect();
+        let names = devices.iter().map(|device| (device.index, device.name.clone())).collect();
         let guarded = self.guard.verify(&self.netlink, &self.pins, &names, guards).await?;
         for name in guarded.lost.values() {
             self.check.repairs.count(Lost::Guard, &format!("the guard of {name}"));
         }
         findings.add(guarded);
         notices.extend(findings.behind.iter().map(|(name, programs)| ahead(name, programs)));
+        notices.extend(unserved::notices(&self.netlink, &devices, &self.roles, &self.config).await?);
         Ok(())
     }
 }

@@ -154,7 +154,7 @@ impl Attachments {
             kind: match side.kind {
                 Kind::Veth => InterfaceKind::Veth,
                 Kind::Bridge => InterfaceKind::Bridge,
-                Kind::Guest | Kind::Other => InterfaceKind::Other,
+                Kind::Guest | Kind::Child | Kind::Other => InterfaceKind::Other,
             },
         };
         roles.pod_sides.iter().filter(|(_, side)| !side.is_probe()).map(interface).collect()

@@ -4,10 +4,17 @@ use super::fence::{Family, TABLE};
 use futures::TryStreamExt as _;
 use netlink_packet_route::{
     link::{InfoKind, InfoPortKind, LinkAttribute, LinkInfo, LinkLayerType, LinkMessage},
-    route::{RouteAttribute, RouteMessage},
+    route::{RouteAddress, RouteAttribute, RouteMessage},
 };
-use rtnetlink::{Handle, RouteMessageBuilder};
-use std::{collections::BTreeSet, net::IpAddr};
+use rtnetlink::{Handle, LinkGetRequest, RouteMessageBuilder};
+use std::{
+    collections::BTreeSet,
+    net::{IpAddr, Ipv4Addr},
+};
+
+/// Out of this network the VPC CNI gives an IPv4 address to each pod of an IPv6 cluster (`egressPluginIpamSubnetV4` in
+/// its `cmd/aws-vpc-cni`).
+const EGRESS_V4: (Ipv4Addr, u32) = (Ipv4Addr::new(169, 254, 172, 0), 22);
 
 /// A network device.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -26,6 +33,10 @@ pub(crate) struct Device {
     pub(crate) master: Option<u32>,
     /// It is a port of a bridge.
     pub(crate) bridge_port: bool,
+    /// The device that it stands on, or the other end of a pair.
+    pub(crate) lower: Option<u32>,
+    /// The network namespace that this one is in, if it is another: the number that ours has for it.
+    pub(crate) lower_in: Option<i32>,
 }
 
 /// What a device is, as far as it matters here.
@@ -37,6 +48,8 @@ pub(crate) enum Kind {
     Veth,
     /// The device of a virtual machine or the like: a pod can be behind it, too.
     Guest,
+    /// A station of its own on another device's network, past the stack of who has that one: macvlan, ipvlan.
+    Child,
     /// Anything else: a network card, a tunnel, a VLAN, …
     #[default]
     Other,
@@ -47,7 +60,21 @@ pub(crate) enum Kind {
 /// # Errors
 /// The kernel's.
 pub(crate) async fn devices(netlink: &Handle) -> anyhow::Result<Vec<Device>> {
-    let messages: Vec<LinkMessage> = netlink.link().get().execute().try_collect().await?;
+    devices_of(netlink.link().get()).await
+}
+
+/// All devices of another network namespace, by the number that ours has for it.
+///
+/// # Errors
+/// The kernel's.
+pub(crate) async fn devices_in(netlink: &Handle, namespace: i32) -> anyhow::Result<Vec<Device>> {
+    let mut request = netlink.link().get();
+    request.message_mut().attributes.push(LinkAttribute::IfNetnsId(namespace));
+    devices_of(request).await
+}
+
+async fn devices_of(request: LinkGetRequest) -> anyhow::Result<Vec<Device>> {
+    let messages: Vec<LinkMessage> = request.execute().try_collect().await?;
     Ok(messages.iter().filter_map(device).collect())
 }
 
@@ -59,6 +86,8 @@ fn device(message: &LinkMessage) -> Option<Device> {
             LinkAttribute::IfName(name) => device.name.clone_from(name),
             LinkAttribute::Address(bytes) => device.mac = <[u8; 6]>::try_from(bytes.as_slice()).ok(),
             LinkAttribute::Controller(index) => device.master = Some(*index),
+            LinkAttribute::Link(index) => device.lower = Some(*index),
+            LinkAttribute::LinkNetNsId(namespace) => device.lower_in = Some(*namespace),
             LinkAttribute::LinkInfo(infos) => infos.iter().for_each(|info| describe(&mut device, info)),
             _ => {}
         }
@@ -71,6 +100,9 @@ fn describe(device: &mut Device, info: &LinkInfo) {
         LinkInfo::Kind(InfoKind::Bridge) => device.kind = Kind::Bridge,
         LinkInfo::Kind(InfoKind::Veth) => device.kind = Kind::Veth,
         LinkInfo::Kind(InfoKind::Tun | InfoKind::Netkit) => device.kind = Kind::Guest,
+        LinkInfo::Kind(InfoKind::MacVlan | InfoKind::MacVtap | InfoKind::IpVlan | InfoKind::IpVtap) => {
+            device.kind = Kind::Child;
+        }
         LinkInfo::PortKind(InfoPortKind::Bridge) => device.bridge_port = true,
         _ => {}
     }
@@ -91,6 +123,30 @@ pub(crate) async fn with_gateway(netlink: &Handle, families: &[Family]) -> anyho
         }
     }
     Ok(devices)
+}
+
+/// The devices that a route leads over to an address of [`EGRESS_V4`].
+///
+/// # Errors
+/// The kernel's.
+pub(crate) async fn to_egress_v4(netlink: &Handle) -> anyhow::Result<BTreeSet<u32>> {
+    let query = RouteMessageBuilder::<Ipv4Addr>::new().build();
+    let routes: Vec<RouteMessage> = netlink.route().get(query).execute().try_collect().await?;
+    Ok(routes.iter().filter_map(egress_v4_device).collect())
+}
+
+fn egress_v4_device(route: &RouteMessage) -> Option<u32> {
+    let (network, len) = EGRESS_V4;
+    let is_within = |address: &Ipv4Addr| (address.to_bits() ^ network.to_bits()) >> (u32::BITS - len) == 0;
+    let within = route.attributes.iter().any(|attribute| match attribute {
+        RouteAttribute::Destination(RouteAddress::Inet(address)) => is_within(address),
+        _ => false,
+    });
+    let device = route.attributes.iter().find_map(|attribute| match attribute {
+        RouteAttribute::Oif(index) => Some(*index),
+        _ => None,
+    });
+    device.filter(|_| within && u32::from(route.header.destination_prefix_length) >= len)
 }
 
 /// Whether a route changes what this module tells.
@@ -117,4 +173,23 @@ fn gateway_devices(route: &RouteMessage) -> Vec<u32> {
 
 fn has_gateway(attributes: &[RouteAttribute]) -> bool {
     attributes.iter().any(|attribute| matches!(attribute, RouteAttribute::Gateway(_) | RouteAttribute::Via(_)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn route(to: [u8; 4], len: u8) -> RouteMessage {
+        RouteMessageBuilder::<Ipv4Addr>::new().destination_prefix(to.into(), len).output_interface(5).build()
+    }
+
+    #[test]
+    fn a_route_to_an_address_that_is_for_ipv4_alone_is_known() {
+        for (to, len) in [([169, 254, 172, 1], 32), ([169, 254, 175, 255], 32), ([169, 254, 172, 0], 22)] {
+            assert_eq!(egress_v4_device(&route(to, len)), Some(5), "{to:?}/{len}");
+        }
+        for (to, len) in [([169, 254, 176, 1], 32), ([169, 254, 171, 255], 32), ([169, 254, 0, 0], 16), ([0; 4], 0)] {
+            assert_eq!(egress_v4_device(&route(to, len)), None, "{to:?}/{len}");
+        }
+    }
 }

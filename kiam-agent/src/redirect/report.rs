@@ -70,6 +70,6 @@ const fn kind_name(kind: Kind) -> &'static str {
         Kind::Bridge => "bridge",
         Kind::Veth => "veth",
         Kind::Guest => "guest",
-        Kind::Other => "other",
+        Kind::Child | Kind::Other => "other",
     }
 }

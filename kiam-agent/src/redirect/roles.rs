@@ -123,7 +123,8 @@ mod tests {
     fn device(index: u32, name: &str, kind: Kind, bridge: Option<u32>) -> Device {
         let mac = Some(MAC);
         let name = name.to_owned();
-        Device { index, name, ethernet: true, mac, kind, master: bridge, bridge_port: bridge.is_some() }
+        let bridge_port = bridge.is_some();
+        Device { index, name, ethernet: true, mac, kind, master: bridge, bridge_port, ..Device::default() }
     }
 
     fn node() -> Vec<Device> {
