@@ -130,7 +130,8 @@ fn under_forced_syn_cookies_a_take_over_resets_what_is_half_open_and_nothing_els
         let lost_ones = HalfOpen::begin(&system.topology, &lost, WITH_COOKIES)?;
         let late_ones = HalfOpen::begin(&system.topology, &late, WITH_COOKIES)?;
         let given = tcp_counter(&system.topology.node, "SyncookiesSent")? - given;
-        ensure!(given == 120, "{given} cookies were given: the case is not there");
+        // The agent's own probe may have got some as well.
+        ensure!(given >= 120, "only {given} cookies were given: the case is not there");
 
         let old = system.start_agent_beside()?;
         expect_all_served(&mut established).context("established before the take-over")?;
