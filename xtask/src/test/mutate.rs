@@ -45,29 +45,52 @@ pub(super) fn run(only: Option<&str>) -> anyhow::Result<()> {
     let tests = cargo::build()?;
     let text = fs::read_to_string(workspace::root().join(FILE)).with_context(|| format!("reading {FILE}"))?;
     let Mutations { mutation: mutations } = toml::from_str(&text).with_context(|| format!("reading {FILE}"))?;
-    let chosen = mutations.iter().filter(|mutation| only.is_none_or(|only| mutation.name.contains(only)));
-    let (mut red, mut wrong) = (0, Vec::new());
-    for mutation in chosen {
-        let binaries = build(mutation).with_context(|| format!("building without {}", mutation.name))?;
-        match check(mutation, &tests, &binaries)? {
-            None => {
-                red += 1;
-                progress::say(&format!("✓ without {}: {} says «{}»", mutation.name, mutation.test, mutation.red));
-            }
-            Some(problem) => {
-                progress::say(&format!("✗ without {}: {problem}", mutation.name));
-                wrong.push(mutation.name.as_str());
-            }
-        }
-    }
-    // The copy's executables took the place of the real ones.
-    cargo::build()?;
-    ebpf::run(&ebpf::Args { install: false })?;
-    progress::say(&format!("\n{red} passed, {} failed, 0 skipped", wrong.len()));
+    let chosen: Vec<&Mutation> =
+        mutations.iter().filter(|mutation| only.is_none_or(|only| mutation.name.contains(only))).collect();
+    let wrong = not_red(&chosen, &tests);
+    restore()?;
+    let wrong = wrong?;
+    progress::say(&format!("\n{} passed, {} failed, 0 skipped", chosen.len() - wrong.len(), wrong.len()));
     if !wrong.is_empty() {
         bail!("not seen red for the right reason: {}", wrong.join(", "));
     }
-    if red == 0 { bail!("no mutation ran") } else { Ok(()) }
+    if chosen.is_empty() { bail!("no mutation ran") } else { Ok(()) }
+}
+
+/// The names of those whose test does not go red for the right reason.
+fn not_red<'a>(mutations: &[&'a Mutation], tests: &cargo::Tests) -> anyhow::Result<Vec<&'a str>> {
+    let mut wrong = Vec::new();
+    for mutation in mutations {
+        if !is_red(mutation, tests)? {
+            wrong.push(mutation.name.as_str());
+        }
+    }
+    Ok(wrong)
+}
+
+fn is_red(mutation: &Mutation, tests: &cargo::Tests) -> anyhow::Result<bool> {
+    let binaries = build(mutation).with_context(|| format!("building without {}", mutation.name))?;
+    let problem = check(mutation, tests, &binaries)?;
+    match &problem {
+        None => progress::say(&format!("✓ without {}: {} says «{}»", mutation.name, mutation.test, mutation.red)),
+        Some(problem) => progress::say(&format!("✗ without {}: {problem}", mutation.name)),
+    }
+    Ok(problem.is_none())
+}
+
+/// Builds the real programs and executables again. To cargo the copy is the same workspace, and what it looks at the time
+/// of are the copy's files: only what is not there any more is sure to be built.
+fn restore() -> anyhow::Result<()> {
+    for arguments in [
+        ["--package=kiam-common", "--package=kiam-agent", "--package=kiam-server", "--profile=dev"].as_slice(),
+        &["--package=kiam-common", "--package=kiam-ebpf", "--profile=bpf", "--target=bpfel-unknown-none"],
+    ] {
+        let mut cargo = Command::new("cargo");
+        cargo.args(["clean", "--quiet", "--locked"]).args(arguments).current_dir(workspace::root());
+        progress::step("removing the mutants", &mut cargo)?;
+    }
+    ebpf::run(&ebpf::Args { install: false })?;
+    cargo::build().map(drop)
 }
 
 /// What is wrong with the test's behaviour under the mutation, if anything.
