@@ -69,14 +69,7 @@ pub(crate) fn the_agents_are_rolled(stage: &mut Stage) -> Result<()> {
         all_served(probe, role)?;
     }
     ensure!(pins_of_interfaces(deployed)?.len() == pins.len() + PODS, "{:?}", pins_of_interfaces(deployed)?);
-    let old = pods_of(deployed, "agent")?;
-    deployed.cluster.kubectl.run(&["rollout", "restart", "-n", KIAM, "daemonset/kiam-agent"])?;
-    deployed.rolled_out("daemonset/kiam-agent")?;
-    eventually("the old agent's pod is gone", SOON, || {
-        let now = pods_of(deployed, "agent")?;
-        ensure!(!now.contains(&old[0]), "{now:?}");
-        Ok(())
-    })?;
+    restart(deployed, "daemonset/kiam-agent", "agent")?;
     let mut asked = 0;
     for (mut probe, role) in probes {
         let attempts = [probe.news()?, enough(&mut probe)?].concat();
@@ -105,6 +98,18 @@ fn pins_of_interfaces(deployed: &Deployed) -> Result<BTreeSet<String>> {
     Ok(names.into_iter().filter(|name| name.starts_with("link_tc_")).collect())
 }
 
+/// Has the pods of a workload replaced, and waits until the new ones are ready and the old one is gone.
+pub(crate) fn restart(deployed: &Deployed, workload: &str, component: &str) -> Result<()> {
+    let old = pods_of(deployed, component)?;
+    deployed.cluster.kubectl.run(&["rollout", "restart", "-n", KIAM, workload])?;
+    deployed.rolled_out(workload)?;
+    eventually(&format!("the old {component}'s pod is gone"), SOON, || {
+        let now = pods_of(deployed, component)?;
+        ensure!(!now.contains(&old[0]), "{now:?}");
+        Ok(())
+    })
+}
+
 /// Waits until every attempt is served, with this role.
 pub(crate) fn all_served(probe: &mut Probe, role: &str) -> Result<()> {
     eventually("the pod is served", SOON, || {
@@ -119,14 +124,7 @@ pub(crate) fn the_servers_are_rolled(stage: &mut Stage) -> Result<()> {
     let deployed = stage.deployed()?;
     let mut probe = deployed.veteran.probe(deployed.cluster.folder())?;
     all_served(&mut probe, ROLE)?;
-    let old = pods_of(deployed, "server")?;
-    deployed.cluster.kubectl.run(&["rollout", "restart", "-n", KIAM, "deployment/kiam-server"])?;
-    deployed.rolled_out("deployment/kiam-server")?;
-    eventually("the old server's pod is gone", SOON, || {
-        let now = pods_of(deployed, "server")?;
-        ensure!(!now.contains(&old[0]), "{now:?}");
-        Ok(())
-    })?;
+    restart(deployed, "deployment/kiam-server", "server")?;
     served_again(deployed, &mut probe)?;
     probe.end()?;
     // The agent is ready through all of it: a node without a server is not a node to be restarted.

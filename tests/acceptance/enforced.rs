@@ -2,9 +2,9 @@
 //! the node's network have roles of their own, exempt ones the node's, and all others nothing.
 
 use crate::{
-    disturbed::all_served,
-    served::{expect_no_credentials, expect_server_credentials, pods_of},
-    stage::{KIAM, ROLE, ROLE_ANNOTATION, Stage, TEAM, enough},
+    disturbed::{all_served, restart},
+    served::{expect_no_credentials, expect_server_credentials},
+    stage::{ROLE, ROLE_ANNOTATION, Stage, TEAM, enough},
 };
 use anyhow::{Result, ensure};
 use kiam_tests::{
@@ -45,15 +45,8 @@ pub(crate) fn it_rolls_out_behind_a_bridge(stage: &mut Stage) -> Result<()> {
 /// The server lives on the node's role, and on the node's network: a new one gets it under enforcement, too.
 pub(crate) fn a_new_server_has_the_nodes_role(stage: &mut Stage) -> Result<()> {
     let deployed = stage.enforced()?;
-    let old = pods_of(deployed, "server")?;
     deployed.cluster.canary.forget();
-    deployed.cluster.kubectl.run(&["rollout", "restart", "-n", KIAM, "deployment/kiam-server"])?;
-    deployed.rolled_out("deployment/kiam-server")?;
-    eventually("the old server's pod is gone", SOON, || {
-        let now = pods_of(deployed, "server")?;
-        ensure!(!now.contains(&old[0]), "{now:?}");
-        Ok(())
-    })?;
+    restart(deployed, "deployment/kiam-server", "server")?;
     let newcomer = deployed.pod("newcomer", Some(ROLE))?;
     let mut probe = newcomer.probe(deployed.cluster.folder())?;
     all_served(&mut probe, ROLE)?;

@@ -1,7 +1,7 @@
 //! The probe through the datapath: answered on a node that serves, lost where the packet filter drops what the fence makes
 //! local, and told with the rules that may be the cause and with what lets pods in.
 
-use crate::support::{expect_nothing, expect_role, sockets_in};
+use crate::support::{expect_nothing, expect_role, serving, sockets_in};
 use anyhow::{Context as _, Result, ensure};
 use kiam_tests::{
     clients::M4,
@@ -9,7 +9,6 @@ use kiam_tests::{
     netns::Netns,
     process,
     system::{Footprint, SOON, System, scenario},
-    topology::PodNetwork,
 };
 use std::time::Duration;
 
@@ -32,14 +31,6 @@ fn expect_answered(system: &System) -> Result<()> {
         })?;
     }
     Ok(())
-}
-
-fn serving(system: &mut System, flags: &[&str]) -> Result<PodNetwork> {
-    system.agent_flags.extend(flags.iter().map(|&flag| flag.to_owned()));
-    let pod = system.add_pod(1, "reader")?;
-    system.start()?;
-    system.wait_for_role(&pod, M4, "reader")?;
-    Ok(pod)
 }
 
 /// A command line without quotes, on the node.

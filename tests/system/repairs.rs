@@ -1,7 +1,7 @@
 //! What somebody takes away from a running agent's datapath: it is found, set up again, counted, and pods are served
 //! again; meanwhile nothing of theirs gets out.
 
-use crate::support::{empty_slots, expect_role, knock};
+use crate::support::{empty_slots, expect_role, knock, serving};
 use anyhow::{Context as _, Result, ensure};
 use kiam_tests::{
     clients::M4,
@@ -15,15 +15,6 @@ use std::{
     process::Command,
     time::{Duration, Instant},
 };
-
-/// A system that serves one pod.
-fn serving(system: &mut System, flags: &[&str]) -> Result<PodNetwork> {
-    system.agent_flags.extend(flags.iter().map(|&flag| flag.to_owned()));
-    let pod = system.add_pod(1, "reader")?;
-    system.start()?;
-    system.wait_for_role(&pod, M4, "reader")?;
-    Ok(pod)
-}
 
 /// How often something of this kind was set up again, as the metrics tell.
 fn repairs(system: &System, what: &str) -> Result<u64> {

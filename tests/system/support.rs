@@ -2,7 +2,7 @@
 
 use anyhow::{Context as _, Result, ensure};
 use kiam_tests::{
-    clients::{Answer, BOTH, Pod, ROLES, Reply, VAIN},
+    clients::{Answer, BOTH, M4, Pod, ROLES, Reply, VAIN},
     leaks,
     netns::Netns,
     sts::Sts,
@@ -178,4 +178,13 @@ pub(crate) fn empty_slots(system: &System) -> Result<()> {
         kiam_tests::process::run(command.args(["key", "hex", slot, "00", "00", "00"]))?;
     }
     Ok(())
+}
+
+/// A system with these flags of the agent that serves one pod.
+pub(crate) fn serving(system: &mut System, flags: &[&str]) -> Result<PodNetwork> {
+    system.agent_flags.extend(flags.iter().map(|&flag| flag.to_owned()));
+    let pod = system.add_pod(1, "reader")?;
+    system.start()?;
+    system.wait_for_role(&pod, M4, "reader")?;
+    Ok(pod)
 }
