@@ -13,8 +13,8 @@ mod redirected;
 
 pub use config::{Config, FLAG_CGROUP_ONLY, FLAG_ENFORCE, Port};
 pub use flow::{
-    Address, BY_HOOK_NODE, BY_HOOK_POD, FLOWS_PER_OWNER, Flow, FlowKey, MAX_FLOWS, MAX_OWNERS, OWNER_IS_POD, Place,
-    Ring,
+    Address, BY_HOOK_NODE, BY_HOOK_POD, FLOWS_PER_OWNER, Flow, FlowKey, MAX_FLOWS, MAX_OWNERS, MAX_RING_PARTS,
+    OWNER_IS_POD, PLACES_PER_PART, Places, Ring, RingPart,
 };
 pub use owner::{MAP_OWNER, Owner, RUN_DIR_LEN};
 pub use reason::{Counters, REASONS, Reason};
@@ -73,7 +73,7 @@ pub const MAP_STRAYS: &str = "kiam_strays";
 pub const MAP_CONFIG: &str = "kiam_config";
 /// Hash, [`FlowKey`] to [`Flow`]: who opened the connections that are not accepted yet.
 pub const MAP_FLOWS: &str = "kiam_flows";
-/// Hash, [`Place`] to [`FlowKey`]: the records of each owner.
+/// Hash, [`RingPart`] to [`Places`]: the records of each owner.
 pub const MAP_PLACES: &str = "kiam_places";
 /// Hash, owner to its [`Ring`].
 pub const MAP_RINGS: &str = "kiam_rings";

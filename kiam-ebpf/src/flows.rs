@@ -16,7 +16,11 @@ use aya_ebpf::{
     },
     programs::TcContext,
 };
-use kiam_common::abi::{FLOWS_PER_OWNER, Flow, FlowKey, Place, Ring};
+use kiam_common::abi::{Address, FLOWS_PER_OWNER, Flow, FlowKey, PLACES_PER_PART, Places, Ring, RingPart};
+
+/// Keys of no connection. A static, because a part of a ring has no room on the stack.
+static NO_PLACES: Places =
+    [FlowKey { address: Address { octets: [0; 16] }, interface: 0, port: 0, pad: 0 }; PLACES_PER_PART as usize];
 
 /// What the kernel knows of the socket that sent this packet; zeros when it was none of this machine's.
 #[inline(always)]
@@ -48,7 +52,8 @@ pub fn note_as(owner: u64, key: &FlowKey, mut flow: Flow) {
         Some(known) if known.owner == owner => known.slot,
         _ => {
             let Some(slot) = next_slot(owner) else { return };
-            take_place(&Place { owner, slot, pad: 0 }, key);
+            // A record without a place would count against nobody.
+            let Some(()) = take_place(owner, slot, key) else { return };
             slot
         }
     };
@@ -79,16 +84,31 @@ fn next_slot(owner: u64) -> Option<u32> {
     Some(number % FLOWS_PER_OWNER)
 }
 
-/// Gives a place to a record, and removes the one that had it, unless it has been noted anew since.
+/// Gives a place to a record, and removes the one that had it, unless it has been noted anew since. `None`: the map is
+/// full.
 #[inline(always)]
-fn take_place(place: &Place, key: &FlowKey) {
-    // SAFETY: copied at once.
-    if let Some(&oldest) = unsafe { PLACES.get(place) } {
-        // SAFETY: read at once.
-        let has_it = unsafe { FLOWS.get(&oldest) };
-        if has_it.is_some_and(|flow| flow.owner == place.owner && flow.slot == place.slot) {
-            let _read_meanwhile = FLOWS.remove(&oldest);
-        }
+fn take_place(owner: u64, slot: u32, key: &FlowKey) -> Option<()> {
+    let place = place(owner, slot)?;
+    // SAFETY: a value of the map. Another processor comes here only when it has gone all the way round the ring.
+    let oldest = unsafe { place.replace(*key) };
+    // SAFETY: read at once.
+    let has_it = unsafe { FLOWS.get(&oldest) };
+    if has_it.is_some_and(|flow| flow.owner == owner && flow.slot == slot) {
+        let _read_meanwhile = FLOWS.remove(&oldest);
     }
-    let _full = PLACES.insert(place, key, BPF_ANY.into());
+    Some(())
+}
+
+#[inline(always)]
+fn place(owner: u64, slot: u32) -> Option<*mut FlowKey> {
+    let part = RingPart { owner, number: slot / PLACES_PER_PART, pad: 0 };
+    let places = match PLACES.get_ptr_mut(&part) {
+        Some(places) => places,
+        None => {
+            let _another_processor_was_first = PLACES.insert(&part, &NO_PLACES, BPF_NOEXIST.into());
+            PLACES.get_ptr_mut(&part)?
+        }
+    };
+    // SAFETY: within the value.
+    Some(unsafe { places.cast::<FlowKey>().add((slot % PLACES_PER_PART) as usize) })
 }

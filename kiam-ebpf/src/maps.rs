@@ -7,8 +7,8 @@ use aya_ebpf::{
 };
 use core::hint::black_box;
 use kiam_common::abi::{
-    Address, Config, Counters, Flow, FlowKey, MAX_EXEMPT, MAX_FLOWS, MAX_INTERFACES, MAX_NODE_ADDRS, MAX_OWNERS, Owner,
-    Place, Port, Reason, Redirected, Ring, SLOTS,
+    Address, Config, Counters, Flow, FlowKey, MAX_EXEMPT, MAX_FLOWS, MAX_INTERFACES, MAX_NODE_ADDRS, MAX_OWNERS,
+    MAX_RING_PARTS, Owner, Places, Port, Reason, Redirected, Ring, RingPart, SLOTS,
 };
 
 /// Most maps of a node use a small part of their bound.
@@ -44,7 +44,7 @@ pub static FLOWS: HashMap<FlowKey, Flow, { MAX_FLOWS as usize }, NO_PREALLOC> = 
 
 /// The records of each owner, in a ring.
 #[btf_map(name = "kiam_places")]
-pub static PLACES: HashMap<Place, FlowKey, { MAX_FLOWS as usize }, NO_PREALLOC> = HashMap::new();
+pub static PLACES: HashMap<RingPart, Places, { MAX_RING_PARTS as usize }, NO_PREALLOC> = HashMap::new();
 
 /// The number of each owner's next record.
 #[btf_map(name = "kiam_rings")]

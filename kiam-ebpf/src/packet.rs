@@ -185,12 +185,11 @@ struct Segment {
 
 #[inline(always)]
 fn segment(ctx: &TcContext, tcp: usize) -> Result<Segment, Reason> {
-    let Ok([port, destination]) = ctx.load::<[u16; 2]>(tcp) else { return Err(Reason::Malformed) };
-    if destination != IMDS_PORT.to_be() {
+    let Ok(h) = ctx.load::<[u8; TCP_FLAGS + 1]>(tcp) else { return Err(Reason::Malformed) };
+    if [h[2], h[3]] != IMDS_PORT.to_be_bytes() {
         return Err(Reason::NotHttp);
     }
-    let Ok(flags) = ctx.load::<u8>(tcp + TCP_FLAGS) else { return Err(Reason::Malformed) };
-    Ok(Segment { port, syn: flags & (SYN | ACK) == SYN })
+    Ok(Segment { port: u16::from_ne_bytes([h[0], h[1]]), syn: h[TCP_FLAGS] & (SYN | ACK) == SYN })
 }
 
 /// The station that a frame is addressed to.

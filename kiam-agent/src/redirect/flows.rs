@@ -4,7 +4,8 @@ use super::pins::Pins;
 use anyhow::Context as _;
 use aya::maps::{HashMap, Map, MapData, MapError};
 use kiam_common::abi::{
-    FLOWS_PER_OWNER, Flow, FlowKey, MAP_FLOWS, MAP_PLACES, MAP_RINGS, MAX_FLOWS, MAX_OWNERS, OWNER_IS_POD, Place, Ring,
+    FLOWS_PER_OWNER, Flow, FlowKey, MAP_FLOWS, MAP_PLACES, MAP_RINGS, MAX_FLOWS, MAX_OWNERS, PLACES_PER_PART, Places,
+    Ring, RingPart,
 };
 use std::{collections::HashSet, time::Duration};
 
@@ -15,7 +16,7 @@ const AGE_MAX: Duration = Duration::from_secs(10);
 /// The maps of records, opened by their pins.
 pub(crate) struct Flows {
     flows: HashMap<MapData, FlowKey, Flow>,
-    places: HashMap<MapData, Place, FlowKey>,
+    places: HashMap<MapData, RingPart, Places>,
     rings: HashMap<MapData, u64, Ring>,
 }
 
@@ -36,13 +37,14 @@ impl Flows {
         })
     }
 
-    /// Reads the record of a connection, if there is one, and removes it: it is read once.
+    /// Reads the record of a connection, if there is one, and removes it: it is read once. Its place is taken by another
+    /// in time.
     ///
     /// # Errors
     /// The kernel's.
     pub(crate) fn take(&mut self, key: &FlowKey) -> anyhow::Result<Option<Flow>> {
         let Some(flow) = found(self.flows.get(key, 0)).context("reading a record")? else { return Ok(None) };
-        self.remove(key, &flow)?;
+        found(self.flows.remove(key)).context("removing a record")?;
         Ok(Some(flow))
     }
 
@@ -51,21 +53,15 @@ impl Flows {
     /// # Errors
     /// The kernel's.
     pub(crate) fn forget(&mut self, interface: u32) -> anyhow::Result<()> {
-        let owner = u64::from(interface);
-        let Some(ring) = found(self.rings.get(&owner, 0)).context("reading a ring")? else { return Ok(()) };
-        for slot in 0..ring.next.min(FLOWS_PER_OWNER) {
-            let place = Place { owner, slot, pad: 0 };
-            let Some(key) = found(self.places.get(&place, 0)).context("reading a place")? else { continue };
+        for key in self.remove_ring(interface.into())? {
             found(self.flows.remove(&key)).context("removing a record")?;
-            found(self.places.remove(&place)).context("removing a place")?;
         }
-        found(self.rings.remove(&owner)).context("removing a ring")?;
         Ok(())
     }
 
     /// Removes the records that nobody has asked for: of half-open connections, and of those that ended before they
-    /// were accepted. Returns how many they were. The rings of pods without records go, too: those of interfaces go with
-    /// the interface, but nobody tells of a pod's end.
+    /// were accepted. Returns how many they were. The rings of owners without records go, too: they grow with the
+    /// connections that there have been, and nobody tells of a pod's end.
     ///
     /// # Errors
     /// The kernel's.
@@ -77,27 +73,31 @@ impl Flows {
         for key in keys {
             let Some(flow) = found(self.flows.get(&key, 0)).context("reading a record")? else { continue };
             if now.saturating_sub(Duration::from_nanos(flow.noted_ns)) > AGE_MAX {
-                self.remove(&key, &flow)?;
+                found(self.flows.remove(&key)).context("removing a record")?;
                 swept += 1;
             } else {
                 owners.insert(flow.owner);
             }
         }
         let rings: Vec<u64> = self.rings.keys().filter_map(Result::ok).take(MAX_OWNERS as usize).collect();
-        for owner in rings.into_iter().filter(|owner| owner & OWNER_IS_POD != 0 && !owners.contains(owner)) {
-            found(self.rings.remove(&owner)).context("removing a ring")?;
+        for owner in rings.into_iter().filter(|owner| !owners.contains(owner)) {
+            // A record that has come meanwhile goes with its age.
+            self.remove_ring(owner)?;
         }
         Ok(swept)
     }
 
-    /// The record's place too, unless it is another record's by now.
-    fn remove(&mut self, key: &FlowKey, flow: &Flow) -> anyhow::Result<()> {
-        found(self.flows.remove(key)).context("removing a record")?;
-        let place = Place { owner: flow.owner, slot: flow.slot, pad: 0 };
-        if found(self.places.get(&place, 0)).context("reading a place")? == Some(*key) {
-            found(self.places.remove(&place)).context("removing a place")?;
+    /// Returns the records that have their places there, or had them. The ring first: a new one begins with the first part.
+    fn remove_ring(&mut self, owner: u64) -> anyhow::Result<Vec<FlowKey>> {
+        let Some(ring) = found(self.rings.get(&owner, 0)).context("reading a ring")? else { return Ok(Vec::new()) };
+        found(self.rings.remove(&owner)).context("removing a ring")?;
+        let mut keys = Vec::new();
+        for number in 0..ring.next.min(FLOWS_PER_OWNER).div_ceil(PLACES_PER_PART) {
+            let part = RingPart { owner, number, pad: 0 };
+            keys.extend(found(self.places.get(&part, 0)).context("reading a part of a ring")?.into_iter().flatten());
+            found(self.places.remove(&part)).context("removing a part of a ring")?;
         }
-        Ok(())
+        Ok(keys)
     }
 }
 

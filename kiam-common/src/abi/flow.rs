@@ -55,7 +55,7 @@ pub struct Flow {
     pub noted_ns: u64,
     /// Whose bound it counts against: the interface, or the pod for the hooks ([`OWNER_IS_POD`]).
     pub owner: u64,
-    /// Its place among the owner's records.
+    /// Its place in the owner's ring.
     pub slot: u32,
     /// Zero.
     pub pad: u32,
@@ -64,17 +64,24 @@ pub struct Flow {
 /// In [`Flow::owner`]: the rest is the identifier of a pod's cgroup, which could be an interface's index as well.
 pub const OWNER_IS_POD: u64 = 1 << 63;
 
-/// The place of a record among its owner's: a ring, so that each owner has a bound of its own.
+/// A part of an owner's ring of records, so that each owner has a bound of its own. In parts, because records that are
+/// noted one after another then have their places side by side, which a processor has in its cache.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[repr(C)]
-pub struct Place {
+pub struct RingPart {
     /// [`Flow::owner`].
     pub owner: u64,
-    /// Below [`FLOWS_PER_OWNER`].
-    pub slot: u32,
+    /// [`Flow::slot`] divided by [`PLACES_PER_PART`].
+    pub number: u32,
     /// Zero.
     pub pad: u32,
 }
+
+/// Records whose places are in one part of a ring.
+pub const PLACES_PER_PART: u32 = 16;
+
+/// The records that have the places of a part, or had them: a record that was read leaves its key here.
+pub type Places = [FlowKey; PLACES_PER_PART as usize];
 
 /// The kernel's lock for a value of a map. It is found by its name (`btf_find_spin_lock`, kernel/bpf/btf.c).
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -98,9 +105,12 @@ pub struct Ring {
 /// accepted, so these are half-open connections.
 pub const FLOWS_PER_OWNER: u32 = 1024;
 /// Most records altogether: 256 owners at their bound. Each takes 192 bytes (the sizes asserted below, the kernel's 48 for
-/// an element of a hash, `struct htab_elem`, and the next size that its allocator has), its place 96, and each hash 16 for
-/// a bucket: 80 MiB when full.
+/// an element of a hash, `struct htab_elem`, and the next size that its allocator has) and 16 for a bucket: 52 MiB when
+/// full.
 pub const MAX_FLOWS: u32 = 256 * FLOWS_PER_OWNER;
+/// Most parts of rings: 1,024 owners that have used all of theirs since they were last without a record. Each takes 512
+/// bytes, by the same reckoning, and 16 for a bucket: 33 MiB when full.
+pub const MAX_RING_PARTS: u32 = 1024 * FLOWS_PER_OWNER / PLACES_PER_PART;
 /// Most owners that have had a record: [`super::MAX_INTERFACES`] and as many pods.
 pub const MAX_OWNERS: u32 = 2 * super::MAX_INTERFACES;
 
@@ -108,5 +118,5 @@ pub const MAX_OWNERS: u32 = 2 * super::MAX_INTERFACES;
 const _: () = assert!(size_of::<Address>() == 16 && align_of::<Address>() == 1);
 const _: () = assert!(size_of::<FlowKey>() == 24);
 const _: () = assert!(size_of::<Flow>() == 64);
-const _: () = assert!(size_of::<Place>() == 16);
+const _: () = assert!(size_of::<RingPart>() == 16 && FLOWS_PER_OWNER.is_multiple_of(PLACES_PER_PART));
 const _: () = assert!(size_of::<Ring>() == 8);

@@ -1,7 +1,7 @@
 //! The map types as `aya::Pod`: this crate's only `unsafe`.
 #![expect(unsafe_code, reason = "aya::Pod is an unsafe trait; sizes and padding are asserted beside the types")]
 
-use super::{Address, Config, Counters, Flow, FlowKey, Owner, Place, Port, Ring};
+use super::{Address, Config, Counters, Flow, FlowKey, Owner, Port, Ring, RingPart};
 
 // SAFETY: of this type and the others below: `repr(C)`, integers and arrays of integers only, so every bit pattern is valid; no padding, asserted
 // beside the type.
@@ -15,7 +15,7 @@ unsafe impl aya::Pod for Flow {}
 // SAFETY: as above.
 unsafe impl aya::Pod for FlowKey {}
 // SAFETY: as above.
-unsafe impl aya::Pod for Place {}
+unsafe impl aya::Pod for RingPart {}
 // SAFETY: as above.
 unsafe impl aya::Pod for Port {}
 // SAFETY: as above.
