@@ -13,6 +13,8 @@ pub(crate) struct Args {
 enum What {
     /// What the redirect costs a connection, beside nothing in the way and an iptables DNAT; about ten minutes.
     Datapath,
+    /// What one run of each eBPF program takes, a part of `datapath`; less than a minute.
+    Programs,
 }
 
 pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
@@ -23,8 +25,10 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
     progress::step("building for release", &mut cargo)?;
     let release = workspace::target().join("release");
     let mut bench = root::command(release.join("kiam-bench"));
-    if let Some(What::Datapath) = args.what {
-        bench.arg("datapath").arg(workspace::target());
+    match args.what {
+        None => {}
+        Some(What::Datapath) => drop(bench.arg("datapath").arg(workspace::target())),
+        Some(What::Programs) => drop(bench.arg("programs")),
     }
     let status = bench.env("KIAM_BIN_DIR", &release).status()?;
     if status.success() { Ok(()) } else { anyhow::bail!("the benchmark failed ({status})") }

@@ -50,6 +50,16 @@ pub fn run(folder: &Path) -> Result<()> {
     Ok(())
 }
 
+/// Prints what one run of each program takes.
+///
+/// # Errors
+/// Something cannot be started, or an answer is wrong.
+pub fn run_programs() -> Result<()> {
+    pin(SERVING)?;
+    println!("{}", programs::table(&programs::measure(&[Way::open(Kind::Redirect, CASES[0])?])?));
+    Ok(())
+}
+
 /// The median connection of each way, and how long the agent took to attach.
 fn measure(ways: &[Way]) -> Result<Figures> {
     let mut rounds = [const { Vec::new() }; Kind::ALL.len()];

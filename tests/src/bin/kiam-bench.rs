@@ -16,11 +16,14 @@ enum What {
         /// Where the plot goes.
         folder: PathBuf,
     },
+    /// What one run of each program takes.
+    Programs,
 }
 
 fn main() -> anyhow::Result<()> {
     match Args::parse().what {
         None => kiam_tests::bench::run(),
         Some(What::Datapath { folder }) => kiam_tests::bench::datapath::run(&folder),
+        Some(What::Programs) => kiam_tests::bench::datapath::run_programs(),
     }
 }

@@ -1,5 +1,6 @@
-//! What one run of each program takes, as the kernel counts it (`kernel.bpf_stats_enabled`).
+//! What one run of each program takes, as the kernel counts it (`BPF_ENABLE_STATS`).
 
+mod empty;
 mod enforced;
 
 use super::ways::{Kind, Way};
@@ -9,21 +10,22 @@ use crate::{
     topology::NODE_V4,
 };
 use anyhow::{Context as _, Result};
+use aya::sys::{Stats, enable_stats};
 use comfy_table::{Table, presets};
-use kiam_common::abi::{IMDS_PORT, PROG_SK_LOOKUP, PROG_TC_INGRESS};
+use empty::Empty;
+use kiam_common::abi::{FLOWS_PER_OWNER, IMDS_PORT, PROG_SK_LOOKUP, PROG_TC_INGRESS};
 use std::{
-    fs,
     net::{Ipv4Addr, SocketAddr, UdpSocket},
     process::Command,
 };
 
-const STATS: &str = "/proc/sys/kernel/bpf_stats_enabled";
 /// Connections, requests and packets that are counted.
 const CONNECTIONS: usize = 5_000;
 const REQUESTS: usize = 20_000;
 const PACKETS: usize = 50_000;
-/// First packets: fewer than the listener may have half-open.
-const FIRSTS: usize = 2_000;
+/// First packets while their owner's ring has room; as many again do without. Together fewer than the listener may have
+/// half-open.
+const FIRSTS: usize = FLOWS_PER_OWNER as usize;
 /// An address that leads to the pod and that it does not answer at.
 const MUTE: Ipv4Addr = Ipv4Addr::new(10, 9, 7, 1);
 
@@ -55,16 +57,9 @@ impl Runs {
 /// Counts while a pod does one thing at a time.
 pub(super) fn measure(ways: &[Way]) -> Result<Vec<Cost>> {
     let way = ways.iter().find(|way| way.kind == Kind::Redirect).context("the redirect is one of the ways")?;
-    counting(|| Ok([count(way)?, enforced::count()?].concat()))
-}
-
-/// Has the kernel count meanwhile.
-fn counting<T>(work: impl FnOnce() -> Result<T>) -> Result<T> {
-    let before = fs::read_to_string(STATS)?;
-    fs::write(STATS, "1").with_context(|| format!("switching on {STATS}"))?;
-    let result = work();
-    fs::write(STATS, before)?;
-    result
+    // The kernel counts for as long as this is open.
+    let _counting = enable_stats(Stats::RunTime).context("having the kernel count")?;
+    Ok([count(way)?, enforced::count()?].concat())
 }
 
 /// What one run of a program takes while something is done.
@@ -76,24 +71,32 @@ fn cost(what: &'static str, program: &'static str, work: impl FnOnce() -> Result
 
 fn count(way: &Way) -> Result<Vec<Cost>> {
     let ingress = |what, work: &dyn Fn() -> Result<()>| cost(what, PROG_TC_INGRESS, work);
-    let established = ingress("a packet of a connection", &|| way.requests(REQUESTS))?;
     let other = ingress("a packet to elsewhere", &|| send_elsewhere(way))?;
-    let connections = ingress("all packets of short connections", &|| way.connections(CONNECTIONS).map(drop))?;
-    // Last: nobody answers the node, and the half-open connections stay.
+    let nothing = nothing(way)?;
+    // Before anybody else's records: nobody reads them here.
     let lookups = runs(PROG_SK_LOOKUP)?;
-    let first = ingress("the packet that opens a connection, with its record", &|| open(way))?;
+    let first = ingress("the packet that opens a connection, with its record", &|| open(way, 0))?;
     let nanoseconds = runs(PROG_SK_LOOKUP)?.since(lookups).each();
     let lookup = Cost { what: "a lookup of M (within the first)", program: PROG_SK_LOOKUP, nanoseconds };
-    Ok(vec![first, lookup, established, connections, other])
+    let flood = ingress("the same in a flood, when the oldest record gives way", &|| open(way, FIRSTS))?;
+    let established = ingress("a packet of a connection", &|| way.requests(REQUESTS))?;
+    let connections = ingress("all packets of short connections", &|| way.connections(CONNECTIONS).map(drop))?;
+    Ok(vec![nothing, first, lookup, flood, established, connections, other])
 }
 
-/// Begins connections and no more: only their first packets are sent.
-fn open(way: &Way) -> Result<()> {
+/// What the kernel's own counting takes, and being called.
+fn nothing(way: &Way) -> Result<Cost> {
+    let _attached = Empty::attach(way.node(), &way.pod.interface)?;
+    cost("nothing at all", empty::NAME, || send_elsewhere(way))
+}
+
+/// Begins connections and no more: only their first packets are sent, and nobody answers the node.
+fn open(way: &Way, already: usize) -> Result<()> {
     let (node, interface) = (way.node(), &way.pod.interface);
-    node.ip(&format!("route add {MUTE}/32 dev {interface}"))?;
+    node.ip(&format!("route replace {MUTE}/32 dev {interface}"))?;
     node.ip(&format!("neigh replace {MUTE} lladdr 02:00:00:00:09:01 dev {interface} nud permanent"))?;
     way.pod.enter(|| {
-        (0..FIRSTS).try_for_each(|number| {
+        (already..already + FIRSTS).try_for_each(|number| {
             let source = SocketAddr::new(MUTE.into(), 1024 + u16::try_from(number)?);
             forge::send_segment(source, M4, IMDS_PORT, forge::SYN)
         })
