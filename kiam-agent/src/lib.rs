@@ -13,6 +13,7 @@ mod args;
 mod attestation;
 mod clock;
 mod config;
+mod egress_v4;
 mod exemptions;
 mod handoff;
 mod imds;

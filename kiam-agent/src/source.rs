@@ -9,7 +9,8 @@ use tokio::time::Instant;
 /// Who asks, as the kernel tells: an address, a pod, or both.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Caller {
-    /// The connection's peer address, never v4-mapped; `None` for a pod on the node's network, whose address is no pod's.
+    /// The connection's peer address, never v4-mapped; `None` where it tells nothing: on the node's network it is
+    /// no pod's, and of [`crate::egress_v4`] Kubernetes does not know.
     pub(crate) address: Option<IpAddr>,
     /// The pod whose cgroup the connection was opened in; `None` where the kernel cannot tell.
     pub(crate) pod: Option<AttestedPod>,

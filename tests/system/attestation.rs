@@ -253,6 +253,28 @@ fn an_address_used_again_is_not_the_old_pods_however_old_its_interface() {
     });
 }
 
+/// Of the VPC CNI's, which it gives to a pod on every node.
+#[test]
+fn a_pod_is_served_at_an_ipv4_address_that_kubernetes_does_not_know() {
+    const EGRESS: &str = "169.254.172.5";
+    scenario(|system| {
+        let kubepods = Kubepods::for_clients(Driver::Cgroupfs)?;
+        let [reader, mut writer] = two_served(system, &kubepods)?;
+        system.topology.node.ip(&format!("route add {EGRESS} dev {}", reader.network.interface))?;
+        reader.network.ip(&format!("addr add {EGRESS}/32 dev eth0"))?;
+        reader.network.ip(&format!("route add {M4} via 169.254.1.1 src {EGRESS}"))?;
+        expect_identity(system, &reader.network, M4, READER)?;
+        // No pod's cgroup, no pod.
+        writer.live_in(kubepods.path());
+        writer.network.ip(&format!("addr add {EGRESS}/32 dev eth0"))?;
+        writer.network.ip(&format!("route add {M4} via 169.254.1.1 src {EGRESS}"))?;
+        system.topology.node.ip(&format!("route replace {EGRESS} dev {}", writer.network.interface))?;
+        let [v4, _] = statuses(&writer.network)?;
+        ensure!(v4 == 403, "{v4}");
+        Ok(())
+    });
+}
+
 #[test]
 fn a_terminating_pod_and_its_successor_have_their_own_roles_at_one_address() {
     scenario(|system| {

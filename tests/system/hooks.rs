@@ -2,6 +2,7 @@
 //! are the only redirect. What passes the hooks by is in `bypass`.
 
 mod cgroup_only;
+mod elsewhere;
 mod exempt;
 mod life;
 mod roles;

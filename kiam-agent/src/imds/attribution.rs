@@ -6,6 +6,7 @@ use super::caller::{Arrival, Peer};
 use crate::{
     attestation::{Origin, Owner},
     config::Attestation,
+    egress_v4,
     handoff::{Interface, InterfaceKind},
     source::{AttestedPod, Caller},
 };
@@ -87,7 +88,7 @@ impl Attribution {
         let (index, asked) = match &peer.arrival {
             Arrival::Hook { pod, .. } if pod.is_static() => return Err(Unattributable::StaticPod),
             Arrival::Hook { pod, on_node_network } => {
-                let address = (!on_node_network).then_some(peer.address);
+                let address = if *on_node_network { None } else { egress_v4::telling(peer.address) };
                 let pod = Some(AttestedPod { uid: *pod, must_match: true });
                 return Ok(Caller { address, pod, interface_born_ms: None });
             }
@@ -105,7 +106,13 @@ impl Attribution {
             return Err(Unattributable::Elsewhere);
         }
         let PodSide { index: _, known, pod } = pod_side;
-        Ok(Caller { address: Some(peer.address), pod, interface_born_ms: known.born_ms })
+        let address = match pod {
+            Some(_) => egress_v4::telling(peer.address),
+            None => Some(peer.address),
+        };
+        // By its cgroup alone, the answer has to say that it is for this pod.
+        let pod = pod.map(|pod| AttestedPod { must_match: pod.must_match || address.is_none(), ..pod });
+        Ok(Caller { address, pod, interface_born_ms: known.born_ms })
     }
 
     /// What follows from the record of a connection that came in by the interface `index`.
@@ -301,6 +308,25 @@ mod tests {
                 assert_eq!(attribution(mode).0.caller(&peer, Instant::now()).await, Ok(wanted));
             }
         }
+    }
+
+    #[tokio::test]
+    async fn an_address_that_kubernetes_does_not_know_tells_nothing_beside_the_cgroup() {
+        let egress = [169, 254, 172, 5];
+        let uid = PodUid::parse(UID).unwrap();
+        let alone = Caller { address: None, pod: Some(AttestedPod { uid, must_match: true }), interface_born_ms: None };
+        let hook = Peer { address: egress.into(), arrival: Arrival::Hook { pod: uid, on_node_network: false } };
+        for mode in [Attestation::Require, Attestation::Prefer] {
+            let (attribution, _parent) = attribution(mode);
+            assert_eq!(attribution.caller(&hook, Instant::now()).await, Ok(alone));
+            let peer = peer_at(egress, Some(VETH), Some(origin(VETH, true, owned(UID))));
+            let found = attribution.caller(&peer, Instant::now()).await.unwrap();
+            assert_eq!((found.address, found.pod), (None, alone.pod), "{mode:?}");
+        }
+        // Without the cgroup it is an address like any other, and the server knows no pod there.
+        let (attribution, _parent) = attribution(Attestation::Off);
+        let found = attribution.caller(&peer_at(egress, Some(VETH), None), Instant::now()).await.unwrap();
+        assert_eq!((found.address, found.pod), (Some(egress.into()), None));
     }
 
     #[tokio::test(start_paused = true)]

@@ -1,6 +1,7 @@
 //! The network devices of this node, and those that lead to a gateway.
 
 use super::fence::{Family, TABLE};
+use crate::egress_v4;
 use futures::TryStreamExt as _;
 use netlink_packet_route::{
     link::{InfoKind, InfoPortKind, LinkAttribute, LinkInfo, LinkLayerType, LinkMessage},
@@ -11,10 +12,6 @@ use std::{
     collections::BTreeSet,
     net::{IpAddr, Ipv4Addr},
 };
-
-/// Out of this network the VPC CNI gives an IPv4 address to each pod of an IPv6 cluster (`egressPluginIpamSubnetV4` in
-/// its `cmd/aws-vpc-cni`).
-const EGRESS_V4: (Ipv4Addr, u32) = (Ipv4Addr::new(169, 254, 172, 0), 22);
 
 /// A network device.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -125,7 +122,7 @@ pub(crate) async fn with_gateway(netlink: &Handle, families: &[Family]) -> anyho
     Ok(devices)
 }
 
-/// The devices that a route leads over to an address of [`EGRESS_V4`].
+/// The devices that a route leads over to an address of [`egress_v4`].
 ///
 /// # Errors
 /// The kernel's.
@@ -136,17 +133,15 @@ pub(crate) async fn to_egress_v4(netlink: &Handle) -> anyhow::Result<BTreeSet<u3
 }
 
 fn egress_v4_device(route: &RouteMessage) -> Option<u32> {
-    let (network, len) = EGRESS_V4;
-    let is_within = |address: &Ipv4Addr| (address.to_bits() ^ network.to_bits()) >> (u32::BITS - len) == 0;
     let within = route.attributes.iter().any(|attribute| match attribute {
-        RouteAttribute::Destination(RouteAddress::Inet(address)) => is_within(address),
+        RouteAttribute::Destination(RouteAddress::Inet(address)) => egress_v4::contains(*address),
         _ => false,
     });
     let device = route.attributes.iter().find_map(|attribute| match attribute {
         RouteAttribute::Oif(index) => Some(*index),
         _ => None,
     });
-    device.filter(|_| within && u32::from(route.header.destination_prefix_length) >= len)
+    device.filter(|_| within && route.header.destination_prefix_length >= egress_v4::PREFIX_LEN)
 }
 
 /// Whether a route changes what this module tells.

@@ -44,7 +44,7 @@ pub(super) async fn notices(
     if config.mode.tc {
         notices.extend(unfit(roles));
         notices.extend(strict_mode(&seen));
-        notices.extend(egress_v4(&seen));
+        notices.extend(egress_v4(&seen, roles));
     }
     Ok(notices)
 }
@@ -118,16 +118,20 @@ fn strict_mode(seen: &Seen<'_>) -> Option<Notice> {
         device.kind == Kind::Veth && hash.len() == HASH_LEN && hash.bytes().all(|byte| byte.is_ascii_hexdigit())
     };
     let what = "pods with security groups of their own in strict mode are not served, because the node has no route back \
-                to them; set POD_SECURITY_GROUP_ENFORCING_MODE=standard for the VPC CNI, or use --redirect=cgroup";
+                to them; set POD_SECURITY_GROUP_ENFORCING_MODE=standard for the VPC CNI, or use --redirect=cgroup with \
+                its DISABLE_TCP_EARLY_DEMUX=true";
     behind("pod-security-groups", seen.devices.iter().filter(is_strict), what)
 }
 
-/// The second interface that pods of an IPv6 cluster have for IPv4.
-fn egress_v4(seen: &Seen<'_>) -> Option<Notice> {
-    let is_one = |device: &&Device| device.kind == Kind::Veth && seen.egress_v4.contains(&device.index);
-    let what = "pods of this IPv6 cluster ask 169.254.169.254 from addresses of 169.254.172.0/22, which the Kubernetes API \
-                does not know, and are refused; set AWS_EC2_METADATA_SERVICE_ENDPOINT_MODE=IPv6 for them, or use \
-                --redirect=cgroup";
+/// The second interface that pods of an IPv6 cluster have for IPv4. Where the program is on it, the record tells the pod.
+fn egress_v4(seen: &Seen<'_>, roles: &Roles) -> Option<Notice> {
+    let is_one = |device: &&Device| {
+        let leads_there = device.kind == Kind::Veth && seen.egress_v4.contains(&device.index);
+        leads_there && !roles.pod_sides.contains_key(&device.index)
+    };
+    let what = "pods of this IPv6 cluster ask 169.254.169.254 from addresses of 169.254.172.0/22, by interfaces that \
+                --host-interface does not match, and get nothing; match those too, or use --redirect=cgroup, or set \
+                AWS_EC2_METADATA_SERVICE_ENDPOINT_MODE=IPv6 for the pods";
     behind("ipv4-egress", seen.devices.iter().filter(is_one), what)
 }
 
@@ -229,14 +233,14 @@ mod tests {
     }
 
     #[test]
-    fn the_second_veth_of_an_ipv6_clusters_pods_is_told() {
-        let devices = node();
-        let told = |egress_v4| egress_v4_of(&devices, egress_v4);
-        assert!(told(BTreeSet::from([3])).unwrap().ends_with("They are behind cali1"));
-        assert_eq!(told(BTreeSet::from([2])), None);
-    }
-
-    fn egress_v4_of(devices: &[Device], egress_v4: BTreeSet<u32>) -> Option<String> {
-        super::egress_v4(&Seen { devices, egress_v4, ..Seen::default() }).map(|notice| notice.text)
+    fn the_second_veth_of_an_ipv6_clusters_pods_is_told_unless_it_is_matched() {
+        let told = |index| {
+            let devices = &node();
+            let seen = Seen { devices, egress_v4: BTreeSet::from([index]), ..Seen::default() };
+            egress_v4(&seen, &roles(devices)).map(|notice| notice.text)
+        };
+        assert!(told(4).unwrap().ends_with("They are behind vlan0123456789a"));
+        assert_eq!(told(3), None, "matched");
+        assert_eq!(told(2), None, "no veth");
     }
 }

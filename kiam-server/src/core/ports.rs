@@ -35,8 +35,8 @@ pub(crate) enum Origin {
     Address(IpAddr),
     /// By the cgroup that the connection came from, at its address.
     Both(IpAddr, PodUid),
-    /// By its cgroup alone: it is on the node's network, where its address is not its own.
-    OnNodeNetwork(PodUid),
+    /// By its cgroup alone: its address is not its own (the node's network), or none that Kubernetes knows.
+    Uid(PodUid),
 }
 
 /// The one pod that asks.
@@ -45,7 +45,7 @@ pub(crate) struct Found {
     pub(crate) pod: Arc<PodFacts>,
     /// `None`: the watch hasn't shown it.
     pub(crate) namespace: Option<Arc<NamespaceFacts>>,
-    /// How long ago this pod was first seen at this address; zero for one on the node's network.
+    /// How long ago this pod was first seen at this address; zero for one that is known by its cgroup alone.
     pub(crate) seen_for: Duration,
 }
 

@@ -26,7 +26,7 @@ fn origin(ip: &str, pod_uid: Option<&str>) -> Option<Origin> {
         None => None,
     };
     if let (true, Some(uid)) = (ip.is_empty(), &uid) {
-        return Some(Origin::OnNodeNetwork(uid.clone()));
+        return Some(Origin::Uid(uid.clone()));
     }
     let address = ip.parse::<IpAddr>().ok()?.to_canonical();
     Some(match uid {

@@ -134,7 +134,7 @@ impl Index {
         match origin {
             Origin::Address(address) => self.find_at(*address, not_before),
             Origin::Both(address, uid) => self.find_both(*address, uid),
-            Origin::OnNodeNetwork(uid) => self.find_on_node_network(uid),
+            Origin::Uid(uid) => self.find_by_uid(uid),
         }
     }
 
@@ -157,9 +157,8 @@ impl Index {
         }
     }
 
-    fn find_on_node_network(&self, uid: &PodUid) -> Result<Hit, LookupError> {
+    fn find_by_uid(&self, uid: &PodUid) -> Result<Hit, LookupError> {
         match self.pods.get(uid) {
-            Some(pod) if !pod.on_node_network => Err(LookupError::Contradiction),
             Some(pod) if pod.active => self.hit(uid, None),
             _ => Err(LookupError::NotFound),
         }

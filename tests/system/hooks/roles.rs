@@ -28,7 +28,7 @@ fn ask(pod: &PodCgroup, netns: &Netns, m: &str, path: &str, more: &[&str]) -> Re
 }
 
 /// Waits until a pod is told its role, then sees that the credentials are of that role, by every way to write M.
-fn expect_served(system: &System, pod: &PodCgroup, netns: &Netns, role: &str) -> Result<()> {
+pub(super) fn expect_served(system: &System, pod: &PodCgroup, netns: &Netns, role: &str) -> Result<()> {
     eventually(&format!("a pod is told {role}"), SOON, || {
         let answer = ask(pod, netns, IMDS[0], ROLES, &[])?;
         ensure!(answer == ("200".to_owned(), role.to_owned()), "{answer:?}");

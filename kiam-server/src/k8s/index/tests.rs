@@ -59,8 +59,8 @@ fn both(index: &Index, last: u8, text: &str) -> Result<String, LookupError> {
     index.find(&Origin::Both(address(last), uid(text)), Some(born)).map(|hit| hit.pod.uid.as_str().to_owned())
 }
 
-fn on_node_network(index: &Index, text: &str) -> Result<String, LookupError> {
-    index.find(&Origin::OnNodeNetwork(uid(text)), None).map(|hit| hit.pod.uid.as_str().to_owned())
+fn by_uid(index: &Index, text: &str) -> Result<String, LookupError> {
+    index.find(&Origin::Uid(uid(text)), None).map(|hit| hit.pod.uid.as_str().to_owned())
 }
 
 fn seconds(count: u64) -> Duration {
@@ -135,15 +135,15 @@ async fn a_pod_at_another_address_is_a_contradiction() {
 }
 
 #[tokio::test]
-async fn by_its_uid_alone_only_a_pod_on_the_nodes_network_is_found() {
+async fn by_its_uid_alone_a_pod_that_is_active_is_found() {
     let host = PodFacts { addresses: vec![], on_node_network: true, ..pod("host", 9) };
     let ended = PodFacts { active: false, name: "ended".to_owned(), uid: uid("ended"), ..host.clone() };
     let index = listed(vec![pod("a", 1), host, ended], Instant::now());
-    assert_eq!(on_node_network(&index, "host"), Ok("host".to_owned()));
-    assert_eq!(on_node_network(&index, "a"), Err(LookupError::Contradiction));
-    assert_eq!(on_node_network(&index, "ended"), Err(LookupError::NotFound));
-    assert_eq!(on_node_network(&index, "stranger"), Err(LookupError::NotFound));
-    assert_eq!(Index::default().find(&Origin::OnNodeNetwork(uid("host")), None).err(), Some(LookupError::NotSynced));
+    assert_eq!(by_uid(&index, "host"), Ok("host".to_owned()));
+    assert_eq!(by_uid(&index, "a"), Ok("a".to_owned()));
+    assert_eq!(by_uid(&index, "ended"), Err(LookupError::NotFound));
+    assert_eq!(by_uid(&index, "stranger"), Err(LookupError::NotFound));
+    assert_eq!(Index::default().find(&Origin::Uid(uid("host")), None).err(), Some(LookupError::NotSynced));
 }
 
 #[tokio::test]
