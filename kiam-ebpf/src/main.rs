@@ -36,6 +36,8 @@ mod setsockopt;
 mod sockaddr;
 #[cfg(target_arch = "bpf")]
 mod sockops;
+#[cfg(target_arch = "bpf")]
+mod way;
 
 #[cfg(target_arch = "bpf")]
 mod entry {

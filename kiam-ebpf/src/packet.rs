@@ -20,11 +20,12 @@ const VLAN_TAG: usize = 4;
 /// Tags that are looked under. A receiver takes off as many as there are that name no VLAN, so a frame with more is taken
 /// for one that concerns M: there is no honest one.
 const TAGS_MAX: usize = 4;
-/// Offset of the destination address in an IPv4 header (RFC 791).
-const IPV4_DESTINATION: usize = 16;
+/// Offset of the source address in an IPv4 header (RFC 791); the destination follows it.
+const IPV4_SOURCE: usize = 12;
 /// Bytes of an IPv4 header without options.
 const IPV4_HEADER: usize = 20;
-/// Offset of the destination address in an IPv6 header (RFC 8200).
+/// Offset of the source address in an IPv6 header (RFC 8200); the destination follows it.
+const IPV6_SOURCE: usize = 8;
 const IPV6_DESTINATION: usize = 24;
 /// Bytes of an IPv6 header.
 const IPV6_HEADER: usize = 40;
@@ -49,12 +50,20 @@ const ACK: u8 = 0x10;
 
 /// What a packet is to us.
 pub enum Packet {
-    /// Not addressed to M.
+    /// Neither addressed to M nor from it.
     Other,
+    /// Says that it comes from M.
+    FromImds(Destination),
     /// Addressed to M, and to be dropped.
     Refused(Reason),
     /// TCP to M:80.
     Http(Flow),
+}
+
+/// Where a packet goes, in network order.
+pub enum Destination {
+    V4(u32),
+    V6([u32; 4]),
 }
 
 /// The connection that a packet belongs to.
@@ -81,8 +90,16 @@ pub fn classify(ctx: &TcContext) -> Packet {
     // The kernel moves the outer VLAN tag out of the data, and `protocol` is then what follows it.
     let tagged = skb.vlan_present != 0;
     match skb.protocol as u16 {
-        IPV4 if is_to_v4(ctx, ETHERNET) => refuse_tagged(tagged).unwrap_or_else(|| ipv4(ctx)),
-        IPV6 if is_to_v6(ctx, ETHERNET) => refuse_tagged(tagged).unwrap_or_else(|| ipv6(ctx)),
+        IPV4 => match ends_v4(ctx, ETHERNET) {
+            Ends::ToImds => refuse_tagged(tagged).unwrap_or_else(|| ipv4(ctx)),
+            Ends::FromImds(to) => Packet::FromImds(Destination::V4(to)),
+            Ends::Others => Packet::Other,
+        },
+        IPV6 => match ends_v6(ctx, ETHERNET) {
+            Ends::ToImds => refuse_tagged(tagged).unwrap_or_else(|| ipv6(ctx)),
+            Ends::FromImds(to) => Packet::FromImds(Destination::V6(halves(to))),
+            Ends::Others => Packet::Other,
+        },
         VLAN | QINQ => still_tagged(ctx),
         _ => Packet::Other,
     }
@@ -100,23 +117,40 @@ fn refuse_tagged(tagged: bool) -> Option<Packet> {
 fn still_tagged(ctx: &TcContext) -> Packet {
     let Ok(inner) = ctx.load::<u16>(ETHERNET + VLAN_TAG - size_of::<u16>()) else { return Packet::Other };
     let refused = match inner {
-        IPV4 => is_to_v4(ctx, ETHERNET + VLAN_TAG),
-        IPV6 => is_to_v6(ctx, ETHERNET + VLAN_TAG),
+        IPV4 => !matches!(ends_v4(ctx, ETHERNET + VLAN_TAG), Ends::Others),
+        IPV6 => !matches!(ends_v6(ctx, ETHERNET + VLAN_TAG), Ends::Others),
         VLAN | QINQ => true,
         _ => false,
     };
     if refused { Packet::Refused(Reason::Malformed) } else { Packet::Other }
 }
 
-#[inline(always)]
-fn is_to_v4(ctx: &TcContext, header: usize) -> bool {
-    matches!(ctx.load::<u32>(header + IPV4_DESTINATION), Ok(destination) if destination == u32::from_ne_bytes(IMDS_V4))
+/// Which end of a packet M is. Of one that says that it is both, the destination counts.
+enum Ends<A> {
+    Others,
+    /// And goes to this address.
+    FromImds(A),
+    ToImds,
 }
 
 #[inline(always)]
-fn is_to_v6(ctx: &TcContext, header: usize) -> bool {
-    let Ok(destination) = ctx.load::<[u64; 2]>(header + IPV6_DESTINATION) else { return false };
-    destination == const { words64(IMDS_V6) }
+fn ends_v4(ctx: &TcContext, header: usize) -> Ends<u32> {
+    const M: u32 = u32::from_ne_bytes(IMDS_V4);
+    match ctx.load::<[u32; 2]>(header + IPV4_SOURCE) {
+        Ok([_, M]) => Ends::ToImds,
+        Ok([M, to]) => Ends::FromImds(to),
+        _ => Ends::Others,
+    }
+}
+
+#[inline(always)]
+fn ends_v6(ctx: &TcContext, header: usize) -> Ends<[u64; 2]> {
+    const M: [u64; 2] = words64(IMDS_V6);
+    match ctx.load::<[[u64; 2]; 2]>(header + IPV6_SOURCE) {
+        Ok([_, M]) => Ends::ToImds,
+        Ok([M, to]) => Ends::FromImds(to),
+        _ => Ends::Others,
+    }
 }
 
 #[inline(always)]
@@ -156,7 +190,7 @@ fn ipv6(ctx: &TcContext) -> Packet {
     if h[6] != TCP {
         return Packet::Refused(Reason::NotHttp);
     }
-    let Ok(source) = ctx.load::<[u8; 16]>(ETHERNET + 8) else { return Packet::Refused(Reason::Malformed) };
+    let Ok(source) = ctx.load::<[u8; 16]>(ETHERNET + IPV6_SOURCE) else { return Packet::Refused(Reason::Malformed) };
     if impossible_v6(source) {
         return Packet::Refused(Reason::BadSource);
     }
@@ -216,15 +250,15 @@ pub fn concerns_imds(ctx: &TcContext) -> bool {
 #[inline(always)]
 fn names_imds(ctx: &TcContext, kind: u16, header: usize) -> bool {
     match kind {
-        IPV4 => is_to_v4(ctx, header),
-        IPV6 => is_to_v6(ctx, header),
+        IPV4 => matches!(ends_v4(ctx, header), Ends::ToImds),
+        IPV6 => matches!(ends_v6(ctx, header), Ends::ToImds),
         ARP => matches!(ctx.load::<u32>(header + ARP_TARGET), Ok(target) if target == u32::from_ne_bytes(IMDS_V4)),
         _ => false,
     }
 }
 
 #[inline(always)]
-const fn words32(octets: [u8; 16]) -> [u32; 4] {
+pub const fn words32(octets: [u8; 16]) -> [u32; 4] {
     // SAFETY: both are 16 bytes for which every bit pattern is valid.
     unsafe { core::mem::transmute(octets) }
 }
@@ -233,4 +267,10 @@ const fn words32(octets: [u8; 16]) -> [u32; 4] {
 const fn words64(octets: [u8; 16]) -> [u64; 2] {
     // SAFETY: both are 16 bytes for which every bit pattern is valid.
     unsafe { core::mem::transmute(octets) }
+}
+
+#[inline(always)]
+const fn halves(words: [u64; 2]) -> [u32; 4] {
+    // SAFETY: as above.
+    unsafe { core::mem::transmute(words) }
 }

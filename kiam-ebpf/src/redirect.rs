@@ -8,6 +8,7 @@ use crate::{
     flows,
     maps::{INTERFACES, LISTENERS, NODE_ADDRS, PORTS, count},
     packet::{Flow, Packet, classify, destination_mac},
+    way,
 };
 use aya_ebpf::{
     EbpfContext as _,
@@ -33,11 +34,18 @@ pub fn run(ctx: &TcContext) -> i32 {
     }
     // SAFETY: the context is valid for the run of the program; the verifier checks each field.
     let interface = unsafe { (*ctx.skb.skb).ifindex };
+    if let Packet::FromImds(to) = &packet
+        && way::to_imds_is_by(ctx, interface, to)
+    {
+        return NEXT;
+    }
     // Filled before the program is attached: an interface that is missing is being detached.
     let Some(counters) = INTERFACES.get_ptr_mut(interface) else { return DROP };
     let reason = match packet {
         Packet::Other => return NEXT,
         Packet::Refused(reason) => reason,
+        // What the node answers would go to the real service.
+        Packet::FromImds(_) => Reason::BadSource,
         Packet::Http(flow) => {
             // Before an assignment takes the place of the sender's socket. The connection may come up at once, or by an
             // ACK that carries a SYN cookie, or over TIME_WAIT, where the stack itself finds the listener.

@@ -9,6 +9,7 @@
 //! `--host-network-pods=enforce`. What one of them does not have is listed in [`absent`], with the reason.
 
 mod absent;
+mod answers;
 mod children;
 mod host_network;
 mod host_networks;

@@ -12,7 +12,7 @@ pub enum Reason {
     NotHttp = 2,
     /// Dropped: a fragment, a bad header length, a VLAN tag, or cut short.
     Malformed = 3,
-    /// Dropped: from an address that no pod can own.
+    /// Dropped: from an address that no pod can own; from M, to whomever.
     BadSource = 4,
     /// Dropped: no agent listens.
     NoListener = 5,

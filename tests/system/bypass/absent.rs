@@ -12,15 +12,20 @@ const BOTH: [&str; 3] =
     ["a_hundred_kills_in_a_row_under_load", "in_an_upgrade_that_is_cut_short", "in_the_middle_of_upgrades"];
 
 /// Cells of one column, and why the other has none.
-const ONE: [(&str, &str); 21] = [
+const ONE: [(&str, &str); 27] = [
     // A pod in its own network namespace.
     ("a_bridge_with_the_uplink_in_it_whose_ports_are_not_matched", NO_VETH),
     ("a_filter_ahead_of_ours_that_redirects_to_the_uplink", NO_VETH),
     ("a_neighbour_on_the_bridge_that_unpacks_what_it_gets", "what the neighbour sends is the neighbour's own packet"),
+    ("a_source_that_is_m", "a_source_that_is_m_of_a_pod_on_the_nodes_network says what becomes of it there"),
+    ("a_source_that_is_m_on_a_bridge_with_the_uplink_in_it", NO_VETH),
+    ("a_source_that_is_m_on_a_veth_made_while_the_agent_is_dead", NO_VETH),
     ("a_veth_made_while_the_agent_is_dead", NO_VETH),
     ("a_vlan_device_on_the_pods_interface", NO_VETH),
     ("m_on_the_pods_own_link", "the node's routes are its administrator's"),
     ("sockets_of_a_pod_in_its_own_namespace_used_in_another_pod", "each of `sockets_of_a_pod_*` is one"),
+    ("the_real_service_answers_a_node_whose_uplink_is_in_the_pods_bridge", NO_VETH),
+    ("the_real_service_answers_a_node_whose_uplink_is_matched", NO_VETH),
     ("the_backstops_link_is_detached_by_hand", "the backstop sees packets that come in by an interface"),
     ("the_programs_links_are_detached_by_hand", NO_VETH),
     // A child of the uplink: closed under enforcement alone, and then for the reason that closes the node's network.
@@ -30,6 +35,7 @@ const ONE: [(&str, &str); 21] = [
     ("macvlan_bridge", CHILD),
     ("macvlan_private", CHILD),
     // A pod on the node's network.
+    ("a_source_that_is_m_of_a_pod_on_the_nodes_network", "a_source_that_is_m is the other column's"),
     ("sockets_made_far_below_a_container", BY_INTERFACE),
     ("sockets_of_a_pod_used_far_below_its_container", BY_INTERFACE),
     ("sockets_of_a_pod_used_in_another_pod", BY_INTERFACE),
@@ -42,12 +48,21 @@ const NO_VETH: &str = "a process on the node's network is behind no interface th
 const CHILD: &str = "the pod has its own network namespace; on the node's network there is the uplink itself";
 const BY_INTERFACE: &str = "behind a veth every packet is judged, whoever sent it";
 
-/// What no cell can be: states in which a pod on the node's network is open, each with its reason.
-const OPEN: [(&str, &str); 3] = [
+/// What no cell can show to be closed: states in which a pod on the node's network is open, and where the node answers
+/// the real service; each with its reason.
+const OPEN: [(&str, &str); 5] = [
     ("after a reboot, before the agent", "the boot unit sets routes, and these cannot tell a pod from the node"),
     (
         "the guard detached by hand, and no connect",
         "the guard is alone there: a packet without `connect` meets nothing else, until the agent puts it back",
+    ),
+    (
+        "the node's answer to a pod on its network that says it is M",
+        "the answer is the node's own, and what asked for it came by no interface that pods are behind",
+    ),
+    (
+        "the node's answer to what says it is M, from a veth made while the agent is dead",
+        "no program is there yet, and a packet to the node's own address comes past any rule",
     ),
     ("a socket that was made outside kubepods and handed in", "it is the node's, whoever uses it"),
 ];

@@ -19,12 +19,14 @@ import struct
 import sys
 import time
 
+import forged
 from packets import (
-    ICMP, ICMPV6, IPIP, IPV6_ROUTING, M4, M6, NODE, NODE6, TCP, UDP, checksum, ethernet, in_fragments, ipv4, ipv6, lsrr,
+    ICMP, ICMPV6, IPIP, IPV6_ROUTING, M4, M6, NODE, NODE6, TCP, UDP, echo, ethernet, in_fragments, ipv4, ipv6, lsrr,
     segments, syn)
 
 GET = b"GET /latest/meta-data/iam/security-credentials/ HTTP/1.0\r\n\r\n"
 PATIENCE = 0.3
+PATIENCE_WITH_NODE = 20
 # Between two attempts, in seconds: the machine has other work, too.
 PAUSE = 0.02
 MPTCP, VXLAN_PORT = 262, 4789
@@ -95,10 +97,7 @@ def udp(to, port, connected, data=GET):
 def ping(to, kind=socket.SOCK_RAW):
     six = ":" in to
     sock = socket.socket(socket.AF_INET6 if six else socket.AF_INET, kind, ICMPV6 if six else ICMP)
-    echo = struct.pack("!BBHHH", 128 if six else 8, 0, 0, 1, 1)
-    if not six:
-        echo = echo[:2] + struct.pack("!H", checksum(echo)) + echo[4:]
-    sock.sendto(echo, (to, 0))
+    sock.sendto(echo(own(to), to), (to, 0))
 
 
 def raw(*packets, to=M4):
@@ -106,6 +105,15 @@ def raw(*packets, to=M4):
     sock = socket.socket(family_of(to), socket.SOCK_RAW, socket.IPPROTO_RAW)
     for packet in packets:
         sock.sendto(packet, (to, 0))
+
+
+def to_node(packet, node):
+    """And waits for the process there: what it says to a question of our own, it says after an answer to the packet."""
+    raw(packet, to=node)
+    sock = socket.socket(family_of(node), socket.SOCK_DGRAM)
+    sock.sendto(b"", (node, forged.ANSWERED))
+    if not select.select([sock], [], [], PATIENCE_WITH_NODE)[0]:
+        sys.exit("the process of the node does not answer")
 
 
 def frame(packet, interface, mac, kind=0x0800, tags=(), bypass=False, said=None, cooked=False):
@@ -249,6 +257,7 @@ def routes(interface, mac, tunnel_to):
         "source-other": sourced(OTHER),
         "ip-in-ip": lambda: raw(ipv4(ipv4(syn(POD), TCP, POD), IPIP, own(M4), tunnel_to), to=tunnel_to),
         "vxlan": lambda: vxlan(ipv4(syn(POD), TCP, POD), mac, tunnel_to),
+        **{name: lambda packet=packet, to=to: to_node(packet, to) for name, packet, to in forged.packets()},
     }
 
 

@@ -73,7 +73,8 @@ fn a_neighbour_on_the_bridge_that_unpacks_what_it_gets() {
     });
 }
 
-fn wait_for_lines(daemon: &Daemon, line: &str, count: usize) -> Result<()> {
+/// Waits until a process has printed a line so often.
+pub(super) fn wait_for_lines(daemon: &Daemon, line: &str, count: usize) -> Result<()> {
     eventually(&format!("{count} times {line}"), SOON, || {
         let log = daemon.log();
         ensure!(log.lines().filter(|candidate| *candidate == line).count() >= count, "{log}");

@@ -43,6 +43,19 @@ def syn(source, to=M4, port=80):
     return segment[:16] + struct.pack("!H", total) + segment[18:]
 
 
+def datagram(source, to, port):
+    header = struct.pack("!HHH", 33333, port, 8)
+    return header + struct.pack("!H", checksum(pseudo(source, to, UDP, 8) + header))
+
+
+def echo(source, to):
+    """A question of `ping`'s."""
+    six = ":" in to
+    message = struct.pack("!BBHHH", 128 if six else 8, 0, 0, 1, 1)
+    total = checksum(pseudo(source, to, ICMPV6, len(message)) + message if six else message)
+    return message[:2] + struct.pack("!H", total) + message[4:]
+
+
 def in_fragments(source, to):
     """A SYN in two pieces, neither of which is one."""
     segment = syn(source, to) + bytes(12)

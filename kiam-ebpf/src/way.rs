@@ -1,0 +1,55 @@
+//! The node's own way to M. What comes from M comes by it; who else says so is a pod, and what the node answers would go
+//! to the real service.
+//!
+//! `--host-interface` may match interfaces of the node's towards its network (`!eth0` matches a second one), and the real
+//! service's answers to the node come in there. So it is asked which way is the node's, as for strict reverse-path
+//! filtering, which the kernel has for IPv4 alone.
+
+use crate::packet::{Destination, words32};
+use aya_ebpf::{
+    EbpfContext as _,
+    bindings::{
+        BPF_FIB_LKUP_RET_FWD_DISABLED, BPF_FIB_LKUP_RET_SUCCESS, BPF_FIB_LOOKUP_OUTPUT, bpf_fib_lookup as Lookup,
+        bpf_fib_lookup__bindgen_ty_1, bpf_fib_lookup__bindgen_ty_2, bpf_fib_lookup__bindgen_ty_3,
+        bpf_fib_lookup__bindgen_ty_4, bpf_fib_lookup__bindgen_ty_5,
+    },
+    helpers::bpf_fib_lookup,
+    programs::TcContext,
+};
+use kiam_common::abi::{IMDS_V4, IMDS_V6};
+
+/// Address families (include/linux/socket.h).
+const AF_INET: u8 = 2;
+const AF_INET6: u8 = 10;
+
+/// Whether the node sends to M by this interface when it answers from `node`.
+#[inline(always)]
+pub fn to_imds_is_by(ctx: &TcContext, interface: u32, node: &Destination) -> bool {
+    let (family, source, m) = match *node {
+        Destination::V4(address) => (AF_INET, [address, 0, 0, 0], [u32::from_ne_bytes(IMDS_V4), 0, 0, 0]),
+        Destination::V6(address) => (AF_INET6, address, const { words32(IMDS_V6) }),
+    };
+    let mut lookup = Lookup {
+        family,
+        l4_protocol: 0,
+        sport: 0,
+        dport: 0,
+        __bindgen_anon_1: bpf_fib_lookup__bindgen_ty_1 { tot_len: 0 },
+        ifindex: interface,
+        __bindgen_anon_2: bpf_fib_lookup__bindgen_ty_2 { flowinfo: 0 },
+        // An IPv4 address is the first word.
+        __bindgen_anon_3: bpf_fib_lookup__bindgen_ty_3 { ipv6_src: source },
+        __bindgen_anon_4: bpf_fib_lookup__bindgen_ty_4 { ipv6_dst: m },
+        __bindgen_anon_5: bpf_fib_lookup__bindgen_ty_5 { tbid: 0 },
+        smac: [0; 6],
+        dmac: [0; 6],
+    };
+    let length = size_of::<Lookup>() as i32;
+    // As a packet of the node's own (`iif lo`): past the fence.
+    // SAFETY: the verifier checks the arguments.
+    let found = unsafe { bpf_fib_lookup(ctx.as_ptr(), &raw mut lookup, length, BPF_FIB_LOOKUP_OUTPUT) };
+    // Those after it have a route, and no neighbour yet, for instance. Where the interface does not forward nothing is told:
+    // that is no uplink, then. IPv6 may find a route by another interface.
+    let has_route = found == i64::from(BPF_FIB_LKUP_RET_SUCCESS) || found > i64::from(BPF_FIB_LKUP_RET_FWD_DISABLED);
+    has_route && lookup.ifindex == interface
+}
