@@ -31,7 +31,7 @@ fn lines() -> Vec<Line> {
 }
 
 /// What systemd does when it starts the unit.
-fn boot(node: &Netns) -> Result<()> {
+pub(crate) fn boot(node: &Netns) -> Result<()> {
     for Line { may_fail, words } in lines() {
         let result = process::run(node.command(words[0]).args(&words[1..]));
         if !may_fail {

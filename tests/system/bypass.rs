@@ -10,6 +10,7 @@
 
 mod absent;
 mod answers;
+mod booted;
 mod children;
 mod host_network;
 mod host_networks;

@@ -12,7 +12,7 @@ const BOTH: [&str; 3] =
     ["a_hundred_kills_in_a_row_under_load", "in_an_upgrade_that_is_cut_short", "in_the_middle_of_upgrades"];
 
 /// Cells of one column, and why the other has none.
-const ONE: [(&str, &str); 27] = [
+const ONE: [(&str, &str); 29] = [
     // A pod in its own network namespace.
     ("a_bridge_with_the_uplink_in_it_whose_ports_are_not_matched", NO_VETH),
     ("a_filter_ahead_of_ours_that_redirects_to_the_uplink", NO_VETH),
@@ -22,6 +22,7 @@ const ONE: [(&str, &str); 27] = [
     ("a_source_that_is_m_on_a_veth_made_while_the_agent_is_dead", NO_VETH),
     ("a_veth_made_while_the_agent_is_dead", NO_VETH),
     ("a_vlan_device_on_the_pods_interface", NO_VETH),
+    ("after_a_reboot_before_the_agent", "it is open: the same, with `_a_pod_on_the_nodes_network_is_open`"),
     ("m_on_the_pods_own_link", "the node's routes are its administrator's"),
     ("sockets_of_a_pod_in_its_own_namespace_used_in_another_pod", "each of `sockets_of_a_pod_*` is one"),
     ("the_real_service_answers_a_node_whose_uplink_is_in_the_pods_bridge", NO_VETH),
@@ -36,6 +37,7 @@ const ONE: [(&str, &str); 27] = [
     ("macvlan_private", CHILD),
     // A pod on the node's network.
     ("a_source_that_is_m_of_a_pod_on_the_nodes_network", "a_source_that_is_m is the other column's"),
+    ("after_a_reboot_before_the_agent_a_pod_on_the_nodes_network_is_open", "closed: after_a_reboot_before_the_agent"),
     ("sockets_made_far_below_a_container", BY_INTERFACE),
     ("sockets_of_a_pod_used_far_below_its_container", BY_INTERFACE),
     ("sockets_of_a_pod_used_in_another_pod", BY_INTERFACE),
@@ -51,7 +53,11 @@ const BY_INTERFACE: &str = "behind a veth every packet is judged, whoever sent i
 /// What no cell can show to be closed: states in which a pod on the node's network is open, and where the node answers
 /// the real service; each with its reason.
 const OPEN: [(&str, &str); 5] = [
-    ("after a reboot, before the agent", "the boot unit sets routes, and these cannot tell a pod from the node"),
+    (
+        "after a reboot, before the agent",
+        "the boot unit sets rules, and these cannot tell a pod from the node; nor may it close all pods, because some are \
+         exempt (the CNI's), and only the agent knows them",
+    ),
     (
         "the guard detached by hand, and no connect",
         "the guard is alone there: a packet without `connect` meets nothing else, until the agent puts it back",
