@@ -32,17 +32,18 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
     if args.install {
         install()?;
     }
-    build_in(workspace::root())
+    build_in(workspace::root(), &workspace::root().join("target"))
 }
 
-/// Builds the object of the workspace in `root`, and puts it where that workspace's agent looks for it.
+/// Builds the object of the workspace in `root` with a target folder, and puts it where that workspace's agent looks for
+/// it.
 ///
 /// # Errors
 /// What is missing on this machine, or what the compiler says.
-pub(crate) fn build_in(root: &Path) -> anyhow::Result<()> {
+pub(crate) fn build_in(root: &Path, target: &Path) -> anyhow::Result<()> {
     let toolchain = find()?;
-    compile(&toolchain, root)?;
-    publish(root)
+    compile(&toolchain, root, target)?;
+    publish(root, target)
 }
 
 /// The toolchain, or everything that is missing, with the commands that install it.
@@ -109,7 +110,7 @@ fn install() -> anyhow::Result<()> {
     Ok(())
 }
 
-fn compile(toolchain: &Toolchain, root: &Path) -> anyhow::Result<()> {
+fn compile(toolchain: &Toolchain, root: &Path, target: &Path) -> anyhow::Result<()> {
     let mut cargo = Command::new("cargo");
     match toolchain {
         Toolchain::Nightly => {
@@ -122,7 +123,7 @@ fn compile(toolchain: &Toolchain, root: &Path) -> anyhow::Result<()> {
     cargo
         .args(["--locked", "--package", "kiam-ebpf", "--profile", "bpf", "--target", "bpfel-unknown-none"])
         .arg("--target-dir")
-        .arg(workspace::root().join("target"))
+        .arg(target)
         // BTF and debug names: what bpftool shows. The variable takes the place of what cargo set for xtask itself.
         .env("CARGO_ENCODED_RUSTFLAGS", "-Cdebuginfo=2\x1f-Clink-arg=--btf")
         .env_remove("RUSTUP_TOOLCHAIN")
@@ -132,8 +133,8 @@ fn compile(toolchain: &Toolchain, root: &Path) -> anyhow::Result<()> {
 
 /// Puts the object where the agent's build looks for it, and makes it no older than its sources; an object that is the
 /// same and current stays as it is, so that the agent is not built again.
-fn publish(root: &Path) -> anyhow::Result<()> {
-    let built = workspace::root().join("target/bpfel-unknown-none/bpf/kiam-ebpf");
+fn publish(root: &Path, target: &Path) -> anyhow::Result<()> {
+    let built = target.join("bpfel-unknown-none/bpf/kiam-ebpf");
     let object = root.join(OBJECT);
     let fresh = fs::read(&built).with_context(|| format!("reading {}", built.display()))?;
     let older = object.metadata().and_then(|object| Ok(object.modified()? < built.metadata()?.modified()?));

@@ -1,5 +1,8 @@
 //! `cargo xtask test --mutate`: takes each layer out, one at a time, in a copy of the sources, and sees the test that
 //! guards it go red for the right reason: a packet where none may be, not «nobody is served».
+//!
+//! The copy has a target folder of its own, so that no mutant is ever where the real programs are, however this ends. To
+//! cargo the copy is the same workspace: in a shared folder the mutants would count as fresh.
 
 use super::cargo;
 use crate::{ebpf, progress, setup, workspace};
@@ -47,9 +50,7 @@ pub(super) fn run(only: Option<&str>) -> anyhow::Result<()> {
     let Mutations { mutation: mutations } = toml::from_str(&text).with_context(|| format!("reading {FILE}"))?;
     let chosen: Vec<&Mutation> =
         mutations.iter().filter(|mutation| only.is_none_or(|only| mutation.name.contains(only))).collect();
-    let wrong = not_red(&chosen, &tests);
-    restore()?;
-    let wrong = wrong?;
+    let wrong = not_red(&chosen, &tests)?;
     progress::say(&format!("\n{} passed, {} failed, 0 skipped", chosen.len() - wrong.len(), wrong.len()));
     if !wrong.is_empty() {
         bail!("not seen red for the right reason: {}", wrong.join(", "));
@@ -78,21 +79,6 @@ fn is_red(mutation: &Mutation, tests: &cargo::Tests) -> anyhow::Result<bool> {
     Ok(problem.is_none())
 }
 
-/// Builds the real programs and executables again. To cargo the copy is the same workspace, and what it looks at the time
-/// of are the copy's files: only what is not there any more is sure to be built.
-fn restore() -> anyhow::Result<()> {
-    for arguments in [
-        ["--package=kiam-common", "--package=kiam-agent", "--package=kiam-server", "--profile=dev"].as_slice(),
-        &["--package=kiam-common", "--package=kiam-ebpf", "--profile=bpf", "--target=bpfel-unknown-none"],
-    ] {
-        let mut cargo = Command::new("cargo");
-        cargo.args(["clean", "--quiet", "--locked"]).args(arguments).current_dir(workspace::root());
-        progress::step("removing the mutants", &mut cargo)?;
-    }
-    ebpf::run(&ebpf::Args { install: false })?;
-    cargo::build().map(drop)
-}
-
 /// What is wrong with the test's behaviour under the mutation, if anything.
 fn check(mutation: &Mutation, tests: &cargo::Tests, binaries: &Path) -> anyhow::Result<Option<String>> {
     let mut command = tests.command("system")?;
@@ -113,7 +99,7 @@ fn check(mutation: &Mutation, tests: &cargo::Tests, binaries: &Path) -> anyhow::
 
 /// Builds the mutated binaries out of a copy of the sources; returns the folder they are in.
 fn build(mutation: &Mutation) -> anyhow::Result<PathBuf> {
-    let copy = workspace::target().join("mutants/source");
+    let (copy, target) = (workspace::target().join("mutants/source"), workspace::target().join("mutants/target"));
     if copy.exists() {
         fs::remove_dir_all(&copy)?;
     }
@@ -126,15 +112,10 @@ fn build(mutation: &Mutation) -> anyhow::Result<PathBuf> {
         }
         fs::write(&path, source.replace(find.as_str(), replace))?;
     }
-    ebpf::build_in(&copy)?;
+    ebpf::build_in(&copy, &target)?;
     let mut cargo = Command::new("cargo");
     cargo.args(["build", "--quiet", "--locked", "--workspace", "--bin", "kiam-agent", "--bin", "kiam-server"]);
-    cargo.env("CARGO_TARGET_DIR", workspace::target()).current_dir(&copy);
+    cargo.env("CARGO_TARGET_DIR", &target).current_dir(&copy);
     progress::step(&format!("building without {}", mutation.name), &mut cargo)?;
-    let binaries = workspace::target().join("mutants/bin");
-    fs::create_dir_all(&binaries)?;
-    for binary in ["kiam-agent", "kiam-server"] {
-        fs::copy(workspace::target().join("debug").join(binary), binaries.join(binary))?;
-    }
-    Ok(binaries)
+    Ok(target.join("debug"))
 }
