@@ -1,5 +1,6 @@
 //! Where the binaries under test are.
 
+use crate::cgroups::MOUNTS;
 use anyhow::{Result, bail};
 use std::{
     env, fs,
@@ -40,16 +41,28 @@ impl Binaries {
     /// The folder cannot be written to.
     pub fn with_shipped_capabilities(&self, folder: &Path) -> Result<Self> {
         const SHIPPED: &str = "-all,+bpf,+perfmon,+net_admin,+setuid,+setgid";
-        let wrapper = folder.join("least-privilege");
-        fs::create_dir(&wrapper)?;
-        let script = format!(
-            "#!/bin/sh\nexec setpriv --bounding-set={SHIPPED} --inh-caps=-all --no-new-privs {} \"$@\"\n",
-            self.agent().display()
-        );
-        fs::write(wrapper.join("kiam-agent"), script)?;
+        let setpriv = format!("setpriv --bounding-set={SHIPPED} --inh-caps=-all --no-new-privs");
+        self.wrapped(&folder.join("least-privilege"), &format!("exec {setpriv} {} \"$@\"", self.agent().display()))
+    }
+
+    /// The same, with an agent to which a control group is the root of the version 2 hierarchy, as it is to a container.
+    ///
+    /// # Errors
+    /// The folder cannot be written to.
+    pub fn in_cgroup_namespace(&self, folder: &Path, root: &Path) -> Result<Self> {
+        let (agent, procs) = (self.agent(), root.join("cgroup.procs"));
+        let inside = format!("mount -t cgroup2 cgroup2 {MOUNTS} && exec {} \"$@\"", agent.display());
+        let script = format!("echo $$ > {}\nexec unshare --cgroup --mount sh -c '{inside}' sh \"$@\"", procs.display());
+        self.wrapped(&folder.join("cgroup-namespace"), &script)
+    }
+
+    /// The same, with a script of `sh` in the place of the agent.
+    fn wrapped(&self, wrapper: &Path, script: &str) -> Result<Self> {
+        fs::create_dir(wrapper)?;
+        fs::write(wrapper.join("kiam-agent"), format!("#!/bin/sh -e\n{script}\n"))?;
         fs::set_permissions(wrapper.join("kiam-agent"), fs::Permissions::from_mode(0o755))?;
         symlink(self.server(), wrapper.join("kiam-server"))?;
-        Ok(Self { folder: wrapper })
+        Ok(Self { folder: wrapper.to_owned() })
     }
 
     /// `kiam-agent`.

@@ -1,6 +1,8 @@
 //! Pods that keep the node's role although hostNetwork pods have their own: who they are is asked of the Kubernetes API,
 //! by namespace and ServiceAccount. No kiam server runs here, but where an agent is to hand over.
 
+mod trees;
+
 use super::{IMDS, UIDS, expect_node_role, expect_nothing_at_the_canary, forget, from_pod, host_network_pod};
 use anyhow::{Context as _, Result, ensure};
 use kiam_tests::{
