@@ -30,7 +30,7 @@ use std::{
 type Run = fn(&mut Stage) -> Result<()>;
 
 /// All trials, in their order.
-const TRIALS: [(&str, Run); 19] = [
+const TRIALS: [(&str, Run); 20] = [
     ("overlay::it_sets_only_what_a_cluster_must_say", overlay::it_sets_only_what_a_cluster_must_say),
     ("served::what_is_shipped_rolls_out", served::what_is_shipped_rolls_out),
     ("served::a_permitted_pod_gets_its_role", served::a_permitted_pod_gets_its_role),
@@ -52,6 +52,10 @@ const TRIALS: [(&str, Run); 19] = [
     ),
     ("enforced::one_without_a_role_gets_nothing", enforced::one_without_a_role_gets_nothing),
     ("enforced::an_exempt_one_has_the_nodes_role", enforced::an_exempt_one_has_the_nodes_role),
+    (
+        "enforced::an_agent_with_a_kubeconfig_knows_who_is_exempt",
+        enforced::an_agent_with_a_kubeconfig_knows_who_is_exempt,
+    ),
     ("enforced::nothing_is_left", removed::nothing_is_left),
 ];
 
