@@ -98,7 +98,7 @@ impl<S: CredentialSource, I: Ingress> Service<S, I> {
         }
     }
 
-    /// Refuses new connections, lets those that are being answered end, for at most `patience`.
+    /// Accepts no more connections, lets those that are being answered, or have just begun, end, for at most `patience`.
     pub(crate) async fn stop(&self, patience: Duration) {
         self.0.stop.send_replace(true);
         if timeout(patience, self.0.places.empty()).await.is_err() {

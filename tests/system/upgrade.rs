@@ -129,9 +129,15 @@ fn a_connection_that_is_half_open_is_waited_for_even_by_an_agent_that_is_told_to
         send_signal(old.parent_pid(), Signal::SIGTERM)?;
         // Longer than it accepts in any case.
         thread::sleep(Duration::from_secs(3));
-        for socket in half_open.release(&system.topology, &pods[0])? {
-            let mut connection = Connection::finish(socket, PATIENCE).context("the handshake")?;
+        let sockets = half_open.release(&system.topology, &pods[0])?;
+        let whole = sockets.into_iter().map(|socket| Connection::finish(socket, PATIENCE).context("the handshake"));
+        let mut connections = whole.collect::<Result<Vec<_>>>()?;
+        // They are whole, and have not said a word when the old agent's worker is told to stop.
+        old.daemon.wait_log("stopping: no new connections")?;
+        for connection in &mut connections {
             connection.send("GET", ROLES, &[])?;
+        }
+        for mut connection in connections {
             let answer = connection.answer()?;
             ensure!(answer.text() == "reader", "{answer:?}");
         }

@@ -62,7 +62,8 @@ pub(super) async fn serve<S: CredentialSource, I: Ingress>(
         if let Poll::Ready(result) = connection.as_mut().poll(context) {
             return Poll::Ready(End::Http(result));
         }
-        if !stopping && stopped.as_mut().poll(context).is_ready() {
+        // Who has just connected is about to ask: its first request is heard, and answered.
+        if !stopping && !phase.is_new() && stopped.as_mut().poll(context).is_ready() {
             stopping = true;
             connection.as_mut().graceful_shutdown();
             // It may be over with that.

@@ -1,4 +1,4 @@
-//! Where a connection stands, and until when it may: resting, in a request's head, being answered.
+//! Where a connection stands, and until when it may: new, resting, in a request's head, being answered.
 //!
 //! One task moves a connection, so these are plain cells; atomics only because another may look for the idlest.
 
@@ -14,6 +14,7 @@ const HEAD: u8 = 1;
 const REQUEST: u8 = 2;
 const ANSWERED: u8 = 3;
 const LINGERING: u8 = 4;
+const NEW: u8 = 5;
 
 /// The phase of one connection.
 #[derive(Debug)]
@@ -28,13 +29,20 @@ impl Phase {
     /// A connection's begin counts as its first request's: who connects and says nothing is as slow as who says
     /// little.
     pub(crate) fn new(began: Instant) -> Self {
-        Self { began, now: AtomicU8::new(HEAD), since_us: AtomicU64::new(0) }
+        Self { began, now: AtomicU8::new(NEW), since_us: AtomicU64::new(0) }
+    }
+
+    /// Whether no byte has come yet.
+    pub(crate) fn is_new(&self) -> bool {
+        self.now.load(Relaxed) == NEW
     }
 
     /// Bytes came.
     pub(crate) fn read(&self) {
-        if self.now.load(Relaxed) == RESTING {
-            self.enter(HEAD);
+        match self.now.load(Relaxed) {
+            RESTING => self.enter(HEAD),
+            NEW => self.now.store(HEAD, Relaxed),
+            _ => {}
         }
     }
 
@@ -70,7 +78,7 @@ impl Phase {
     pub(crate) fn deadline(&self) -> Instant {
         let allowed = match self.now.load(Relaxed) {
             RESTING => IDLE_TIME_MAX,
-            HEAD => HEAD_TIME_MAX,
+            NEW | HEAD => HEAD_TIME_MAX,
             LINGERING => LINGER_TIME_MAX,
             _ => REQUEST_TIME_MAX,
         };
@@ -81,7 +89,7 @@ impl Phase {
     pub(crate) fn name(&self) -> &'static str {
         match self.now.load(Relaxed) {
             RESTING => "idle",
-            HEAD => "slow-head",
+            NEW | HEAD => "slow-head",
             LINGERING => "slow-end",
             _ => "slow-request",
         }
@@ -114,10 +122,11 @@ mod tests {
     async fn each_phase_has_its_deadline() {
         let begin = Instant::now();
         let phase = Phase::new(begin);
-        assert_eq!((phase.deadline(), phase.name()), (begin + HEAD_TIME_MAX, "slow-head"));
+        assert_eq!((phase.deadline(), phase.name(), phase.is_new()), (begin + HEAD_TIME_MAX, "slow-head", true));
 
         advance(Duration::from_secs(1)).await;
         phase.read();
+        assert_eq!((phase.deadline(), phase.name(), phase.is_new()), (begin + HEAD_TIME_MAX, "slow-head", false));
         phase.request();
         // Bytes of a body, or of the next request, change nothing.
         phase.read();
