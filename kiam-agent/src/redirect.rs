@@ -27,6 +27,7 @@ pub(crate) mod links;
 pub(crate) mod listener;
 pub(crate) mod lock;
 mod log;
+mod memlock;
 mod netfilter;
 pub(crate) mod netlink;
 pub(crate) mod object;

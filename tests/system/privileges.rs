@@ -2,12 +2,13 @@
 
 use crate::support::expect_role;
 use anyhow::{Context as _, Result, ensure};
+use aya::util::KernelVersion;
 use kiam_common::abi::{LAYOUT, MAP_LISTENERS};
 use kiam_tests::{
     clients::M4,
     process,
     syscalls::{Outcome, inject},
-    system::{System, scenario},
+    system::{SOON, System, datapath_scenario, scenario},
     topology::PodNetwork,
 };
 use nix::{libc, sys::signal::Signal};
@@ -71,6 +72,21 @@ fn each_process_has_what_it_needs_and_the_worker_has_nothing() {
         }
         ensure!(worker.field("Seccomp")? == FILTERED, "{}", worker.0);
         Ok(())
+    });
+}
+
+/// Linux below 5.11 counts eBPF's memory against it, and refuses without a reason.
+#[test]
+fn a_limit_of_locked_memory_is_told_where_it_counts() {
+    datapath_scenario(|system| {
+        let limited = system.binaries.with_locked_memory(&system.folder(), 64)?;
+        system.binaries = limited.with_shipped_capabilities(&system.folder())?;
+        let agent = system.spawn_agent()?;
+        if KernelVersion::current()? >= KernelVersion::new(5, 11, 0) {
+            return agent.wait_armed();
+        }
+        ensure!(!agent.daemon.wait(SOON)?.success(), "it started");
+        agent.daemon.expect_log("(RLIMIT_MEMLOCK), which is 64 KiB here: add the capability SYS_RESOURCE")
     });
 }
 

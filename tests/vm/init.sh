@@ -23,6 +23,8 @@ modprobe br_netfilter
 
 # As systemd gives its services.
 ulimit -n 524288
+# Linux below 5.11 counts eBPF's memory against it; the agent says so where it is too low.
+ulimit -l unlimited
 
 set --
 while read -r word; do

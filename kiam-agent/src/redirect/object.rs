@@ -1,7 +1,7 @@
 //! The eBPF programs and their maps, embedded in this executable.
 
 use super::{
-    log,
+    log, memlock,
     pins::{self, Pins},
 };
 use anyhow::{Context as _, anyhow, bail};
@@ -62,6 +62,10 @@ impl Object {
     /// # Errors
     /// The kernel refuses: no CAP_BPF, or a kernel without what the programs need.
     pub(crate) fn load(root: &Path, pins: &Pins) -> anyhow::Result<Self> {
+        Self::try_load(root, pins).map_err(memlock::explain)
+    }
+
+    fn try_load(root: &Path, pins: &Pins) -> anyhow::Result<Self> {
         let mut object = Self::load_for(root, pins, true)?;
         if let Err(error) = object.sk_lookup()?.load() {
             tracing::debug!("{PROG_SK_LOOKUP}: {error:#}");
@@ -125,7 +129,7 @@ impl Object {
             Program::SockOps(program) => program.load(),
             _ => bail!("{name} is no cgroup hook"),
         };
-        loaded.with_context(|| format!("the kernel refused {name}"))?;
+        loaded.with_context(|| format!("the kernel refused {name}")).map_err(memlock::explain)?;
         log_program(name, program);
         Ok(())
     }

@@ -56,6 +56,15 @@ impl Binaries {
         self.wrapped(&folder.join("cgroup-namespace"), &script)
     }
 
+    /// The same, with an agent that may lock so much memory.
+    ///
+    /// # Errors
+    /// The folder cannot be written to.
+    pub fn with_locked_memory(&self, folder: &Path, kibibytes: u32) -> Result<Self> {
+        let script = format!("ulimit -l {kibibytes}\nexec {} \"$@\"", self.agent().display());
+        self.wrapped(&folder.join("locked-memory"), &script)
+    }
+
     /// The same, with a script of `sh` in the place of the agent.
     fn wrapped(&self, wrapper: &Path, script: &str) -> Result<Self> {
         fs::create_dir(wrapper)?;
