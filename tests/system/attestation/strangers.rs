@@ -84,7 +84,7 @@ fn mac_of(netns: &Netns) -> Result<String> {
 }
 
 /// What the pod at this address of a namespace is told.
-fn role_at(netns: &PodNetwork, source: std::net::Ipv4Addr) -> Result<kiam_tests::clients::Answer> {
+fn role_at(netns: &PodNetwork, source: std::net::Ipv4Addr) -> Result<Answer> {
     netns.ip(&format!("route replace {IMDS_V4} via {BRIDGE_V4} src {source}"))?;
     Pod::new(netns).get(M4, ROLES)
 }
