@@ -17,10 +17,16 @@ struct Step {
 }
 
 /// The checks that cargo-deny can do without its advisory database, which is not in the registry.
-const STEPS: [Step; 8] = [
+const STEPS: [Step; 9] = [
     Step { name: "formatting", program: "cargo", arguments: &["fmt", "--all", "--check"], environment: None },
     Step { name: "tests", program: "cargo", arguments: &["xtask", "test", "--strict"], environment: None },
     Step { name: "demo", program: "cargo", arguments: &["xtask", "demo", "--once"], environment: None },
+    Step {
+        name: "other kernels",
+        program: "cargo",
+        arguments: &["xtask", "vm", "--kernel", "6.1,newest", "--quick"],
+        environment: None,
+    },
     Step { name: "mutations", program: "cargo", arguments: &["xtask", "test", "--mutate"], environment: None },
     Step { name: "generated code", program: "cargo", arguments: &["xtask", "codegen", "--check"], environment: None },
     Step {
