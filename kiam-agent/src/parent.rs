@@ -135,7 +135,7 @@ async fn serve_in_turns(config: &Config, board: &Board, births: &Births, mut sto
             () = stop.told() => return Ok(()),
         }
         tracing::warn!("the agent that served this node has ended: serving again");
-        lock.enter()?;
+        lock.enter().await?;
     }
 }
 
@@ -144,7 +144,7 @@ async fn serve_in_turns(config: &Config, board: &Board, births: &Births, mut sto
 /// # Errors
 /// It cannot be followed; with what to do.
 async fn meet(lock: &NodeLock, config: &RedirectConfig) -> anyhow::Result<Option<Predecessor>> {
-    if lock.enter()? == Company::Alone {
+    if lock.enter().await? == Company::Alone {
         return Ok(None);
     }
     let owner = Installation::recorded(lock.root())?.context("an agent lives on this node, but has claimed nothing")?;

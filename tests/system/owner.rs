@@ -252,3 +252,21 @@ fn an_agent_of_another_language_is_refused_with_what_to_do() {
         crate::support::expect_nothing(system, &pods[0])
     });
 }
+
+/// As when one was killed as it began, and a process that it was just making of itself is still there.
+#[test]
+fn an_agent_waits_for_another_ones_start() {
+    scenario(|system| {
+        let folder = system.bpffs().join("kiam");
+        fs::create_dir(&folder)?;
+        let starting = Flock::lock(File::open(&folder)?, FlockArg::LockExclusive).map_err(|(_, error)| error)?;
+        let agent = system.spawn_agent()?;
+        eventually("it waits", SOON, || {
+            let log = agent.daemon.log();
+            ensure!(log.contains("another agent is just starting") && log.contains("waiting for it"), "{log}");
+            Ok(())
+        })?;
+        drop(starting);
+        system.agent()?.wait_armed()
+    });
+}

@@ -10,10 +10,17 @@ use std::{
     io,
     os::unix::fs::DirBuilderExt as _,
     path::{Path, PathBuf},
+    time::Duration,
 };
+use tokio::time::sleep;
 
 /// How much of a command line is shown, characters.
 const COMMAND_LEN: usize = 120;
+
+/// How often the lock is tried while another agent starts, and how long after one another: ten seconds, many times what a
+/// start takes.
+const TRIES: usize = 200;
+const PAUSE: Duration = Duration::from_millis(50);
 
 /// Whether other agents live on this node.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -51,21 +58,29 @@ impl NodeLock {
         &self.root
     }
 
-    /// Takes an agent's lock.
+    /// Takes an agent's lock. Another agent's start is waited for, and so is the end of one that was killed as it began:
+    /// the process that it was just making of itself may hold the lock for a moment longer.
     ///
     /// # Errors
-    /// `cleanup` runs, or an agent that found itself alone is just starting.
-    pub(crate) fn enter(&self) -> anyhow::Result<Company> {
-        if self.try_lock(FlockOperation::NonBlockingLockExclusive)? {
-            return Ok(Company::Alone);
+    /// `cleanup` runs, or an agent that found itself alone takes longer to start than that is waited for.
+    pub(crate) async fn enter(&self) -> anyhow::Result<Company> {
+        for number in 0..TRIES {
+            if self.try_lock(FlockOperation::NonBlockingLockExclusive)? {
+                return Ok(Company::Alone);
+            }
+            if self.try_lock(FlockOperation::NonBlockingLockShared)? {
+                return Ok(Company::Others);
+            }
+            if number == 0 {
+                tracing::info!("{}: waiting for it", self.who_starts());
+            }
+            sleep(PAUSE).await;
         }
-        if self.try_lock(FlockOperation::NonBlockingLockShared)? {
-            return Ok(Company::Others);
-        }
-        bail!(
-            "another agent is just starting on this node, or `kiam-agent cleanup` runs ({}): try again when it is done",
-            holders(&self.folder)
-        )
+        bail!("{}: try again when it is done", self.who_starts())
+    }
+
+    fn who_starts(&self) -> String {
+        format!("another agent is just starting on this node, or `kiam-agent cleanup` runs ({})", self.holders())
     }
 
     /// Lets other agents start beside this one.
