@@ -4,7 +4,8 @@
 //! address ever sees one.
 //!
 //! A kernel that does not tell the interface (before 5.17) leaves one way: nobody gets anything. Then a port that is
-//! used again while its last connection is in TIME_WAIT costs its client one reset.
+//! used again while its last connection is in TIME_WAIT costs its client one reset, or with `net.ipv4.tcp_rfc1337`, under
+//! which that reset counts for nothing, is dead until TIME_WAIT ends.
 
 use crate::maps::{INTERFACES, LISTENERS, count_stray};
 use aya_ebpf::{
