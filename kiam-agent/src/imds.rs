@@ -71,7 +71,7 @@ impl<S: CredentialSource, I: Ingress> Service<S, I> {
         Self(Arc::new(Open {
             places: Arc::new(Places::new(face.metrics.connections().clone())),
             face: Arc::new(face),
-            anonymous: Arc::new(Semaphore::new(limits::ANONYMOUS_MAX)),
+            anonymous: Arc::new(Semaphore::new(limits::ANONYMOUS_MAX as usize)),
             stop: watch::Sender::new(false),
         }))
     }
@@ -101,7 +101,12 @@ impl<S: CredentialSource, I: Ingress> Service<S, I> {
     /// Accepts no more connections, lets those that are being answered, or have just begun, end, for at most `patience`.
     pub(crate) async fn stop(&self, patience: Duration) {
         self.0.stop.send_replace(true);
-        if timeout(patience, self.0.places.empty()).await.is_err() {
+        let over = async {
+            // Those whose pod is being asked for have their places by then.
+            let _all = self.0.anonymous.acquire_many(limits::ANONYMOUS_MAX).await;
+            self.0.places.empty().await;
+        };
+        if timeout(patience, over).await.is_err() {
             tracing::warn!(?patience, "connections of pods are cut off: they did not end in time");
         }
     }
@@ -154,7 +159,6 @@ impl<S: CredentialSource, I: Ingress> Open<S, I> {
         let open = Arc::clone(self);
         tokio::spawn(async move {
             let origin = timeout(limits::ANSWER_TIME_MAX, asked).await.ok().flatten();
-            drop(turn);
             let Some(Owner::Pod(pod)) = origin.map(|origin| origin.owner) else {
                 open.face.metrics.connection_ended("no-record");
                 return tracing::warn!(%peer, ?origin, "a connection that no hook can have sent from a pod is refused");
@@ -162,6 +166,7 @@ impl<S: CredentialSource, I: Ingress> Open<S, I> {
             let Some((stream, place)) = open.seat(stream, Holder::Pod(pod)) else { return };
             let arrival = Arrival::Hook { pod, on_node_network: hook == BY_HOOK_NODE };
             open.serve(stream, Peer { address, arrival }, place);
+            drop(turn);
         });
     }
 

@@ -127,6 +127,8 @@ struct Kernel {
     interface: u32,
     /// Of the next connections, each by its own port.
     origin: Option<Origin>,
+    /// How long it takes to tell the origin.
+    takes: Duration,
     questions: Vec<Question>,
 }
 
@@ -134,7 +136,8 @@ impl FakeIngress {
     /// Pods at addresses, on a node whose kernel knows no cgroups of theirs.
     fn new() -> Self {
         let origin = Some(Origin { interface: INTERFACE, kubepods: false, owner: Owner::Nobody });
-        let kernel = Kernel { way: Some(Way::Interface), interface: INTERFACE, origin, questions: Vec::new() };
+        let (way, takes) = (Some(Way::Interface), Duration::ZERO);
+        let kernel = Kernel { way, interface: INTERFACE, origin, takes, questions: Vec::new() };
         Self(Arc::new(Mutex::new(kernel)))
     }
 
@@ -160,7 +163,11 @@ impl Ingress for FakeIngress {
     fn witness(&self, question: Question) -> impl Future<Output = Option<Origin>> + Send + 'static {
         let mut kernel = self.kernel();
         kernel.questions.push(question);
-        std::future::ready(kernel.origin)
+        let (takes, origin) = (kernel.takes, kernel.origin);
+        async move {
+            sleep(takes).await;
+            origin
+        }
     }
 }
 

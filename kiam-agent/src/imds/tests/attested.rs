@@ -100,6 +100,34 @@ async fn pods_on_the_nodes_network_are_told_apart_by_their_uids() {
     assert_eq!(reply.status, 403, "a static pod: {reply:?}");
 }
 
+/// How long a parent takes that has much to do.
+const TOLD_AFTER: Duration = Duration::from_millis(400);
+
+#[tokio::test]
+async fn a_stop_waits_for_connections_whose_pod_is_still_asked_for() {
+    let open = open(ImdsV1::Allow).await;
+    open.ingress.kernel().way = Some(Way::Hook(BY_HOOK_NODE));
+    open.ingress.opened_by(owned_by(RED));
+    open.ingress.kernel().takes = TOLD_AFTER;
+    let mut stream = open.connect(PERMITTED).await;
+    let accepted = timeout(PATIENCE, async {
+        while open.ingress.kernel().questions.is_empty() {
+            sleep(Duration::from_millis(1)).await;
+        }
+    });
+    accepted.await.unwrap();
+    let begin = Instant::now();
+    // With the stop's end the worker ends.
+    let stopped = async {
+        open.service.stop(PATIENCE).await;
+        begin.elapsed()
+    };
+    let head = format!("GET {SC}");
+    let (stopped, reply) = tokio::join!(stopped, asked(&mut stream, &head));
+    assert_eq!(reply.body, format!("role-of-{RED}"));
+    assert!(stopped >= TOLD_AFTER / 2, "it did not wait: {stopped:?}");
+}
+
 #[tokio::test]
 async fn pods_on_the_nodes_network_have_places_of_their_own() {
     let open = open(ImdsV1::Allow).await;
