@@ -1,7 +1,6 @@
 //! `cargo xtask bench`: the release build beside a bare hyper, in one run.
 
-use crate::{progress, root, setup, workspace};
-use std::process::Command;
+use crate::{release, root, setup, workspace};
 
 #[derive(clap::Args)]
 pub(crate) struct Args {
@@ -19,11 +18,7 @@ enum What {
 
 pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
     setup::for_system()?;
-    let mut cargo = Command::new("cargo");
-    cargo.args(["build", "--locked", "--release", "--workspace"]);
-    cargo.args(["--bin", "kiam-agent", "--bin", "kiam-server", "--bin", "kiam-bench"]).current_dir(workspace::root());
-    progress::step("building for release", &mut cargo)?;
-    let release = workspace::target().join("release");
+    let release = release::build(&["kiam-agent", "kiam-server", "kiam-bench"])?;
     let mut bench = root::command(release.join("kiam-bench"));
     match args.what {
         None => {}

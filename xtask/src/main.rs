@@ -8,6 +8,7 @@ mod ebpf;
 mod leftovers;
 mod outcome;
 mod progress;
+mod release;
 mod root;
 mod setup;
 mod test;

@@ -7,13 +7,17 @@ mod machine;
 mod plan;
 mod private_apt;
 
-use crate::{outcome::Outcome, progress, setup, test::cargo};
+use crate::{outcome::Outcome, progress, release, setup, test::cargo, workspace};
 use anyhow::{Context as _, bail, ensure};
 use clap::builder::PossibleValuesParser;
 use comfy_table::{Table, presets};
 use kernel::Kernel;
 use plan::Plan;
-use std::{path::Path, process::Command, time::Instant};
+use std::{
+    path::{Path, PathBuf},
+    process::Command,
+    time::Instant,
+};
 
 /// The tier that runs in guests: the one that is about the kernel.
 const TIER: &str = "system";
@@ -41,13 +45,14 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
     setup::for_vm()?;
     let tests = cargo::build_tier(TIER)?;
     let executable = tests.path(TIER)?;
+    let binaries = binaries(args)?;
     let plan = Plan::read(&tests_in(executable)?)?;
     let mut table = Table::new();
     table.load_style(presets::UTF8_FULL_CONDENSED).set_header(["kernel", "passed", "failed", "skipped", "minutes"]);
     let mut failed = Vec::new();
     for kernel in kernel::ALL.into_iter().filter(|kernel| wanted(&args.kernel, *kernel)) {
         let started = Instant::now();
-        let outcome = guest::run(kernel, &plan, executable, args).unwrap_or_else(|error| {
+        let outcome = guest::run(kernel, &plan, executable, &binaries, args).unwrap_or_else(|error| {
             progress::say(&format!("{}: {error:#}", kernel.name));
             Outcome { failed: 1, ..Outcome::default() }
         });
@@ -60,6 +65,11 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
     }
     progress::say(&format!("\n{table}"));
     if failed.is_empty() { Ok(()) } else { bail!("failed on Linux {}", failed.join(", ")) }
+}
+
+/// The quick tests take those that every other test takes; to build optimised ones takes longer than they would save.
+fn binaries(args: &Args) -> anyhow::Result<PathBuf> {
+    if args.quick { Ok(workspace::target().join("debug")) } else { release::build(&guest::BINARIES) }
 }
 
 fn wanted(names: &[String], kernel: Kernel) -> bool {

@@ -1,7 +1,7 @@
 //! One guest: a disk is made for it, the tests run in it, and what it says is believed only when it is complete.
 
 use super::{Args, image, kernel::Kernel, machine, machine::Machine, plan::Plan};
-use crate::{outcome::Outcome, progress, workspace};
+use crate::{outcome::Outcome, progress};
 use anyhow::{Context as _, bail};
 use std::{
     io::{Write as _, stdout},
@@ -10,17 +10,17 @@ use std::{
 };
 
 /// The binaries under test.
-const BINARIES: [&str; 2] = ["kiam-agent", "kiam-server"];
+pub(super) const BINARIES: [&str; 2] = ["kiam-agent", "kiam-server"];
 /// How many tests run at the same time, as on the machine itself.
 const THREADS: usize = 2;
 /// The guest's last word, by its init: without it the tests' own summary is not believed.
 const LAST_WORD: &str = "exit status ";
 
-/// Runs what is planned for a kernel.
+/// Runs what is planned for a kernel, with the binaries of a folder.
 ///
 /// # Errors
 /// It cannot be started, does not end in time, or ends without a result.
-pub(super) fn run(kernel: Kernel, plan: &Plan, tests: &Path, args: &Args) -> anyhow::Result<Outcome> {
+pub(super) fn run(kernel: Kernel, plan: &Plan, tests: &Path, binaries: &Path, args: &Args) -> anyhow::Result<Outcome> {
     let fetched = kernel.fetch()?;
     let skips: Vec<_> = plan.skips(kernel).collect();
     progress::say(&format!("\nLinux {}: {}", kernel.name, fetched.release()));
@@ -32,7 +32,7 @@ pub(super) fn run(kernel: Kernel, plan: &Plan, tests: &Path, args: &Args) -> any
     arguments.extend(plan.left_out(kernel).flat_map(|tests| ["--skip".to_owned(), tests.to_owned()]));
     arguments.extend(if args.quick { plan.quick() } else { &args.filters }.iter().cloned());
     let mut programs = vec![tests.to_owned()];
-    programs.extend(BINARIES.map(|binary| workspace::target().join("debug").join(binary)));
+    programs.extend(BINARIES.map(|binary| binaries.join(binary)));
 
     let (disk, console) = (kernel.folder().join("disk.ext4"), kernel.folder().join("console.log"));
     image::make(&disk, &fetched, &programs, &arguments)?;
