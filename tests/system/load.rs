@@ -129,13 +129,14 @@ fn ask_until(stop: &AtomicBool, pod: &PodNetwork, role: &str, m: IpAddr) -> Resu
     Pod::new(pod).run(|| {
         let mut tally = Tally::default();
         for path in [ROLES, &credentials].into_iter().cycle() {
-            if stop.load(Relaxed) {
-                break;
-            }
             match Pod::attempt_here(m, path, PATIENCE) {
                 Reply::Answer(answer) => tally.note(role, &answer, path)?,
                 Reply::Reset | Reply::Closed => tally.cut += 1,
                 reply => tally.odd.push(format!("{role} at {m} after {:?}: {reply:?}", start.elapsed())),
+            }
+            // Each has asked, however soon it is over.
+            if stop.load(Relaxed) {
+                break;
             }
             thread::sleep(PAUSE);
         }
