@@ -76,7 +76,7 @@ pub(crate) struct Interface {
 }
 
 /// How the datapath is.
-#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub(crate) struct Status {
     /// What must hold for the agent to be ready.
     pub(crate) conditions: Vec<Condition>,

@@ -2,33 +2,22 @@
 //! anybody finds in the kernel who looks ([`Kernel`]). Both are part of what `kiam-agent status --output json` prints, whose
 //! shape `docs/agent.md` promises.
 
-use crate::handoff::{Condition, Notice, PacketCount, ProbeResult};
+use crate::handoff::Status;
 use serde::{Deserialize, Serialize};
-use std::{collections::BTreeMap, path::PathBuf};
+use std::path::PathBuf;
 
 /// An agent, as it tells of itself. There is nothing of a pod in it but what counters count.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Report {
     /// Pods are served; `kiam-agent health` says the same.
     pub(crate) ready: bool,
-    /// What must hold for that.
-    pub(crate) conditions: Vec<Condition>,
     /// Its version.
     pub(crate) version: String,
     /// Its datapath; `None` while another agent serves the node, or this one is just starting.
     pub(crate) datapath: Option<Datapath>,
-    /// Packets to M, by interface and reason; the interface is empty for those that no attached interface counts.
-    pub(crate) packets: Vec<PacketCount>,
-    /// How often something was found missing and set up again, by what it was.
-    pub(crate) repairs: BTreeMap<String, u64>,
-    /// What the node's owner should know although pods are served.
-    pub(crate) notices: Vec<Notice>,
-    /// What became of the last probes through the datapath.
-    pub(crate) probes: Vec<ProbeResult>,
-    /// How often the worker was started.
-    pub(crate) worker_starts: u64,
-    /// Connections answered by the parent because no worker ran.
-    pub(crate) fallback_answers: u64,
+    /// How that is, and the worker; its fields stand beside these.
+    #[serde(flatten)]
+    pub(crate) status: Status,
 }
 
 /// The datapath that an agent keeps up.

@@ -2,7 +2,10 @@
 //! read from them.
 
 use super::{Board, STAND_BY};
-use crate::{handoff::Condition, report::Report};
+use crate::{
+    handoff::{Condition, Status},
+    report::Report,
+};
 use anyhow::{Context as _, bail};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use std::{
@@ -61,18 +64,11 @@ impl Health {
 impl Report {
     fn of(board: &Board) -> Self {
         let Health { ready, conditions } = Health::of(board);
-        let status = board.status.borrow().clone();
         Self {
             ready,
-            conditions,
             version: env!("CARGO_PKG_VERSION").to_owned(),
             datapath: board.datapath.borrow().clone(),
-            packets: status.packets,
-            repairs: status.repairs,
-            notices: status.notices,
-            probes: status.probes,
-            worker_starts: status.worker_starts,
-            fallback_answers: status.fallback_answers,
+            status: Status { conditions, ..board.status.borrow().clone() },
         }
     }
 }
@@ -149,7 +145,7 @@ pub(crate) fn ask<T: DeserializeOwned>(socket: &Path, timeout: Duration) -> anyh
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{handoff::Status, parent::WorkerState};
+    use crate::parent::WorkerState;
     use tokio::sync::watch;
 
     fn board(conditions: Vec<Condition>) -> Board {

@@ -26,11 +26,11 @@ pub(super) enum Severity {
 
 /// What an agent tells of: what doesn't hold, then what is good to know.
 pub(super) fn of_agent(agent: &Report) -> Vec<Problem> {
-    let failed = agent.conditions.iter().filter_map(|condition| {
+    let failed = agent.status.conditions.iter().filter_map(|condition| {
         let text = condition.problem.clone()?;
         Some(Problem { severity: Severity::Problem, about: condition.name.clone(), text })
     });
-    let notices = agent.notices.iter().map(|notice| Problem {
+    let notices = agent.status.notices.iter().map(|notice| Problem {
         severity: Severity::Notice,
         about: notice.about.clone(),
         text: notice.text.clone(),

@@ -2,8 +2,8 @@
 
 use super::problems::{Problem, Severity};
 use crate::{
-    handoff::PacketCount,
-    report::{Attached, Choice, ExemptReport, FenceReport, InterfaceReport, ProgramReport, Report},
+    handoff::{PacketCount, Status},
+    report::{Attached, Choice, ExemptReport, FenceReport, InterfaceReport, ProgramReport},
 };
 use comfy_table::{Cell, Color, ContentArrangement, Table, presets};
 use std::{collections::BTreeMap, path::PathBuf};
@@ -61,11 +61,11 @@ pub(super) fn packets(packets: &[PacketCount]) -> String {
 }
 
 /// What went wrong and was set right, in a line.
-pub(super) fn upkeep(agent: &Report) -> String {
+pub(super) fn upkeep(status: &Status) -> String {
     let repairs: Vec<String> =
-        agent.repairs.iter().filter(|(_, times)| **times > 0).map(|(what, times)| format!("{what} {times}")).collect();
+        status.repairs.iter().filter(|(_, times)| **times > 0).map(|(what, times)| format!("{what} {times}")).collect();
     let repairs = if repairs.is_empty() { "nothing".to_owned() } else { repairs.join(", ") };
-    let probes: Vec<String> = agent
+    let probes: Vec<String> = status
         .probes
         .iter()
         .map(|probe| format!("{} {}", probe.family, if probe.answered { "answered" } else { "lost" }))
@@ -73,7 +73,7 @@ pub(super) fn upkeep(agent: &Report) -> String {
     let probes = if probes.is_empty() { "none".to_owned() } else { probes.join(", ") };
     format!(
         "repaired: {repairs}; last probes: {probes}; starts of the worker: {}; answers while there was none: {}",
-        agent.worker_starts, agent.fallback_answers
+        status.worker_starts, status.fallback_answers
     )
 }
 

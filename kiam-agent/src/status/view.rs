@@ -30,8 +30,9 @@ fn headline(status: &Status, colours: bool) -> String {
                 (true, None) => "stands by: another agent serves this node",
                 (false, _) => "is not ready",
             };
-            let hold = agent.conditions.iter().filter(|condition| condition.problem.is_none()).count();
-            format!("kiam-agent {} {state}; {hold} of {} conditions hold", agent.version, agent.conditions.len())
+            let conditions = &agent.status.conditions;
+            let hold = conditions.iter().filter(|condition| condition.problem.is_none()).count();
+            format!("kiam-agent {} {state}; {hold} of {} conditions hold", agent.version, conditions.len())
         }
     };
     match (colours, status.ok) {
@@ -46,8 +47,8 @@ fn print_agent(agent: &Report, out: &mut impl Write) -> io::Result<()> {
         section(out, "What is in use, and why", &tables::choices(&datapath.choices))?;
         section(out, "Interfaces", &tables::interfaces(&datapath.interfaces))?;
     }
-    section(out, "Packets to the metadata service", &tables::packets(&agent.packets))?;
-    section(out, "Since the agent started", &tables::upkeep(agent))
+    section(out, "Packets to the metadata service", &tables::packets(&agent.status.packets))?;
+    section(out, "Since the agent started", &tables::upkeep(&agent.status))
 }
 
 fn print_kernel(status: &Status, out: &mut impl Write) -> io::Result<()> {
