@@ -10,6 +10,7 @@ use crate::{
 };
 use aya_ebpf::{
     bindings::{BPF_ANY, BPF_NOEXIST},
+    btf_maps::HashMap,
     helpers::{
         bpf_get_socket_cookie, bpf_ktime_get_ns, bpf_skb_ancestor_cgroup_id, bpf_skb_cgroup_id, bpf_spin_lock,
         bpf_spin_unlock,
@@ -63,13 +64,7 @@ pub fn note_as(owner: u64, key: &FlowKey, mut flow: Flow) {
 
 #[inline(always)]
 fn next_slot(owner: u64) -> Option<u32> {
-    let ring = match RINGS.get_ptr_mut(&owner) {
-        Some(ring) => ring,
-        None => {
-            let _another_processor_was_first = RINGS.insert(&owner, &Ring::default(), BPF_NOEXIST.into());
-            RINGS.get_ptr_mut(&owner)?
-        }
-    };
+    let ring = get_or_insert(&RINGS, &owner, &Ring::default())?;
     // SAFETY: a value of the map, checked for null.
     let lock = unsafe { &raw mut (*ring).lock }.cast();
     // Without it, a flood from many processors would leave records without a place, and fill the map for everybody.
@@ -102,13 +97,21 @@ fn take_place(owner: u64, slot: u32, key: &FlowKey) -> Option<()> {
 #[inline(always)]
 fn place(owner: u64, slot: u32) -> Option<*mut FlowKey> {
     let part = RingPart { owner, number: slot / PLACES_PER_PART, pad: 0 };
-    let places = match PLACES.get_ptr_mut(&part) {
-        Some(places) => places,
-        None => {
-            let _another_processor_was_first = PLACES.insert(&part, &NO_PLACES, BPF_NOEXIST.into());
-            PLACES.get_ptr_mut(&part)?
-        }
-    };
+    let places = get_or_insert(&PLACES, &part, &NO_PLACES)?;
     // SAFETY: within the value.
     Some(unsafe { places.cast::<FlowKey>().add((slot % PLACES_PER_PART) as usize) })
+}
+
+/// The value of a key, which is `empty` when it was not there. `None`: the map is full.
+#[inline(always)]
+fn get_or_insert<K, V, const M: usize, const F: usize>(
+    map: &HashMap<K, V, M, F>,
+    key: &K,
+    empty: &V,
+) -> Option<*mut V> {
+    if let Some(value) = map.get_ptr_mut(key) {
+        return Some(value);
+    }
+    let _another_processor_was_first = map.insert(key, empty, BPF_NOEXIST.into());
+    map.get_ptr_mut(key)
 }
