@@ -33,7 +33,7 @@ pub enum TelemetryError {
 
 /// Libraries, by the beginning of their names, whose debug lines drown ours: they stay at `info` unless a filter names
 /// them.
-const QUIET: [&str; 7] = ["aws", "h2", "hyper", "kube", "rustls", "tonic", "tower"];
+const QUIET: [&str; 8] = ["aws", "aya", "h2", "hyper", "kube", "rustls", "tonic", "tower"];
 
 /// Starts logging to standard error. `level`: `debug`, `info`, `warn`, `error`, or a filter of `tracing`
 /// (`info,kube=debug`).
