@@ -199,8 +199,7 @@ pub fn children(parent: u32) -> Result<Vec<u32>> {
         // A process that ends meanwhile is nobody's child.
         let Ok(status) = fs::read_to_string(format!("/proc/{pid}/status")) else { continue };
         let is_child = status.lines().any(|line| line.strip_prefix("PPid:\t") == Some(&parent.to_string()));
-        let is_zombie = status.lines().any(|line| line.starts_with("State:\tZ"));
-        if is_child && !is_zombie {
+        if is_child && is_alive(pid) {
             children.push(pid);
         }
     }

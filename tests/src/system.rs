@@ -365,12 +365,11 @@ fn run_on(stage: Result<System>, test: impl FnOnce(&mut System) -> Result<()>) {
         Ok(Err(error)) => Box::new(format!("{error:?}")),
         Err(panic) => panic,
     };
-    eprintln!("{}", system.logs());
+    // Above the logs and below them, since who reads of it may be shown but one end; a panic has been shown already.
+    let text = failure.downcast_ref::<String>().map_or(String::new(), |text| format!("==== {text}"));
+    eprintln!("{text}\n{}", system.logs());
     drop(system);
-    // Last, so that it stands below the logs; a panic has been shown already.
-    if let Some(text) = failure.downcast_ref::<String>() {
-        eprintln!("==== {text}");
-    }
+    eprintln!("{text}");
     resume_unwind(failure);
 }
 

@@ -215,9 +215,10 @@ fn open_before(pod: &PodNetwork, m: IpAddr, count: usize) -> Result<Vec<Connecti
     Pod::new(pod).run(|| {
         let mut open = Vec::new();
         for _ in 0..count {
-            let mut connection = Connection::open(m, None, VAIN)?;
+            let mut connection = Connection::open(m, None, PATIENCE)?;
             connection.send("GET", ROLES, &[])?;
             ensure!(connection.answer()?.text() == kiam_tests::canary::NODE_ROLE);
+            connection.stream().set_read_timeout(Some(VAIN))?;
             open.push(connection);
         }
         Ok(open)

@@ -210,10 +210,8 @@ impl Agent {
     pub fn kill_both(&mut self) -> Result<()> {
         // Frozen first: else the parent could start another worker between the two signals.
         self.freeze_parent()?;
-        let worker = self.worker_pid()?;
-        process::send_signal(worker, Signal::SIGKILL)?;
-        self.daemon.end(Signal::SIGKILL)?;
-        wait_gone(worker)
+        process::send_signal(self.worker_pid()?, Signal::SIGKILL)?;
+        self.kill_whatever_runs()
     }
 
     /// Kills the parent, and whatever it has started by now. Returns when all are gone.
