@@ -58,12 +58,15 @@ pub(crate) fn the_agent_is_killed(stage: &mut Stage) -> Result<()> {
 /// question has its answer.
 pub(crate) fn the_agents_are_rolled(stage: &mut Stage) -> Result<()> {
     const PODS: usize = 20;
+    /// Of them. More would leave nothing of two processors for what is to be updated.
+    const RESTLESS: usize = 4;
     let deployed = stage.deployed()?;
     let pins = pins_of_interfaces(deployed)?;
     let pods = deployed.crowd(PODS, Network::Own)?;
     let mut probes = Vec::new();
-    for (pod, role) in &pods {
-        probes.push((pod.probe_at(deployed.cluster.folder(), Pace::PATIENT)?, *role));
+    for (number, (pod, role)) in pods.iter().enumerate() {
+        let pace = if number < RESTLESS { Pace::RESTLESS } else { Pace::PATIENT };
+        probes.push((pod.probe_at(deployed.cluster.folder(), pace)?, *role));
     }
     for (probe, role) in &mut probes {
         all_served(probe, role)?;

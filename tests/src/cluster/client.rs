@@ -66,6 +66,8 @@ impl Pace {
     pub const IMPATIENT: Self = Self { pause: Duration::from_millis(50), timeout: Duration::from_secs(1) };
     /// For many pods at a time on a machine that has two processors.
     pub const PATIENT: Self = Self { pause: Duration::from_millis(500), timeout: Duration::from_secs(5) };
+    /// One question upon the other: at any moment one of them is under way.
+    pub const RESTLESS: Self = Self { pause: Duration::ZERO, timeout: Duration::from_secs(5) };
 }
 
 /// A pod with the machine's Python and tools in it.
