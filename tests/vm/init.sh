@@ -20,6 +20,8 @@ mount -t bpf bpf /sys/fs/bpf
 ip link set lo up
 # Part of every Kubernetes node; the tests say in each namespace what it does there.
 modprobe br_netfilter
+# Its device node comes with it; nobody is here to make the node that would load it.
+modprobe tun
 
 # As systemd gives its services.
 ulimit -n 524288

@@ -270,7 +270,13 @@ impl Connection {
 
     fn read_more(&mut self) -> Result<()> {
         let mut piece = [0; 4096];
-        let length = self.stream.read(&mut piece)?;
+        let length = loop {
+            match self.stream.read(&mut piece) {
+                // The test was stopped for a moment: a read with a timeout is not taken up again by the kernel.
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                read => break read?,
+            }
+        };
         if length == 0 {
             return Err(io::Error::from(ErrorKind::UnexpectedEof).into());
         }

@@ -51,7 +51,9 @@ impl Binaries {
     /// The folder cannot be written to.
     pub fn in_cgroup_namespace(&self, folder: &Path, root: &Path) -> Result<Self> {
         let (agent, procs) = (self.agent(), root.join("cgroup.procs"));
-        let inside = format!("mount -t cgroup2 cgroup2 {MOUNTS} && exec {} \"$@\"", agent.display());
+        // Upon itself, as on a node with the unified hierarchy, the kernel mounts none.
+        let mounts = format!("mount -t tmpfs tmpfs {MOUNTS} && mount -t cgroup2 cgroup2 {MOUNTS}");
+        let inside = format!("{mounts} && exec {} \"$@\"", agent.display());
         let script = format!("echo $$ > {}\nexec unshare --cgroup --mount sh -c '{inside}' sh \"$@\"", procs.display());
         self.wrapped(&folder.join("cgroup-namespace"), &script)
     }

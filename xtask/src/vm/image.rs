@@ -17,9 +17,9 @@ use std::{
 };
 
 /// What the tests start, and busybox for the rest.
-const PROGRAMS: [&str; 14] = [
-    "ip", "tc", "ss", "nsenter", "setpriv", "bpftool", "sysctl", "nft", "ping", "curl", "kmod", SHELL, "busybox",
-    PYTHON,
+const PROGRAMS: [&str; 16] = [
+    "ip", "tc", "ss", "nsenter", "unshare", "setpriv", "bpftool", "sysctl", "nft", "ping", "curl", "find", "kmod",
+    SHELL, "busybox", PYTHON,
 ];
 /// Not busybox's, which takes its own programs before those that are here.
 const SHELL: &str = "dash";
