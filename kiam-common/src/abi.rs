@@ -97,7 +97,7 @@ pub const GLOBAL_SOCKOPT_TELLS: &str = "KIAM_SOCKOPT_TELLS";
 pub const SOCKOPT_TELLS_NOTHING: u8 = 0;
 /// [`GLOBAL_SOCKOPT_TELLS`]: the network namespace (`bpf_get_netns_cookie`, Linux 5.15).
 pub const SOCKOPT_TELLS_NETNS: u8 = 1;
-/// [`GLOBAL_SOCKOPT_TELLS`]: the pod as well (`bpf_get_current_ancestor_cgroup_id`, Linux 6.2).
+/// [`GLOBAL_SOCKOPT_TELLS`]: the pod as well (`bpf_get_current_ancestor_cgroup_id`, Linux 6.1).
 pub const SOCKOPT_TELLS_POD: u8 = 2;
 
 /// Slot of the IPv4 listener in [`MAP_LISTENERS`].

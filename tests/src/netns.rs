@@ -4,15 +4,20 @@
 //! would do that work in the wrong network.
 
 use crate::{leftovers::NETNS_FOLDER, owner, process};
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, ensure};
 use nix::sched::{CloneFlags, setns};
+use serde_json::Value;
 use std::{
+    env,
     fs::{self, File},
     io::{Read as _, Write as _},
     path::{Path, PathBuf},
     process::{Command, Stdio},
     thread,
 };
+
+/// Says, with the value `first`, that the node of each test is the kernel's first network namespace. Set in guests.
+const NODE: &str = "KIAM_TESTS_NODE";
 
 /// A named network namespace; its interfaces go with it.
 #[derive(Debug)]
@@ -21,6 +26,8 @@ pub struct Netns {
     path: PathBuf,
     /// The control group that what is done here is done in.
     cgroup: Option<PathBuf>,
+    /// The kernel's first one, which outlives its name.
+    is_first: bool,
 }
 
 impl Netns {
@@ -31,9 +38,53 @@ impl Netns {
     pub fn create(role: &str) -> Result<Self> {
         let name = owner::unique_name(role)?;
         process::run(Command::new("ip").args(["netns", "add", &name]))?;
-        let netns = Self { path: Path::new(NETNS_FOLDER).join(&name), name, cgroup: None };
+        let netns = Self { path: Path::new(NETNS_FOLDER).join(&name), name, cgroup: None, is_first: false };
         netns.ip("link set lo up")?;
         Ok(netns)
+    }
+
+    /// Makes one for a node; or takes the kernel's first one, where the environment says so, for one test at a time.
+    ///
+    /// # Errors
+    /// As [`Netns::create`]; or the first one has interfaces that no test made.
+    pub fn node() -> Result<Self> {
+        if env::var_os(NODE).is_none_or(|node| node != "first") {
+            return Self::create("node");
+        }
+        let name = owner::unique_name("node")?;
+        process::run(Command::new("ip").args(["netns", "attach", &name, "1"]))?;
+        let mut netns = Self { path: Path::new(NETNS_FOLDER).join(&name), name, cgroup: None, is_first: false };
+        let interfaces = netns.interfaces()?;
+        ensure!(interfaces.is_empty(), "{NODE}: {interfaces:?} in the first network namespace are no test's");
+        // From here on all that is in it goes with the test.
+        netns.is_first = true;
+        Ok(netns)
+    }
+
+    /// The names of all interfaces but `lo`.
+    fn interfaces(&self) -> Result<Vec<String>> {
+        let links: Vec<Value> = serde_json::from_str(&self.ip("-json link show")?)?;
+        let names = links.iter().filter_map(|link| link["ifname"].as_str());
+        Ok(names.filter(|&name| name != "lo").map(str::to_owned).collect())
+    }
+
+    /// What a namespace that ends takes with it. What is gone already, with its other end or its interface, is no error.
+    fn clear(&self) -> Result<()> {
+        for interface in self.interfaces()? {
+            drop(self.ip(&format!("link del {interface}")));
+        }
+        self.ip("addr flush dev lo scope global")?;
+        for family in ["-4", "-6"] {
+            for flush in ["route flush table main", "route flush type blackhole", "route flush table 4242"] {
+                drop(self.ip(&format!("{family} {flush}")));
+            }
+            self.ip(&format!("{family} rule flush"))?;
+            // A flush leaves that one, but a test may have moved it.
+            drop(self.ip(&format!("{family} rule add priority 0 lookup local")));
+            self.ip(&format!("{family} rule add priority 32766 lookup main"))?;
+            self.ip(&format!("{family} rule add priority 32767 lookup default"))?;
+        }
+        Ok(())
     }
 
     /// The name that `ip -n` takes.
@@ -91,7 +142,7 @@ impl Netns {
         stdin.write_all(batch.as_bytes())?;
         drop(stdin);
         let output = child.wait_with_output()?;
-        anyhow::ensure!(output.status.success(), "{}\nof\n{batch}", String::from_utf8_lossy(&output.stderr));
+        ensure!(output.status.success(), "{}\nof\n{batch}", String::from_utf8_lossy(&output.stderr));
         Ok(())
     }
 
@@ -180,6 +231,11 @@ impl Netns {
 
 impl Drop for Netns {
     fn drop(&mut self) {
+        if self.is_first
+            && let Err(error) = self.clear()
+        {
+            eprintln!("{error:#}");
+        }
         if let Err(error) = process::run(Command::new("ip").args(["netns", "del", &self.name])) {
             eprintln!("{error:#}");
         }

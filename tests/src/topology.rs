@@ -76,7 +76,7 @@ impl Topology {
     /// # Errors
     /// Not root, or `ip` is missing.
     pub fn create() -> Result<Self> {
-        let topology = Self { uplink: Netns::create("uplink")?, node: Netns::create("node")? };
+        let topology = Self { uplink: Netns::create("uplink")?, node: Netns::node()? };
         for netns in [&topology.uplink, &topology.node] {
             for (key, value) in ROUTER_SYSCTLS {
                 netns.sysctl(key, value)?;

@@ -2,13 +2,17 @@
 
 use crate::status;
 use anyhow::{Result, ensure};
+use aya::util::KernelVersion;
 use kiam_tests::{
+    cgroups::{Driver, Kubepods, Qos},
     eventually::eventually,
     netns::Netns,
     system::{SOON, System, datapath_scenario},
     topology::{PodNetwork, UPLINK_INTERFACE},
 };
 use serde_json::Value;
+
+const UID: &str = "11111111-1111-1111-1111-111111111111";
 
 /// The notices that an agent has told, and what they are about.
 fn notices(system: &System) -> Result<Vec<(String, String)>> {
@@ -70,5 +74,26 @@ fn the_second_interface_of_a_pod_of_an_ipv6_cluster() {
             "link set veth0 up".to_owned(),
             "route add 169.254.172.5/32 dev veth0".to_owned(),
         ])
+    });
+}
+
+/// A node in a container, as those of these tests are, whose kernel does not tell an agent where it is.
+#[test]
+fn pods_on_the_network_of_a_node_whose_namespace_the_kernel_does_not_tell() {
+    datapath_scenario(|system| {
+        let kubepods = Kubepods::create(Driver::Cgroupfs)?;
+        let _pod = kubepods.add_pod(&system.topology.node, UID, Qos::BestEffort)?;
+        system.agent_flags =
+            vec!["--host-network-pods=enforce".to_owned(), format!("--kubepods-cgroup={}", kubepods.path().display())];
+        let agent = system.spawn_agent()?;
+        if KernelVersion::current()? >= KernelVersion::new(5, 14, 0) {
+            return agent.wait_armed();
+        }
+        eventually("it is told", SOON, || {
+            let health = String::from_utf8(agent.health()?.stdout)?;
+            let hooks = health.lines().find(|line| line.starts_with("FAIL  cgroup-hooks: ")).unwrap_or_default();
+            ensure!(hooks.contains("Linux before 5.14"), "{health}");
+            Ok(())
+        })
     });
 }

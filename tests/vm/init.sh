@@ -1,6 +1,7 @@
 #!/usr/bin/sh
 # PID 1 of a guest that runs tests: a node with the unified control group hierarchy and nothing but what the tests need.
-# Kernel and init speak on the first serial port, the tests on the second. /etc/tests holds what to run, a word a line.
+# Kernel and init speak on the first serial port, the tests on the second. /etc/tests holds what to run, a word a line;
+# /etc/tests-first, if it is there, what comes after.
 set -eu
 export PATH=/usr/sbin:/usr/bin
 finish() {
@@ -28,13 +29,21 @@ ulimit -n 524288
 # Linux below 5.11 counts eBPF's memory against it; the agent says so where it is too low.
 ulimit -l unlimited
 
-set --
-while read -r word; do
-  set -- "$@" "$word"
-done < /etc/tests
-
+export KIAM_BIN_DIR=/usr/bin KIAM_PYTHON_VENV=/usr/lib/venv KIAM_TESTS_STS=plain
 stty -F /dev/ttyS1 -opost
 status=0
-env KIAM_BIN_DIR=/usr/bin KIAM_PYTHON_VENV=/usr/lib/venv KIAM_TESTS_STS=plain "$@" > /dev/ttyS1 2>&1 < /dev/null || status=$?
+run() {
+  set --
+  while read -r word; do
+    set -- "$@" "$word"
+  done
+  "$@" > /dev/ttyS1 2>&1 < /dev/null || status=$?
+}
+run < /etc/tests
+# Those whose node is to be the kernel's first network namespace: this one, which has nothing but lo.
+if [ -e /etc/tests-first ]; then
+  export KIAM_TESTS_NODE=first
+  run < /etc/tests-first
+fi
 # Only now is the result complete.
 echo "exit status $status" > /dev/ttyS1

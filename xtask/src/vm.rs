@@ -11,6 +11,7 @@ use crate::{outcome::Outcome, progress, release, setup, test::cargo, workspace};
 use anyhow::{Context as _, bail, ensure};
 use clap::builder::PossibleValuesParser;
 use comfy_table::{Table, presets};
+use guest::Tests;
 use kernel::Kernel;
 use plan::Plan;
 use std::{
@@ -43,16 +44,16 @@ fn names() -> PossibleValuesParser {
 
 pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
     setup::for_vm()?;
-    let tests = cargo::build_tier(TIER)?;
-    let executable = tests.path(TIER)?;
+    let executable = cargo::build_tier(TIER)?.path(TIER)?.to_owned();
     let binaries = binaries(args)?;
-    let plan = Plan::read(&tests_in(executable)?)?;
+    let names = tests_in(&executable)?;
+    let tests = Tests { plan: Plan::read(&names)?, executable, names, binaries };
     let mut table = Table::new();
     table.load_style(presets::UTF8_FULL_CONDENSED).set_header(["kernel", "passed", "failed", "skipped", "minutes"]);
     let mut failed = Vec::new();
     for kernel in kernel::ALL.into_iter().filter(|kernel| wanted(&args.kernel, *kernel)) {
         let started = Instant::now();
-        let outcome = guest::run(kernel, &plan, executable, &binaries, args).unwrap_or_else(|error| {
+        let outcome = guest::run(kernel, &tests, args).unwrap_or_else(|error| {
             progress::say(&format!("{}: {error:#}", kernel.name));
             Outcome { failed: 1, ..Outcome::default() }
         });

@@ -14,10 +14,17 @@ use kiam_common::abi::{FLAG_CGROUP_ONLY, FLAG_ENFORCE};
 use std::{
     io,
     net::{Ipv4Addr, UdpSocket},
+    path::Path,
 };
 
 /// An option that libc does not know (include/uapi/asm-generic/socket.h).
 const SO_NETNS_COOKIE: i32 = 71;
+/// A limit of the whole machine's, which the kernel shows in its first network namespace alone
+/// (net/core/sysctl_net_core.c).
+const FIRST_NETNS_ALONE: &str = "/proc/sys/net/core/netdev_max_backlog";
+
+/// In the place of a cookie: the programs ask for that of the kernel's first network namespace.
+const FIRST_NETNS: u64 = 0;
 
 /// The names of the hooks' programs.
 pub(super) fn programs() -> impl Iterator<Item = &'static str> {
@@ -98,6 +105,13 @@ impl Cgroup {
                 kubepods.path().display()
             );
         }
+        if self.netns == FIRST_NETNS && !Path::new(FIRST_NETNS_ALONE).exists() {
+            bail!(
+                "the hooks take hostNetwork pods for others, and these get nothing: this agent's network namespace is not \
+                 the kernel's first one, and Linux before 5.14 tells no other: run the agent on the machine's own network, \
+                 or a newer kernel"
+            );
+        }
         Ok(())
     }
 
@@ -111,13 +125,13 @@ impl Cgroup {
 }
 
 /// The cookie of this network namespace, by which programs know it. Before Linux 5.14 the kernel does not tell, and the
-/// programs take its first namespace: the node's own, unless somebody runs the agent in another.
+/// programs take its first namespace: the node's own, unless the node is itself in a container.
 fn node_netns() -> io::Result<u64> {
     let socket = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0))?;
     let mut cookie = [0; size_of::<u64>()];
     match sockopt::get(&socket, libc::SOL_SOCKET, SO_NETNS_COOKIE, &mut cookie) {
         Ok(_) => Ok(u64::from_ne_bytes(cookie)),
-        Err(error) if error.raw_os_error() == Some(libc::ENOPROTOOPT) => Ok(0),
+        Err(error) if error.raw_os_error() == Some(libc::ENOPROTOOPT) => Ok(FIRST_NETNS),
         Err(error) => Err(error),
     }
 }

@@ -1,11 +1,18 @@
 //! One guest: a disk is made for it, the tests run in it, and what it says is believed only when it is complete.
 
-use super::{Args, image, kernel::Kernel, machine, machine::Machine, plan::Plan};
+use super::{
+    Args,
+    image::{self, Command},
+    kernel::Kernel,
+    machine,
+    machine::Machine,
+    plan::Plan,
+};
 use crate::{outcome::Outcome, progress};
 use anyhow::{Context as _, bail};
 use std::{
     io::{Write as _, stdout},
-    path::Path,
+    path::PathBuf,
     time::Duration,
 };
 
@@ -16,29 +23,64 @@ const THREADS: usize = 2;
 /// The guest's last word, by its init: without it the tests' own summary is not believed.
 const LAST_WORD: &str = "exit status ";
 
-/// Runs what is planned for a kernel, with the binaries of a folder.
+/// What runs in guests.
+pub(super) struct Tests {
+    /// The test executable.
+    pub(super) executable: PathBuf,
+    /// The names of all of its tests.
+    pub(super) names: Vec<String>,
+    /// The folder of the binaries under test.
+    pub(super) binaries: PathBuf,
+    pub(super) plan: Plan,
+}
+
+/// Runs what is planned for a kernel.
 ///
 /// # Errors
 /// It cannot be started, does not end in time, or ends without a result.
-pub(super) fn run(kernel: Kernel, plan: &Plan, tests: &Path, binaries: &Path, args: &Args) -> anyhow::Result<Outcome> {
+pub(super) fn run(kernel: Kernel, tests: &Tests, args: &Args) -> anyhow::Result<Outcome> {
     let fetched = kernel.fetch()?;
-    let skips: Vec<_> = plan.skips(kernel).collect();
+    let skips: Vec<_> = tests.plan.skips(kernel).collect();
     progress::say(&format!("\nLinux {}: {}", kernel.name, fetched.release()));
     for (tests, reason) in &skips {
         progress::say(&format!("  without {tests}: {reason}"));
     }
-    let name = tests.file_name().and_then(|name| name.to_str()).context("a test executable has a name")?;
-    let mut arguments = vec![format!("/usr/bin/{name}"), format!("--test-threads={THREADS}")];
-    arguments.extend(plan.left_out(kernel).flat_map(|tests| ["--skip".to_owned(), tests.to_owned()]));
-    arguments.extend(if args.quick { plan.quick() } else { &args.filters }.iter().cloned());
-    let mut programs = vec![tests.to_owned()];
-    programs.extend(BINARIES.map(|binary| binaries.join(binary)));
+    for (tests, reason) in tests.plan.first(kernel) {
+        progress::say(&format!("  with the kernel's first network namespace for {tests}: {reason}"));
+    }
+    let mut programs = vec![tests.executable.clone()];
+    programs.extend(BINARIES.map(|binary| tests.binaries.join(binary)));
 
     let (disk, console) = (kernel.folder().join("disk.ext4"), kernel.folder().join("console.log"));
-    image::make(&disk, &fetched, &programs, &arguments)?;
+    image::make(&disk, &fetched, &programs, &tests.commands(kernel, args)?)?;
     let machine = Machine::start(&fetched.image, &disk, &console, Duration::from_secs(args.minutes * 60))?;
     let outcome = follow(&machine).with_context(|| format!("the kernel's last words:\n{}", machine::tail(&console)))?;
     Ok(Outcome { skipped: outcome.skipped + skips.len(), ..outcome })
+}
+
+impl Tests {
+    /// What the guest starts, one after the other, each under the name of the file on the disk that holds it.
+    fn commands(&self, kernel: Kernel, args: &Args) -> anyhow::Result<Vec<Command>> {
+        let name =
+            self.executable.file_name().and_then(|name| name.to_str()).context("a test executable has a name")?;
+        let start = |threads: usize| vec![format!("/usr/bin/{name}"), format!("--test-threads={threads}")];
+        let wanted = if args.quick { self.plan.quick() } else { &args.filters };
+        let left_out: Vec<&str> = self.plan.left_out(kernel).collect();
+        let first: Vec<&str> = self.plan.first(kernel).map(|(tests, _)| tests).collect();
+        let is_one = |test: &str, parts: &[&str]| parts.iter().any(|part| test.contains(part));
+
+        let skipped = left_out.iter().chain(&first).flat_map(|&tests| ["--skip".to_owned(), tests.to_owned()]);
+        let mut commands =
+            vec![("tests", start(THREADS).into_iter().chain(skipped).chain(wanted.iter().cloned()).collect())];
+        let is_wanted = |test: &str| wanted.is_empty() || wanted.iter().any(|part| test.contains(part.as_str()));
+        let firsts =
+            self.names.iter().filter(|test| is_wanted(test) && is_one(test, &first) && !is_one(test, &left_out));
+        let firsts: Vec<String> = firsts.cloned().collect();
+        if !firsts.is_empty() {
+            commands.push(("tests-first", start(1).into_iter().chain(["--exact".to_owned()]).chain(firsts).collect()));
+        }
+        Ok(commands)
+    }
 }
 
 /// Shows what the tests say, as they say it.
@@ -61,7 +103,9 @@ struct Heard {
 
 impl Heard {
     fn line(&mut self, line: &str) {
-        self.summary = Outcome::parse(line).or(self.summary);
+        if let Some(summary) = Outcome::parse(line) {
+            *self.summary.get_or_insert_default() += summary;
+        }
         self.status = line.strip_prefix(LAST_WORD).and_then(|status| status.parse().ok());
     }
 
@@ -92,6 +136,8 @@ mod tests {
     fn a_result_is_a_summary_and_an_exit_status_that_agree() {
         assert_eq!(outcome_of(&[PASSED, "exit status 0"]), Some(Outcome { passed: 2, failed: 0, skipped: 0 }));
         assert_eq!(outcome_of(&[FAILED, "exit status 101"]), Some(Outcome { passed: 1, failed: 1, skipped: 0 }));
+        let both = Outcome { passed: 3, failed: 1, skipped: 0 };
+        assert_eq!(outcome_of(&[PASSED, FAILED, "exit status 101"]), Some(both), "two runs");
         assert_eq!(outcome_of(&[PASSED, "exit status 101"]), None);
         assert_eq!(outcome_of(&[FAILED, "exit status 0"]), None);
     }

@@ -13,7 +13,7 @@ use std::{
     fs,
     os::unix::fs::symlink,
     path::{Path, PathBuf},
-    process::Command,
+    process,
 };
 
 /// What the tests start, and busybox for the rest.
@@ -43,12 +43,14 @@ const INIT: &str = "tests/vm/init.sh";
 /// Room in the file system beside what is put there.
 const SPARE_BYTES: u64 = 256 * 1024 * 1024;
 
-/// Makes the disk that runs `arguments` on this kernel: the test executable first, found under its own name in the
-/// guest.
+/// A file in the guest's `/etc`, and the words of the command that it holds.
+pub(super) type Command = (&'static str, Vec<String>);
+
+/// Makes the disk that runs `commands` on this kernel, of programs that are found under their own names in the guest.
 ///
 /// # Errors
 /// A program is missing on this machine, or there is no room.
-pub(super) fn make(disk: &Path, kernel: &Fetched, binaries: &[PathBuf], arguments: &[String]) -> anyhow::Result<()> {
+pub(super) fn make(disk: &Path, kernel: &Fetched, binaries: &[PathBuf], commands: &[Command]) -> anyhow::Result<()> {
     let root = disk.with_extension("root");
     if root.exists() {
         fs::remove_dir_all(&root)?;
@@ -79,7 +81,9 @@ pub(super) fn make(disk: &Path, kernel: &Fetched, binaries: &[PathBuf], argument
     copy(&workspace::root().join(INIT), &root.join("init"))?;
     // The tests look for some of them where they were compiled.
     workspace::copy_sources(&root.join(workspace::root().strip_prefix("/")?))?;
-    fs::write(root.join("etc/tests"), arguments.iter().map(|word| format!("{word}\n")).collect::<String>())?;
+    for (file, words) in commands {
+        fs::write(root.join("etc").join(file), words.iter().map(|word| format!("{word}\n")).collect::<String>())?;
+    }
     install_modules(&root, &kernel.modules)?;
     format(disk, &root)?;
     fs::remove_dir_all(&root).context("removing what is on the disk now")
@@ -103,7 +107,7 @@ fn lay_out(root: &Path) -> anyhow::Result<()> {
 
 /// Python's own modules; returns the libraries that these need.
 fn install_python(root: &Path) -> anyhow::Result<BTreeSet<PathBuf>> {
-    let mut ask = Command::new(PYTHON);
+    let mut ask = process::Command::new(PYTHON);
     ask.args(["-c", "import sysconfig; print(sysconfig.get_path('stdlib'))"]);
     let stdlib = PathBuf::from(String::from_utf8(ask.output().context("starting Python")?.stdout)?.trim());
     copy_folder(&stdlib, &root.join("usr/lib"))?;
@@ -118,7 +122,7 @@ fn install_python(root: &Path) -> anyhow::Result<BTreeSet<PathBuf>> {
 
 /// What `ldd` names: the linker and the libraries, by the paths where they are looked for.
 fn shared_libraries(program: &Path) -> anyhow::Result<Vec<PathBuf>> {
-    let output = Command::new("ldd").arg(program).output().context("starting ldd")?;
+    let output = process::Command::new("ldd").arg(program).output().context("starting ldd")?;
     let listing = String::from_utf8_lossy(&output.stdout).into_owned();
     if !output.status.success() {
         // A static one.
@@ -141,7 +145,7 @@ fn copy(from: &Path, to: &Path) -> anyhow::Result<()> {
 
 fn copy_folder(folder: &Path, into: &Path) -> anyhow::Result<()> {
     fs::create_dir_all(into)?;
-    let mut copy = Command::new("cp");
+    let mut copy = process::Command::new("cp");
     progress::step(&format!("copying {}", folder.display()), copy.arg("--archive").arg(folder).arg(into))
 }
 
@@ -149,7 +153,7 @@ fn copy_folder(folder: &Path, into: &Path) -> anyhow::Result<()> {
 fn install_modules(root: &Path, modules: &Path) -> anyhow::Result<()> {
     copy_folder(modules, &root.join("usr/lib/modules"))?;
     let release = modules.file_name().context("the modules' folder is named for the kernel's release")?;
-    let mut depmod = Command::new(setup::find("depmod").context("depmod is missing")?);
+    let mut depmod = process::Command::new(setup::find("depmod").context("depmod is missing")?);
     progress::step("indexing modules", depmod.arg("--basedir").arg(root).arg(release))
 }
 
@@ -159,7 +163,7 @@ fn format(disk: &Path, root: &Path) -> anyhow::Result<()> {
         fs::remove_file(disk)?;
     }
     let kibibytes = (size(root)? + SPARE_BYTES) / 1024;
-    let mut mkfs = Command::new(setup::find("mkfs.ext4").context("mkfs.ext4 is missing")?);
+    let mut mkfs = process::Command::new(setup::find("mkfs.ext4").context("mkfs.ext4 is missing")?);
     mkfs.args(["-q", "-F", "-E", "root_owner=0:0", "-d"]).arg(root).arg(disk).arg(kibibytes.to_string());
     progress::step("making the guest's disk", &mut mkfs)
 }

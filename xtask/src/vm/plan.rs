@@ -19,7 +19,10 @@ pub(super) struct Plan {
     elsewhere: Vec<Elsewhere>,
     /// What a kernel cannot do.
     #[serde(default)]
-    skip: Vec<Skip>,
+    skip: Vec<Entry>,
+    /// What a kernel can do in its first network namespace alone: those tests have it for their node, one at a time.
+    #[serde(default)]
+    first: Vec<Entry>,
 }
 
 #[derive(Deserialize)]
@@ -31,9 +34,10 @@ struct Elsewhere {
     reason: String,
 }
 
+/// Tests that are others on some kernels than on the rest.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Skip {
+struct Entry {
     /// As `--kernel` takes them.
     kernels: Vec<String>,
     /// Part of the tests' names.
@@ -49,13 +53,13 @@ impl Plan {
     pub(super) fn read(tests: &[String]) -> anyhow::Result<Self> {
         let text = fs::read_to_string(workspace::root().join(FILE)).with_context(|| format!("reading {FILE}"))?;
         let plan: Self = toml::from_str(&text).with_context(|| format!("reading {FILE}"))?;
-        let named = plan.elsewhere.iter().map(|entry| &entry.tests).chain(plan.skip.iter().map(|entry| &entry.tests));
+        let named = plan.elsewhere.iter().map(|entry| &entry.tests).chain(plan.entries().map(|entry| &entry.tests));
         for name in named.chain(&plan.quick) {
             if !tests.iter().any(|test| test.contains(name)) {
                 bail!("{FILE}: no test's name contains {name}");
             }
         }
-        for kernel in plan.skip.iter().flat_map(|skip| &skip.kernels) {
+        for kernel in plan.entries().flat_map(|entry| &entry.kernels) {
             if !kernel::ALL.iter().any(|known| known.name == kernel) {
                 bail!("{FILE}: there is no kernel {kernel}");
             }
@@ -68,6 +72,10 @@ impl Plan {
         &self.quick
     }
 
+    fn entries(&self) -> impl Iterator<Item = &Entry> {
+        self.skip.iter().chain(&self.first)
+    }
+
     /// The parts of names that do not run on this kernel.
     pub(super) fn left_out(&self, kernel: Kernel) -> impl Iterator<Item = &str> {
         let elsewhere = self.elsewhere.iter().map(|entry| entry.tests.as_str());
@@ -76,7 +84,16 @@ impl Plan {
 
     /// What this kernel cannot do, and why.
     pub(super) fn skips(&self, kernel: Kernel) -> impl Iterator<Item = (&str, &str)> {
-        let of_it = self.skip.iter().filter(move |skip| skip.kernels.iter().any(|name| name == kernel.name));
-        of_it.map(|skip| (skip.tests.as_str(), skip.reason.as_str()))
+        of_kernel(&self.skip, kernel)
     }
+
+    /// The parts of names that run in the first network namespace of this kernel, and why.
+    pub(super) fn first(&self, kernel: Kernel) -> impl Iterator<Item = (&str, &str)> {
+        of_kernel(&self.first, kernel)
+    }
+}
+
+fn of_kernel(entries: &[Entry], kernel: Kernel) -> impl Iterator<Item = (&str, &str)> {
+    let of_it = entries.iter().filter(move |entry| entry.kernels.iter().any(|name| name == kernel.name));
+    of_it.map(|entry| (entry.tests.as_str(), entry.reason.as_str()))
 }
