@@ -1,7 +1,7 @@
 #!/usr/bin/sh
 # PID 1 of a guest that runs tests: a node with the unified control group hierarchy and nothing but what the tests need.
-# Kernel and init speak on the first serial port, the tests on the second. /etc/tests holds what to run, a word a line;
-# /etc/tests-first, if it is there, what comes after.
+# Kernel and init speak on the first serial port, the tests on the second. /etc/tests and /etc/tests-first, of which one may
+# be missing, hold what to run, a word a line.
 set -eu
 export PATH=/usr/sbin:/usr/bin
 finish() {
@@ -39,7 +39,9 @@ run() {
   done
   "$@" > /dev/ttyS1 2>&1 < /dev/null || status=$?
 }
-run < /etc/tests
+if [ -e /etc/tests ]; then
+  run < /etc/tests
+fi
 # Those whose node is to be the kernel's first network namespace: this one, which has nothing but lo.
 if [ -e /etc/tests-first ]; then
   export KIAM_TESTS_NODE=first

@@ -2,7 +2,7 @@
 
 use super::{
     Args,
-    image::{self, Command},
+    image::{self, CommandFile},
     kernel::Kernel,
     machine,
     machine::Machine,
@@ -59,27 +59,22 @@ pub(super) fn run(kernel: Kernel, tests: &Tests, args: &Args) -> anyhow::Result<
 }
 
 impl Tests {
-    /// What the guest starts, one after the other, each under the name of the file on the disk that holds it.
-    fn commands(&self, kernel: Kernel, args: &Args) -> anyhow::Result<Vec<Command>> {
+    /// What the guest starts, one after the other.
+    fn commands(&self, kernel: Kernel, args: &Args) -> anyhow::Result<Vec<CommandFile>> {
         let name =
             self.executable.file_name().and_then(|name| name.to_str()).context("a test executable has a name")?;
-        let start = |threads: usize| vec![format!("/usr/bin/{name}"), format!("--test-threads={threads}")];
         let wanted = if args.quick { self.plan.quick() } else { &args.filters };
-        let left_out: Vec<&str> = self.plan.left_out(kernel).collect();
-        let first: Vec<&str> = self.plan.first(kernel).map(|(tests, _)| tests).collect();
-        let is_one = |test: &str, parts: &[&str]| parts.iter().any(|part| test.contains(part));
-
-        let skipped = left_out.iter().chain(&first).flat_map(|&tests| ["--skip".to_owned(), tests.to_owned()]);
-        let mut commands =
-            vec![("tests", start(THREADS).into_iter().chain(skipped).chain(wanted.iter().cloned()).collect())];
         let is_wanted = |test: &str| wanted.is_empty() || wanted.iter().any(|part| test.contains(part.as_str()));
-        let firsts =
-            self.names.iter().filter(|test| is_wanted(test) && is_one(test, &first) && !is_one(test, &left_out));
-        let firsts: Vec<String> = firsts.cloned().collect();
-        if !firsts.is_empty() {
-            commands.push(("tests-first", start(1).into_iter().chain(["--exact".to_owned()]).chain(firsts).collect()));
-        }
-        Ok(commands)
+        let is_left_out = |test: &str| self.plan.left_out(kernel).any(|part| test.contains(part));
+        let is_first = |test: &str| self.plan.first(kernel).any(|(part, _)| test.contains(part));
+
+        let chosen = self.names.iter().filter(|test| is_wanted(test) && !is_left_out(test)).cloned();
+        let (first, others): (Vec<String>, Vec<String>) = chosen.partition(|test| is_first(test));
+        let start = |threads| [format!("/usr/bin/{name}"), format!("--test-threads={threads}"), "--exact".to_owned()];
+        let lists = [("tests", THREADS, others), ("tests-first", 1, first)];
+        // Without a name it would run them all.
+        let lists = lists.into_iter().filter(|(_, _, tests)| !tests.is_empty());
+        Ok(lists.map(|(file, threads, tests)| (file, start(threads).into_iter().chain(tests).collect())).collect())
     }
 }
 

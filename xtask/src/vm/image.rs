@@ -13,7 +13,7 @@ use std::{
     fs,
     os::unix::fs::symlink,
     path::{Path, PathBuf},
-    process,
+    process::Command,
 };
 
 /// What the tests start, and busybox for the rest.
@@ -44,13 +44,18 @@ const INIT: &str = "tests/vm/init.sh";
 const SPARE_BYTES: u64 = 256 * 1024 * 1024;
 
 /// A file in the guest's `/etc`, and the words of the command that it holds.
-pub(super) type Command = (&'static str, Vec<String>);
+pub(super) type CommandFile = (&'static str, Vec<String>);
 
 /// Makes the disk that runs `commands` on this kernel, of programs that are found under their own names in the guest.
 ///
 /// # Errors
 /// A program is missing on this machine, or there is no room.
-pub(super) fn make(disk: &Path, kernel: &Fetched, binaries: &[PathBuf], commands: &[Command]) -> anyhow::Result<()> {
+pub(super) fn make(
+    disk: &Path,
+    kernel: &Fetched,
+    binaries: &[PathBuf],
+    commands: &[CommandFile],
+) -> anyhow::Result<()> {
     let root = disk.with_extension("root");
     if root.exists() {
         fs::remove_dir_all(&root)?;
@@ -107,7 +112,7 @@ fn lay_out(root: &Path) -> anyhow::Result<()> {
 
 /// Python's own modules; returns the libraries that these need.
 fn install_python(root: &Path) -> anyhow::Result<BTreeSet<PathBuf>> {
-    let mut ask = process::Command::new(PYTHON);
+    let mut ask = Command::new(PYTHON);
     ask.args(["-c", "import sysconfig; print(sysconfig.get_path('stdlib'))"]);
     let stdlib = PathBuf::from(String::from_utf8(ask.output().context("starting Python")?.stdout)?.trim());
     copy_folder(&stdlib, &root.join("usr/lib"))?;
@@ -122,7 +127,7 @@ fn install_python(root: &Path) -> anyhow::Result<BTreeSet<PathBuf>> {
 
 /// What `ldd` names: the linker and the libraries, by the paths where they are looked for.
 fn shared_libraries(program: &Path) -> anyhow::Result<Vec<PathBuf>> {
-    let output = process::Command::new("ldd").arg(program).output().context("starting ldd")?;
+    let output = Command::new("ldd").arg(program).output().context("starting ldd")?;
     let listing = String::from_utf8_lossy(&output.stdout).into_owned();
     if !output.status.success() {
         // A static one.
@@ -145,7 +150,7 @@ fn copy(from: &Path, to: &Path) -> anyhow::Result<()> {
 
 fn copy_folder(folder: &Path, into: &Path) -> anyhow::Result<()> {
     fs::create_dir_all(into)?;
-    let mut copy = process::Command::new("cp");
+    let mut copy = Command::new("cp");
     progress::step(&format!("copying {}", folder.display()), copy.arg("--archive").arg(folder).arg(into))
 }
 
@@ -153,7 +158,7 @@ fn copy_folder(folder: &Path, into: &Path) -> anyhow::Result<()> {
 fn install_modules(root: &Path, modules: &Path) -> anyhow::Result<()> {
     copy_folder(modules, &root.join("usr/lib/modules"))?;
     let release = modules.file_name().context("the modules' folder is named for the kernel's release")?;
-    let mut depmod = process::Command::new(setup::find("depmod").context("depmod is missing")?);
+    let mut depmod = Command::new(setup::find("depmod").context("depmod is missing")?);
     progress::step("indexing modules", depmod.arg("--basedir").arg(root).arg(release))
 }
 
@@ -163,7 +168,7 @@ fn format(disk: &Path, root: &Path) -> anyhow::Result<()> {
         fs::remove_file(disk)?;
     }
     let kibibytes = (size(root)? + SPARE_BYTES) / 1024;
-    let mut mkfs = process::Command::new(setup::find("mkfs.ext4").context("mkfs.ext4 is missing")?);
+    let mut mkfs = Command::new(setup::find("mkfs.ext4").context("mkfs.ext4 is missing")?);
     mkfs.args(["-q", "-F", "-E", "root_owner=0:0", "-d"]).arg(root).arg(disk).arg(kibibytes.to_string());
     progress::step("making the guest's disk", &mut mkfs)
 }
