@@ -1,21 +1,26 @@
 //! What the command line means: every value parsed and bounded. Building a [`Config`] opens and binds nothing, and
 //! reports all that is wrong at once.
 
+mod account;
 mod attestation;
+mod datapath;
 mod exempt;
+mod host_interface;
 mod imds;
 mod mode;
 mod notices;
-mod redirect;
+mod paths;
 mod status;
 mod upstream;
 
-pub(crate) use attestation::Attestation;
+pub(crate) use account::{ACCOUNTS_MAX, Account, is_name};
+pub(crate) use attestation::{Attestation, KubepodsAt};
+pub(crate) use datapath::{DatapathConfig, TcAttach};
 pub(crate) use exempt::ExemptConfig;
+pub(crate) use host_interface::InterfaceMatch;
 pub(crate) use imds::{ImdsConfig, ImdsV1};
 pub(crate) use kiam_common::flags::{AdminConfig, LogConfig};
 pub(crate) use mode::{HostNetworkPods, RedirectMode};
-pub(crate) use redirect::{RedirectConfig, TcAttach};
 pub(crate) use status::{Output, StatusConfig};
 pub(crate) use upstream::{ServerAddress, UpstreamConfig};
 
@@ -38,7 +43,7 @@ pub(crate) struct Config {
     /// How the server is reached.
     pub(crate) upstream: UpstreamConfig,
     /// How connections are caught.
-    pub(crate) redirect: RedirectConfig,
+    pub(crate) datapath: DatapathConfig,
     /// Whether nat rules of others for M are deleted.
     pub(crate) take_over: bool,
     /// Which pods keep the node's role.
@@ -53,7 +58,7 @@ pub(crate) struct CleanupConfig {
     /// What is logged.
     pub(crate) log: LogConfig,
     /// Where the agents' leftovers are.
-    pub(crate) redirect: RedirectConfig,
+    pub(crate) datapath: DatapathConfig,
 }
 
 /// Of `kiam-agent health`.
@@ -76,14 +81,14 @@ impl TryFrom<RunArgs> for Config {
         let admin = problems.section(AdminConfig::try_from(admin));
         let imds = problems.section(ImdsConfig::try_from(imds));
         let upstream = problems.section(UpstreamConfig::try_from(upstream));
-        let redirect = problems.section(RedirectConfig::try_from(redirect));
+        let datapath = problems.section(DatapathConfig::try_from(redirect));
         let take_over = problems.value("--take-over", &take_over.take_over, flags::switch);
         let exempt = problems.section(ExemptConfig::try_from(exempt));
-        match (log, admin, imds, upstream, redirect, take_over, exempt) {
-            (Some(log), Some(admin), Some(imds), Some(upstream), Some(redirect), Some(take_over), Some(exempt)) => {
-                let exempt = exempt.only_under(redirect.host_network_pods);
-                notices.extend(exempt.notice(redirect.host_network_pods));
-                Ok(Self { log, admin, imds, upstream, redirect, take_over, exempt, notices })
+        match (log, admin, imds, upstream, datapath, take_over, exempt) {
+            (Some(log), Some(admin), Some(imds), Some(upstream), Some(datapath), Some(take_over), Some(exempt)) => {
+                let exempt = exempt.only_under(datapath.host_network_pods);
+                notices.extend(exempt.notice(datapath.host_network_pods));
+                Ok(Self { log, admin, imds, upstream, datapath, take_over, exempt, notices })
             }
             _ => Err(problems),
         }
@@ -97,9 +102,9 @@ impl TryFrom<CleanupArgs> for CleanupConfig {
         let CleanupArgs { log, redirect } = args;
         let mut problems = Problems::default();
         let log = problems.section(LogConfig::try_from(log));
-        let redirect = problems.section(RedirectConfig::try_from(redirect));
-        match (log, redirect) {
-            (Some(log), Some(redirect)) => Ok(Self { log, redirect }),
+        let datapath = problems.section(DatapathConfig::try_from(redirect));
+        match (log, datapath) {
+            (Some(log), Some(datapath)) => Ok(Self { log, datapath }),
             _ => Err(problems),
         }
     }
@@ -111,11 +116,11 @@ impl TryFrom<HealthArgs> for HealthConfig {
     fn try_from(args: HealthArgs) -> Result<Self, Problems> {
         let HealthArgs { paths, timeout } = args;
         let mut problems = Problems::default();
-        let paths = problems.section(redirect::Paths::try_from(paths));
+        let paths = problems.section(paths::Paths::try_from(paths));
         let timeout =
             problems.value("--timeout", &timeout, |text| flags::duration(text, Duration::ZERO, HEALTH_TIMEOUT_MAX));
         match (paths, timeout) {
-            (Some(redirect::Paths { run_dir: _, state_dir: _, probe_socket }), Some(timeout)) => {
+            (Some(paths::Paths { run_dir: _, state_dir: _, probe_socket }), Some(timeout)) => {
                 Ok(Self { probe_socket, timeout })
             }
             _ => Err(problems),

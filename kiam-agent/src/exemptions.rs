@@ -7,12 +7,10 @@
 //!
 //! Of a pod nothing is asked but its metadata, and of that nothing is kept but its UID.
 
-mod account;
 mod file;
 mod known;
 mod watch;
 
-pub(crate) use account::{Account, is_name};
 pub(crate) use file::{read, remove, write};
-pub(crate) use known::{ACCOUNTS_MAX, Known, Lists};
+pub(crate) use known::{Known, Lists};
 pub(crate) use watch::follow;

@@ -6,20 +6,20 @@
 
 mod answer;
 mod attribution;
-mod caller;
 mod connection;
+mod connection_limits;
 mod document;
 mod handler;
 pub(crate) mod limits;
+mod peer;
 mod phase;
-mod places;
 mod request;
 mod route;
 mod stream;
 mod token;
 
 pub(crate) use attribution::{Attribution, Interfaces};
-pub(crate) use caller::{Ingress, Way};
+pub(crate) use peer::{Ingress, Way};
 pub(crate) use token::{Tokens, boot_id};
 
 use crate::{
@@ -28,9 +28,9 @@ use crate::{
     metrics::Metrics,
     source::CredentialSource,
 };
-use caller::{Arrival, Asked, Holder, Peer};
+use connection_limits::{Full, Place, Places};
 use kiam_common::abi::BY_HOOK_NODE;
-use places::{Full, Place, Places};
+use peer::{Arrival, Asked, Holder, Peer};
 use std::{io, net::SocketAddr, sync::Arc, time::Duration};
 use tokio::{
     net::{TcpListener, TcpStream},

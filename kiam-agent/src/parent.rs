@@ -1,48 +1,47 @@
 //! The privileged process: it holds maps, links, rules and the listening sockets, and keeps them right. It parses no
 //! byte that comes from a pod. Its death ends the worker and empties the listeners' slots; all else stays pinned, closed.
 
-mod attest;
+mod active;
+mod attestor;
 mod drain;
-mod exempt;
+mod exemptions;
 mod fallback;
-mod probe;
 mod sweep;
-mod term;
+mod takeover;
 mod token_key;
-mod upgrade;
 mod worker;
 
-pub(crate) use probe::{Health, ask};
+pub(crate) use crate::status_socket::{Health, ask};
+pub(crate) use takeover::remove_leftovers as remove_upgrade_files;
 pub(crate) use token_key::remove as remove_token_key;
-pub(crate) use upgrade::remove_leftovers as remove_upgrade_files;
 
 use crate::{
-    config::{Config, RedirectConfig},
-    exemptions::{self, Known},
-    handoff::{Condition, Interface, Status},
-    redirect::{
-        self, Redirect,
-        births::Births,
-        kubepods::Kubepods,
-        lock::{Company, NodeLock},
-        owner::Installation,
+    config::{Config, DatapathConfig},
+    datapath::{
+        self, Datapath,
+        node::{interface_ages::Births, kubepods::Kubepods},
+        ownership::{
+            node_lock::{Company, NodeLock},
+            owner::Installation,
+        },
     },
-    report::Datapath,
+    exemptions::Known,
+    report::{Condition, DatapathReport, Interface, Status},
 };
+use active::{Ended, Term};
 use anyhow::{Context as _, bail};
 use std::{fs::DirBuilder, os::unix::fs::DirBuilderExt as _, path::Path, time::Duration};
-use term::{Ended, Term};
+use takeover::{Predecessor, Turn};
 use tokio::{
     signal::unix::{Signal, SignalKind, signal},
     sync::watch,
     time::sleep,
 };
-use upgrade::{Predecessor, Turn};
-use worker::WorkerState;
+pub(crate) use worker::WorkerState;
 
 /// The only condition of an agent that stands by. It is a ready one: of two pods of a DaemonSet the older is ended only
 /// when the younger is ready, whichever of the two serves.
-const STAND_BY: &str = "stand-by";
+pub(crate) const STAND_BY: &str = "stand-by";
 /// Between two tries to see who serves the node, when one that seemed to does not.
 const LOOK_AGAIN: Duration = Duration::from_secs(1);
 
@@ -57,7 +56,7 @@ pub(crate) struct Board {
     /// How the datapath is.
     pub(crate) status: watch::Sender<Status>,
     /// The datapath, while it is this agent's.
-    pub(crate) datapath: watch::Sender<Option<Datapath>>,
+    pub(crate) datapath: watch::Sender<Option<DatapathReport>>,
     /// Whether a worker answers.
     pub(crate) worker: watch::Sender<WorkerState>,
     /// How often the datapath became this agent's.
@@ -96,11 +95,11 @@ pub(crate) fn run(config: &Config) -> anyhow::Result<()> {
 
 async fn run_until_stopped(config: &Config) -> anyhow::Result<()> {
     let stop = Stop::new()?;
-    make_run_dir(&config.redirect.run_dir)?;
+    make_run_dir(&config.datapath.run_dir)?;
     let board = Board {
         interfaces: watch::Sender::new(Vec::new()),
         kubepods: watch::Sender::new(None),
-        exempt: watch::Sender::new(exempt::recall(config)),
+        exempt: watch::Sender::new(exemptions::recall(config)),
         status: watch::Sender::new(Status::default()),
         datapath: watch::Sender::new(None),
         worker: watch::Sender::new(WorkerState::default()),
@@ -111,19 +110,19 @@ async fn run_until_stopped(config: &Config) -> anyhow::Result<()> {
     tokio::select! {
         ended = serve_in_turns(config, &board, &births, stop) => ended,
         ended = births_ended => Err(ended?),
-        never = exemptions::follow(&config.exempt, &board.exempt) => match never {},
-        ended = probe::serve(&config.redirect.probe_socket, &board) => ended,
+        never = crate::exemptions::follow(&config.exempt, &board.exempt) => match never {},
+        ended = crate::status_socket::serve(&config.datapath.probe_socket, &board) => ended,
     }
 }
 
 /// Serves; and when another agent has taken over, stands by: to be told to stop, or to serve again when that one has
 /// gone.
 async fn serve_in_turns(config: &Config, board: &Board, births: &Births, mut stop: Stop) -> anyhow::Result<()> {
-    let run_dir = &config.redirect.run_dir;
-    redirect::close_unguarded(&config.redirect.bpffs).await?;
-    let lock = NodeLock::open(&config.redirect.bpffs)?;
+    let run_dir = &config.datapath.run_dir;
+    datapath::close_unguarded(&config.datapath.bpffs).await?;
+    let lock = NodeLock::open(&config.datapath.bpffs)?;
     let mut turn = Turn::soon(run_dir).await?;
-    let mut predecessor = meet(&lock, &config.redirect).await?;
+    let mut predecessor = meet(&lock, &config.datapath).await?;
     loop {
         let mut term = Term { config, board, births, lock: &lock, stop: &mut stop };
         match term.serve(turn, predecessor.take()).await? {
@@ -143,7 +142,7 @@ async fn serve_in_turns(config: &Config, board: &Board, births: &Births, mut sto
 ///
 /// # Errors
 /// It cannot be followed; with what to do.
-async fn meet(lock: &NodeLock, config: &RedirectConfig) -> anyhow::Result<Option<Predecessor>> {
+async fn meet(lock: &NodeLock, config: &DatapathConfig) -> anyhow::Result<Option<Predecessor>> {
     if lock.enter().await? == Company::Alone {
         return Ok(None);
     }
@@ -156,15 +155,15 @@ async fn meet(lock: &NodeLock, config: &RedirectConfig) -> anyhow::Result<Option
             owner.run_dir()
         );
     }
-    upgrade::ask(&config.run_dir).await
+    takeover::ask(&config.run_dir).await
 }
 
 /// Waits until no agent serves the node, and nobody else is about to.
 async fn stand_by(run_dir: &Path) -> anyhow::Result<Turn> {
     loop {
-        upgrade::watch(run_dir).await;
+        takeover::watch(run_dir).await;
         let turn = Turn::wait(run_dir).await?;
-        if !upgrade::is_answered(run_dir).await {
+        if !takeover::is_answered(run_dir).await {
             return Ok(turn);
         }
         drop(turn);
@@ -180,7 +179,7 @@ fn announce(board: &Board, interfaces: Vec<Interface>) {
     });
 }
 
-fn publish(board: &Board, redirect: &Redirect, exemptions: &Condition) {
+fn publish(board: &Board, redirect: &Datapath, exemptions: &Condition) {
     publish_kubepods(board, redirect);
     board.datapath.send_replace(Some(redirect.report()));
     board.status.send_modify(|status| {
@@ -192,7 +191,7 @@ fn publish(board: &Board, redirect: &Redirect, exemptions: &Condition) {
     publish_conditions(board, redirect.conditions().chain([exemptions]).cloned().collect());
 }
 
-fn publish_kubepods(board: &Board, redirect: &Redirect) {
+fn publish_kubepods(board: &Board, redirect: &Datapath) {
     board.kubepods.send_if_modified(|known| {
         let changed = known.as_ref() != redirect.kubepods();
         if changed {
@@ -207,7 +206,7 @@ fn publish_conditions(board: &Board, conditions: Vec<Condition>) {
     let known: Vec<Condition> = board.status.borrow().conditions.clone();
     for condition in conditions.iter().filter(|condition| !known.contains(condition)) {
         match &condition.problem {
-            Some(problem) if condition.name == redirect::OWNER => tracing::info!("{problem}"),
+            Some(problem) if condition.name == datapath::OWNER => tracing::info!("{problem}"),
             Some(problem) => tracing::error!(condition = condition.name, "{problem}"),
             None => tracing::info!(condition = condition.name, "holds"),
         }
@@ -217,7 +216,7 @@ fn publish_conditions(board: &Board, conditions: Vec<Condition>) {
 
 /// The condition that every other one depends on, when it does not hold.
 fn not_owner(problem: &str) -> Condition {
-    Condition { name: redirect::OWNER.to_owned(), problem: Some(problem.to_owned()) }
+    Condition { name: datapath::OWNER.to_owned(), problem: Some(problem.to_owned()) }
 }
 
 /// For root alone, but passable: the probe socket and the key have modes of their own.

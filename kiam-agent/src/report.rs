@@ -2,9 +2,91 @@
 //! anybody finds in the kernel who looks ([`Kernel`]). Both are part of what `kiam-agent status --output json` prints, whose
 //! shape `docs/agent.md` promises.
 
-use crate::handoff::Status;
 use serde::{Deserialize, Serialize};
-use std::path::PathBuf;
+use std::{collections::BTreeMap, path::PathBuf};
+
+/// What an interface is, as far as it matters for whose connections come by it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) enum InterfaceKind {
+    /// The node's end of a pair: the kernel knows the sockets at the other end.
+    Veth,
+    /// A bridge: what is known of a connection is known at its ports.
+    Bridge,
+    /// Anything else, a virtual machine's for instance: the sockets behind it are another kernel's.
+    Other,
+}
+
+/// An interface that pods are behind.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Interface {
+    /// The kernel's index, unique within the network namespace as long as it runs.
+    pub(crate) index: u32,
+    /// The interface's name.
+    pub(crate) name: String,
+    /// When the agent saw it appear: milliseconds of `CLOCK_MONOTONIC`. `None`: it was there before the agent.
+    pub(crate) born_ms: Option<u64>,
+    /// Index of the bridge that it is a port of: connections come in by the bridge then.
+    pub(crate) bridge: Option<u32>,
+    /// What it is.
+    pub(crate) kind: InterfaceKind,
+}
+
+/// How the datapath is.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub(crate) struct Status {
+    /// What must hold for the agent to be ready.
+    pub(crate) conditions: Vec<Condition>,
+    /// Packets to M, by interface and reason; the interface is empty for those that the backstop dropped.
+    pub(crate) packets: Vec<PacketCount>,
+    /// How often something was found missing and set up again, by what it was.
+    pub(crate) repairs: BTreeMap<String, u64>,
+    /// What the node's owner should know although pods are served.
+    pub(crate) notices: Vec<Notice>,
+    /// What became of the last probes through the datapath.
+    pub(crate) probes: Vec<ProbeResult>,
+    /// How often the worker was started.
+    pub(crate) worker_starts: u64,
+    /// Connections answered by the parent because no worker ran.
+    pub(crate) fallback_answers: u64,
+}
+
+/// One of the things that must hold for the agent to be ready.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Condition {
+    /// What it is about: `listener`, `fence-ipv4`, …
+    pub(crate) name: String,
+    /// `None` when it holds, else what is wrong and what to do.
+    pub(crate) problem: Option<String>,
+}
+
+/// Something that the node's owner should know, and that keeps nobody from being served.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Notice {
+    /// What it is about: `foreign-program`, …
+    pub(crate) about: String,
+    /// What it is, and what to do.
+    pub(crate) text: String,
+}
+
+/// What became of a probe through the datapath.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct ProbeResult {
+    /// The address family.
+    pub(crate) family: String,
+    /// The listening socket has answered it.
+    pub(crate) answered: bool,
+}
+
+/// A counter of the datapath.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct PacketCount {
+    /// The interface's name, empty for the backstop.
+    pub(crate) interface: String,
+    /// `kiam_common::abi::Reason::name`.
+    pub(crate) reason: String,
+    /// Packets since the maps were made.
+    pub(crate) packets: u64,
+}
 
 /// An agent, as it tells of itself. There is nothing of a pod in it but what counters count.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -14,7 +96,7 @@ pub(crate) struct Report {
     /// Its version.
     pub(crate) version: String,
     /// Its datapath; `None` while another agent serves the node, or this one is just starting.
-    pub(crate) datapath: Option<Datapath>,
+    pub(crate) datapath: Option<DatapathReport>,
     /// How that is, and the worker; its fields stand beside these.
     #[serde(flatten)]
     pub(crate) status: Status,
@@ -22,7 +104,7 @@ pub(crate) struct Report {
 
 /// The datapath that an agent keeps up.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct Datapath {
+pub(crate) struct DatapathReport {
     /// The number of this agent's claim.
     pub(crate) generation: u64,
     /// What was chosen, and why.
@@ -156,3 +238,7 @@ impl FenceReport {
 
 /// The rules of a fence that is whole.
 const FENCE_RULES: usize = 3;
+
+pub(crate) fn condition(name: &str, result: anyhow::Result<()>) -> Condition {
+    Condition { name: name.to_owned(), problem: result.err().map(|error| format!("{error:#}")) }
+}

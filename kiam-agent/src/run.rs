@@ -3,7 +3,7 @@
 use crate::{
     args::{self, Command},
     config::{CleanupConfig, Config, HealthConfig, LogConfig, StatusConfig},
-    exemptions, handoff, parent, redirect, status, worker,
+    datapath, exemptions, parent, status, worker, worker_protocol,
 };
 use anyhow::Context as _;
 use kiam_common::{
@@ -88,16 +88,16 @@ fn run(config: &Config) -> anyhow::Result<ExitCode> {
 fn run_worker(config: Config) -> anyhow::Result<ExitCode> {
     start_log(&config.log)?;
     let control = UnixStream::from(std::io::stdin().as_fd().try_clone_to_owned()?);
-    let handoff = handoff::receive(control).context("the worker is started by the agent itself")?;
+    let handoff = worker_protocol::receive(control).context("the worker is started by the agent itself")?;
     worker::run(handoff, config)?;
     Ok(ExitCode::SUCCESS)
 }
 
 fn clean_up(config: &CleanupConfig) -> anyhow::Result<ExitCode> {
     start_log(&config.log)?;
-    let redirect = &config.redirect;
+    let redirect = &config.datapath;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    runtime.block_on(redirect::cleanup::run(&redirect.bpffs))?;
+    runtime.block_on(datapath::cleanup::run(&redirect.bpffs))?;
     parent::remove_token_key(&redirect.run_dir)?;
     parent::remove_upgrade_files(&redirect.run_dir)?;
     exemptions::remove(&redirect.state_dir)?;

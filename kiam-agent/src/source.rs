@@ -10,7 +10,7 @@ use tokio::time::Instant;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Caller {
     /// The connection's peer address, never v4-mapped; `None` where it tells nothing: on the node's network it is
-    /// no pod's, and of [`crate::egress_v4`] Kubernetes does not know.
+    /// no pod's, and of [`crate::vpc_cni`] Kubernetes does not know.
     pub(crate) address: Option<IpAddr>,
     /// The pod whose cgroup the connection was opened in; `None` where the kernel cannot tell.
     pub(crate) pod: Option<AttestedPod>,

@@ -7,8 +7,8 @@
 mod connection;
 mod connector;
 mod convert;
-mod patience;
 mod resolve;
+mod retry;
 
 pub(crate) use connector::{Connector, Link};
 
@@ -20,7 +20,7 @@ use crate::{
 use connector::State;
 use convert::Verdict;
 use kiam_common::proto::{self, GetPodCredentialsRequest, GetPodRoleRequest};
-use patience::Patience;
+use retry::Patience;
 use std::{
     future::Future,
     pin::Pin,

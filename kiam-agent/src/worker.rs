@@ -1,18 +1,19 @@
 //! The unprivileged process: answers pods and speaks to the server, and can do nothing else.
 
 mod admin;
+mod attestation_client;
 mod control;
 mod ingress;
 mod privileges;
 mod seccomp;
-mod witness;
 
 use crate::{
     config::{Config, UpstreamConfig},
-    handoff::{Handoff, Status},
     imds::{self, Attribution, Face, Interfaces, Service, Tokens},
     metrics::{Datapath, Metrics},
+    report::Status,
     upstream::{Connector, Upstream},
+    worker_protocol::Handoff,
 };
 use admin::{Admin, Listeners, MetricsOnly};
 use anyhow::{Context as _, bail};
@@ -42,7 +43,7 @@ const DRAIN: Duration = imds::limits::REQUEST_TIME_MAX;
 /// # Errors
 /// What keeps the worker from starting, or made it end.
 pub(crate) fn run(handoff: Handoff, config: Config) -> anyhow::Result<()> {
-    privileges::drop_all(&config.redirect, &handoff.control).context("giving up privileges")?;
+    privileges::drop_all(&config.datapath, &handoff.control).context("giving up privileges")?;
     seccomp::confine()?;
     let threads = thread::available_parallelism().map_or(1, NonZero::get).min(THREADS_MAX);
     let runtime = runtime::Builder::new_multi_thread().worker_threads(threads).enable_all().build()?;
@@ -54,12 +55,12 @@ type Tasks = JoinSet<anyhow::Result<()>>;
 
 async fn serve(handoff: Handoff, config: Config) -> anyhow::Result<()> {
     let Handoff { listeners, token_key, witness, control } = handoff;
-    let Config { log: _, admin, imds, upstream, redirect, take_over: _, exempt: _, notices: _ } = config;
+    let Config { log: _, admin, imds, upstream, datapath, take_over: _, exempt: _, notices: _ } = config;
     let mut terminate = signal(SignalKind::terminate())?;
     // A terminal sends it to both processes; the parent decides.
     let _interrupt = signal(SignalKind::interrupt())?;
     let admin_listeners = Listeners::bind(&admin)?;
-    let tls = load_tls(&upstream, redirect.worker_uid, redirect.worker_gid)?;
+    let tls = load_tls(&upstream, datapath.worker_uid, datapath.worker_gid)?;
     let mut registry = Registry::default();
     let metrics = Arc::new(Metrics::new(&mut registry));
     tls.register_metrics(&mut registry);
@@ -71,11 +72,11 @@ async fn serve(handoff: Handoff, config: Config) -> anyhow::Result<()> {
     let reached = connector.reached();
     let tokens = Tokens::new(&token_key, imds::boot_id().context("reading the boot id")?)?;
     let own = listeners.iter().map(std::net::TcpListener::local_addr).collect::<Result<_, _>>()?;
-    let (witness, asking) = witness::open(witness).context("the parent's witness")?;
+    let (witness, asking) = attestation_client::open(witness).context("the parent's witness")?;
     let service = Arc::new(Service::new(Face {
         source: Upstream::new(&connector, Arc::clone(&metrics)),
         ingress: KernelIngress::new(witness, own),
-        attribution: Attribution::new(redirect.attestation, known_interfaces),
+        attribution: Attribution::new(datapath.attestation, known_interfaces),
         tokens,
         v1: imds.v1,
         metrics,
@@ -95,7 +96,7 @@ async fn serve(handoff: Handoff, config: Config) -> anyhow::Result<()> {
     tasks.spawn(ending(connector.run()));
     let (hear, say) = control::open(control).context("the control socket")?;
     tasks.spawn(ending(control::tell(say, reached)));
-    tracing::info!(uid = redirect.worker_uid, gid = redirect.worker_gid, "answering pods");
+    tracing::info!(uid = datapath.worker_uid, gid = datapath.worker_gid, "answering pods");
 
     let news = News { interfaces, status };
     tokio::select! {

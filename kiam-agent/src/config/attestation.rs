@@ -1,7 +1,7 @@
 //! How a connection's pod is known.
 
-use crate::redirect::kubepods::KubepodsAt;
 use kiam_common::flags::{self, Problems};
+use std::path::PathBuf;
 
 /// How a connection's pod is known. Pods on the node's network are known by their cgroups alone, whatever this says.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -12,6 +12,15 @@ pub(crate) enum Attestation {
     Prefer,
     /// By its address.
     Off,
+}
+
+/// Where to look for it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum KubepodsAt {
+    /// At the root of the v2 hierarchy, wherever that is mounted.
+    Auto,
+    /// Here.
+    Path(PathBuf),
 }
 
 /// What is to be attested, and where pods' cgroups are.

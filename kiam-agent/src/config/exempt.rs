@@ -1,11 +1,7 @@
 //! Which pods keep the node's role where hostNetwork pods have their own, and who tells them.
 
-use super::HostNetworkPods;
-use crate::{
-    args::ExemptArgs,
-    attestation::PodUid,
-    exemptions::{ACCOUNTS_MAX, Account, is_name},
-};
+use super::{ACCOUNTS_MAX, Account, HostNetworkPods, is_name};
+use crate::{args::ExemptArgs, attestation::PodUid};
 use kiam_common::flags::{self, Problems};
 use std::{collections::BTreeSet, path::PathBuf};
 

@@ -1,5 +1,5 @@
-use super::*;
-use crate::{args, redirect::kubepods::KubepodsAt};
+use super::{KubepodsAt, *};
+use crate::args;
 use kiam_common::telemetry::LogFormat;
 use std::ffi::OsString;
 
@@ -16,23 +16,23 @@ fn good(arguments: &[&str]) -> Config {
 
 #[test]
 fn defaults() {
-    let Config { log, admin, imds, upstream, redirect, take_over, exempt, notices } = good(&[]);
+    let Config { log, admin, imds, upstream, datapath, take_over, exempt, notices } = good(&[]);
     assert_eq!((log.format, log.level.as_str()), (LogFormat::Text, "info"));
     assert_eq!(admin, AdminConfig { port: 3100, prometheus: None });
-    assert_eq!((imds.v1, redirect.attestation), (ImdsV1::Allow, Attestation::Prefer));
-    assert_eq!(redirect.kubepods, KubepodsAt::Auto);
+    assert_eq!((imds.v1, datapath.attestation), (ImdsV1::Allow, Attestation::Prefer));
+    assert_eq!(datapath.kubepods, KubepodsAt::Auto);
     assert_eq!(upstream.server.to_string(), "localhost:9610");
     assert_eq!(upstream.tls.key, PathBuf::from("/tls/agent-key.pem"));
     assert_eq!((upstream.keepalive_time, upstream.keepalive_timeout), (Duration::from_secs(2), Duration::from_secs(1)));
-    assert!(redirect.interfaces.matches("docker0") && !redirect.interfaces.matches("eth0"));
-    assert_eq!(redirect.bpffs, PathBuf::from("/sys/fs/bpf"));
-    assert_eq!(redirect.run_dir, PathBuf::from("/run/kiam"));
-    assert_eq!(redirect.probe_socket, PathBuf::from("/run/kiam/probe.sock"));
-    assert_eq!(redirect.tc, TcAttach::Auto);
-    assert_eq!(redirect.mode, RedirectMode { tc: true, cgroup: false, auto: true });
-    assert_eq!(redirect.host_network_pods, HostNetworkPods::Ignore);
-    assert_eq!((redirect.worker_uid, redirect.worker_gid), (65532, 65532));
-    assert_eq!(redirect.state_dir, PathBuf::from("/var/lib/kiam"));
+    assert!(datapath.interfaces.matches("docker0") && !datapath.interfaces.matches("eth0"));
+    assert_eq!(datapath.bpffs, PathBuf::from("/sys/fs/bpf"));
+    assert_eq!(datapath.run_dir, PathBuf::from("/run/kiam"));
+    assert_eq!(datapath.probe_socket, PathBuf::from("/run/kiam/probe.sock"));
+    assert_eq!(datapath.tc, TcAttach::Auto);
+    assert_eq!(datapath.mode, RedirectMode { tc: true, cgroup: false, auto: true });
+    assert_eq!(datapath.host_network_pods, HostNetworkPods::Ignore);
+    assert_eq!((datapath.worker_uid, datapath.worker_gid), (65532, 65532));
+    assert_eq!(datapath.state_dir, PathBuf::from("/var/lib/kiam"));
     assert!(!take_over);
     assert!(exempt.accounts.is_empty(), "nobody needs one: {exempt:?}");
     assert!(notices.is_empty(), "{notices:?}");
@@ -40,7 +40,7 @@ fn defaults() {
 
 #[test]
 fn values() {
-    let Config { log, admin, imds, upstream, redirect, .. } = good(&[
+    let Config { log, admin, imds, upstream, datapath, .. } = good(&[
         "--json-log",
         "--level=debug",
         "--port=8181",
@@ -59,14 +59,14 @@ fn values() {
     ]);
     assert_eq!((log.format, log.level.as_str()), (LogFormat::Json, "debug"));
     assert_eq!(admin, AdminConfig { port: 8181, prometheus: Some("0.0.0.0:9620".parse().unwrap()) });
-    assert_eq!((imds.v1, redirect.attestation), (ImdsV1::Deny, Attestation::Require));
-    assert_eq!(redirect.kubepods, KubepodsAt::Path("/sys/fs/cgroup/kubelet/kubepods".into()));
+    assert_eq!((imds.v1, datapath.attestation), (ImdsV1::Deny, Attestation::Require));
+    assert_eq!(datapath.kubepods, KubepodsAt::Path("/sys/fs/cgroup/kubelet/kubepods".into()));
     assert_eq!((upstream.server.host.as_str(), upstream.server.to_string().as_str()), ("fd00::1", "[fd00::1]:443"));
     assert_eq!(upstream.keepalive_time, Duration::from_secs(90));
     assert_eq!(upstream.keepalive_timeout, Duration::from_millis(250));
-    assert!(redirect.interfaces.matches("cali1") && !redirect.interfaces.matches("cali9"));
-    assert_eq!((redirect.tc, redirect.worker_uid), (TcAttach::Clsact, 1000));
-    assert_eq!(redirect.probe_socket, PathBuf::from("/run/other/probe.sock"));
+    assert!(datapath.interfaces.matches("cali1") && !datapath.interfaces.matches("cali9"));
+    assert_eq!((datapath.tc, datapath.worker_uid), (TcAttach::Clsact, 1000));
+    assert_eq!(datapath.probe_socket, PathBuf::from("/run/other/probe.sock"));
 }
 
 #[test]
@@ -80,7 +80,7 @@ fn the_means_of_the_redirect() {
         (&["--redirect=cgroup"], false, true, false),
         (&["--redirect=cgroup", "--host-network-pods=enforce"], false, true, false),
     ] {
-        assert_eq!(good(arguments).redirect.mode, RedirectMode { tc, cgroup, auto }, "{arguments:?}");
+        assert_eq!(good(arguments).datapath.mode, RedirectMode { tc, cgroup, auto }, "{arguments:?}");
     }
     let told = config(&[&TLS[..], &["--redirect=tc", "--host-network-pods=enforce"]].concat()).unwrap_err();
     assert!(told.starts_with(r#"--redirect "tc": "#) && told.contains("--host-network-pods=enforce"), "{told}");
@@ -203,8 +203,8 @@ fn health_and_cleanup_have_their_own() {
 
     let parsed = args::parse(argv("kiam-agent cleanup --bpffs=/bpf --level=debug")).unwrap();
     let Some(args::Command::Cleanup(cleanup)) = parsed.command else { panic!("not cleanup") };
-    let CleanupConfig { log, redirect } = CleanupConfig::try_from(*cleanup).unwrap();
-    assert_eq!((log.level.as_str(), redirect.bpffs), ("debug", PathBuf::from("/bpf")));
+    let CleanupConfig { log, datapath } = CleanupConfig::try_from(*cleanup).unwrap();
+    assert_eq!((log.level.as_str(), datapath.bpffs), ("debug", PathBuf::from("/bpf")));
 }
 
 #[test]

@@ -1,8 +1,11 @@
 //! The list on disk, for a boot without the Kubernetes API. A pod keeps its UID while its node boots anew, so the list
 //! names pods and not cgroups.
 
-use super::{ACCOUNTS_MAX, Account, Lists, known::PODS_MAX};
-use crate::attestation::PodUid;
+use super::{Lists, known::PODS_MAX};
+use crate::{
+    attestation::PodUid,
+    config::{ACCOUNTS_MAX, Account},
+};
 use anyhow::{Context as _, bail, ensure};
 use serde::{Deserialize, Serialize};
 use std::{

@@ -1,11 +1,8 @@
 //! What is known of the pods that keep the node's role, and what is not.
 
-use super::Account;
-use crate::attestation::PodUid;
+use crate::{attestation::PodUid, config::Account};
 use std::collections::{BTreeMap, BTreeSet};
 
-/// Most ServiceAccounts: each is a watch of the Kubernetes API from every node.
-pub(crate) const ACCOUNTS_MAX: usize = 16;
 /// Most pods of one ServiceAccount on a node: a DaemonSet has one there, two in an update.
 pub(crate) const PODS_MAX: usize = 64;
 

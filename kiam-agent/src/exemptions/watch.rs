@@ -1,7 +1,10 @@
 //! Asks the Kubernetes API which pods of this node run as the ServiceAccounts, and is told when they change.
 
-use super::{Account, Known, known::PODS_MAX};
-use crate::{attestation::PodUid, config::ExemptConfig};
+use super::{Known, known::PODS_MAX};
+use crate::{
+    attestation::PodUid,
+    config::{Account, ExemptConfig},
+};
 use futures::{StreamExt as _, future::join_all};
 use k8s_openapi::api::core::v1::Pod;
 use kiam_common::{

@@ -2,13 +2,13 @@
 //! cannot tell the cgroup (pods in version 1 hierarchies, behind a virtual machine's kernel) it is the one at the peer's
 //! address, and the interface must be the one that the address was first seen on.
 
-use super::caller::{Arrival, Peer};
+use super::peer::{Arrival, Peer};
 use crate::{
     attestation::{Origin, Owner},
     config::Attestation,
-    egress_v4,
-    handoff::{Interface, InterfaceKind},
+    report::{Interface, InterfaceKind},
     source::{AttestedPod, Caller},
+    vpc_cni,
 };
 use std::{
     collections::HashMap,
@@ -88,7 +88,7 @@ impl Attribution {
         let (index, asked) = match &peer.arrival {
             Arrival::Hook { pod, .. } if pod.is_static() => return Err(Unattributable::StaticPod),
             Arrival::Hook { pod, on_node_network } => {
-                let address = if *on_node_network { None } else { egress_v4::telling(peer.address) };
+                let address = if *on_node_network { None } else { vpc_cni::telling(peer.address) };
                 let pod = Some(AttestedPod { uid: *pod, must_match: true });
                 return Ok(Caller { address, pod, interface_born_ms: None });
             }
@@ -107,7 +107,7 @@ impl Attribution {
         }
         let PodSide { index: _, known, pod } = pod_side;
         let address = match pod {
-            Some(_) => egress_v4::telling(peer.address),
+            Some(_) => vpc_cni::telling(peer.address),
             None => Some(peer.address),
         };
         // By its cgroup alone, the answer has to say that it is for this pod.
@@ -195,7 +195,7 @@ impl Homes {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{attestation::PodUid, imds::caller::Asked};
+    use crate::{attestation::PodUid, imds::peer::Asked};
     use std::{future, time::Duration};
 
     const UID: &str = "11111111-2222-4333-8444-aaaaaaaaaaaa";

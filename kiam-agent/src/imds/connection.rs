@@ -2,11 +2,11 @@
 
 use super::{
     Face, answer,
-    caller::{Ingress, Peer},
+    connection_limits::Place,
     handler,
     limits::{HEAD_LEN_MAX, LINGER_TIME_MAX},
+    peer::{Ingress, Peer},
     phase::Phase,
-    places::Place,
     stream::Stream,
 };
 use crate::source::CredentialSource;

@@ -3,9 +3,9 @@
 use super::{
     Face,
     answer::{Answer, Miss, Refusal},
-    caller::{Ingress, Peer},
     document,
     limits::{ANSWER_TIME_MAX, BODY_LEN_MAX},
+    peer::{Ingress, Peer},
     phase::Phase,
     request::{self, Malformed, Presented},
     route::{Path, Route},

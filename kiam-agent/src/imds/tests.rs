@@ -11,7 +11,7 @@ use super::*;
 use crate::{
     attestation::Origin,
     config::Attestation,
-    handoff::{Interface, InterfaceKind},
+    report::{Interface, InterfaceKind},
     source::{Caller, Credentials, Found, Pod, SourceError},
 };
 use kiam_common::secret::Secret;

@@ -7,7 +7,7 @@
 //! bound to: version, boot, and address and interface, or the pod's UID
 //! ```
 
-use super::caller::{Arrival, Peer};
+use super::peer::{Arrival, Peer};
 use crate::attestation::UID_LEN;
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use kiam_common::secret::Secret;
@@ -180,7 +180,7 @@ impl AsRef<[u8]> for Bound {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{attestation::PodUid, imds::caller::Asked};
+    use crate::{attestation::PodUid, imds::peer::Asked};
 
     const BOOT: BootId = BootId(*b"2b1f3c9e-0a51-4a37-9d3e-5b0a5a7f1c11");
     const OTHER_BOOT: BootId = BootId(*b"2b1f3c9e-0a51-4a37-9d3e-5b0a5a7f1c12");

@@ -1,6 +1,6 @@
 //! The parent's figures, as of its last message: packets in the kernel, conditions, starts of the worker.
 
-use crate::handoff::{Notice, Status};
+use crate::report::{Notice, Status};
 use prometheus_client::{
     collector::Collector,
     encoding::{DescriptorEncoder, EncodeMetric as _},

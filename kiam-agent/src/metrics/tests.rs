@@ -1,5 +1,5 @@
 use super::*;
-use crate::handoff::{Condition, Notice, PacketCount, ProbeResult, Status};
+use crate::report::{Condition, Notice, PacketCount, ProbeResult, Status};
 use tokio::sync::watch;
 
 fn text(registry: &Registry) -> String {

@@ -2,7 +2,7 @@
 
 use crate::{
     clock,
-    redirect::{flows::Flows, pins::Pins},
+    datapath::{programs::pins::Pins, redirect::connection_records::Flows},
 };
 use std::{thread, time::Duration};
 use tokio::sync::oneshot;

@@ -1,7 +1,7 @@
 //! The key that seals session tokens: in a file that only root can read, so that the old and the new agent of an
 //! upgrade, and a restarted one, open each other's tokens. The folder is on tmpfs: a reboot makes a new one.
 
-use crate::handoff::TOKEN_KEY_LEN;
+use crate::worker_protocol::TOKEN_KEY_LEN;
 use anyhow::{Context as _, bail};
 use kiam_common::secret::Secret;
 use ring::rand::{SecureRandom as _, SystemRandom};

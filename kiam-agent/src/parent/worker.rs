@@ -1,7 +1,7 @@
 //! Starts the worker, starts it again when it ends, and speaks with it.
 
-use super::{Board, attest::Witnesses};
-use crate::handoff::{self, TOKEN_KEY_LEN, ToParent, ToWorker};
+use super::{Board, attestor::Witnesses};
+use crate::worker_protocol::{self, TOKEN_KEY_LEN, ToParent, ToWorker};
 use anyhow::{Context as _, bail};
 use backon::{BackoffBuilder as _, ExponentialBuilder};
 use kiam_common::secret::Secret;
@@ -128,7 +128,8 @@ impl Supervisor {
         ours.set_nonblocking(true)?;
         let (reader, control) = UnixStream::from_std(ours.try_clone()?)?.into_split();
         *self.running.lock().await = Some(Running { child, control });
-        handoff::send(&ours, witness.as_fd(), &self.listeners, &self.token_key).context("handing over the sockets")?;
+        worker_protocol::send(&ours, witness.as_fd(), &self.listeners, &self.token_key)
+            .context("handing over the sockets")?;
         board.status.send_modify(|status| status.worker_starts += 1);
         Ok(reader)
     }

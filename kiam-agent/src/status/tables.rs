@@ -1,10 +1,7 @@
 //! The tables of the status, each of one part of it.
 
 use super::problems::{Problem, Severity};
-use crate::{
-    handoff::{PacketCount, Status},
-    report::{Attached, Choice, ExemptReport, FenceReport, InterfaceReport, ProgramReport},
-};
+use crate::report::{Attached, Choice, ExemptReport, FenceReport, InterfaceReport, PacketCount, ProgramReport, Status};
 use comfy_table::{Cell, Color, ContentArrangement, Table, presets};
 use std::{collections::BTreeMap, path::PathBuf};
 

@@ -2,7 +2,7 @@
 
 use crate::{
     config::AdminConfig,
-    handoff::{Condition, Status},
+    report::{Condition, Status},
 };
 use anyhow::Context as _;
 use kiam_common::admin::AdminFace;

@@ -1,8 +1,9 @@
 //! The worker's end of the control socket: what the parent tells, and the bytes that tell it how the worker is.
 
 use crate::{
-    handoff::{Status, ToParent, ToWorker},
     imds::Interfaces,
+    report::Status,
+    worker_protocol::{ToParent, ToWorker},
 };
 use anyhow::{Context as _, bail};
 use std::{io, os::unix::net::UnixStream as StdUnixStream, sync::Arc, time::Duration};
@@ -90,7 +91,7 @@ async fn send(socket: &mut OwnedWriteHalf, message: ToParent) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::handoff::{Interface, InterfaceKind};
+    use crate::report::{Interface, InterfaceKind};
     use std::io::Write as _;
 
     fn news() -> (News, watch::Receiver<Arc<Interfaces>>, watch::Receiver<Status>) {

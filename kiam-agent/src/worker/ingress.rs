@@ -1,6 +1,6 @@
 //! The kernel, and the parent for what only the parent may look at, as the metadata face asks them.
 
-use super::witness::Witness;
+use super::attestation_client::Witness;
 use crate::{
     attestation::{Origin, Question},
     imds::{Ingress, Way},

@@ -1,7 +1,7 @@
 //! Gives up everything that the process which talks to pods must not have: root, capabilities, new privileges, and a
 //! life without its parent.
 
-use crate::config::RedirectConfig;
+use crate::config::DatapathConfig;
 use anyhow::{Context as _, bail};
 use caps::{CapSet, Capability};
 use nix::{
@@ -22,7 +22,7 @@ const DESCRIPTORS: u64 = 4_096;
 ///
 /// # Errors
 /// What could not be given up. The process must end then.
-pub(super) fn drop_all(config: &RedirectConfig, control: &UnixStream) -> anyhow::Result<()> {
+pub(super) fn drop_all(config: &DatapathConfig, control: &UnixStream) -> anyhow::Result<()> {
     prctl::set_no_new_privs().context("setting no_new_privs")?;
     caps::clear(None, CapSet::Ambient).context("clearing the ambient capabilities")?;
     drop_bounding_set()?;

@@ -1,0 +1,236 @@
+//! What a rule of nf_tables does, and what it says about M: its expressions load a part of the packet, mask it, compare
+//! it; the last one acts.
+
+use super::{Table, set::Lookup};
+use crate::datapath::{
+    foreign::netfilter::{Action, Destination, Place, Rule},
+    node::{family::Family, roles::PROBE},
+};
+use kiam_common::abi::IMDS_PORT;
+use netlink_packet_core::{DefaultNla, Nla as _};
+use netlink_packet_netfilter::nftables::{
+    Bitwise, Cmp, DataAttribute, ExpressionAttribute, Expressions, Immediate, ListAttribute, Lookup as LookupAttribute,
+    Meta, MetaKey, Operator, Payload, RuleAttribute, RuleMessage, Verdict, VerdictAttribute,
+};
+use std::net::IpAddr;
+
+/// `NFT_PAYLOAD_NETWORK_HEADER`, `NFT_PAYLOAD_TRANSPORT_HEADER` (include/uapi/linux/netfilter/nf_tables.h).
+const NETWORK_HEADER: u32 = 1;
+const TRANSPORT_HEADER: u32 = 2;
+/// Where the destination is in an IPv4 and in an IPv6 header.
+const DESTINATION: [(u32, Family); 2] = [(16, Family::V4), (24, Family::V6)];
+/// Where the protocol is in an IPv4 and in an IPv6 header, and TCP's number.
+const PROTOCOL: [u32; 2] = [9, 6];
+const TCP: u8 = 6;
+/// Where the destination port is in a TCP header.
+const PORT: u32 = 2;
+/// `IFNAMSIZ`: what an interface's name is loaded as, filled up with zeros.
+const INTERFACE_LEN: usize = 16;
+/// `NF_DROP`.
+const DROP: u32 = 0;
+/// `NFTA_NAT_TYPE`, and its value for a destination.
+const NAT_TYPE: u16 = 1;
+const NAT_DESTINATION: [u8; 4] = [0, 0, 0, 1];
+/// `NFTA_TARGET_NAME`: a target of iptables, used by iptables-nft.
+const TARGET_NAME: u16 = 1;
+/// `NFT_LOOKUP_F_INV`.
+const LOOKUP_INVERTED: u32 = 1;
+
+/// A rule as far as it can be read without its sets.
+pub(super) struct Read {
+    /// With the position still to be counted.
+    pub(super) rule: Rule,
+    /// What decides whether the rule is for M.
+    pub(super) lookup: Option<Lookup>,
+}
+
+/// Reads a rule; `None` when it lacks what every rule has.
+pub(super) fn read(table: &Table, message: &RuleMessage) -> Option<Read> {
+    let (mut chain, mut handle, mut judge) = (None, None, Judge::default());
+    for attribute in &message.attributes {
+        match attribute {
+            RuleAttribute::Chain(name) => chain = Some(name.clone()),
+            RuleAttribute::Handle(number) => handle = Some(*number),
+            RuleAttribute::Expressions(expressions) => expressions.iter().for_each(|each| judge.take(each)),
+            _ => {}
+        }
+    }
+    let place = Place::Nft { family: table.family_name(), table: table.name.clone(), handle: handle? };
+    let Judge { destination, spares_probe, action, lookup, .. } = judge;
+    Some(Read { rule: Rule { place, chain: chain?, position: 0, destination, spares_probe, action }, lookup })
+}
+
+/// Goes through the expressions of one rule.
+struct Judge {
+    /// What a packet to M would have put into the register that was loaded last.
+    loaded: Option<Loaded>,
+    destination: Destination,
+    spares_probe: bool,
+    action: Action,
+    lookup: Option<Lookup>,
+}
+
+/// A part of a packet to M.
+struct Loaded {
+    /// It is the destination, or a part of it.
+    destination: bool,
+    bytes: Vec<u8>,
+}
+
+impl Default for Judge {
+    fn default() -> Self {
+        let destination = Destination::Any;
+        Self { loaded: None, destination, spares_probe: false, action: Action::Other, lookup: None }
+    }
+}
+
+impl Judge {
+    fn take(&mut self, expression: &ListAttribute<ExpressionAttribute>) {
+        let ListAttribute::Element(parts) = expression else { return };
+        for part in parts {
+            match part {
+                ExpressionAttribute::Data(Expressions::Payload(payload)) => self.loaded = loaded(payload),
+                ExpressionAttribute::Data(Expressions::Bitwise(bitwise)) => self.mask(bitwise),
+                ExpressionAttribute::Data(Expressions::Cmp(cmp)) => self.compare(cmp),
+                ExpressionAttribute::Data(Expressions::Lookup(lookup)) => self.look_up(lookup),
+                ExpressionAttribute::Data(Expressions::Meta(meta)) => self.loaded = loaded_meta(meta),
+                ExpressionAttribute::Data(Expressions::Immediate(immediate)) => self.decide(immediate),
+                ExpressionAttribute::Data(Expressions::Other { expression_type, attributes })
+                    if let Some(action) = action(expression_type, attributes) =>
+                {
+                    self.action = action;
+                }
+                // Without attributes it has no data part.
+                ExpressionAttribute::Name(name) if name == "redir" => self.action = Action::Rewrite,
+                ExpressionAttribute::Name(name) if name == "reject" => self.action = Action::Drop,
+                _ => {}
+            }
+        }
+    }
+
+    fn mask(&mut self, bitwise: &[Bitwise]) {
+        let Some(loaded) = &mut self.loaded else { return };
+        for attribute in bitwise {
+            if let Bitwise::Mask(DataAttribute::Value(mask)) = attribute {
+                loaded.bytes.iter_mut().zip(mask).for_each(|(byte, mask)| *byte &= mask);
+            }
+        }
+    }
+
+    fn compare(&mut self, cmp: &[Cmp]) {
+        let Some(loaded) = self.loaded.take() else { return };
+        // A beginning of an interface's name is compared with that much of it.
+        let is_equal = |value: &[u8]| loaded.bytes.starts_with(value);
+        let equal = cmp.iter().any(|part| matches!(part, Cmp::Data(DataAttribute::Value(value)) if is_equal(value)));
+        let operator = cmp.iter().find_map(|part| match part {
+            Cmp::Op(operator) => Some(*operator),
+            _ => None,
+        });
+        let holds = match operator {
+            Some(Operator::Equal) => equal,
+            Some(Operator::NotEqual) => !equal,
+            _ => return,
+        };
+        match (loaded.destination, holds) {
+            (true, true) if operator == Some(Operator::Equal) => self.destination = Destination::Imds,
+            (_, true) => {}
+            (true, false) => self.destination = Destination::Elsewhere,
+            (false, false) => self.spares_probe = true,
+        }
+    }
+
+    fn decide(&mut self, immediate: &[Immediate]) {
+        let verdict = immediate.iter().find_map(|part| match part {
+            Immediate::Data(DataAttribute::Verdict(verdict)) => Some(verdict),
+            _ => None,
+        });
+        let (mut code, mut chain) = (None, None);
+        for attribute in verdict.into_iter().flatten() {
+            match attribute {
+                VerdictAttribute::Code(found) => code = Some(*found),
+                VerdictAttribute::Chain(name) => chain = Some(name.clone()),
+                _ => {}
+            }
+        }
+        match (code, chain) {
+            (Some(Verdict::Other(DROP)), _) => self.action = Action::Drop,
+            (Some(Verdict::Jump | Verdict::Goto), Some(chain)) => self.action = Action::Jump(chain),
+            _ => {}
+        }
+    }
+
+    fn look_up(&mut self, lookup: &[LookupAttribute]) {
+        let Some(Loaded { bytes: imds, .. }) = self.loaded.take().filter(|loaded| loaded.destination) else { return };
+        let (mut set, mut inverted) = (None, false);
+        for attribute in lookup {
+            match attribute {
+                LookupAttribute::Set(name) => set = Some(name.clone()),
+                LookupAttribute::Flags(flags) => inverted = flags & LOOKUP_INVERTED != 0,
+                _ => {}
+            }
+        }
+        self.lookup = set.map(|set| Lookup { set, imds, inverted });
+    }
+}
+
+/// What of a packet to M is loaded, if that is known.
+fn loaded(payload: &[Payload]) -> Option<Loaded> {
+    let (mut base, mut offset, mut len) = (None, None, None);
+    for attribute in payload {
+        match attribute {
+            Payload::Base(value) => base = Some(*value),
+            Payload::Offset(value) => offset = Some(*value),
+            Payload::Len(value) => len = usize::try_from(*value).ok(),
+            _ => {}
+        }
+    }
+    match (base?, offset?, len?) {
+        (TRANSPORT_HEADER, PORT, 2) => Some(Loaded { destination: false, bytes: IMDS_PORT.to_be_bytes().to_vec() }),
+        (NETWORK_HEADER, at, 1) if PROTOCOL.contains(&at) => Some(Loaded { destination: false, bytes: vec![TCP] }),
+        (NETWORK_HEADER, at, len) => {
+            let (_, family) = DESTINATION.into_iter().find(|&(offset, _)| offset == at)?;
+            let imds = match family.imds() {
+                IpAddr::V4(address) => address.octets().to_vec(),
+                IpAddr::V6(address) => address.octets().to_vec(),
+            };
+            Some(Loaded { destination: true, bytes: imds.get(..len)?.to_vec() })
+        }
+        _ => None,
+    }
+}
+
+/// The same of what is known about a packet, not in it.
+fn loaded_meta(meta: &[Meta]) -> Option<Loaded> {
+    let bytes = meta.iter().find_map(|attribute| match attribute {
+        Meta::Key(MetaKey::L4Proto) => Some(vec![TCP]),
+        Meta::Key(MetaKey::Iifname) => {
+            let mut name = PROBE.as_bytes().to_vec();
+            name.resize(INTERFACE_LEN, 0);
+            Some(name)
+        }
+        _ => None,
+    })?;
+    Some(Loaded { destination: false, bytes })
+}
+
+/// What an expression does with packets.
+fn action(expression: &str, attributes: &[DefaultNla]) -> Option<Action> {
+    let value = |kind| attributes.iter().find(|attribute| attribute.kind() == kind).map(bytes);
+    match expression {
+        "redir" => Some(Action::Rewrite),
+        "reject" => Some(Action::Drop),
+        "nat" => value(NAT_TYPE).filter(|kind| *kind == NAT_DESTINATION).map(|_| Action::Rewrite),
+        "target" => match value(TARGET_NAME)?.split(|&byte| byte == 0).next()? {
+            b"DNAT" | b"REDIRECT" => Some(Action::Rewrite),
+            b"REJECT" => Some(Action::Drop),
+            _ => None,
+        },
+        _ => None,
+    }
+}
+
+fn bytes(attribute: &DefaultNla) -> Vec<u8> {
+    let mut bytes = vec![0; attribute.value_len()];
+    attribute.emit_value(&mut bytes);
+    bytes
+}

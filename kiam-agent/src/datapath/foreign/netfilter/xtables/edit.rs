@@ -1,0 +1,118 @@
+//! Deleting a rule from a table of x_tables: the whole table is replaced by one without it, as iptables does it.
+
+use super::{
+    Rule, SO_GET_ENTRIES, SO_GET_INFO, Table,
+    layout::{self, Target},
+    level,
+};
+use crate::sys::sockopt::{self, XT_COUNTERS_LEN};
+use anyhow::{Context as _, bail};
+use nix::fcntl::{Flock, FlockArg};
+use std::{fs::File, thread, time::Duration};
+
+/// `IPT_SO_SET_REPLACE`, `IPT_SO_SET_ADD_COUNTERS`: setting has the numbers of getting.
+const SO_SET_REPLACE: i32 = SO_GET_INFO;
+const SO_SET_ADD_COUNTERS: i32 = SO_GET_ENTRIES;
+/// What every program that changes these tables holds meanwhile (iptables' XT_LOCK_NAME).
+const LOCK: &str = "/run/xtables.lock";
+/// A restore of tens of thousands of rules holds it for about a second.
+const LOCK_TRIES: u32 = 50;
+const LOCK_PAUSE: Duration = Duration::from_millis(100);
+
+/// Keeps others from changing the tables between our reading and our replacing.
+pub(in crate::datapath) struct Lock(#[expect(dead_code, reason = "held, not read")] Flock<File>);
+
+impl Lock {
+    /// Waits for the lock of the host's iptables. One that we made ourselves would lock nobody out.
+    ///
+    /// # Errors
+    /// The file is not there, or somebody else has it for too long.
+    pub(in crate::datapath) fn take() -> anyhow::Result<Self> {
+        let mut file = File::open(LOCK).with_context(|| {
+            format!("opening {LOCK} (in a pod: mount the host's file there, so that kube-proxy and others wait)")
+        })?;
+        for _ in 0..LOCK_TRIES {
+            match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
+                Ok(lock) => return Ok(Self(lock)),
+                Err((unlocked, _)) => file = unlocked,
+            }
+            thread::sleep(LOCK_PAUSE);
+        }
+        bail!("another program holds {LOCK}")
+    }
+}
+
+impl Table {
+    /// Deletes the first rule that is wanted, and returns it. What it was told by is old then: read the table again.
+    ///
+    /// # Errors
+    /// The kernel's.
+    pub(in crate::datapath) fn delete_first(
+        &self,
+        _lock: &Lock,
+        wanted: impl Fn(&Rule) -> bool,
+    ) -> anyhow::Result<Option<Rule>> {
+        let Some((offset, rule)) = self.located()?.into_iter().find(|(_, rule)| wanted(rule)) else { return Ok(None) };
+        self.delete(offset).with_context(|| format!("deleting {rule}"))?;
+        Ok(Some(rule))
+    }
+
+    fn delete(&self, at: u32) -> anyhow::Result<()> {
+        let mut entries = Vec::with_capacity(self.entries.len());
+        let (mut gone, mut index) = (None, 0);
+        for (number, (offset, entry)) in self.entries()?.into_iter().enumerate() {
+            let from = usize::try_from(offset)?;
+            let bytes = self.entries.get(from..from + usize::from(entry.len)).context("an entry beyond the table")?;
+            if offset == at {
+                (gone, index) = (Some(u32::from(entry.len)), number);
+            } else {
+                entries.push((bytes.to_vec(), entry));
+            }
+        }
+        let len = gone.context("there is no rule there")?;
+        // What lay behind it moves up; what pointed at it points at what follows it.
+        let moved = |offset: u32| if offset > at { offset - len } else { offset };
+        let mut tail = Vec::new();
+        for (mut bytes, entry) in entries {
+            if let (Target::Standard(verdict), Some(field)) =
+                (&entry.target, bytes.get_mut(entry.target_data..entry.target_data + size_of::<u32>()))
+                && let Ok(jump) = u32::try_from(*verdict)
+            {
+                field.copy_from_slice(&moved(jump).to_ne_bytes());
+            }
+            tail.extend(bytes);
+        }
+        let head = self.replacement_head(len, moved);
+        let counters = sockopt::replace_table(
+            &self.socket,
+            level(self.family),
+            SO_SET_REPLACE,
+            &head,
+            self.info.num_entries,
+            &tail,
+        )?;
+        self.give_back(&counters, index)
+    }
+
+    /// `struct ipt_replace` up to `num_counters`.
+    fn replacement_head(&self, gone: u32, moved: impl Fn(u32) -> u32) -> Vec<u8> {
+        let mut head = layout::name(self.name).to_vec();
+        let offsets = self.info.hook_entry.into_iter().chain(self.info.underflow).map(moved);
+        let numbers = [self.info.valid_hooks, self.info.num_entries - 1, self.info.size - gone];
+        for number in numbers.into_iter().chain(offsets) {
+            head.extend(number.to_ne_bytes());
+        }
+        head
+    }
+
+    /// A replaced table begins to count anew: the others' counts are added again, as iptables does it.
+    fn give_back(&self, counters: &[u8], without: usize) -> anyhow::Result<()> {
+        let mut value = layout::name(self.name).to_vec();
+        value.extend((self.info.num_entries - 1).to_ne_bytes());
+        // The counters are aligned to eight bytes.
+        value.extend([0; 4]);
+        let kept = counters.chunks_exact(XT_COUNTERS_LEN).enumerate().filter(|&(index, _)| index != without);
+        value.extend(kept.flat_map(|(_, counter)| counter));
+        sockopt::set(&self.socket, level(self.family), SO_SET_ADD_COUNTERS, &value).context("restoring the counters")
+    }
+}

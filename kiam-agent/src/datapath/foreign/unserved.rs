@@ -1,0 +1,246 @@
+//! Networks whose pods cannot be served by the interface that they come in by. Nothing is done about them here: they are
+//! told to the node's owner, each with what to do.
+
+use crate::{
+    config::{DatapathConfig, HostNetworkPods},
+    datapath::node::{
+        devices::{self, Device, Kind},
+        roles::Roles,
+    },
+    report::Notice,
+};
+use rtnetlink::Handle;
+use std::collections::{BTreeMap, BTreeSet};
+
+/// The VPC CNI's name of a pod's interface under security groups for pods in strict mode: this, and
+/// [`HASH_LEN`] digits of a hash (`generateHostVethName` in its `cmd/routed-eni-cni-plugin`).
+const STRICT_PREFIX: &str = "vlan";
+const HASH_LEN: usize = 11;
+
+/// What was seen on this node.
+#[derive(Default)]
+struct Seen<'a> {
+    devices: &'a [Device],
+    /// The devices of the namespaces at the other ends of veths, by the number that ours has for each.
+    elsewhere: BTreeMap<i32, Vec<Device>>,
+    /// Devices that a route leads over to an address that the VPC CNI gives to pods for IPv4 alone.
+    egress_v4: BTreeSet<u32>,
+}
+
+/// Looks, beginning with the devices of this namespace.
+///
+/// # Errors
+/// The kernel's.
+pub(crate) async fn notices(
+    netlink: &Handle,
+    devices: &[Device],
+    roles: &Roles,
+    config: &DatapathConfig,
+) -> anyhow::Result<Vec<Notice>> {
+    let elsewhere = elsewhere(netlink, devices).await;
+    let seen = Seen { devices, elsewhere, egress_v4: devices::to_egress_v4(netlink).await? };
+    let enforced = config.host_network_pods == HostNetworkPods::Enforce;
+    let mut notices: Vec<Notice> = children(&seen, roles, enforced).into_iter().collect();
+    if config.mode.tc {
+        notices.extend(unfit(roles));
+        notices.extend(strict_mode(&seen));
+        notices.extend(egress_v4(&seen, roles));
+    }
+    Ok(notices)
+}
+
+/// A namespace that has gone in between has no devices.
+async fn elsewhere(netlink: &Handle, devices: &[Device]) -> BTreeMap<i32, Vec<Device>> {
+    let veths = devices.iter().filter(|device| device.kind == Kind::Veth);
+    let namespaces: BTreeSet<i32> = veths.filter_map(|veth| veth.lower_in).collect();
+    let mut elsewhere = BTreeMap::new();
+    for namespace in namespaces {
+        match devices::devices_in(netlink, namespace).await {
+            Ok(devices) => drop(elsewhere.insert(namespace, devices)),
+            Err(error) => tracing::debug!(namespace, "cannot list the interfaces of a pod: {error:#}"),
+        }
+    }
+    elsewhere
+}
+
+/// Pods on macvlan and ipvlan devices of an uplink: their packets never meet the node's stack.
+fn children(seen: &Seen<'_>, roles: &Roles, enforced: bool) -> Option<Notice> {
+    let mut found: Vec<String> = Vec::new();
+    for device in seen.devices {
+        if device.lower_in.is_none() && is_child_of_uplink(device, roles) {
+            found.push(device.name.clone());
+        }
+        if has_child_elsewhere(device, seen, roles) {
+            // The pod chooses the names of its own interfaces.
+            found.push(format!("one of the pod behind {}", device.name));
+        }
+    }
+    let meaning = match enforced {
+        true => "--host-network-pods=enforce drops it when it comes from a pod's process",
+        false => "it reaches the real one and gets the node's role; --host-network-pods=enforce keeps pods from that",
+    };
+    let what = format!(
+        "macvlan or ipvlan on an uplink: {}. What they send to the metadata service gets around program and fence; \
+         {meaning}",
+        found.join(", ")
+    );
+    (!found.is_empty()).then(|| notice("macvlan", what))
+}
+
+/// Whether the pod at the other end of a veth has one. The number that its devices have for our namespace is the one
+/// that the other end itself has for where this end is.
+fn has_child_elsewhere(veth: &Device, seen: &Seen<'_>, roles: &Roles) -> bool {
+    let theirs = veth.lower_in.and_then(|namespace| seen.elsewhere.get(&namespace)).filter(|_| veth.kind == Kind::Veth);
+    let Some(theirs) = theirs else { return false };
+    let other_end = theirs.iter().find(|device| Some(device.index) == veth.lower);
+    let Some(home) = other_end.and_then(|device| device.lower_in) else { return false };
+    theirs.iter().any(|device| device.lower_in == Some(home) && is_child_of_uplink(device, roles))
+}
+
+fn is_child_of_uplink(device: &Device, roles: &Roles) -> bool {
+    device.kind == Kind::Child && device.lower.is_some_and(|lower| roles.uplinks.contains_key(&lower))
+}
+
+/// Matched, and no program can be on them.
+fn unfit(roles: &Roles) -> impl Iterator<Item = Notice> {
+    roles.unfit.values().map(|(name, why)| {
+        let what = "is matched by --host-interface, but pods behind it get nothing from the metadata service";
+        let todo = format!("exclude it with --host-interface=!{name} if it is no pod's, else use --redirect=cgroup");
+        notice("unfit", format!("{name} {what}: {why}; {todo}"))
+    })
+}
+
+/// Security groups for pods in strict mode: routes to such a pod are only in a table for what comes from its own
+/// network card and interface, so the answers of the node get lost.
+fn strict_mode(seen: &Seen<'_>) -> Option<Notice> {
+    let is_strict = |device: &&Device| {
+        let hash = device.name.strip_prefix(STRICT_PREFIX).unwrap_or_default();
+        device.kind == Kind::Veth && hash.len() == HASH_LEN && hash.bytes().all(|byte| byte.is_ascii_hexdigit())
+    };
+    let what = "pods with security groups of their own in strict mode are not served, because the node has no route back \
+                to them; set POD_SECURITY_GROUP_ENFORCING_MODE=standard for the VPC CNI, or use --redirect=cgroup with \
+                its DISABLE_TCP_EARLY_DEMUX=true";
+    behind("pod-security-groups", seen.devices.iter().filter(is_strict), what)
+}
+
+/// The second interface that pods of an IPv6 cluster have for IPv4. Where the program is on it, the record tells the pod.
+fn egress_v4(seen: &Seen<'_>, roles: &Roles) -> Option<Notice> {
+    let is_one = |device: &&Device| {
+        let leads_there = device.kind == Kind::Veth && seen.egress_v4.contains(&device.index);
+        leads_there && !roles.pod_sides.contains_key(&device.index)
+    };
+    let what = "pods of this IPv6 cluster ask 169.254.169.254 from addresses of 169.254.172.0/22, by interfaces that \
+                --host-interface does not match, and get nothing; match those too, or use --redirect=cgroup, or set \
+                AWS_EC2_METADATA_SERVICE_ENDPOINT_MODE=IPv6 for the pods";
+    behind("ipv4-egress", seen.devices.iter().filter(is_one), what)
+}
+
+fn behind<'a>(about: &str, devices: impl Iterator<Item = &'a Device>, what: &str) -> Option<Notice> {
+    let names: Vec<&str> = devices.map(|device| device.name.as_str()).collect();
+    (!names.is_empty()).then(|| notice(about, format!("{what}. They are behind {}", names.join(", "))))
+}
+
+fn notice(about: &str, text: String) -> Notice {
+    Notice { about: about.to_owned(), text }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::InterfaceMatch;
+
+    /// What our namespace calls the pod's, and what it calls itself.
+    const POD: i32 = 7;
+    const HOME: i32 = 3;
+
+    fn device(index: u32, name: &str, kind: Kind, lower: Option<u32>, lower_in: Option<i32>) -> Device {
+        Device { index, name: name.to_owned(), ethernet: true, kind, lower, lower_in, ..Device::default() }
+    }
+
+    fn node() -> Vec<Device> {
+        vec![
+            device(2, "eth0", Kind::Other, None, None),
+            device(3, "cali1", Kind::Veth, Some(10), Some(POD)),
+            device(4, "vlan0123456789a", Kind::Veth, None, None),
+            Device { ethernet: false, ..device(5, "tun0", Kind::Guest, None, None) },
+        ]
+    }
+
+    fn roles(devices: &[Device]) -> Roles {
+        Roles::of(devices, &InterfaceMatch::parse(&["cali+", "tun+"]).unwrap(), &BTreeSet::from([2]))
+    }
+
+    fn children_of(devices: &[Device], theirs: Vec<Device>, enforced: bool) -> Option<String> {
+        let seen = Seen { devices, elsewhere: BTreeMap::from([(POD, theirs)]), ..Seen::default() };
+        children(&seen, &roles(devices), enforced).map(|notice| notice.text)
+    }
+
+    #[test]
+    fn a_child_of_an_uplink_is_told_with_what_enforcement_makes_of_it() {
+        let mut devices = node();
+        devices.push(device(6, "mv0", Kind::Child, Some(2), None));
+        let open = children_of(&devices, vec![], false).unwrap();
+        assert!(open.starts_with("macvlan or ipvlan on an uplink: mv0. "), "{open}");
+        assert!(open.contains("the node's role; --host-network-pods=enforce keeps"), "{open}");
+        let closed = children_of(&devices, vec![], true).unwrap();
+        assert!(!closed.contains("the node's role"), "{closed}");
+    }
+
+    #[test]
+    fn a_child_of_anything_else_is_not_told() {
+        let mut devices = node();
+        devices.push(device(6, "mv0", Kind::Child, Some(3), None));
+        devices.push(device(7, "mv1", Kind::Child, Some(2), Some(POD)));
+        assert_eq!(children_of(&devices, vec![], false), None);
+    }
+
+    #[test]
+    fn a_child_that_a_pod_has_is_told_by_the_pods_interface() {
+        let end = || device(10, "eth0", Kind::Veth, Some(3), Some(HOME));
+        let child = |lower_in| device(11, "\u{1b}[2J", Kind::Child, Some(2), lower_in);
+        let told = children_of(&node(), vec![end(), child(Some(HOME))], false).unwrap();
+        assert!(told.starts_with("macvlan or ipvlan on an uplink: one of the pod behind cali1. "), "{told}");
+        for (theirs, what) in [
+            (vec![end(), child(Some(8))], "it stands on a device of a third namespace"),
+            (vec![end(), child(None)], "it stands on a device of the pod"),
+            (vec![child(Some(HOME))], "the veth has just been replaced"),
+        ] {
+            assert_eq!(children_of(&node(), theirs, false), None, "{what}");
+        }
+    }
+
+    #[test]
+    fn a_matched_device_that_no_program_can_be_on_is_told() {
+        let told: Vec<Notice> = unfit(&roles(&node())).collect();
+        assert_eq!(told.len(), 1);
+        assert!(told[0].text.starts_with("tun0 is matched"), "{told:?}");
+        assert!(told[0].text.contains("no Ethernet header; exclude it with --host-interface=!tun0"), "{told:?}");
+    }
+
+    #[test]
+    fn strict_mode_is_told_by_the_shape_of_the_names() {
+        let told = |devices: &[Device]| strict_mode(&Seen { devices, ..Seen::default() }).map(|notice| notice.text);
+        assert!(told(&node()).unwrap().ends_with("They are behind vlan0123456789a"));
+        for (name, kind) in [
+            ("vlan.eth.1", Kind::Other),
+            ("vlan0123456789", Kind::Veth),
+            ("vlan0123456789x", Kind::Veth),
+            ("eni0123456789ab", Kind::Veth),
+            ("vlan0123456789a", Kind::Other),
+        ] {
+            assert_eq!(told(&[device(9, name, kind, None, None)]), None, "{name}");
+        }
+    }
+
+    #[test]
+    fn the_second_veth_of_an_ipv6_clusters_pods_is_told_unless_it_is_matched() {
+        let told = |index| {
+            let devices = &node();
+            let seen = Seen { devices, egress_v4: BTreeSet::from([index]), ..Seen::default() };
+            egress_v4(&seen, &roles(devices)).map(|notice| notice.text)
+        };
+        assert!(told(4).unwrap().ends_with("They are behind vlan0123456789a"));
+        assert_eq!(told(3), None, "matched");
+        assert_eq!(told(2), None, "no veth");
+    }
+}

@@ -1,0 +1,120 @@
+//! The guard on the node's uplinks, as they come and go: `kiam_guard` on their egress, `kiam_guard_in` on the ingress of
+//! those that no pods are behind.
+
+use super::{
+    node::roles::Roles,
+    programs::{
+        attached::Findings,
+        object::Object,
+        pins::{LinkOf, Pins},
+        tc::{self, Place},
+    },
+};
+use anyhow::{Context as _, bail};
+use rtnetlink::Handle;
+use std::collections::{BTreeMap, BTreeSet};
+
+/// The uplinks that are guarded.
+pub(crate) struct Guard {
+    hook: tc::Hook,
+    outward: BTreeSet<u32>,
+    inward: BTreeSet<u32>,
+}
+
+impl Guard {
+    /// Nothing is guarded yet.
+    pub(crate) const fn new(hook: tc::Hook) -> Self {
+        Self { hook, outward: BTreeSet::new(), inward: BTreeSet::new() }
+    }
+
+    /// How programs are attached on this node.
+    pub(crate) const fn hook(&self) -> tc::Hook {
+        self.hook
+    }
+
+    /// Whether the program for egress is on an interface, and the one for ingress.
+    pub(crate) fn has(&self, index: u32) -> [bool; 2] {
+        [&self.outward, &self.inward].map(|guarded| guarded.contains(&index))
+    }
+
+    /// Attaches to what has become an uplink, and leaves what is none any more.
+    ///
+    /// # Errors
+    /// The uplinks that could not be attached to, with the kernel's reason. The others are.
+    pub(crate) fn sync(&mut self, object: &mut Object, pins: &Pins, roles: &Roles) -> anyhow::Result<()> {
+        let outward: BTreeSet<u32> = roles.uplinks.keys().copied().collect();
+        let inward = outward.iter().filter(|index| !roles.pod_sides.contains_key(index)).copied().collect();
+        self.leave(LinkOf::Guard, &outward, pins, roles)?;
+        self.leave(LinkOf::GuardIn, &inward, pins, roles)?;
+        let mut problems = Vec::new();
+        for (of, wanted) in [(LinkOf::Guard, &outward), (LinkOf::GuardIn, &inward)] {
+            for &index in wanted.difference(&self.guarded(of).clone()) {
+                let name = roles.uplinks.get(&index).map_or("", String::as_str);
+                match self.attach(object, pins, of, index, name) {
+                    Ok(()) => tracing::info!(interface = name, index, ?of, "attached"),
+                    Err(error) => problems.push(format!("{name}: {error:#}")),
+                }
+            }
+        }
+        if problems.is_empty() { Ok(()) } else { bail!("cannot attach the guard to {}", problems.join("; ")) }
+    }
+
+    /// Looks whether the programs still are on the uplinks, and forgets those that they are not on: the next
+    /// [`Self::sync`] attaches them again. `programs`: those of egress and ingress.
+    ///
+    /// # Errors
+    /// The kernel's.
+    pub(crate) async fn verify(
+        &mut self,
+        netlink: &Handle,
+        pins: &Pins,
+        names: &BTreeMap<u32, String>,
+        programs: [u32; 2],
+    ) -> anyhow::Result<Findings> {
+        let mut findings = Findings::default();
+        for (of, program) in [LinkOf::Guard, LinkOf::GuardIn].into_iter().zip(programs) {
+            let mut lost = Findings::default();
+            for index in self.guarded(of).clone() {
+                let name = names.get(&index).map_or("", String::as_str);
+                lost.look(netlink, self.hook, &place(of, pins, index), index, name, program).await?;
+            }
+            self.guarded(of).retain(|index| !lost.lost.contains_key(index));
+            findings.add(lost);
+        }
+        Ok(findings)
+    }
+
+    fn attach(&mut self, object: &mut Object, pins: &Pins, of: LinkOf, index: u32, name: &str) -> anyhow::Result<()> {
+        let program = match of {
+            LinkOf::GuardIn => object.guard_in()?,
+            _ => object.guard()?,
+        };
+        self.hook = tc::attach(program, &place(of, pins, index), self.hook, name)?;
+        self.guarded(of).insert(index);
+        Ok(())
+    }
+
+    fn leave(&mut self, of: LinkOf, wanted: &BTreeSet<u32>, pins: &Pins, roles: &Roles) -> anyhow::Result<()> {
+        let mut gone = self.guarded(of).clone();
+        gone.extend(pins.linked_interfaces(of).context("listing the pinned links")?);
+        for index in gone.difference(wanted) {
+            tc::detach(&place(of, pins, *index), self.hook, roles.names.get(index).map(String::as_str))?;
+            self.guarded(of).remove(index);
+        }
+        Ok(())
+    }
+
+    const fn guarded(&mut self, of: LinkOf) -> &mut BTreeSet<u32> {
+        match of {
+            LinkOf::GuardIn => &mut self.inward,
+            _ => &mut self.outward,
+        }
+    }
+}
+
+fn place(of: LinkOf, pins: &Pins, index: u32) -> Place {
+    match of {
+        LinkOf::GuardIn => Place::guard_in(pins, index),
+        _ => Place::guard(pins, index),
+    }
+}

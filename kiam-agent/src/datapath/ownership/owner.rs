@@ -1,0 +1,117 @@
+//! Whose datapath this is: the agent that wrote the newest generation into the pinned map. Only it repairs, and only it
+//! writes a slot. An agent that was overtaken, stopped for a while or given up for dead, finds another generation there
+//! and leaves everything alone.
+
+use crate::{
+    datapath::programs::{object::Object, pins},
+    report::OwnerReport,
+};
+use anyhow::{Context as _, anyhow};
+use aya::maps::{Array, Map, MapData, MapError};
+use kiam_common::abi::{Owner, RUN_DIR_LEN};
+use std::{fs, io, os::unix::fs::MetadataExt as _, path::Path};
+
+/// An agent's installation: all agents that share a `--run-dir`, and through it a lock, a socket and a key.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Installation {
+    owner: Owner,
+}
+
+impl Installation {
+    /// The one that a folder belongs to. The folder itself is what counts, not its path: in two containers one path can
+    /// be two folders.
+    ///
+    /// # Errors
+    /// The folder isn't there.
+    pub(crate) fn of(run_dir: &Path) -> io::Result<Self> {
+        let metadata = fs::metadata(run_dir)?;
+        let mut text = [0; RUN_DIR_LEN];
+        for (to, from) in text.iter_mut().zip(run_dir.as_os_str().as_encoded_bytes()) {
+            *to = *from;
+        }
+        let (run_dir_device, run_dir_inode) = (metadata.dev(), metadata.ino());
+        Ok(Self { owner: Owner { generation: 0, run_dir_device, run_dir_inode, run_dir: text } })
+    }
+
+    /// The one that the datapath belongs to; `None`: no agent has ever claimed it.
+    ///
+    /// # Errors
+    /// The kernel's.
+    pub(crate) fn recorded(root: &Path) -> anyhow::Result<Option<Self>> {
+        let path = pins::owner(root);
+        if !path.exists() {
+            return Ok(None);
+        }
+        let context = || format!("reading {}", path.display());
+        let map = MapData::from_pin(&path).map(Map::Array).with_context(context)?;
+        let owner = read(&Array::try_from(map)?).with_context(context)?;
+        Ok((owner.generation > 0).then_some(Self { owner }))
+    }
+
+    /// Whether both are the same folder.
+    pub(crate) fn is(&self, other: &Self) -> bool {
+        let folder = |Owner { run_dir_device, run_dir_inode, .. }: &Owner| (*run_dir_device, *run_dir_inode);
+        folder(&self.owner) == folder(&other.owner)
+    }
+
+    /// For people.
+    pub(crate) fn report(&self) -> OwnerReport {
+        OwnerReport { generation: self.owner.generation, run_dir: self.run_dir() }
+    }
+
+    /// The folder's path, as the installation's own agents see it.
+    pub(crate) fn run_dir(&self) -> String {
+        let text: Vec<u8> = self.owner.run_dir.into_iter().take_while(|&byte| byte != 0).collect();
+        String::from_utf8_lossy(&text).into_owned()
+    }
+}
+
+/// Makes an agent of this installation the owner, and returns its generation.
+///
+/// # Errors
+/// The kernel's.
+pub(crate) fn claim(object: &mut Object, installation: &Installation) -> anyhow::Result<u64> {
+    let generation = generation(object)? + 1;
+    let mut map = object.owner_mut()?;
+    map.set(0, Owner { generation, ..installation.owner }, 0).context("claiming the datapath")?;
+    Ok(generation)
+}
+
+/// The generation of the present owner.
+///
+/// # Errors
+/// The kernel's.
+pub(crate) fn generation(object: &Object) -> anyhow::Result<u64> {
+    Ok(read(&object.owner()?)?.generation)
+}
+
+fn read<T: std::borrow::Borrow<MapData>>(map: &Array<T, Owner>) -> anyhow::Result<Owner> {
+    map.get(&0, 0).map_err(|error: MapError| anyhow!(error))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_folder_counts_and_not_its_path() {
+        let outer = tempfile::tempdir().unwrap();
+        let (one, two) = (outer.path().join("one"), outer.path().join("two"));
+        fs::create_dir(&one).unwrap();
+        let installation = Installation::of(&one).unwrap();
+        assert_eq!(installation.run_dir(), one.to_str().unwrap());
+        std::os::unix::fs::symlink(&one, &two).unwrap();
+        assert!(installation.is(&Installation::of(&two).unwrap()));
+        fs::remove_file(&two).unwrap();
+        fs::create_dir(&two).unwrap();
+        assert!(!installation.is(&Installation::of(&two).unwrap()));
+    }
+
+    #[test]
+    fn a_long_path_is_cut() {
+        let outer = tempfile::tempdir().unwrap();
+        let long = outer.path().join("a".repeat(200));
+        fs::create_dir(&long).unwrap();
+        assert_eq!(Installation::of(&long).unwrap().run_dir().len(), RUN_DIR_LEN);
+    }
+}

@@ -1,0 +1,37 @@
+//! The programs' own debug lines, in the agent's log. Only at `--level=debug`: below it the programs carry none.
+
+use anyhow::Context as _;
+use aya::Ebpf;
+use aya_log::EbpfLogger;
+use std::time::Duration;
+use tokio::{task::JoinSet, time::interval};
+
+/// Levels of aya-log (aya-log-common): none, and all up to debug.
+const OFF: u8 = 0;
+const DEBUG: u8 = 4;
+/// How late a line may be: the ring holds 128 KiB of them.
+const FLUSH: Duration = Duration::from_millis(100);
+
+/// The level that the programs are loaded with.
+pub(crate) fn level() -> u8 {
+    if tracing::enabled!(tracing::Level::DEBUG) { DEBUG } else { OFF }
+}
+
+/// Passes the lines on as long as `tasks` lives.
+///
+/// # Errors
+/// The object carries no log.
+pub(crate) fn follow(ebpf: &mut Ebpf, tasks: &mut JoinSet<()>) -> anyhow::Result<()> {
+    if level() == OFF {
+        return Ok(());
+    }
+    let mut logger = EbpfLogger::init(ebpf).context("opening the programs' log")?;
+    tasks.spawn(async move {
+        let mut flush = interval(FLUSH);
+        loop {
+            flush.tick().await;
+            logger.flush();
+        }
+    });
+    Ok(())
+}

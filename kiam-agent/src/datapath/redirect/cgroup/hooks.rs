@@ -1,0 +1,83 @@
+//! The programs on the kubepods cgroup, behind pinned links.
+
+use crate::{
+    datapath::{
+        node::kubepods::Kubepods,
+        programs::{object::Object, pins::Pins},
+    },
+    sys::{
+        cgroup_link::{cgroup_of_pinned_link, pin_cgroup_link},
+        update_pinned_link,
+    },
+};
+use anyhow::Context as _;
+use kiam_common::abi::{PROG_CONNECT4, PROG_CONNECT6, PROG_PEERNAME4, PROG_PEERNAME6, PROG_SETSOCKOPT, PROG_SOCKOPS};
+use std::{fs::File, io, os::fd::AsFd as _};
+
+/// A program and its `enum bpf_attach_type` (include/uapi/linux/bpf.h).
+struct Hook {
+    program: &'static str,
+    attach_type: u32,
+}
+
+/// In the order of attaching: a redirected connection is noted, and its peer's name told, from the first one on; and no
+/// option that hides packets is set by the time that connections are refused.
+const HOOKS: [Hook; 6] = [
+    Hook { program: PROG_SOCKOPS, attach_type: 3 },
+    Hook { program: PROG_PEERNAME4, attach_type: 29 },
+    Hook { program: PROG_PEERNAME6, attach_type: 30 },
+    Hook { program: PROG_SETSOCKOPT, attach_type: 22 },
+    Hook { program: PROG_CONNECT4, attach_type: 10 },
+    Hook { program: PROG_CONNECT6, attach_type: 11 },
+];
+
+/// The programs' names.
+pub(super) fn programs() -> impl Iterator<Item = &'static str> {
+    HOOKS.iter().map(|hook| hook.program)
+}
+
+/// Loads the programs.
+///
+/// # Errors
+/// The kernel refuses one: it lacks what the program needs.
+pub(super) fn load(object: &mut Object) -> anyhow::Result<()> {
+    HOOKS.iter().try_for_each(|hook| object.load_hook(hook.program))
+}
+
+/// Sees to it that each program is on this cgroup. `update`: those that are there already may be an earlier agent's, and
+/// are replaced.
+///
+/// # Errors
+/// The kernel's.
+pub(super) fn attach(object: &mut Object, pins: &Pins, kubepods: &Kubepods, update: bool) -> anyhow::Result<()> {
+    let cgroup = File::open(kubepods.path()).with_context(|| format!("opening {}", kubepods.path().display()))?;
+    for Hook { program, attach_type } in HOOKS {
+        let pin = pins.hook(program);
+        let fd = object.hook(program)?;
+        let done = match cgroup_of_pinned_link(&pin) {
+            Ok(id) if id == kubepods.id() && !update => Ok(()),
+            Ok(id) if id == kubepods.id() => update_pinned_link(&pin, fd),
+            Ok(_another_or_none) => {
+                Pins::remove(&pin).and_then(|()| pin_cgroup_link(fd, cgroup.as_fd(), attach_type, &pin))
+            }
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                pin_cgroup_link(fd, cgroup.as_fd(), attach_type, &pin)
+            }
+            Err(error) => Err(error),
+        };
+        done.with_context(|| format!("attaching {program} to {}", kubepods.path().display()))?;
+    }
+    Ok(())
+}
+
+/// Takes all programs off whatever cgroup they are on.
+///
+/// # Errors
+/// The kernel's.
+pub(super) fn detach(pins: &Pins) -> anyhow::Result<()> {
+    for Hook { program, .. } in HOOKS {
+        let pin = pins.hook(program);
+        Pins::remove(&pin).with_context(|| format!("removing {}", pin.display()))?;
+    }
+    Ok(())
+}

@@ -1,0 +1,164 @@
+//! The cgroups of pods that keep the node's role, as the kernel programs look them up: the map is brought to what is
+//! known of pods, and to the cgroups that these have now.
+
+use crate::{
+    attestation::PodUid,
+    datapath::{
+        node::kubepods::Kubepods,
+        programs::{found, pins::Pins},
+    },
+    report::ExemptReport,
+};
+use anyhow::Context as _;
+use aya::maps::{HashMap, Map, MapData};
+use kiam_common::abi::{EXEMPT_AGENT, EXEMPT_LISTED, MAP_EXEMPT};
+use std::collections::{BTreeMap, BTreeSet};
+use tracing::field::display;
+
+/// The pods that are to keep the node's role.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct ExemptPods {
+    /// By their ServiceAccounts.
+    pub(crate) listed: BTreeSet<PodUid>,
+    /// Whether there is no other one. Until that is known nobody loses what an earlier agent gave.
+    pub(crate) complete: bool,
+    /// This agent's own.
+    pub(crate) own: Option<PodUid>,
+}
+
+/// What stands in the map, or shall: cgroup to kind.
+type Entries = BTreeMap<u64, u8>;
+
+/// The map, opened by its pin.
+pub(crate) struct ExemptMap(HashMap<MapData, u64, u8>);
+
+impl ExemptMap {
+    /// Opens it.
+    ///
+    /// # Errors
+    /// The kernel's: it is not pinned, or no CAP_BPF.
+    pub(crate) fn open(pins: &Pins) -> anyhow::Result<Self> {
+        let map = MapData::from_pin(pins.folder().join(MAP_EXEMPT)).context("opening the map of exempt pods")?;
+        Ok(Self(Map::HashMap(map).try_into()?))
+    }
+
+    /// Brings the map to what it shall be. Returns the pods that have no cgroup yet, of which there will be no word.
+    ///
+    /// # Errors
+    /// The kernel's. Nothing is removed if the cgroups cannot be read.
+    pub(crate) fn sync(&mut self, kubepods: Option<&Kubepods>, pods: &ExemptPods) -> anyhow::Result<BTreeSet<PodUid>> {
+        let cgroups = cgroups(kubepods)?;
+        let present = self.entries();
+        let wanted = wanted(&cgroups, &present, pods);
+        for (cgroup, kind) in wanted.iter().filter(|(cgroup, kind)| present.get(cgroup) != Some(kind)) {
+            self.0.insert(cgroup, kind, 0).context("adding to the exempt pods")?;
+            let pod = cgroups.get(cgroup).map(display);
+            tracing::info!(pod, cgroup, "keeps the node's role");
+        }
+        for cgroup in present.keys().filter(|cgroup| !wanted.contains_key(cgroup)) {
+            found(self.0.remove(cgroup)).context("removing from the exempt pods")?;
+            let pod = cgroups.get(cgroup).map(display);
+            tracing::info!(pod, cgroup, "does not keep the node's role any more");
+        }
+        let found: BTreeSet<PodUid> = cgroups.into_values().collect();
+        Ok(&pods.listed - &found)
+    }
+
+    /// Adds this agent's own pod and changes nothing else: the map may be another agent's to keep.
+    ///
+    /// # Errors
+    /// The kernel's.
+    pub(crate) fn add_own(&mut self, kubepods: Option<&Kubepods>, own: PodUid) -> anyhow::Result<()> {
+        for (cgroup, _) in cgroups(kubepods)?.into_iter().filter(|(_, pod)| *pod == own) {
+            self.0.insert(cgroup, EXEMPT_AGENT, 0).context("adding to the exempt pods")?;
+        }
+        Ok(())
+    }
+
+    /// What is in it, and which pods these are.
+    ///
+    /// # Errors
+    /// The cgroups cannot be read.
+    pub(crate) fn report(&self, kubepods: Option<&Kubepods>) -> anyhow::Result<Vec<ExemptReport>> {
+        let cgroups = cgroups(kubepods)?;
+        let report = |(cgroup, kind)| ExemptReport {
+            cgroup,
+            pod: cgroups.get(&cgroup).map(ToString::to_string),
+            why: if kind == EXEMPT_AGENT { "agent" } else { "service-account" }.to_owned(),
+        };
+        Ok(self.entries().into_iter().map(report).collect())
+    }
+
+    fn entries(&self) -> Entries {
+        // Agents alone write here, one at a time: an entry that is missed is found the next time.
+        self.0.iter().filter_map(Result::ok).collect()
+    }
+}
+
+fn cgroups(kubepods: Option<&Kubepods>) -> anyhow::Result<BTreeMap<u64, PodUid>> {
+    match kubepods {
+        Some(kubepods) => kubepods.pods().with_context(|| format!("reading {}", kubepods.path().display())),
+        None => Ok(BTreeMap::new()),
+    }
+}
+
+/// What shall stand in the map: never a cgroup that is gone.
+fn wanted(cgroups: &BTreeMap<u64, PodUid>, present: &Entries, pods: &ExemptPods) -> Entries {
+    let kind = |cgroup: &u64, pod: &PodUid| match present.get(cgroup) {
+        _ if pods.own == Some(*pod) => Some(EXEMPT_AGENT),
+        // An agent's own pod is that agent's business as long as it lives: the old or the new one of an upgrade.
+        Some(&EXEMPT_AGENT) => Some(EXEMPT_AGENT),
+        _ if pods.listed.contains(pod) => Some(EXEMPT_LISTED),
+        Some(_) if !pods.complete => Some(EXEMPT_LISTED),
+        _ => None,
+    };
+    cgroups.iter().filter_map(|(cgroup, pod)| Some((*cgroup, kind(cgroup, pod)?))).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn uid(last: u64) -> PodUid {
+        PodUid::parse(&format!("11111111-2222-4333-8444-{last:012x}")).unwrap()
+    }
+
+    /// Cgroup 10 is pod 1's, and so on.
+    fn cgroups(pods: &[u64]) -> BTreeMap<u64, PodUid> {
+        pods.iter().map(|pod| (pod * 10, uid(*pod))).collect()
+    }
+
+    fn pods(listed: &[u64], complete: bool, own: Option<u64>) -> ExemptPods {
+        ExemptPods { listed: listed.iter().map(|pod| uid(*pod)).collect(), complete, own: own.map(uid) }
+    }
+
+    #[test]
+    fn listed_pods_and_the_own_one_that_have_a_cgroup() {
+        let found = wanted(&cgroups(&[1, 2, 3]), &Entries::new(), &pods(&[1, 9], true, Some(3)));
+        assert_eq!(found, Entries::from([(10, EXEMPT_LISTED), (30, EXEMPT_AGENT)]));
+    }
+
+    #[test]
+    fn a_pod_that_is_listed_no_more_or_has_no_cgroup_any_more_goes() {
+        let present = Entries::from([(10, EXEMPT_LISTED), (20, EXEMPT_LISTED), (40, EXEMPT_LISTED)]);
+        let found = wanted(&cgroups(&[1, 2, 3]), &present, &pods(&[1, 4], true, None));
+        assert_eq!(found, Entries::from([(10, EXEMPT_LISTED)]));
+    }
+
+    #[test]
+    fn until_the_list_is_complete_only_who_is_gone_goes() {
+        let present = Entries::from([(10, EXEMPT_LISTED), (40, EXEMPT_LISTED)]);
+        let found = wanted(&cgroups(&[1, 2]), &present, &pods(&[2], false, None));
+        assert_eq!(found, Entries::from([(10, EXEMPT_LISTED), (20, EXEMPT_LISTED)]));
+    }
+
+    #[test]
+    fn another_agents_own_pod_stays_as_long_as_it_has_a_cgroup() {
+        let present = Entries::from([(10, EXEMPT_AGENT), (20, EXEMPT_AGENT)]);
+        assert_eq!(
+            wanted(&cgroups(&[1, 3]), &present, &pods(&[], true, Some(3))),
+            Entries::from([(10, EXEMPT_AGENT), (30, EXEMPT_AGENT)])
+        );
+        assert_eq!(wanted(&cgroups(&[1]), &present, &pods(&[1], true, None)), Entries::from([(10, EXEMPT_AGENT)]));
+    }
+}

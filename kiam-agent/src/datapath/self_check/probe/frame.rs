@@ -1,0 +1,95 @@
+//! The packets of a probe. Their sender is an address that nobody can have: those that are reserved as dummies.
+
+use crate::datapath::node::family::Family;
+use anyhow::Context as _;
+use etherparse::PacketBuilder;
+use kiam_common::abi::{IMDS_PORT, IMDS_V4, IMDS_V6};
+use ring::rand::{SecureRandom as _, SystemRandom};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+/// RFC 7600, «IPv4 dummy address».
+const SENDER_V4: Ipv4Addr = Ipv4Addr::new(192, 0, 0, 8);
+/// RFC 9780, «Dummy IPv6 Prefix»: 100:0:0:1::/64.
+const SENDER_V6: Ipv6Addr = Ipv6Addr::new(0x100, 0, 0, 1, 0, 0, 0, 1);
+/// Who the frames are from: an address of no maker (IEEE 802, locally administered).
+const SENDER_MAC: [u8; 6] = [2, 0, 0, 0, 0, 1];
+/// Hops that a packet has left; it needs none.
+const HOPS: u8 = 64;
+/// The sender's ports: as good as never the same while the kernel still remembers the last connection.
+const FIRST_PORT: u16 = 10_000;
+const PORTS: u16 = 50_000;
+
+/// What the frames of one probe have in common.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Frame {
+    family: Family,
+    to: [u8; 6],
+    port: u16,
+    sequence: u32,
+}
+
+/// What a frame carries.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Segment {
+    /// The beginning of a connection.
+    Syn,
+    /// Its end.
+    Reset,
+}
+
+impl Frame {
+    /// Of a new probe to an interface. Its numbers cannot be guessed: else a pod could send it in our name and have the
+    /// answer taken for ours.
+    ///
+    /// # Errors
+    /// The kernel gives no random bytes.
+    pub(super) fn new(family: Family, to: [u8; 6]) -> anyhow::Result<Self> {
+        let mut random = [0; 6];
+        SystemRandom::new().fill(&mut random).ok().context("the kernel gives no random bytes")?;
+        let [a, b, c, d, e, f] = random;
+        let port = FIRST_PORT + u16::from_ne_bytes([e, f]) % PORTS;
+        Ok(Self { family, to, port, sequence: u32::from_ne_bytes([a, b, c, d]) })
+    }
+
+    /// The family.
+    pub(super) const fn family(self) -> Family {
+        self.family
+    }
+
+    /// What an answer acknowledges.
+    pub(super) const fn acknowledgement(self) -> u32 {
+        self.sequence.wrapping_add(1)
+    }
+
+    /// The whole frame.
+    ///
+    /// # Errors
+    /// None that can occur: the packet fits.
+    pub(super) fn bytes(self, segment: Segment) -> anyhow::Result<Vec<u8>> {
+        let ethernet = PacketBuilder::ethernet2(SENDER_MAC, self.to);
+        let ip = match self.family {
+            Family::V4 => ethernet.ipv4(SENDER_V4.octets(), IMDS_V4, HOPS),
+            Family::V6 => ethernet.ipv6(SENDER_V6.octets(), IMDS_V6, HOPS),
+        };
+        let packet = match segment {
+            Segment::Syn => ip.tcp(self.port, IMDS_PORT, self.sequence, u16::MAX).syn(),
+            Segment::Reset => ip.tcp(self.port, IMDS_PORT, self.acknowledgement(), 0).rst(),
+        };
+        let mut frame = Vec::with_capacity(packet.size(0));
+        packet.write(&mut frame, &[]).context("writing a packet")?;
+        Ok(frame)
+    }
+}
+
+/// Who a family's probes are from.
+pub(super) fn sender(family: Family) -> IpAddr {
+    match family {
+        Family::V4 => SENDER_V4.into(),
+        Family::V6 => SENDER_V6.into(),
+    }
+}
+
+/// The MAC address that goes with [`sender`].
+pub(super) const fn sender_mac() -> [u8; 6] {
+    SENDER_MAC
+}

@@ -1,0 +1,122 @@
+//! Tells the worker who opened its connections: from the kernel programs' record to the cgroup, from the cgroup to the
+//! pod. A thread for each worker, which ends with it: it takes in one question at a time and answers it before the next,
+//! so nothing piles up here, and all that it reads is a few numbers.
+
+use crate::{
+    attestation::{ANSWER_LEN, Answer, Origin, Owner, QUESTION_LEN, Question},
+    datapath::{
+        node::kubepods::{Kubepods, Pods},
+        programs::pins::Pins,
+        redirect::connection_records::Flows,
+    },
+    report::{Interface, InterfaceKind},
+};
+use anyhow::{Context as _, bail};
+use kiam_common::abi::{Address, FlowKey};
+use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
+use std::{
+    os::{fd::OwnedFd, unix::net::UnixDatagram},
+    thread,
+};
+use tokio::sync::watch;
+
+/// What a witness must know, and where it learns of news.
+#[derive(Clone)]
+pub(super) struct Witnesses {
+    pub(super) pins: Pins,
+    pub(super) kubepods: watch::Receiver<Option<Kubepods>>,
+    pub(super) interfaces: watch::Receiver<Vec<Interface>>,
+}
+
+impl Witnesses {
+    /// Starts one, and returns the worker's end of its socket.
+    ///
+    /// # Errors
+    /// The kernel's.
+    pub(super) fn start(&self) -> anyhow::Result<OwnedFd> {
+        // Whole messages, in their order, and an end: what a datagram socket lacks.
+        let (ours, theirs) = socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)?;
+        let mut witness = Witness::open(self.clone())?;
+        thread::Builder::new().name("attest".to_owned()).spawn(move || {
+            if let Err(error) = witness.answer_all(&UnixDatagram::from(ours)) {
+                // The worker sees the end of the socket, ends, and is started again with another witness.
+                tracing::error!("cannot tell the worker who opens its connections: {error:#}");
+            }
+        })?;
+        Ok(theirs)
+    }
+}
+
+struct Witness {
+    of: Witnesses,
+    flows: Flows,
+    pods: Option<Pods>,
+}
+
+impl Witness {
+    fn open(of: Witnesses) -> anyhow::Result<Self> {
+        let flows = Flows::open(&of.pins)?;
+        Ok(Self { of, flows, pods: None })
+    }
+
+    fn answer_all(&mut self, socket: &UnixDatagram) -> anyhow::Result<()> {
+        // One byte more than a question has: a longer one is seen.
+        let mut bytes = [0; QUESTION_LEN + 1];
+        loop {
+            let len = socket.recv(&mut bytes).context("waiting for a question")?;
+            if len == 0 {
+                return Ok(());
+            }
+            let question = bytes.get(..len).and_then(Question::from_bytes);
+            let Some(question) = question else { bail!("the worker sent {len} bytes, which is no question") };
+            let answer: [u8; ANSWER_LEN] = Answer { id: question.id, origin: self.origin(&question)? }.to_bytes();
+            if socket.send(&answer).is_err() {
+                // It has gone meanwhile.
+                return Ok(());
+            }
+        }
+    }
+
+    fn origin(&mut self, question: &Question) -> anyhow::Result<Origin> {
+        self.follow_kubepods();
+        let mut hits = Vec::new();
+        for interface in self.interfaces_behind(question.interface) {
+            hits.extend(self.flows.take(&key(question, interface))?.map(|flow| (interface, flow)));
+        }
+        let (interface, owner) = match hits.as_slice() {
+            [] => (0, Owner::NoRecord),
+            [(interface, flow)] => {
+                let pod = match &mut self.pods {
+                    Some(pods) => pods.of(flow.ancestors).context("reading the cgroups of pods")?,
+                    None => None,
+                };
+                (*interface, pod.map_or(Owner::Nobody, Owner::Pod))
+            }
+            _ => (0, Owner::Several),
+        };
+        Ok(Origin { interface, kubepods: self.pods.is_some(), owner })
+    }
+
+    /// The interfaces whose program can know who opened a connection that came in by this one: of a bridge its ports,
+    /// because what comes up to the bridge has lost its socket.
+    fn interfaces_behind(&self, interface: u32) -> Vec<u32> {
+        let known = self.of.interfaces.borrow();
+        let is_bridge = known.iter().any(|known| known.index == interface && known.kind == InterfaceKind::Bridge);
+        if !is_bridge {
+            return vec![interface];
+        }
+        known.iter().filter(|port| port.bridge == Some(interface)).map(|port| port.index).collect()
+    }
+
+    /// The kubelet may have made its tree anew, or for the first time.
+    fn follow_kubepods(&mut self) {
+        let found = self.of.kubepods.borrow();
+        if self.pods.as_ref().map(Pods::kubepods) != found.as_ref() {
+            self.pods = found.clone().map(Pods::new);
+        }
+    }
+}
+
+fn key(question: &Question, interface: u32) -> FlowKey {
+    FlowKey { address: Address { octets: question.address }, interface, port: question.port.to_be(), pad: 0 }
+}

@@ -1,0 +1,123 @@
+//! Pods that keep the node's role: brings what is known of them to the kernel programs, and to disk, while the datapath is
+//! this agent's.
+
+use super::Board;
+use crate::{
+    attestation::PodUid,
+    config::Config,
+    datapath::{
+        node::kubepods::Kubepods,
+        programs::pins::Pins,
+        redirect::exempt_map::{ExemptMap, ExemptPods},
+    },
+    exemptions::{self, Known, Lists},
+    report::Condition,
+};
+use std::{collections::BTreeSet, future, time::Duration};
+use tokio::{sync::watch, time::sleep};
+
+/// The condition's name.
+const EXEMPTIONS: &str = "exemptions";
+/// How often the cgroups are looked at while a pod that shall be exempt has none: the kubelet is just making it, and
+/// nobody tells.
+const LOOK_FOR_CGROUP: Duration = Duration::from_millis(250);
+
+/// What is known at the start: what an earlier agent has left.
+pub(super) fn recall(config: &Config) -> Known {
+    let accounts = &config.exempt.accounts;
+    let left = match &config.exempt.node {
+        Some(node) if !accounts.is_empty() => exemptions::read(&config.datapath.state_dir, node),
+        _ => Ok(Lists::new()),
+    };
+    let left = left.unwrap_or_else(|error| {
+        tracing::warn!("the list of exempt pods on disk is ignored: {error:#}");
+        Lists::new()
+    });
+    Known::recalled(accounts, left)
+}
+
+/// What is known, or what is not.
+pub(super) fn condition(problem: Option<String>) -> Condition {
+    Condition { name: EXEMPTIONS.to_owned(), problem }
+}
+
+/// The upkeep, for one term.
+pub(super) struct Exemptions<'a> {
+    config: &'a Config,
+    known: watch::Receiver<Known>,
+    kubepods: watch::Receiver<Option<Kubepods>>,
+    map: ExemptMap,
+    saved: Option<Lists>,
+    /// Pods that shall be exempt and have no cgroup.
+    awaited: BTreeSet<PodUid>,
+    condition: Condition,
+}
+
+impl<'a> Exemptions<'a> {
+    /// Exempts this agent's own pod; all else in the map is the present owner's, which may be another agent.
+    ///
+    /// # Errors
+    /// The kernel's.
+    pub(super) fn open(config: &'a Config, board: &Board, pins: &Pins) -> anyhow::Result<Self> {
+        let mut map = ExemptMap::open(pins)?;
+        if let Some(own) = config.exempt.own_pod {
+            map.add_own(Kubepods::find(&config.datapath.kubepods)?.as_ref(), own)?;
+        }
+        Ok(Self {
+            config,
+            known: board.exempt.subscribe(),
+            kubepods: board.kubepods.subscribe(),
+            map,
+            saved: None,
+            awaited: BTreeSet::new(),
+            condition: condition(None),
+        })
+    }
+
+    /// Returns when there is something to do.
+    pub(super) async fn due(&mut self) {
+        let kubepods = self.kubepods.borrow().clone();
+        // Neither channel ends before the term.
+        tokio::select! {
+            _ = self.known.changed() => {}
+            _ = self.kubepods.changed() => {}
+            () = one_has_a_cgroup(&self.awaited, kubepods) => {}
+        }
+    }
+
+    /// Brings the map to what is known and to the cgroups that there are now, and the disk to what the API has told.
+    pub(super) fn keep_up(&mut self) {
+        let known = self.known.borrow_and_update().clone();
+        let kubepods = self.kubepods.borrow_and_update().clone();
+        let pods = ExemptPods { listed: known.pods(), complete: known.is_complete(), own: self.config.exempt.own_pod };
+        let synced = self.map.sync(kubepods.as_ref(), &pods).map(|awaited| self.awaited = awaited);
+        let saved = self.save(&known);
+        let problem = synced.and(saved).map_err(|error| format!("{error:#}")).err();
+        self.condition = condition(problem.or_else(|| known.problem()));
+    }
+
+    fn save(&mut self, known: &Known) -> anyhow::Result<()> {
+        if let (Some(node), Some(lists)) = (&self.config.exempt.node, known.told())
+            && self.saved.as_ref() != Some(lists)
+        {
+            exemptions::write(&self.config.datapath.state_dir, node, lists)?;
+            self.saved = Some(lists.clone());
+        }
+        Ok(())
+    }
+
+    /// Whether all is as it shall be, as of the last [`Self::keep_up`].
+    pub(super) const fn condition(&self) -> &Condition {
+        &self.condition
+    }
+}
+
+async fn one_has_a_cgroup(awaited: &BTreeSet<PodUid>, kubepods: Option<Kubepods>) {
+    let Some(kubepods) = kubepods.filter(|_| !awaited.is_empty()) else { return future::pending().await };
+    loop {
+        sleep(LOOK_FOR_CGROUP).await;
+        if kubepods.pods().is_ok_and(|found| found.values().any(|pod| awaited.contains(pod))) {
+            return;
+        }
+    }
+}

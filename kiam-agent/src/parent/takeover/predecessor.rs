@@ -1,0 +1,127 @@
+//! The side of the agent that serves: it listens for one that comes after it.
+
+use super::{ANSWER, About, Say, TAKING, TAKING_EACH, Wire, remove, socket};
+use crate::datapath::node::interface_ages::Births;
+use anyhow::{Context as _, bail};
+use std::{
+    fs::{self, Permissions},
+    os::unix::fs::PermissionsExt as _,
+    path::Path,
+    time::Duration,
+};
+use tokio::{
+    net::{UnixListener, UnixStream},
+    sync::mpsc,
+    task::JoinSet,
+    time::{sleep, timeout},
+};
+
+/// Pause after a failed accept.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+
+/// Those that come. Dropping it ends all conversations, those of the agents that stand by among them.
+pub(in crate::parent) struct Successors {
+    coming: mpsc::Receiver<Successor>,
+    _listening: JoinSet<()>,
+}
+
+/// One that is ready to take the datapath.
+pub(in crate::parent) struct Successor {
+    wire: Wire,
+    about: About,
+}
+
+impl Successors {
+    /// Listens, for root alone, in the place of an earlier owner.
+    ///
+    /// # Errors
+    /// The path is too long for a socket (107 bytes, unix(7)), or the folder cannot be written to.
+    pub(in crate::parent) fn listen(run_dir: &Path, births: Births) -> anyhow::Result<Self> {
+        let listener = bind(run_dir)?;
+        let (tell, coming) = mpsc::channel(1);
+        let mut listening = JoinSet::new();
+        listening.spawn(accept(listener, births, tell));
+        Ok(Self { coming, _listening: listening })
+    }
+
+    /// The next one.
+    pub(in crate::parent) async fn next(&mut self) -> anyhow::Result<Successor> {
+        self.coming.recv().await.context("the task that listens for other agents has ended")
+    }
+}
+
+/// In one step from the earlier owner's socket to this one's.
+fn bind(run_dir: &Path) -> anyhow::Result<UnixListener> {
+    let path = socket(run_dir);
+    let draft = path.with_extension("new");
+    remove(&draft).with_context(|| format!("removing {}", draft.display()))?;
+    let listener = UnixListener::bind(&draft).with_context(|| format!("--run-dir: binding {}", draft.display()))?;
+    fs::set_permissions(&draft, Permissions::from_mode(0o600))?;
+    fs::rename(&draft, &path).with_context(|| format!("--run-dir: making {}", path.display()))?;
+    Ok(listener)
+}
+
+async fn accept(listener: UnixListener, births: Births, tell: mpsc::Sender<Successor>) {
+    let mut conversations = JoinSet::new();
+    loop {
+        match listener.accept().await {
+            Ok((stream, _)) => {
+                let (births, tell) = (births.clone(), tell.clone());
+                conversations.spawn(async move {
+                    if let Err(error) = converse(stream, &births, &tell).await {
+                        tracing::info!("another agent did not take over: {error:#}");
+                    }
+                });
+            }
+            Err(error) => {
+                tracing::warn!("cannot hear another agent: {error}");
+                sleep(ACCEPT_PAUSE).await;
+            }
+        }
+        while conversations.try_join_next().is_some() {}
+    }
+}
+
+async fn converse(stream: UnixStream, births: &Births, tell: &mpsc::Sender<Successor>) -> anyhow::Result<()> {
+    let mut wire = Wire::new(stream);
+    let about = match timeout(ANSWER, wire.hear()).await {
+        Err(_) => bail!("it says nothing"),
+        Ok(Ok(Say::TakeOver(about))) => about,
+        Ok(Ok(Say::Watch)) => {
+            wire.ended().await;
+            return Ok(());
+        }
+        Ok(Ok(other)) => bail!("it begins with {other:?}"),
+        Ok(Err(error)) => {
+            // It finds out by the version of whatever is said.
+            wire.say(Say::Given).await?;
+            return Err(error);
+        }
+    };
+    tracing::info!(newcomer = %about, "another agent is about to take over");
+    wire.say(Say::Welcome { about: About::this(), births: births.known() }).await?;
+    match wire.hear().await? {
+        // It fails when this agent is ending.
+        Say::Take => drop(tell.send(Successor { wire, about }).await),
+        other => bail!("it goes on with {other:?}"),
+    }
+    Ok(())
+}
+
+impl Successor {
+    /// Hands over: from this call on, the caller must repair nothing until it returns. `interfaces`: how many there are.
+    ///
+    /// # Errors
+    /// It has gone before it was done, or takes too long: then everything must be made this agent's again.
+    pub(in crate::parent) async fn take_over(mut self, interfaces: usize) -> anyhow::Result<()> {
+        let patience = TAKING + TAKING_EACH * u32::try_from(interfaces)?;
+        tracing::info!(successor = %self.about, "handing over");
+        self.wire.say(Say::Given).await?;
+        match timeout(patience, self.wire.hear()).await {
+            Ok(Ok(Say::Done)) => Ok(()),
+            Ok(Ok(other)) => bail!("it says {other:?} instead of being done"),
+            Ok(Err(error)) => Err(error),
+            Err(_) => bail!("it is not done after {patience:?}"),
+        }
+    }
+}
