@@ -100,12 +100,12 @@ pub(crate) struct Origin {
     /// Whether pods have cgroups that the kernel programs know.
     pub(crate) kubepods: bool,
     /// Whose it is.
-    pub(crate) owner: Owner,
+    pub(crate) owner: SocketOwner,
 }
 
 /// Whose socket it is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Owner {
+pub(crate) enum SocketOwner {
     /// A pod's.
     Pod(PodUid),
     /// No pod's: its cgroup is none of a pod, or the kernel told none.
@@ -162,10 +162,10 @@ impl Answer {
     pub(crate) fn to_bytes(self) -> [u8; ANSWER_LEN] {
         let Self { id, origin: Origin { interface, kubepods, owner } } = self;
         let (kind, uid) = match owner {
-            Owner::Pod(uid) => (POD, *uid.bytes()),
-            Owner::Nobody => (NOBODY, [0; UID_LEN]),
-            Owner::NoRecord => (NO_RECORD, [0; UID_LEN]),
-            Owner::Several => (SEVERAL, [0; UID_LEN]),
+            SocketOwner::Pod(uid) => (POD, *uid.bytes()),
+            SocketOwner::Nobody => (NOBODY, [0; UID_LEN]),
+            SocketOwner::NoRecord => (NO_RECORD, [0; UID_LEN]),
+            SocketOwner::Several => (SEVERAL, [0; UID_LEN]),
         };
         joined([&id.to_ne_bytes(), &interface.to_ne_bytes(), &[u8::from(kubepods)], &[kind], &uid])
     }
@@ -177,10 +177,10 @@ impl Answer {
         let ([kubepods, kind], rest) = rest.split_first_chunk()?;
         let uid: [u8; UID_LEN] = rest.try_into().ok()?;
         let owner = match *kind {
-            POD => Owner::Pod(PodUid::from_bytes(uid)?),
-            NOBODY => Owner::Nobody,
-            NO_RECORD => Owner::NoRecord,
-            SEVERAL => Owner::Several,
+            POD => SocketOwner::Pod(PodUid::from_bytes(uid)?),
+            NOBODY => SocketOwner::Nobody,
+            NO_RECORD => SocketOwner::NoRecord,
+            SEVERAL => SocketOwner::Several,
             _ => return None,
         };
         let (interface, kubepods) = (u32::from_ne_bytes(*interface), *kubepods != 0);
@@ -238,7 +238,7 @@ mod tests {
         assert_eq!(Question::from_bytes(b""), None);
 
         let uid = PodUid::parse(UID).unwrap();
-        for owner in [Owner::Pod(uid), Owner::Nobody, Owner::NoRecord, Owner::Several] {
+        for owner in [SocketOwner::Pod(uid), SocketOwner::Nobody, SocketOwner::NoRecord, SocketOwner::Several] {
             let told = Answer { id: u64::MAX, origin: Origin { interface: 9, kubepods: true, owner } };
             let bytes = told.to_bytes();
             assert_eq!(Answer::from_bytes(&bytes), Some(told));

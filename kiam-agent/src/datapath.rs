@@ -25,7 +25,7 @@ use anyhow::{Context as _, bail};
 use fence::{Fence, Verdict};
 use foreign::netfilter::nft::Nft;
 use guard::Guard;
-use node::{addresses, devices, interface_ages::Births, kubepods::Kubepods, netlink, roles::Roles};
+use node::{addresses, devices, interface_ages::InterfaceAges, kubepods::Kubepods, netlink, roles::Roles};
 use ownership::owner::{self, Installation};
 use programs::{
     backstop,
@@ -34,7 +34,7 @@ use programs::{
     tc,
 };
 use redirect::{cgroup::Cgroup, connection_records::Flows, interfaces::Attachments, listener};
-use self_check::{Check, reachability::WayIn};
+use self_check::{Check, reachability::Reachability};
 use std::{
     net::TcpListener,
     path::{Path, PathBuf},
@@ -43,7 +43,7 @@ use std::{
 /// The condition that this agent is the one that serves the node.
 pub(crate) const OWNER: &str = "owner";
 
-pub(crate) use report::inventory::survey;
+pub(crate) use report::inventory::inventory;
 
 /// The datapath of this node, as one agent holds it. Dropping it leaves everything pinned and closed.
 pub(crate) struct Datapath {
@@ -57,16 +57,16 @@ pub(crate) struct Datapath {
     kubepods: Option<Kubepods>,
     cgroup: Cgroup,
     attachments: Attachments,
-    births: Births,
+    interface_ages: InterfaceAges,
     listeners: Vec<TcpListener>,
     netlink: rtnetlink::Handle,
     /// Of this agent's claim; 0 until it has made one.
     generation: u64,
-    /// As of the last [`Self::keep_up`].
+    /// As of the last [`Self::reconcile`].
     roles: Roles,
     conditions: Vec<Condition>,
     check: Check,
-    way_in: WayIn,
+    reachability: Reachability,
 }
 
 impl Datapath {
@@ -80,7 +80,7 @@ impl Datapath {
         root: &Path,
         take_over: bool,
         netlink: rtnetlink::Handle,
-        births: Births,
+        interface_ages: InterfaceAges,
     ) -> anyhow::Result<Self> {
         let fence = Fence::new(netlink.clone());
         let pins = Pins::open(root)?;
@@ -102,37 +102,37 @@ impl Datapath {
             guard: Guard::new(hook),
             kubepods: None,
             cgroup,
-            attachments: Attachments::new(hook, births.clone(), flows),
-            births,
+            attachments: Attachments::new(hook, interface_ages.clone(), flows),
+            interface_ages,
             listeners,
             netlink,
             generation: 0,
             roles: Roles::default(),
             conditions: Vec::new(),
             check: Check::new(nft.clone(), take_over),
-            way_in: WayIn::new(nft),
+            reachability: Reachability::new(nft),
             config: config.clone(),
         })
     }
 
-    /// Looks at the node as [`Self::keep_up`] does, and changes nothing: so that a worker that is about to get connections
+    /// Looks at the node as [`Self::reconcile`] does, and changes nothing: so that a worker that is about to get connections
     /// knows where they come from.
     ///
     /// # Errors
     /// The kernel's.
-    pub(crate) async fn look(&mut self, announce: impl Fn(Vec<Interface>)) -> anyhow::Result<()> {
+    pub(crate) async fn announce_interfaces(&mut self, announce: impl Fn(Vec<Interface>)) -> anyhow::Result<()> {
         self.kubepods = Kubepods::find(&self.config.kubepods)?;
         announce(self.attachments.expected(&self.find_roles().await?));
         Ok(())
     }
 
     /// Makes the datapath this agent's: claims it, then backstop, and listeners in their slots. The interfaces and the
-    /// opening of the fence are [`Self::keep_up`]'s, which the caller runs next, and again at each event. Once more after
+    /// opening of the fence are [`Self::reconcile`]'s, which the caller runs next, and again at each event. Once more after
     /// another agent has tried in vain.
     ///
     /// # Errors
     /// What is missing on this node, and what to do. The node stays closed.
-    pub(crate) fn arm(&mut self) -> anyhow::Result<()> {
+    pub(crate) fn claim(&mut self) -> anyhow::Result<()> {
         self.generation = owner::claim(&mut self.object, &self.installation)?;
         self.pins = Pins::open(&self.root)?;
         self.object.pin_missing(&self.pins)?;
@@ -142,8 +142,8 @@ impl Datapath {
         let hook = tc::Hook::new(self.config.tc);
         self.cgroup.forget();
         self.guard = Guard::new(hook);
-        self.attachments = Attachments::new(hook, self.births.clone(), Flows::open(&self.pins)?);
-        self.way_in.forget();
+        self.attachments = Attachments::new(hook, self.interface_ages.clone(), Flows::open(&self.pins)?);
+        self.reachability.forget();
         tracing::info!(generation = self.generation, "the datapath of this node is this agent's");
         Ok(())
     }
@@ -177,7 +177,7 @@ impl Datapath {
 
     /// Brings the datapath to what the node looks like now: addresses, uplinks, interfaces, then the fence, which is
     /// opened once all else stands. `announce` gets the interfaces before a new one can carry a connection.
-    pub(crate) async fn keep_up(&mut self, announce: impl Fn(Vec<Interface>)) {
+    pub(crate) async fn reconcile(&mut self, announce: impl Fn(Vec<Interface>)) {
         let mut conditions = vec![condition(OWNER, Ok(()))];
         conditions.push(condition("kubepods", self.sync_kubepods()));
         let addresses = addresses::sync(&mut self.object, &self.netlink).await;
@@ -240,19 +240,19 @@ impl Datapath {
         &self.pins
     }
 
-    /// Below which cgroup pods are, as of the last [`Self::keep_up`].
+    /// Below which cgroup pods are, as of the last [`Self::reconcile`].
     pub(crate) fn kubepods(&self) -> Option<&Kubepods> {
         self.kubepods.as_ref()
     }
 
-    /// Whether everything could be set up, as of the last [`Self::keep_up`].
-    pub(crate) fn is_whole(&self) -> bool {
+    /// Whether everything could be set up, as of the last [`Self::reconcile`].
+    pub(crate) fn is_reconciled(&self) -> bool {
         self.conditions.iter().all(|condition| condition.problem.is_none())
     }
 
-    /// What must hold, as of the last [`Self::keep_up`], [`Self::inspect`] and [`Self::probe`].
+    /// What must hold, as of the last [`Self::reconcile`], [`Self::self_check`] and [`Self::probe`].
     pub(crate) fn conditions(&self) -> impl Iterator<Item = &Condition> {
-        self.conditions.iter().chain(self.check.conditions()).chain(self.way_in.condition())
+        self.conditions.iter().chain(self.check.conditions()).chain(self.reachability.condition())
     }
 
     /// The packets to M so far, by interface and reason.

@@ -1,6 +1,6 @@
 //! The metadata service as pods see it: HTTP/1 on the listening sockets that the kernel hands pods' connections to.
 //!
-//! In the order of a request's life: [`places`] (how many connections, and whose), [`connection`] (its bytes and its
+//! In the order of a request's life: [`slots`] (how many connections, and whose), [`connection`] (its bytes and its
 //! time), [`caller`] and [`attribution`] (whose it is), [`request`] (what is refused unread), [`route`] (what is asked), [`token`] (IMDSv2),
 //! [`handler`] (all of it), [`answer`] and [`document`] (what the pod reads). [`limits`] has every bound.
 
@@ -19,18 +19,18 @@ mod stream;
 mod token;
 
 pub(crate) use attribution::{Attribution, Interfaces};
-pub(crate) use peer::{Ingress, Way};
+pub(crate) use peer::{ArrivedBy, Ingress};
 pub(crate) use token::{Tokens, boot_id};
 
 use crate::{
-    attestation::{Owner, Question},
+    attestation::{Question, SocketOwner},
     config::ImdsV1,
     metrics::Metrics,
     source::CredentialSource,
 };
-use connection_limits::{Full, Place, Places};
+use connection_limits::{ConnectionSlots, Full, Slot};
 use kiam_common::abi::BY_HOOK_NODE;
-use peer::{Arrival, Asked, Holder, Peer};
+use peer::{Arrival, Holder, Peer, PendingAttestation};
 use std::{io, net::SocketAddr, sync::Arc, time::Duration};
 use tokio::{
     net::{TcpListener, TcpStream},
@@ -59,7 +59,7 @@ pub(crate) struct Service<S, I>(Arc<Open<S, I>>);
 
 struct Open<S, I> {
     face: Arc<Face<S, I>>,
-    places: Arc<Places>,
+    slots: Arc<ConnectionSlots>,
     /// For connections that are nobody's yet.
     anonymous: Arc<Semaphore>,
     stop: watch::Sender<bool>,
@@ -69,7 +69,7 @@ impl<S: CredentialSource, I: Ingress> Service<S, I> {
     /// Nothing is accepted yet.
     pub(crate) fn new(face: Face<S, I>) -> Self {
         Self(Arc::new(Open {
-            places: Arc::new(Places::new(face.metrics.connections().clone())),
+            slots: Arc::new(ConnectionSlots::new(face.metrics.connections().clone())),
             face: Arc::new(face),
             anonymous: Arc::new(Semaphore::new(limits::ANONYMOUS_MAX as usize)),
             stop: watch::Sender::new(false),
@@ -104,7 +104,7 @@ impl<S: CredentialSource, I: Ingress> Service<S, I> {
         let over = async {
             // Those whose pod is being asked for have their places by then.
             let _all = self.0.anonymous.acquire_many(limits::ANONYMOUS_MAX).await;
-            self.0.places.empty().await;
+            self.0.slots.empty().await;
         };
         if timeout(patience, over).await.is_err() {
             tracing::warn!(?patience, "connections of pods are cut off: they did not end in time");
@@ -115,13 +115,13 @@ impl<S: CredentialSource, I: Ingress> Service<S, I> {
 impl<S: CredentialSource, I: Ingress> Open<S, I> {
     /// A connection that came by no way of pods, or whose pod is not known, is ended before one of its bytes is read.
     fn admit(self: &Arc<Self>, stream: TcpStream, peer: SocketAddr) {
-        let way = match stream.local_addr() {
-            Ok(local) => self.face.ingress.way(local).ok_or(local),
+        let arrived_by = match stream.local_addr() {
+            Ok(local) => self.face.ingress.arrived_by(local).ok_or(local),
             Err(error) => return tracing::debug!(%peer, %error, "a connection was gone before it was served"),
         };
-        match way {
-            Ok(Way::Interface) => self.admit_by_interface(stream, peer),
-            Ok(Way::Hook(hook)) => self.admit_by_hook(stream, peer, hook),
+        match arrived_by {
+            Ok(ArrivedBy::Interface) => self.admit_by_interface(stream, peer),
+            Ok(ArrivedBy::Hook(hook)) => self.admit_by_hook(stream, peer, hook),
             Err(local) => {
                 self.face.metrics.connection_ended("not-imds");
                 tracing::warn!(%peer, %local, "a connection to another address than the metadata service's is refused");
@@ -133,20 +133,20 @@ impl<S: CredentialSource, I: Ingress> Open<S, I> {
     fn admit_by_interface(&self, stream: TcpStream, peer: SocketAddr) {
         let address = peer.ip().to_canonical();
         // Before the parent is asked: a pod that has too many connections keeps it from nothing.
-        let Some((stream, place)) = self.seat(stream, Holder::Address(address)) else { return };
+        let Some((stream, slot)) = self.entry(stream, Holder::Address(address)) else { return };
         let index = self
             .face
             .ingress
             .interface(&stream)
             .inspect_err(|error| tracing::warn!(%peer, %error, "the kernel does not tell a connection's interface"))
             .ok();
-        let asked = match index {
+        let attestation = match index {
             Some(index) if self.face.attribution.asks() => {
-                Asked::new(self.face.ingress.witness(Question::new(index, address, peer.port())))
+                PendingAttestation::new(self.face.ingress.attest(Question::new(index, address, peer.port())))
             }
-            _ => Asked::new(std::future::ready(None)),
+            _ => PendingAttestation::new(std::future::ready(None)),
         };
-        self.serve(stream, Peer { address, arrival: Arrival::Interface { index, asked } }, place);
+        self.serve(stream, Peer { address, arrival: Arrival::Interface { index, attestation } }, slot);
     }
 
     /// Only the record tells whose it is; there is none when no hook sent the connection here.
@@ -155,25 +155,25 @@ impl<S: CredentialSource, I: Ingress> Open<S, I> {
             return self.face.metrics.connection_ended("limit-all");
         };
         let address = peer.ip().to_canonical();
-        let asked = self.face.ingress.witness(Question::new(hook, address, peer.port()));
+        let attestation = self.face.ingress.attest(Question::new(hook, address, peer.port()));
         let open = Arc::clone(self);
         tokio::spawn(async move {
-            let origin = timeout(limits::ANSWER_TIME_MAX, asked).await.ok().flatten();
-            let Some(Owner::Pod(pod)) = origin.map(|origin| origin.owner) else {
+            let origin = timeout(limits::ANSWER_TIME_MAX, attestation).await.ok().flatten();
+            let Some(SocketOwner::Pod(pod)) = origin.map(|origin| origin.owner) else {
                 open.face.metrics.connection_ended("no-record");
                 return tracing::warn!(%peer, ?origin, "a connection that no hook can have sent from a pod is refused");
             };
-            let Some((stream, place)) = open.seat(stream, Holder::Pod(pod)) else { return };
+            let Some((stream, slot)) = open.entry(stream, Holder::Pod(pod)) else { return };
             let arrival = Arrival::Hook { pod, on_node_network: hook == BY_HOOK_NODE };
-            open.serve(stream, Peer { address, arrival }, place);
+            open.serve(stream, Peer { address, arrival }, slot);
             drop(turn);
         });
     }
 
     /// A place for the connection; where there is none, it is told so.
-    fn seat(&self, stream: TcpStream, holder: Holder) -> Option<(TcpStream, Place)> {
-        let full = match self.places.take(holder) {
-            Ok(place) => return Some((stream, place)),
+    fn entry(&self, stream: TcpStream, holder: Holder) -> Option<(TcpStream, Slot)> {
+        let full = match self.slots.take(holder) {
+            Ok(slot) => return Some((stream, slot)),
             Err(full) => full,
         };
         let reason = match full {
@@ -182,15 +182,15 @@ impl<S: CredentialSource, I: Ingress> Open<S, I> {
         };
         self.face.metrics.connection_ended(reason);
         tracing::debug!(?holder, reason, "connection refused");
-        if let Some(turn) = self.places.turn_away() {
+        if let Some(turn) = self.slots.refusal_permit() {
             tokio::spawn(connection::refuse(stream, turn));
         }
         None
     }
 
-    fn serve(&self, stream: TcpStream, peer: Peer, place: Place) {
+    fn serve(&self, stream: TcpStream, peer: Peer, slot: Slot) {
         let stop = self.stop.subscribe();
-        tokio::spawn(connection::serve(Arc::clone(&self.face), stream, peer, place, stop));
+        tokio::spawn(connection::serve(Arc::clone(&self.face), stream, peer, slot, stop));
     }
 }
 

@@ -19,19 +19,19 @@ use crate::{
     config::{Config, DatapathConfig},
     datapath::{
         self, Datapath,
-        node::{interface_ages::Births, kubepods::Kubepods},
+        node::{interface_ages::InterfaceAges, kubepods::Kubepods},
         ownership::{
-            node_lock::{Company, NodeLock},
+            node_lock::{NodeLock, OtherAgents},
             owner::Installation,
         },
     },
     exemptions::Known,
     report::{Condition, DatapathReport, Interface, Status},
 };
-use active::{Ended, Term};
+use active::{ActiveAgent, Ended};
 use anyhow::{Context as _, bail};
 use std::{fs::DirBuilder, os::unix::fs::DirBuilderExt as _, path::Path, time::Duration};
-use takeover::{Predecessor, Turn};
+use takeover::{Predecessor, TakeoverLock};
 use tokio::{
     signal::unix::{Signal, SignalKind, signal},
     sync::watch,
@@ -46,7 +46,7 @@ pub(crate) const STAND_BY: &str = "stand-by";
 const LOOK_AGAIN: Duration = Duration::from_secs(1);
 
 /// What the tasks of the parent tell each other: the newest value is all that counts.
-pub(crate) struct Board {
+pub(crate) struct Channels {
     /// The interfaces that carry connections.
     pub(crate) interfaces: watch::Sender<Vec<Interface>>,
     /// Below which cgroup the kubelet keeps those of pods; `None` where there is none that programs know.
@@ -96,7 +96,7 @@ pub(crate) fn run(config: &Config) -> anyhow::Result<()> {
 async fn run_until_stopped(config: &Config) -> anyhow::Result<()> {
     let stop = Stop::new()?;
     make_run_dir(&config.datapath.run_dir)?;
-    let board = Board {
+    let channels = Channels {
         interfaces: watch::Sender::new(Vec::new()),
         kubepods: watch::Sender::new(None),
         exempt: watch::Sender::new(exemptions::recall(config)),
@@ -105,36 +105,41 @@ async fn run_until_stopped(config: &Config) -> anyhow::Result<()> {
         worker: watch::Sender::new(WorkerState::default()),
         terms: watch::Sender::new(0),
     };
-    publish_conditions(&board, vec![not_owner("this agent is starting")]);
-    let (births, births_ended) = Births::watch()?;
+    publish_conditions(&channels, vec![not_owner("this agent is starting")]);
+    let (interface_ages, ages_ended) = InterfaceAges::watch()?;
     tokio::select! {
-        ended = serve_in_turns(config, &board, &births, stop) => ended,
-        ended = births_ended => Err(ended?),
-        never = crate::exemptions::follow(&config.exempt, &board.exempt) => match never {},
-        ended = crate::status_socket::serve(&config.datapath.probe_socket, &board) => ended,
+        ended = serve_in_turns(config, &channels, &interface_ages, stop) => ended,
+        ended = ages_ended => Err(ended?),
+        never = crate::exemptions::follow(&config.exempt, &channels.exempt) => match never {},
+        ended = crate::status_socket::serve(&config.datapath.probe_socket, &channels) => ended,
     }
 }
 
 /// Serves; and when another agent has taken over, stands by: to be told to stop, or to serve again when that one has
 /// gone.
-async fn serve_in_turns(config: &Config, board: &Board, births: &Births, mut stop: Stop) -> anyhow::Result<()> {
+async fn serve_in_turns(
+    config: &Config,
+    channels: &Channels,
+    interface_ages: &InterfaceAges,
+    mut stop: Stop,
+) -> anyhow::Result<()> {
     let run_dir = &config.datapath.run_dir;
     datapath::close_unguarded(&config.datapath.bpffs).await?;
     let lock = NodeLock::open(&config.datapath.bpffs)?;
-    let mut turn = Turn::soon(run_dir).await?;
+    let mut takeover_lock = TakeoverLock::soon(run_dir).await?;
     let mut predecessor = meet(&lock, &config.datapath).await?;
     loop {
-        let mut term = Term { config, board, births, lock: &lock, stop: &mut stop };
-        match term.serve(turn, predecessor.take()).await? {
+        let mut term = ActiveAgent { config, channels, interface_ages, lock: &lock, stop: &mut stop };
+        match term.serve(takeover_lock, predecessor.take()).await? {
             Ended::Stopped => return Ok(()),
             Ended::Succeeded => {}
         }
         tokio::select! {
-            again = stand_by(run_dir) => turn = again?,
+            again = stand_by(run_dir) => takeover_lock = again?,
             () = stop.told() => return Ok(()),
         }
         tracing::warn!("the agent that served this node has ended: serving again");
-        lock.enter().await?;
+        lock.lock_shared_or_exclusive().await?;
     }
 }
 
@@ -143,7 +148,7 @@ async fn serve_in_turns(config: &Config, board: &Board, births: &Births, mut sto
 /// # Errors
 /// It cannot be followed; with what to do.
 async fn meet(lock: &NodeLock, config: &DatapathConfig) -> anyhow::Result<Option<Predecessor>> {
-    if lock.enter().await? == Company::Alone {
+    if lock.lock_shared_or_exclusive().await? == OtherAgents::Absent {
         return Ok(None);
     }
     let owner = Installation::recorded(lock.root())?.context("an agent lives on this node, but has claimed nothing")?;
@@ -159,51 +164,51 @@ async fn meet(lock: &NodeLock, config: &DatapathConfig) -> anyhow::Result<Option
 }
 
 /// Waits until no agent serves the node, and nobody else is about to.
-async fn stand_by(run_dir: &Path) -> anyhow::Result<Turn> {
+async fn stand_by(run_dir: &Path) -> anyhow::Result<TakeoverLock> {
     loop {
         takeover::watch(run_dir).await;
-        let turn = Turn::wait(run_dir).await?;
+        let takeover_lock = TakeoverLock::wait(run_dir).await?;
         if !takeover::is_answered(run_dir).await {
-            return Ok(turn);
+            return Ok(takeover_lock);
         }
-        drop(turn);
+        drop(takeover_lock);
         sleep(LOOK_AGAIN).await;
     }
 }
 
-fn announce(board: &Board, interfaces: Vec<Interface>) {
-    board.interfaces.send_if_modified(|known| {
+fn announce(channels: &Channels, interfaces: Vec<Interface>) {
+    channels.interfaces.send_if_modified(|known| {
         let changed = *known != interfaces;
         *known = interfaces;
         changed
     });
 }
 
-fn publish(board: &Board, redirect: &Datapath, exemptions: &Condition) {
-    publish_kubepods(board, redirect);
-    board.datapath.send_replace(Some(redirect.report()));
-    board.status.send_modify(|status| {
-        status.packets = redirect.packets();
-        status.repairs = redirect.repairs();
-        status.notices = redirect.notices();
-        status.probes = redirect.probes().to_vec();
+fn publish(channels: &Channels, datapath: &Datapath, exemptions: &Condition) {
+    publish_kubepods(channels, datapath);
+    channels.datapath.send_replace(Some(datapath.report()));
+    channels.status.send_modify(|status| {
+        status.packets = datapath.packets();
+        status.repairs = datapath.repairs();
+        status.notices = datapath.notices();
+        status.probes = datapath.probes().to_vec();
     });
-    publish_conditions(board, redirect.conditions().chain([exemptions]).cloned().collect());
+    publish_conditions(channels, datapath.conditions().chain([exemptions]).cloned().collect());
 }
 
-fn publish_kubepods(board: &Board, redirect: &Datapath) {
-    board.kubepods.send_if_modified(|known| {
-        let changed = known.as_ref() != redirect.kubepods();
+fn publish_kubepods(channels: &Channels, datapath: &Datapath) {
+    channels.kubepods.send_if_modified(|known| {
+        let changed = known.as_ref() != datapath.kubepods();
         if changed {
-            *known = redirect.kubepods().cloned();
+            *known = datapath.kubepods().cloned();
         }
         changed
     });
 }
 
 /// Said when it changes, not every ten seconds.
-fn publish_conditions(board: &Board, conditions: Vec<Condition>) {
-    let known: Vec<Condition> = board.status.borrow().conditions.clone();
+fn publish_conditions(channels: &Channels, conditions: Vec<Condition>) {
+    let known: Vec<Condition> = channels.status.borrow().conditions.clone();
     for condition in conditions.iter().filter(|condition| !known.contains(condition)) {
         match &condition.problem {
             Some(problem) if condition.name == datapath::OWNER => tracing::info!("{problem}"),
@@ -211,7 +216,7 @@ fn publish_conditions(board: &Board, conditions: Vec<Condition>) {
             None => tracing::info!(condition = condition.name, "holds"),
         }
     }
-    board.status.send_modify(|status| status.conditions = conditions);
+    channels.status.send_modify(|status| status.conditions = conditions);
 }
 
 /// The condition that every other one depends on, when it does not hold.

@@ -24,7 +24,7 @@ pub(crate) struct Interface {
     /// The interface's name.
     pub(crate) name: String,
     /// When the agent saw it appear: milliseconds of `CLOCK_MONOTONIC`. `None`: it was there before the agent.
-    pub(crate) born_ms: Option<u64>,
+    pub(crate) first_seen_ms: Option<u64>,
     /// Index of the bridge that it is a port of: connections come in by the bridge then.
     pub(crate) bridge: Option<u32>,
     /// What it is.

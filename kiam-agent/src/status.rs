@@ -60,7 +60,7 @@ fn look(config: &StatusConfig) -> anyhow::Result<Status> {
         Err(error) => return Err(error),
     };
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let kernel = runtime.block_on(datapath::survey(&config.bpffs, &kubepods_of(agent.as_ref())))?;
+    let kernel = runtime.block_on(datapath::inventory(&config.bpffs, &kubepods_of(agent.as_ref())))?;
     let problems = match (&agent, absence) {
         (Some(agent), _) => problems::of_agent(agent),
         (None, absence) => vec![problems::of_absence(&kernel, &absence.unwrap_or_default())],

@@ -2,7 +2,7 @@
 //! read from them.
 
 use crate::{
-    parent::{Board, STAND_BY},
+    parent::{Channels, STAND_BY},
     report::{Condition, Report, Status},
 };
 use anyhow::{Context as _, bail};
@@ -37,9 +37,9 @@ pub(crate) struct Health {
 }
 
 impl Health {
-    fn of(board: &Board) -> Self {
-        let worker = *board.worker.borrow();
-        let mut conditions = board.status.borrow().conditions.clone();
+    fn of(channels: &Channels) -> Self {
+        let worker = *channels.worker.borrow();
+        let mut conditions = channels.status.borrow().conditions.clone();
         if conditions.iter().any(|condition| condition.name == STAND_BY) {
             // It has no worker to speak of, and needs none.
             return Self { ready: true, conditions };
@@ -61,13 +61,13 @@ impl Health {
 }
 
 impl Report {
-    fn of(board: &Board) -> Self {
-        let Health { ready, conditions } = Health::of(board);
+    fn of(channels: &Channels) -> Self {
+        let Health { ready, conditions } = Health::of(channels);
         Self {
             ready,
             version: env!("CARGO_PKG_VERSION").to_owned(),
-            datapath: board.datapath.borrow().clone(),
-            status: Status { conditions, ..board.status.borrow().clone() },
+            datapath: channels.datapath.borrow().clone(),
+            status: Status { conditions, ..channels.status.borrow().clone() },
         }
     }
 }
@@ -93,25 +93,25 @@ fn bind(path: &Path) -> anyhow::Result<UnixListener> {
 ///
 /// # Errors
 /// As [`bind`].
-pub(super) async fn serve(path: &Path, board: &Board) -> anyhow::Result<()> {
-    let mut terms = board.terms.subscribe();
+pub(super) async fn serve(path: &Path, channels: &Channels) -> anyhow::Result<()> {
+    let mut terms = channels.terms.subscribe();
     loop {
         let listener = bind(path)?;
         tokio::select! {
-            () = answer_all(&listener, board) => {}
+            () = answer_all(&listener, channels) => {}
             changed = terms.changed() => changed?,
         }
     }
 }
 
 /// One after another.
-async fn answer_all(listener: &UnixListener, board: &Board) {
+async fn answer_all(listener: &UnixListener, channels: &Channels) {
     loop {
         let Ok((mut probe, _)) = listener.accept().await else {
             sleep(ACCEPT_PAUSE).await;
             continue;
         };
-        let Ok(answer) = serde_json::to_vec(&Report::of(board)) else { continue };
+        let Ok(answer) = serde_json::to_vec(&Report::of(channels)) else { continue };
         match timeout(WRITE, probe.write_all(&answer)).await {
             Ok(Ok(())) => {}
             Ok(Err(error)) => tracing::debug!("a probe went away: {error}"),
@@ -147,8 +147,8 @@ mod tests {
     use crate::parent::WorkerState;
     use tokio::sync::watch;
 
-    fn board(conditions: Vec<Condition>) -> Board {
-        Board {
+    fn channels(conditions: Vec<Condition>) -> Channels {
+        Channels {
             interfaces: watch::Sender::default(),
             kubepods: watch::Sender::default(),
             exempt: watch::Sender::default(),
@@ -165,9 +165,9 @@ mod tests {
     }
 
     /// Asks until it is told the same as the board: another agent may have the socket still.
-    async fn until_told(path: &Path, board: &Board) {
+    async fn until_told(path: &Path, channels: &Channels) {
         let told = async {
-            while ask_at(path).await.ok() != Some(Health::of(board)) {
+            while ask_at(path).await.ok() != Some(Health::of(channels)) {
                 sleep(ACCEPT_PAUSE).await;
             }
         };
@@ -179,7 +179,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("probe.sock");
         let named = |name: &str| Condition { name: name.to_owned(), problem: None };
-        let (old, new) = (board(vec![named("old")]), board(vec![named("new")]));
+        let (old, new) = (channels(vec![named("old")]), channels(vec![named("new")]));
         let asked = async {
             until_told(&path, &new).await;
             // The new one has not taken over, and the old one claims everything again.
@@ -196,8 +196,8 @@ mod tests {
     #[test]
     fn one_that_stands_by_is_ready_without_a_worker() {
         let mut conditions = vec![Condition { name: STAND_BY.to_owned(), problem: None }];
-        assert!(Health::of(&board(conditions.clone())).ready);
+        assert!(Health::of(&channels(conditions.clone())).ready);
         conditions.clear();
-        assert!(!Health::of(&board(conditions)).ready, "no worker");
+        assert!(!Health::of(&channels(conditions)).ready, "no worker");
     }
 }

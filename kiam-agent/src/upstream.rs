@@ -20,7 +20,7 @@ use crate::{
 use connector::State;
 use convert::Verdict;
 use kiam_common::proto::{self, GetPodCredentialsRequest, GetPodRoleRequest};
-use retry::Patience;
+use retry::Retry;
 use std::{
     future::Future,
     pin::Pin,
@@ -68,7 +68,7 @@ impl Upstream {
     where
         T: convert::Answered,
     {
-        let mut patience = Patience::new(deadline);
+        let mut retry = Retry::new(deadline);
         loop {
             let link = self.link(deadline).await?;
             let call = start(&link, proto_caller(caller, deadline));
@@ -84,9 +84,9 @@ impl Upstream {
                 Verdict::Lost(status) => {
                     tracing::debug!(server = %link.address, error = %status, "call failed with its connection");
                     self.doubt(link.id);
-                    patience.pause_or(SourceError::Unreachable).await?;
+                    retry.pause_or(SourceError::Unreachable).await?;
                 }
-                Verdict::Later(error) => patience.pause_or(error).await?,
+                Verdict::Later(error) => retry.pause_or(error).await?,
             }
         }
     }

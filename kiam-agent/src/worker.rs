@@ -54,7 +54,7 @@ pub(crate) fn run(handoff: Handoff, config: Config) -> anyhow::Result<()> {
 type Tasks = JoinSet<anyhow::Result<()>>;
 
 async fn serve(handoff: Handoff, config: Config) -> anyhow::Result<()> {
-    let Handoff { listeners, token_key, witness, control } = handoff;
+    let Handoff { listeners, token_key, client, control } = handoff;
     let Config { log: _, admin, imds, upstream, datapath, take_over: _, exempt: _, notices: _ } = config;
     let mut terminate = signal(SignalKind::terminate())?;
     // A terminal sends it to both processes; the parent decides.
@@ -72,10 +72,10 @@ async fn serve(handoff: Handoff, config: Config) -> anyhow::Result<()> {
     let reached = connector.reached();
     let tokens = Tokens::new(&token_key, imds::boot_id().context("reading the boot id")?)?;
     let own = listeners.iter().map(std::net::TcpListener::local_addr).collect::<Result<_, _>>()?;
-    let (witness, asking) = attestation_client::open(witness).context("the parent's witness")?;
+    let (client, asking) = attestation_client::open(client).context("the parent's witness")?;
     let service = Arc::new(Service::new(Face {
         source: Upstream::new(&connector, Arc::clone(&metrics)),
-        ingress: KernelIngress::new(witness, own),
+        ingress: KernelIngress::new(client, own),
         attribution: Attribution::new(datapath.attestation, known_interfaces),
         tokens,
         v1: imds.v1,

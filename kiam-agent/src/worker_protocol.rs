@@ -33,7 +33,7 @@ pub(crate) struct Handoff {
     /// Seals session tokens; the same for the old and the new agent of an upgrade.
     pub(crate) token_key: Secret<[u8; TOKEN_KEY_LEN]>,
     /// The worker's end of the socket that it asks over who opened a connection (`crate::attestation`).
-    pub(crate) witness: UnixDatagram,
+    pub(crate) client: UnixDatagram,
     /// The worker's end of the control socket.
     pub(crate) control: UnixStream,
 }
@@ -87,12 +87,12 @@ impl ToParent {
 /// The kernel's, when the socket's other end is gone.
 pub(crate) fn send(
     control: &UnixStream,
-    witness: BorrowedFd<'_>,
+    client: BorrowedFd<'_>,
     listeners: &[TcpListener],
     token_key: &Secret<[u8; TOKEN_KEY_LEN]>,
 ) -> io::Result<()> {
     let listeners = listeners.iter().map(|listener| listener.as_fd());
-    let fds: Vec<BorrowedFd<'_>> = std::iter::once(witness).chain(listeners).collect();
+    let fds: Vec<BorrowedFd<'_>> = std::iter::once(client).chain(listeners).collect();
     let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MAX_DESCRIPTORS))];
     let mut ancillary = SendAncillaryBuffer::new(&mut space);
     if !ancillary.push(SendAncillaryMessage::ScmRights(&fds)) {
@@ -119,10 +119,10 @@ pub(crate) fn receive(control: UnixStream) -> io::Result<Handoff> {
             _ => None,
         })
         .flatten();
-    let witness = fds.next().map(UnixDatagram::from);
+    let client = fds.next().map(UnixDatagram::from);
     let listeners: Vec<TcpListener> = fds.map(TcpListener::from).collect();
-    let Some(witness) = witness.filter(|_| received.bytes == TOKEN_KEY_LEN && !listeners.is_empty()) else {
+    let Some(client) = client.filter(|_| received.bytes == TOKEN_KEY_LEN && !listeners.is_empty()) else {
         return Err(io::Error::new(io::ErrorKind::InvalidData, "no hand-over on standard input"));
     };
-    Ok(Handoff { listeners, token_key: Secret::new(key), witness, control })
+    Ok(Handoff { listeners, token_key: Secret::new(key), client, control })
 }

@@ -21,7 +21,7 @@ const UNIT_FOLDERS: [&str; 3] = ["/etc/systemd/system", "/usr/local/lib/systemd/
 /// An agent lives; or what could not be removed.
 pub(crate) async fn run(bpffs: &Path) -> anyhow::Result<()> {
     let lock = NodeLock::open(bpffs)?;
-    lock.exclude()?;
+    lock.lock_exclusive()?;
     let netlink = netlink::connect()?;
     let fence = Fence::new(netlink.clone());
     probe::remove_device(&netlink).await?;

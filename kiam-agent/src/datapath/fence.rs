@@ -161,7 +161,7 @@ impl Fence {
     ///
     /// # Errors
     /// The kernel's.
-    pub(crate) async fn survey(&self, family: Family) -> anyhow::Result<Survey> {
+    pub(crate) async fn inventory(&self, family: Family) -> anyhow::Result<Survey> {
         let present = self.rules(family).await?;
         let ours = [rule::own(family), rule::all(family), rule::end(family)];
         let found = ours.iter().filter_map(|ours| present.iter().find(|rule| rule::is_same(rule, ours)));

@@ -16,7 +16,7 @@ use kiam_common::abi::{PROG_GUARD, PROG_GUARD_IN, PROG_PROBE_OUT, PROG_TC_INGRES
 use std::collections::BTreeSet;
 
 impl Datapath {
-    /// The datapath as of the last [`Self::keep_up`].
+    /// The datapath as of the last [`Self::reconcile`].
     pub(crate) fn report(&self) -> DatapathReport {
         let program = |(name, id): (&str, u32)| ProgramReport { name: name.to_owned(), id };
         DatapathReport {
@@ -47,7 +47,7 @@ impl Datapath {
         let [outward, inward] = self.guard.has(index);
         let on = [
             (PROG_TC_INGRESS, self.attachments.has(index)),
-            (PROG_PROBE_OUT, self.way_in.watches(index)),
+            (PROG_PROBE_OUT, self.reachability.watches(index)),
             (PROG_GUARD, outward),
             (PROG_GUARD_IN, inward),
         ];

@@ -1,5 +1,5 @@
 //! The self-check: is everything still where it was put, and does something of others stand in the way? What is missing
-//! is noted as lost, so that [`Datapath::keep_up`], which comes next, sets it up again.
+//! is noted as lost, so that [`Datapath::reconcile`], which comes next, sets it up again.
 
 pub(super) mod probe;
 pub(super) mod reachability;
@@ -64,7 +64,7 @@ impl Check {
         found.alone()
     }
 
-    /// After [`Datapath::keep_up`]: `conditions` are what it found.
+    /// After [`Datapath::reconcile`]: `conditions` are what it found.
     pub(crate) fn settle(&mut self, conditions: &[Condition]) {
         self.settled |= conditions.iter().all(|condition| condition.problem.is_none());
     }
@@ -77,8 +77,8 @@ impl Check {
 
 impl Datapath {
     /// Looks at what the kernel does not tell of by itself, or what would be too dear to look at with each piece of
-    /// news. After a first [`Self::keep_up`], which closes the node; and before another one, which repairs.
-    pub(crate) async fn inspect(&mut self) {
+    /// news. After a first [`Self::reconcile`], which closes the node; and before another one, which repairs.
+    pub(crate) async fn self_check(&mut self) {
         let mut fences = self.fence.families().iter().map(|family| family.condition());
         let closed = fences.all(|name| self.holds(name));
         let maps = self.check_maps();
@@ -105,7 +105,7 @@ impl Datapath {
 
     /// What the node's owner should know although pods are served.
     pub(crate) fn notices(&self) -> Vec<Notice> {
-        self.check.notices.iter().chain(self.way_in.notice()).cloned().collect()
+        self.check.notices.iter().chain(self.reachability.notice()).cloned().collect()
     }
 
     fn holds(&self, name: &str) -> bool {

@@ -4,7 +4,7 @@
 
 use super::peer::{Arrival, Peer};
 use crate::{
-    attestation::{Origin, Owner},
+    attestation::{Origin, SocketOwner},
     config::Attestation,
     report::{Interface, InterfaceKind},
     source::{AttestedPod, Caller},
@@ -30,14 +30,14 @@ pub(crate) struct Interfaces(HashMap<u32, Known>);
 /// What matters of an interface.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Known {
-    born_ms: Option<u64>,
+    first_seen_ms: Option<u64>,
     kind: InterfaceKind,
 }
 
 impl Interfaces {
     /// As the parent lists them.
     pub(crate) fn new(interfaces: &[Interface]) -> Self {
-        let known = |interface: &Interface| Known { born_ms: interface.born_ms, kind: interface.kind };
+        let known = |interface: &Interface| Known { first_seen_ms: interface.first_seen_ms, kind: interface.kind };
         Self(interfaces.iter().map(|interface| (interface.index, known(interface))).collect())
     }
 }
@@ -85,18 +85,18 @@ impl Attribution {
     /// # Errors
     /// Why it is nobody.
     pub(crate) async fn caller(&self, peer: &Peer, deadline: Instant) -> Result<Caller, Unattributable> {
-        let (index, asked) = match &peer.arrival {
+        let (index, attestation) = match &peer.arrival {
             Arrival::Hook { pod, .. } if pod.is_static() => return Err(Unattributable::StaticPod),
             Arrival::Hook { pod, on_node_network } => {
                 let address = if *on_node_network { None } else { vpc_cni::telling(peer.address) };
                 let pod = Some(AttestedPod { uid: *pod, must_match: true });
                 return Ok(Caller { address, pod, interface_born_ms: None });
             }
-            Arrival::Interface { index, asked } => (index.ok_or(Unattributable::Interface)?, asked),
+            Arrival::Interface { index, attestation } => (index.ok_or(Unattributable::Interface)?, attestation),
         };
         let known = self.known(index, deadline).await.ok_or(Unattributable::Interface)?;
         let pod_side = if self.asks() {
-            let answer = timeout_at(deadline, asked.answer()).await;
+            let answer = timeout_at(deadline, attestation.answer()).await;
             let origin = answer.ok().flatten().ok_or(Unattributable::Untold)?;
             self.judge(index, known, origin, deadline).await?
         } else {
@@ -112,7 +112,7 @@ impl Attribution {
         };
         // By its cgroup alone, the answer has to say that it is for this pod.
         let pod = pod.map(|pod| AttestedPod { must_match: pod.must_match || address.is_none(), ..pod });
-        Ok(Caller { address, pod, interface_born_ms: known.born_ms })
+        Ok(Caller { address, pod, interface_born_ms: known.first_seen_ms })
     }
 
     /// What follows from the record of a connection that came in by the interface `index`.
@@ -124,14 +124,14 @@ impl Attribution {
         deadline: Instant,
     ) -> Result<PodSide, Unattributable> {
         let pod = match origin.owner {
-            Owner::Several => return Err(Unattributable::Several),
-            Owner::Pod(uid) if uid.is_static() => return Err(Unattributable::StaticPod),
-            Owner::Pod(uid) => Some(AttestedPod { uid, must_match: self.mode == Attestation::Require }),
+            SocketOwner::Several => return Err(Unattributable::Several),
+            SocketOwner::Pod(uid) if uid.is_static() => return Err(Unattributable::StaticPod),
+            SocketOwner::Pod(uid) => Some(AttestedPod { uid, must_match: self.mode == Attestation::Require }),
             // Of a connection that came up from a bridge, only the record tells by which port.
-            Owner::NoRecord if known.kind == InterfaceKind::Bridge => return Err(Unattributable::NoRecord),
-            Owner::NoRecord if self.is_due(known, origin) => return Err(Unattributable::NoRecord),
-            Owner::NoRecord => return Ok(PodSide { index, known, pod: None }),
-            Owner::Nobody => None,
+            SocketOwner::NoRecord if known.kind == InterfaceKind::Bridge => return Err(Unattributable::NoRecord),
+            SocketOwner::NoRecord if self.is_due(known, origin) => return Err(Unattributable::NoRecord),
+            SocketOwner::NoRecord => return Ok(PodSide { index, known, pod: None }),
+            SocketOwner::Nobody => None,
         };
         let index = origin.interface;
         let known = self.known(index, deadline).await.ok_or(Unattributable::Interface)?;
@@ -195,7 +195,7 @@ impl Homes {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{attestation::PodUid, imds::peer::Asked};
+    use crate::{attestation::PodUid, imds::peer::PendingAttestation};
     use std::{future, time::Duration};
 
     const UID: &str = "11111111-2222-4333-8444-aaaaaaaaaaaa";
@@ -216,7 +216,7 @@ mod tests {
             GUEST => (InterfaceKind::Other, None),
             _ => (InterfaceKind::Veth, None),
         };
-        Interface { index, name: format!("cali{index}"), born_ms: Some(u64::from(index)), bridge, kind }
+        Interface { index, name: format!("cali{index}"), first_seen_ms: Some(u64::from(index)), bridge, kind }
     }
 
     fn interfaces(indexes: &[u32]) -> Arc<Interfaces> {
@@ -229,20 +229,20 @@ mod tests {
     }
 
     fn peer_at(address: [u8; 4], index: Option<u32>, origin: Option<Origin>) -> Peer {
-        let asked = Asked::new(future::ready(origin));
-        Peer { address: address.into(), arrival: Arrival::Interface { index, asked } }
+        let attestation = PendingAttestation::new(future::ready(origin));
+        Peer { address: address.into(), arrival: Arrival::Interface { index, attestation } }
     }
 
     fn peer(index: u32, origin: Origin) -> Peer {
         peer_at(POD, Some(index), Some(origin))
     }
 
-    fn origin(interface: u32, kubepods: bool, owner: Owner) -> Origin {
+    fn origin(interface: u32, kubepods: bool, owner: SocketOwner) -> Origin {
         Origin { interface, kubepods, owner }
     }
 
-    fn owned(uid: &str) -> Owner {
-        Owner::Pod(PodUid::parse(uid).unwrap())
+    fn owned(uid: &str) -> SocketOwner {
+        SocketOwner::Pod(PodUid::parse(uid).unwrap())
     }
 
     /// The outcome in one word.
@@ -259,8 +259,8 @@ mod tests {
 
     #[tokio::test]
     async fn what_each_mode_makes_of_what_the_kernel_tells() {
-        let none = |kubepods| origin(0, kubepods, Owner::NoRecord);
-        let nobody = |interface, kubepods| origin(interface, kubepods, Owner::Nobody);
+        let none = |kubepods| origin(0, kubepods, SocketOwner::NoRecord);
+        let nobody = |interface, kubepods| origin(interface, kubepods, SocketOwner::Nobody);
         let pod = |interface| origin(interface, true, owned(UID));
         for (index, origin, require, prefer, off) in [
             (VETH, pod(VETH), "pod! 3", "pod 3", "address 3"),
@@ -280,7 +280,7 @@ mod tests {
             (BRIDGE, nobody(VETH_PORT, false), "NotAPod", "address 6", "address 5"),
             (BRIDGE, none(true), "NoRecord", "NoRecord", "address 5"),
             (BRIDGE, none(false), "NoRecord", "NoRecord", "address 5"),
-            (BRIDGE, origin(0, false, Owner::Several), "Several", "Several", "address 5"),
+            (BRIDGE, origin(0, false, SocketOwner::Several), "Several", "Several", "address 5"),
             (VETH, origin(VETH, true, owned(STATIC)), "StaticPod", "StaticPod", "address 3"),
             // An interface that nobody told of.
             (9, pod(9), "Interface", "Interface", "Interface"),
@@ -355,8 +355,8 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_parent_that_does_not_tell_in_time_is_not_waited_for() {
         let (attribution, _parent) = attribution(Attestation::Prefer);
-        let asked = Asked::new(future::pending());
-        let peer = Peer { address: POD.into(), arrival: Arrival::Interface { index: Some(VETH), asked } };
+        let attestation = PendingAttestation::new(future::pending());
+        let peer = Peer { address: POD.into(), arrival: Arrival::Interface { index: Some(VETH), attestation } };
         let deadline = Instant::now() + Duration::from_millis(900);
         assert_eq!(attribution.caller(&peer, deadline).await, Err(Unattributable::Untold));
         assert_eq!(Instant::now(), deadline);
@@ -364,14 +364,14 @@ mod tests {
 
     #[tokio::test]
     async fn an_address_stays_where_it_was_first_seen_until_that_is_gone() {
-        let by_address = |index| peer(index, origin(index, false, Owner::Nobody));
+        let by_address = |index| peer(index, origin(index, false, SocketOwner::Nobody));
         let (attribution, parent) = attribution(Attestation::Prefer);
         let now = Instant::now();
         for index in [VETH, VETH] {
             assert!(attribution.caller(&by_address(index), now).await.is_ok());
         }
         assert_eq!(attribution.caller(&by_address(GUEST), now).await, Err(Unattributable::Elsewhere));
-        let bridged = |port| peer(BRIDGE, origin(port, false, Owner::Nobody));
+        let bridged = |port| peer(BRIDGE, origin(port, false, SocketOwner::Nobody));
         assert_eq!(attribution.caller(&bridged(VETH_PORT), now).await, Err(Unattributable::Elsewhere));
         // Whose cgroup is known is at home anywhere: the server knows the address.
         let attested = peer(GUEST, origin(GUEST, true, owned(UID)));

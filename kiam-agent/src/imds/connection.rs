@@ -2,7 +2,7 @@
 
 use super::{
     Face, answer,
-    connection_limits::Place,
+    connection_limits::Slot,
     handler,
     limits::{HEAD_LEN_MAX, LINGER_TIME_MAX},
     peer::{Ingress, Peer},
@@ -40,14 +40,14 @@ pub(super) async fn serve<S: CredentialSource, I: Ingress>(
     face: Arc<Face<S, I>>,
     tcp: TcpStream,
     peer: Peer,
-    place: Place,
+    slot: Slot,
     mut stop: watch::Receiver<bool>,
 ) {
     if let Err(error) = tcp.set_nodelay(true) {
         tracing::debug!(peer = %peer.address, %error, "a connection was gone before it was served");
         return;
     }
-    let phase = place.phase();
+    let phase = slot.phase();
     let service = service_fn(|request| handler::handle(&face, &peer, phase, request));
     let stream = TokioIo::new(Stream::new(tcp, phase));
     // Names in EC2's case: some scripts compare them as they stand.
@@ -55,7 +55,7 @@ pub(super) async fn serve<S: CredentialSource, I: Ingress>(
         http1::Builder::new().max_buf_size(HEAD_LEN_MAX).title_case_headers(true).serve_connection(stream, service);
     let mut connection = pin!(connection);
     let mut watchdog = Watchdog::new(phase);
-    let mut lost = pin!(place.lost());
+    let mut lost = pin!(slot.lost());
     let mut stopped = pin!(stop.wait_for(|stop| *stop));
     let mut stopping = false;
     let end = poll_fn(|context| {

@@ -2,7 +2,7 @@
 //! the pod that holds most of them loses its idlest.
 
 use super::{
-    limits::{CONNECTIONS_MAX, CONNECTIONS_PER_POD_MAX, TURNED_AWAY_MAX},
+    limits::{CONNECTIONS_MAX, CONNECTIONS_PER_POD_MAX, REFUSALS_MAX},
     peer::Holder,
     phase::Phase,
 };
@@ -17,11 +17,11 @@ use tokio::{
 };
 
 /// All places.
-pub(crate) struct Places {
+pub(crate) struct ConnectionSlots {
     table: Mutex<Table>,
     /// The number of connections, those included that have lost their place and are about to end.
     open: watch::Sender<usize>,
-    turned_away: Arc<Semaphore>,
+    refusals: Arc<Semaphore>,
     gauge: Gauge,
 }
 
@@ -29,21 +29,21 @@ pub(crate) struct Places {
 #[derive(Default)]
 struct Table {
     held: usize,
-    holders: HashMap<Holder, Vec<Arc<Seat>>>,
+    holders: HashMap<Holder, Vec<Arc<Entry>>>,
 }
 
 /// What a connection and the table share.
 #[derive(Debug)]
-struct Seat {
+struct Entry {
     phase: Phase,
     lost: Notify,
 }
 
 /// A connection's place; free again when dropped.
-pub(crate) struct Place {
-    places: Arc<Places>,
+pub(crate) struct Slot {
+    slots: Arc<ConnectionSlots>,
     holder: Holder,
-    seat: Arc<Seat>,
+    entry: Arc<Entry>,
 }
 
 /// Why there is no place.
@@ -55,28 +55,28 @@ pub(crate) enum Full {
     Altogether,
 }
 
-impl Places {
+impl ConnectionSlots {
     /// All free; `gauge` follows their number.
     pub(crate) fn new(gauge: Gauge) -> Self {
-        let turned_away = Arc::new(Semaphore::new(TURNED_AWAY_MAX));
-        Self { table: Mutex::default(), open: watch::Sender::new(0), turned_away, gauge }
+        let refusals = Arc::new(Semaphore::new(REFUSALS_MAX));
+        Self { table: Mutex::default(), open: watch::Sender::new(0), refusals, gauge }
     }
 
     /// A place for a connection of `holder`.
     ///
     /// # Errors
     /// When this pod has to close another one first.
-    pub(crate) fn take(self: &Arc<Self>, holder: Holder) -> Result<Place, Full> {
-        let seat = Arc::new(Seat { phase: Phase::new(Instant::now()), lost: Notify::new() });
-        self.table().take(holder, Arc::clone(&seat))?;
+    pub(crate) fn take(self: &Arc<Self>, holder: Holder) -> Result<Slot, Full> {
+        let entry = Arc::new(Entry { phase: Phase::new(Instant::now()), lost: Notify::new() });
+        self.table().take(holder, Arc::clone(&entry))?;
         self.open.send_modify(|open| *open += 1);
         self.gauge.inc();
-        Ok(Place { places: Arc::clone(self), holder, seat })
+        Ok(Slot { slots: Arc::clone(self), holder, entry })
     }
 
     /// A turn at telling a connection that there is no place; `None`: too many are being told already.
-    pub(crate) fn turn_away(&self) -> Option<OwnedSemaphorePermit> {
-        Arc::clone(&self.turned_away).try_acquire_owned().ok()
+    pub(crate) fn refusal_permit(&self) -> Option<OwnedSemaphorePermit> {
+        Arc::clone(&self.refusals).try_acquire_owned().ok()
     }
 
     /// Waits until no connection is open.
@@ -94,7 +94,7 @@ impl Places {
 }
 
 impl Table {
-    fn take(&mut self, holder: Holder, seat: Arc<Seat>) -> Result<(), Full> {
+    fn take(&mut self, holder: Holder, entry: Arc<Entry>) -> Result<(), Full> {
         let held = self.holders.get(&holder).map_or(0, Vec::len);
         if held >= CONNECTIONS_PER_POD_MAX {
             return Err(Full::OfThisPod);
@@ -105,61 +105,61 @@ impl Table {
             }
             self.evict();
         }
-        self.holders.entry(holder).or_default().push(seat);
+        self.holders.entry(holder).or_default().push(entry);
         self.held += 1;
         Ok(())
     }
 
     /// Takes the idlest connection's place from the pod that holds most.
     fn evict(&mut self) {
-        let largest = self.holders.iter().max_by_key(|(_, seats)| seats.len()).map(|(holder, _)| *holder);
+        let largest = self.holders.iter().max_by_key(|(_, entries)| entries.len()).map(|(holder, _)| *holder);
         let Some(holder) = largest else { return };
         let idlest =
-            self.holders.get(&holder).and_then(|seats| seats.iter().min_by_key(|seat| idleness(seat)).cloned());
-        if let Some(seat) = idlest {
-            seat.lost.notify_one();
-            self.remove(holder, &seat);
+            self.holders.get(&holder).and_then(|entries| entries.iter().min_by_key(|entry| idleness(entry)).cloned());
+        if let Some(entry) = idlest {
+            entry.lost.notify_one();
+            self.remove(holder, &entry);
         }
     }
 
-    fn remove(&mut self, holder: Holder, seat: &Arc<Seat>) {
-        let Some(seats) = self.holders.get_mut(&holder) else { return };
-        if let Some(index) = seats.iter().position(|held| Arc::ptr_eq(held, seat)) {
-            seats.swap_remove(index);
+    fn remove(&mut self, holder: Holder, entry: &Arc<Entry>) {
+        let Some(entries) = self.holders.get_mut(&holder) else { return };
+        if let Some(index) = entries.iter().position(|held| Arc::ptr_eq(held, entry)) {
+            entries.swap_remove(index);
             self.held -= 1;
         }
-        if seats.is_empty() {
+        if entries.is_empty() {
             self.holders.remove(&holder);
         }
     }
 }
 
 /// The least is the idlest: first those at rest, the longest first; then those that are busy, the oldest first.
-fn idleness(seat: &Seat) -> (bool, Instant) {
-    match seat.phase.resting_since() {
+fn idleness(entry: &Entry) -> (bool, Instant) {
+    match entry.phase.resting_since() {
         Some(since) => (false, since),
-        None => (true, seat.phase.began()),
+        None => (true, entry.phase.began()),
     }
 }
 
-impl Place {
+impl Slot {
     /// Where the connection stands.
     pub(crate) fn phase(&self) -> &Phase {
-        &self.seat.phase
+        &self.entry.phase
     }
 
     /// Waits until the place is lost to another pod.
     pub(crate) async fn lost(&self) {
-        self.seat.lost.notified().await;
+        self.entry.lost.notified().await;
     }
 }
 
-impl Drop for Place {
+impl Drop for Slot {
     fn drop(&mut self) {
-        let Self { places, holder, seat } = self;
-        places.table().remove(*holder, seat);
-        places.open.send_modify(|open| *open -= 1);
-        places.gauge.dec();
+        let Self { slots, holder, entry } = self;
+        slots.table().remove(*holder, entry);
+        slots.open.send_modify(|open| *open -= 1);
+        slots.gauge.dec();
     }
 }
 
@@ -174,81 +174,81 @@ mod tests {
         Holder::Address([10, 0, u8::try_from(n / 256).unwrap(), u8::try_from(n % 256).unwrap()].into())
     }
 
-    fn places() -> Arc<Places> {
-        Arc::new(Places::new(Gauge::default()))
+    fn slots() -> Arc<ConnectionSlots> {
+        Arc::new(ConnectionSlots::new(Gauge::default()))
     }
 
-    fn rest(place: &Place) {
-        place.phase().answered();
-        place.phase().flushed();
+    fn rest(slot: &Slot) {
+        slot.phase().answered();
+        slot.phase().flushed();
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_pod_has_64_and_gets_one_back_when_one_ends() {
-        let places = places();
-        let mut taken: Vec<Place> = (0..CONNECTIONS_PER_POD_MAX).map(|_| places.take(pod(1)).unwrap()).collect();
-        assert_eq!(places.take(pod(1)).err(), Some(Full::OfThisPod));
-        assert!(places.take(pod(2)).is_ok());
+        let slots = slots();
+        let mut taken: Vec<Slot> = (0..CONNECTIONS_PER_POD_MAX).map(|_| slots.take(pod(1)).unwrap()).collect();
+        assert_eq!(slots.take(pod(1)).err(), Some(Full::OfThisPod));
+        assert!(slots.take(pod(2)).is_ok());
         taken.pop();
-        assert!(places.take(pod(1)).is_ok());
+        assert!(slots.take(pod(1)).is_ok());
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_pod_without_any_gets_the_idlest_of_the_largest_holder() {
-        let places = places();
+        let slots = slots();
         let full = CONNECTIONS_MAX / CONNECTIONS_PER_POD_MAX;
-        let mut taken: Vec<Vec<Place>> = Vec::new();
+        let mut taken: Vec<Vec<Slot>> = Vec::new();
         for n in 0..full {
             // Pod 3 holds most: one place of pod 5 is pod 100's.
             let count = if n == 5 { CONNECTIONS_PER_POD_MAX - 2 } else { CONNECTIONS_PER_POD_MAX - 1 };
             let count = if n == 3 { CONNECTIONS_PER_POD_MAX } else { count };
-            taken.push((0..count).map(|_| places.take(pod(n)).unwrap()).collect());
+            taken.push((0..count).map(|_| slots.take(pod(n)).unwrap()).collect());
         }
         let held: usize = taken.iter().map(Vec::len).sum();
-        let others: Vec<Place> = (held..CONNECTIONS_MAX).map(|n| places.take(pod(10_000 + n)).unwrap()).collect();
-        assert_eq!(places.take(pod(5)).err(), Some(Full::Altogether), "it holds some");
+        let others: Vec<Slot> = (held..CONNECTIONS_MAX).map(|n| slots.take(pod(10_000 + n)).unwrap()).collect();
+        assert_eq!(slots.take(pod(5)).err(), Some(Full::Altogether), "it holds some");
 
         advance(Duration::from_secs(1)).await;
         rest(&taken[3][7]);
         advance(Duration::from_secs(1)).await;
         rest(&taken[3][2]);
         rest(&taken[4][2]);
-        let newcomer = places.take(pod(200)).unwrap();
+        let newcomer = slots.take(pod(200)).unwrap();
         assert!(taken[3][7].lost().now_or_never().is_some(), "the longest at rest");
         assert!(taken[3][2].lost().now_or_never().is_none());
         assert!(newcomer.lost().now_or_never().is_none());
         drop((taken, others, newcomer));
-        let table = places.table();
+        let table = slots.table();
         assert_eq!((table.held, table.holders.len()), (0, 0));
         drop(table);
-        assert!(places.empty().now_or_never().is_some());
+        assert!(slots.empty().now_or_never().is_some());
     }
 
     #[tokio::test(start_paused = true)]
     async fn busy_connections_go_too_when_none_rests_the_oldest_first() {
-        let places = places();
+        let slots = slots();
         let mut taken = Vec::new();
         for n in 0..CONNECTIONS_MAX {
-            taken.push(places.take(pod(n)).unwrap());
+            taken.push(slots.take(pod(n)).unwrap());
             advance(Duration::from_millis(1)).await;
         }
-        let more = places.take(pod(9)).err();
+        let more = slots.take(pod(9)).err();
         assert_eq!(more, Some(Full::Altogether));
-        let _newcomer = places.take(pod(60_000)).unwrap();
-        let lost = taken.iter().filter(|place| place.lost().now_or_never().is_some()).count();
+        let _newcomer = slots.take(pod(60_000)).unwrap();
+        let lost = taken.iter().filter(|slot| slot.lost().now_or_never().is_some()).count();
         assert_eq!(lost, 1);
-        assert_eq!(places.table().held, CONNECTIONS_MAX);
+        assert_eq!(slots.table().held, CONNECTIONS_MAX);
         // The one that lost its place leaves; nobody else's is freed by that.
         drop(taken);
-        assert_eq!(places.table().held, 1);
+        assert_eq!(slots.table().held, 1);
     }
 
     #[tokio::test(start_paused = true)]
     async fn only_so_many_are_told_that_they_are_too_many() {
-        let places = places();
-        let turns: Vec<_> = (0..TURNED_AWAY_MAX).map(|_| places.turn_away().unwrap()).collect();
-        assert!(places.turn_away().is_none());
+        let slots = slots();
+        let turns: Vec<_> = (0..REFUSALS_MAX).map(|_| slots.refusal_permit().unwrap()).collect();
+        assert!(slots.refusal_permit().is_none());
         drop(turns);
-        assert!(places.turn_away().is_some());
+        assert!(slots.refusal_permit().is_some());
     }
 }

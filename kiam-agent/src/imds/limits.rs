@@ -29,7 +29,7 @@ pub(crate) const CONNECTIONS_MAX: usize = 1_024;
 /// Most connections whose pod is being asked for, as far as they have no place before that is known.
 pub(crate) const ANONYMOUS_MAX: u32 = 1_024;
 /// Most connections that are being told that they are too many.
-pub(crate) const TURNED_AWAY_MAX: usize = 64;
+pub(crate) const REFUSALS_MAX: usize = 64;
 /// From a request for a role or credentials to its answer; SDKs give up after 1 s.
 pub(crate) const ANSWER_TIME_MAX: Duration = Duration::from_millis(900);
 /// Pause when the kernel has no descriptor or memory for another connection.

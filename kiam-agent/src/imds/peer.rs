@@ -1,7 +1,7 @@
 //! What the kernel tells of a connection: where it went, where it came from, by which interface, and out of which pod's
 //! cgroup. What a client says of itself is never asked.
 
-use crate::attestation::{Origin, Owner, PodUid, Question};
+use crate::attestation::{Origin, PodUid, Question, SocketOwner};
 use futures::{
     FutureExt as _,
     future::{BoxFuture, Shared},
@@ -15,7 +15,7 @@ use tokio::net::TcpStream;
 /// What the kernel tells of an accepted connection.
 pub(crate) trait Ingress: Send + Sync + 'static {
     /// How a connection came whose local address is this; `None`: by no way that a pod's connection takes.
-    fn way(&self, local: SocketAddr) -> Option<Way>;
+    fn arrived_by(&self, local: SocketAddr) -> Option<ArrivedBy>;
 
     /// The index of the interface that the connection came in by.
     ///
@@ -24,12 +24,12 @@ pub(crate) trait Ingress: Send + Sync + 'static {
     fn interface(&self, connection: &TcpStream) -> io::Result<u32>;
 
     /// Who opened a connection. Asked at once; `None`: nobody can tell.
-    fn witness(&self, question: Question) -> impl Future<Output = Option<Origin>> + Send + 'static;
+    fn attest(&self, question: Question) -> impl Future<Output = Option<Origin>> + Send + 'static;
 }
 
 /// How a connection came.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Way {
+pub(crate) enum ArrivedBy {
     /// By an interface, with M as its local address.
     Interface,
     /// By a cgroup hook, which sent it to a listener's own address; `abi::BY_HOOK_NODE` or `abi::BY_HOOK_POD`.
@@ -52,7 +52,7 @@ pub(crate) enum Arrival {
         /// Its index; `None` when the kernel could not tell.
         index: Option<u32>,
         /// What is known of the socket that opened the connection.
-        asked: Asked,
+        attestation: PendingAttestation,
     },
     /// By a hook, out of this pod's cgroup.
     Hook {
@@ -76,8 +76,8 @@ impl Peer {
     /// The pod whose cgroup the connection came from, as far as that is known by now.
     pub(crate) fn attested(&self) -> Option<PodUid> {
         match &self.arrival {
-            Arrival::Interface { asked, .. } => match asked.0.peek() {
-                Some(Some(Origin { owner: Owner::Pod(uid), .. })) => Some(*uid),
+            Arrival::Interface { attestation, .. } => match attestation.0.peek() {
+                Some(Some(Origin { owner: SocketOwner::Pod(uid), .. })) => Some(*uid),
                 _ => None,
             },
             Arrival::Hook { pod, .. } => Some(*pod),
@@ -95,9 +95,9 @@ impl Peer {
 
 /// A question that was asked once and is answered once, for as long as the connection lives.
 #[derive(Clone)]
-pub(crate) struct Asked(Shared<BoxFuture<'static, Option<Origin>>>);
+pub(crate) struct PendingAttestation(Shared<BoxFuture<'static, Option<Origin>>>);
 
-impl Asked {
+impl PendingAttestation {
     /// Keeps the answer.
     pub(crate) fn new(answer: impl Future<Output = Option<Origin>> + Send + 'static) -> Self {
         Self(answer.boxed().shared())
@@ -109,7 +109,7 @@ impl Asked {
     }
 }
 
-impl fmt::Debug for Asked {
+impl fmt::Debug for PendingAttestation {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.0.peek() {
             Some(answer) => answer.fmt(f),

@@ -123,7 +123,7 @@ const DOCUMENT: &str = concat!(
 struct FakeIngress(Arc<Mutex<Kernel>>);
 
 struct Kernel {
-    way: Option<Way>,
+    arrived_by: Option<ArrivedBy>,
     interface: u32,
     /// Of the next connections, each by its own port.
     origin: Option<Origin>,
@@ -135,9 +135,9 @@ struct Kernel {
 impl FakeIngress {
     /// Pods at addresses, on a node whose kernel knows no cgroups of theirs.
     fn new() -> Self {
-        let origin = Some(Origin { interface: INTERFACE, kubepods: false, owner: Owner::Nobody });
-        let (way, takes) = (Some(Way::Interface), Duration::ZERO);
-        let kernel = Kernel { way, interface: INTERFACE, origin, takes, questions: Vec::new() };
+        let origin = Some(Origin { interface: INTERFACE, kubepods: false, owner: SocketOwner::Nobody });
+        let (arrived_by, takes) = (Some(ArrivedBy::Interface), Duration::ZERO);
+        let kernel = Kernel { arrived_by, interface: INTERFACE, origin, takes, questions: Vec::new() };
         Self(Arc::new(Mutex::new(kernel)))
     }
 
@@ -146,21 +146,21 @@ impl FakeIngress {
     }
 
     /// The next connections come out of this pod's cgroup.
-    fn opened_by(&self, owner: Owner) {
+    fn opened_by(&self, owner: SocketOwner) {
         self.kernel().origin = Some(Origin { interface: INTERFACE, kubepods: true, owner });
     }
 }
 
 impl Ingress for FakeIngress {
-    fn way(&self, _local: SocketAddr) -> Option<Way> {
-        self.kernel().way
+    fn arrived_by(&self, _local: SocketAddr) -> Option<ArrivedBy> {
+        self.kernel().arrived_by
     }
 
     fn interface(&self, _connection: &TcpStream) -> io::Result<u32> {
         Ok(self.kernel().interface)
     }
 
-    fn witness(&self, question: Question) -> impl Future<Output = Option<Origin>> + Send + 'static {
+    fn attest(&self, question: Question) -> impl Future<Output = Option<Origin>> + Send + 'static {
         let mut kernel = self.kernel();
         kernel.questions.push(question);
         let (takes, origin) = (kernel.takes, kernel.origin);
@@ -185,7 +185,7 @@ fn known(indexes: &[u32]) -> Arc<Interfaces> {
     let interface = |index: &u32| Interface {
         index: *index,
         name: format!("cali{index}"),
-        born_ms: None,
+        first_seen_ms: None,
         bridge: None,
         kind: InterfaceKind::Veth,
     };

@@ -180,7 +180,7 @@ impl AsRef<[u8]> for Bound {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{attestation::PodUid, imds::peer::Asked};
+    use crate::{attestation::PodUid, imds::peer::PendingAttestation};
 
     const BOOT: BootId = BootId(*b"2b1f3c9e-0a51-4a37-9d3e-5b0a5a7f1c11");
     const OTHER_BOOT: BootId = BootId(*b"2b1f3c9e-0a51-4a37-9d3e-5b0a5a7f1c12");
@@ -195,7 +195,7 @@ mod tests {
     }
 
     fn by_interface(index: Option<u32>) -> Arrival {
-        Arrival::Interface { index, asked: Asked::new(std::future::ready(None)) }
+        Arrival::Interface { index, attestation: PendingAttestation::new(std::future::ready(None)) }
     }
 
     fn on_the_node(uid: &str) -> Peer {

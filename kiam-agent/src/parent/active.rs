@@ -2,13 +2,13 @@
 //! to stop.
 
 use super::{
-    Board, STAND_BY, Stop, announce,
-    attestor::Witnesses,
+    Channels, STAND_BY, Stop, announce,
+    attestor::Attestor,
     drain,
     exemptions::{self, Exemptions},
     fallback::Fallback,
     not_owner, publish, publish_conditions, publish_kubepods, sweep,
-    takeover::{Predecessor, Successor, Successors, Turn},
+    takeover::{Predecessor, Successor, Successors, TakeoverLock},
     token_key,
     worker::Supervisor,
 };
@@ -17,7 +17,7 @@ use crate::{
     datapath::{
         Datapath,
         node::{
-            interface_ages::Births,
+            interface_ages::InterfaceAges,
             netlink::{self, Heard, News},
         },
         ownership::node_lock::NodeLock,
@@ -45,10 +45,10 @@ pub(super) enum Ended {
 }
 
 /// What an agent's terms have in common.
-pub(super) struct Term<'a> {
+pub(super) struct ActiveAgent<'a> {
     pub(super) config: &'a Config,
-    pub(super) board: &'a Board,
-    pub(super) births: &'a Births,
+    pub(super) channels: &'a Channels,
+    pub(super) interface_ages: &'a InterfaceAges,
     pub(super) lock: &'a NodeLock,
     pub(super) stop: &'a mut Stop,
 }
@@ -63,34 +63,43 @@ enum Event {
     Stop,
 }
 
-impl Term<'_> {
+impl ActiveAgent<'_> {
     /// One term, with a worker of its own. With a predecessor nothing of it is noticed before it is over.
     ///
     /// # Errors
     /// What keeps the datapath from coming up, or a worker that cannot be stopped. The node stays closed.
-    pub(super) async fn serve(&mut self, turn: Turn, predecessor: Option<Predecessor>) -> anyhow::Result<Ended> {
-        let (config, board) = (&self.config.datapath, self.board);
-        publish_conditions(board, vec![not_owner("this agent is starting")]);
-        board.worker.send_modify(|worker| worker.ready = false);
+    pub(super) async fn serve(
+        &mut self,
+        takeover_lock: TakeoverLock,
+        predecessor: Option<Predecessor>,
+    ) -> anyhow::Result<Ended> {
+        let (config, channels) = (&self.config.datapath, self.channels);
+        publish_conditions(channels, vec![not_owner("this agent is starting")]);
+        channels.worker.send_modify(|worker| worker.ready = false);
         // Subscribed before the first look, so that nothing falls between the two.
         let mut news = News::subscribe()?;
-        let mut redirect =
-            Datapath::open(config, self.lock.root(), self.config.take_over, netlink::connect()?, self.births.clone())
-                .await?;
-        let witnesses = Witnesses {
-            pins: redirect.pins().clone(),
-            kubepods: board.kubepods.subscribe(),
-            interfaces: board.interfaces.subscribe(),
+        let mut datapath = Datapath::open(
+            config,
+            self.lock.root(),
+            self.config.take_over,
+            netlink::connect()?,
+            self.interface_ages.clone(),
+        )
+        .await?;
+        let attestor = Attestor {
+            pins: datapath.pins().clone(),
+            kubepods: channels.kubepods.subscribe(),
+            interfaces: channels.interfaces.subscribe(),
         };
-        let supervisor = Supervisor::new(redirect.listeners(), token_key::open(&config.run_dir)?, witnesses)?;
-        let mut exemptions = Exemptions::open(self.config, board, redirect.pins())?;
-        let sweep_ended = sweep::start(redirect.pins())?;
-        let fallback = Fallback::new(redirect.listeners())?;
+        let supervisor = Supervisor::new(datapath.listeners(), token_key::open(&config.run_dir)?, attestor)?;
+        let mut exemptions = Exemptions::open(self.config, channels, datapath.pins())?;
+        let sweep_ended = sweep::start(datapath.pins())?;
+        let fallback = Fallback::new(datapath.listeners())?;
         let ended = tokio::select! {
-            ended = self.lead(&mut redirect, &mut exemptions, &mut news, turn, predecessor) => ended,
-            ended = supervisor.run(board) => ended.map(|()| Ended::Stopped),
+            ended = self.take_over(&mut datapath, &mut exemptions, &mut news, takeover_lock, predecessor) => ended,
+            ended = supervisor.run(channels) => ended.map(|()| Ended::Stopped),
             ended = sweep_ended => Err(ended?),
-            () = fallback.run(board) => Ok(Ended::Stopped),
+            () = fallback.run(channels) => Ok(Ended::Stopped),
         }?;
         if ended == Ended::Stopped {
             tracing::info!(
@@ -98,28 +107,28 @@ impl Term<'_> {
             );
         }
         // Who comes while the worker finishes is told to ask again.
-        board.worker.send_modify(|worker| worker.ready = false);
+        channels.worker.send_modify(|worker| worker.ready = false);
         tokio::select! {
             stopped = supervisor.stop() => stopped.map(|()| ended),
-            () = fallback.run(board) => Ok(ended),
+            () = fallback.run(channels) => Ok(ended),
         }
     }
 
-    async fn lead(
+    async fn take_over(
         &mut self,
-        redirect: &mut Datapath,
+        datapath: &mut Datapath,
         exemptions: &mut Exemptions<'_>,
         news: &mut News,
-        turn: Turn,
+        takeover_lock: TakeoverLock,
         predecessor: Option<Predecessor>,
     ) -> anyhow::Result<Ended> {
         let predecessor = match predecessor {
             None => None,
             Some(mut predecessor) => {
-                self.births.adopt(std::mem::take(&mut predecessor.births));
+                self.interface_ages.adopt(std::mem::take(&mut predecessor.interface_ages));
                 tokio::select! {
                     () = self.stop.told() => return Ok(Ended::Stopped),
-                    () = until_fit(self.board) => {
+                    () = until_fit(self.channels) => {
                         predecessor.take().await;
                         Some(predecessor)
                     }
@@ -130,37 +139,37 @@ impl Term<'_> {
                 }
             }
         };
-        let mut successors = self.take(redirect, exemptions).await?;
+        let mut successors = self.claim(datapath, exemptions).await?;
         if let Some(predecessor) = predecessor {
             predecessor.done().await;
         }
-        drop(turn);
-        self.keep_up(redirect, exemptions, news, &mut successors).await
+        drop(takeover_lock);
+        self.run(datapath, exemptions, news, &mut successors).await
     }
 
     /// Makes the datapath this agent's, and listens for the one that comes next.
-    async fn take(&mut self, redirect: &mut Datapath, exemptions: &mut Exemptions<'_>) -> anyhow::Result<Successors> {
+    async fn claim(&mut self, datapath: &mut Datapath, exemptions: &mut Exemptions<'_>) -> anyhow::Result<Successors> {
         // The next connection may be one for this agent's worker.
-        redirect.look(|interfaces| announce(self.board, interfaces)).await?;
-        publish_kubepods(self.board, redirect);
-        redirect.arm()?;
-        self.lock.settle()?;
-        let successors = Successors::listen(&self.config.datapath.run_dir, self.births.clone())?;
+        datapath.announce_interfaces(|interfaces| announce(self.channels, interfaces)).await?;
+        publish_kubepods(self.channels, datapath);
+        datapath.claim()?;
+        self.lock.downgrade()?;
+        let successors = Successors::listen(&self.config.datapath.run_dir, self.interface_ages.clone())?;
         // Before the hooks run: a pod that is exempt is refused at no moment.
-        exemptions.keep_up();
-        self.board.terms.send_modify(|terms| *terms += 1);
-        redirect.keep_up(|interfaces| announce(self.board, interfaces)).await;
-        redirect.remove_other_layouts()?;
-        redirect.inspect().await;
-        redirect.probe().await;
-        publish(self.board, redirect, exemptions.condition());
+        exemptions.reconcile();
+        self.channels.terms.send_modify(|terms| *terms += 1);
+        datapath.reconcile(|interfaces| announce(self.channels, interfaces)).await;
+        datapath.remove_other_layouts()?;
+        datapath.self_check().await;
+        datapath.probe().await;
+        publish(self.channels, datapath, exemptions.condition());
         Ok(successors)
     }
 
     /// Follows the node, and looks by itself when nothing is heard.
-    async fn keep_up(
+    async fn run(
         &mut self,
-        redirect: &mut Datapath,
+        datapath: &mut Datapath,
         exemptions: &mut Exemptions<'_>,
         news: &mut News,
         successors: &mut Successors,
@@ -178,7 +187,7 @@ impl Term<'_> {
                     Heard::Filters => Event::Inspect,
                     Heard::Node => Event::Look,
                 },
-                () = sleep(RETRY), if !redirect.is_whole() => Event::Look,
+                () = sleep(RETRY), if !datapath.is_reconciled() => Event::Look,
                 () = exemptions.due() => Event::Exempt,
                 _ = self_check.tick() => Event::Inspect,
                 _ = counters.tick() => Event::Count,
@@ -186,42 +195,42 @@ impl Term<'_> {
             match event {
                 Event::Stop => return Ok(Ended::Stopped),
                 Event::Count => {}
-                _ if !redirect.is_ours()? => {
+                _ if !datapath.is_ours()? => {
                     tracing::warn!("another agent has taken this node's datapath: leaving it to that one");
-                    return Ok(self.withdraw(redirect).await);
+                    return Ok(self.withdraw(datapath).await);
                 }
                 Event::HandOver(successor) => match successor.take_over(self.interfaces()).await {
-                    Ok(()) => return Ok(self.withdraw(redirect).await),
+                    Ok(()) => return Ok(self.withdraw(datapath).await),
                     Err(error) => {
                         tracing::warn!("the other agent did not take over: {error:#}; this one goes on");
-                        *successors = self.take(redirect, exemptions).await?;
+                        *successors = self.claim(datapath, exemptions).await?;
                     }
                 },
                 Event::Inspect => {
-                    redirect.inspect().await;
-                    redirect.keep_up(|interfaces| announce(self.board, interfaces)).await;
-                    exemptions.keep_up();
-                    redirect.probe().await;
+                    datapath.self_check().await;
+                    datapath.reconcile(|interfaces| announce(self.channels, interfaces)).await;
+                    exemptions.reconcile();
+                    datapath.probe().await;
                 }
-                Event::Exempt => exemptions.keep_up(),
+                Event::Exempt => exemptions.reconcile(),
                 Event::Look => {
-                    redirect.keep_up(|interfaces| announce(self.board, interfaces)).await;
-                    exemptions.keep_up();
+                    datapath.reconcile(|interfaces| announce(self.channels, interfaces)).await;
+                    exemptions.reconcile();
                 }
             }
-            publish(self.board, redirect, exemptions.condition());
+            publish(self.channels, datapath, exemptions.condition());
         }
     }
 
     fn interfaces(&self) -> usize {
-        self.board.interfaces.borrow().len()
+        self.channels.interfaces.borrow().len()
     }
 
     /// Until nobody needs the listening sockets of this term any more; told to stop or not.
-    async fn withdraw(&self, redirect: &Datapath) -> Ended {
-        self.board.datapath.send_replace(None);
-        publish_conditions(self.board, vec![Condition { name: STAND_BY.to_owned(), problem: None }]);
-        drain::until_empty(redirect.listeners()).await;
+    async fn withdraw(&self, datapath: &Datapath) -> Ended {
+        self.channels.datapath.send_replace(None);
+        publish_conditions(self.channels, vec![Condition { name: STAND_BY.to_owned(), problem: None }]);
+        drain::until_empty(datapath.listeners()).await;
         tracing::info!("handed over: standing by, to be told to stop or to serve again");
         Ended::Succeeded
     }
@@ -229,17 +238,17 @@ impl Term<'_> {
 
 /// Pods would not notice a change: this agent knows who is exempt, its worker answers, and has what it needs to answer
 /// well.
-async fn until_fit(board: &Board) {
+async fn until_fit(channels: &Channels) {
     let waiting = not_owner("another agent serves this node until this one has a worker and has reached a server");
-    let mut exempt = board.exempt.subscribe();
+    let mut exempt = channels.exempt.subscribe();
     loop {
         let problem = exempt.borrow_and_update().problem();
         let Some(problem) = problem else { break };
-        publish_conditions(board, vec![waiting.clone(), exemptions::condition(Some(problem))]);
+        publish_conditions(channels, vec![waiting.clone(), exemptions::condition(Some(problem))]);
         // It fails when this agent ends.
         drop(exempt.changed().await);
     }
-    publish_conditions(board, vec![waiting]);
-    let mut worker = board.worker.subscribe();
+    publish_conditions(channels, vec![waiting]);
+    let mut worker = channels.worker.subscribe();
     drop(worker.wait_for(|worker| worker.ready && worker.server_reached).await);
 }

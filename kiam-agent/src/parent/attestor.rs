@@ -3,7 +3,7 @@
 //! so nothing piles up here, and all that it reads is a few numbers.
 
 use crate::{
-    attestation::{ANSWER_LEN, Answer, Origin, Owner, QUESTION_LEN, Question},
+    attestation::{ANSWER_LEN, Answer, Origin, QUESTION_LEN, Question, SocketOwner},
     datapath::{
         node::kubepods::{Kubepods, Pods},
         programs::pins::Pins,
@@ -22,13 +22,13 @@ use tokio::sync::watch;
 
 /// What a witness must know, and where it learns of news.
 #[derive(Clone)]
-pub(super) struct Witnesses {
+pub(super) struct Attestor {
     pub(super) pins: Pins,
     pub(super) kubepods: watch::Receiver<Option<Kubepods>>,
     pub(super) interfaces: watch::Receiver<Vec<Interface>>,
 }
 
-impl Witnesses {
+impl Attestor {
     /// Starts one, and returns the worker's end of its socket.
     ///
     /// # Errors
@@ -36,9 +36,9 @@ impl Witnesses {
     pub(super) fn start(&self) -> anyhow::Result<OwnedFd> {
         // Whole messages, in their order, and an end: what a datagram socket lacks.
         let (ours, theirs) = socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)?;
-        let mut witness = Witness::open(self.clone())?;
+        let mut thread = AttestorThread::open(self.clone())?;
         thread::Builder::new().name("attest".to_owned()).spawn(move || {
-            if let Err(error) = witness.answer_all(&UnixDatagram::from(ours)) {
+            if let Err(error) = thread.answer_all(&UnixDatagram::from(ours)) {
                 // The worker sees the end of the socket, ends, and is started again with another witness.
                 tracing::error!("cannot tell the worker who opens its connections: {error:#}");
             }
@@ -47,14 +47,14 @@ impl Witnesses {
     }
 }
 
-struct Witness {
-    of: Witnesses,
+struct AttestorThread {
+    of: Attestor,
     flows: Flows,
     pods: Option<Pods>,
 }
 
-impl Witness {
-    fn open(of: Witnesses) -> anyhow::Result<Self> {
+impl AttestorThread {
+    fn open(of: Attestor) -> anyhow::Result<Self> {
         let flows = Flows::open(&of.pins)?;
         Ok(Self { of, flows, pods: None })
     }
@@ -84,15 +84,15 @@ impl Witness {
             hits.extend(self.flows.take(&key(question, interface))?.map(|flow| (interface, flow)));
         }
         let (interface, owner) = match hits.as_slice() {
-            [] => (0, Owner::NoRecord),
+            [] => (0, SocketOwner::NoRecord),
             [(interface, flow)] => {
                 let pod = match &mut self.pods {
                     Some(pods) => pods.of(flow.ancestors).context("reading the cgroups of pods")?,
                     None => None,
                 };
-                (*interface, pod.map_or(Owner::Nobody, Owner::Pod))
+                (*interface, pod.map_or(SocketOwner::Nobody, SocketOwner::Pod))
             }
-            _ => (0, Owner::Several),
+            _ => (0, SocketOwner::Several),
         };
         Ok(Origin { interface, kubepods: self.pods.is_some(), owner })
     }

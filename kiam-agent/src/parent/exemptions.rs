@@ -1,7 +1,7 @@
 //! Pods that keep the node's role: brings what is known of them to the kernel programs, and to disk, while the datapath is
 //! this agent's.
 
-use super::Board;
+use super::Channels;
 use crate::{
     attestation::PodUid,
     config::Config,
@@ -58,15 +58,15 @@ impl<'a> Exemptions<'a> {
     ///
     /// # Errors
     /// The kernel's.
-    pub(super) fn open(config: &'a Config, board: &Board, pins: &Pins) -> anyhow::Result<Self> {
+    pub(super) fn open(config: &'a Config, channels: &Channels, pins: &Pins) -> anyhow::Result<Self> {
         let mut map = ExemptMap::open(pins)?;
         if let Some(own) = config.exempt.own_pod {
             map.add_own(Kubepods::find(&config.datapath.kubepods)?.as_ref(), own)?;
         }
         Ok(Self {
             config,
-            known: board.exempt.subscribe(),
-            kubepods: board.kubepods.subscribe(),
+            known: channels.exempt.subscribe(),
+            kubepods: channels.kubepods.subscribe(),
             map,
             saved: None,
             awaited: BTreeSet::new(),
@@ -86,7 +86,7 @@ impl<'a> Exemptions<'a> {
     }
 
     /// Brings the map to what is known and to the cgroups that there are now, and the disk to what the API has told.
-    pub(super) fn keep_up(&mut self) {
+    pub(super) fn reconcile(&mut self) {
         let known = self.known.borrow_and_update().clone();
         let kubepods = self.kubepods.borrow_and_update().clone();
         let pods = ExemptPods { listed: known.pods(), complete: known.is_complete(), own: self.config.exempt.own_pod };
@@ -106,7 +106,7 @@ impl<'a> Exemptions<'a> {
         Ok(())
     }
 
-    /// Whether all is as it shall be, as of the last [`Self::keep_up`].
+    /// Whether all is as it shall be, as of the last [`Self::reconcile`].
     pub(super) const fn condition(&self) -> &Condition {
         &self.condition
     }

@@ -1,6 +1,6 @@
 //! The fixed answer while no worker runs: an SDK retries a 503 at once, and hangs on a socket that nobody accepts on.
 
-use super::{Board, worker::WorkerState};
+use super::{Channels, worker::WorkerState};
 use std::{net, sync::Arc, time::Duration};
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
@@ -50,13 +50,13 @@ impl Fallback {
     }
 
     /// Runs as long as the agent.
-    pub(super) async fn run(&self, board: &Board) {
-        let all = self.listeners.iter().map(|listener| self.accept_on(listener, board));
+    pub(super) async fn run(&self, channels: &Channels) {
+        let all = self.listeners.iter().map(|listener| self.accept_on(listener, channels));
         futures::future::join_all(all).await;
     }
 
-    async fn accept_on(&self, listener: &TcpListener, board: &Board) {
-        let mut worker = board.worker.subscribe();
+    async fn accept_on(&self, listener: &TcpListener, channels: &Channels) {
+        let mut worker = channels.worker.subscribe();
         // Both fail when the agent ends.
         while wait_for_worker(&mut worker, false).await {
             let Ok(slot) = Arc::clone(&self.slots).acquire_owned().await else { return };
@@ -65,7 +65,7 @@ impl Fallback {
                 _ = wait_for_worker(&mut worker, true) => {}
                 accepted = listener.accept() => match accepted {
                     Ok((connection, _)) => {
-                        board.status.send_modify(|status| status.fallback_answers += 1);
+                        channels.status.send_modify(|status| status.fallback_answers += 1);
                         tokio::spawn(async move {
                             answer(connection).await;
                             drop(slot);

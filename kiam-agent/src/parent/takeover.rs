@@ -13,13 +13,13 @@
 //!
 //! A line of JSON each. When the newcomer goes away before `Done`, the owner makes everything its own again. An owner
 //! that does not answer is given up for dead. Who stands by keeps a connection open ([`watch`]), and follows the owner
-//! when it ends. In the order of an upgrade: [`turn`], [`newcomer`], [`owner`].
+//! when it ends. In the order of an upgrade: [`takeover_lock`], [`newcomer`], [`owner`].
 
 mod lock;
 mod predecessor;
 mod successor;
 
-pub(super) use lock::Turn;
+pub(super) use lock::TakeoverLock;
 pub(super) use predecessor::{Successor, Successors};
 pub(super) use successor::{Predecessor, ask, is_answered, watch};
 
@@ -65,7 +65,8 @@ enum Say {
         /// The owner.
         about: About,
         /// When each interface appeared: index, milliseconds of `CLOCK_MONOTONIC`.
-        births: Vec<(u32, u64)>,
+        #[serde(rename = "births")]
+        interface_ages: Vec<(u32, u64)>,
     },
     /// Of the newcomer: it could serve pods now.
     Take,

@@ -1,6 +1,6 @@
 //! Starts the worker, starts it again when it ends, and speaks with it.
 
-use super::{Board, attestor::Witnesses};
+use super::{Channels, attestor::Attestor};
 use crate::worker_protocol::{self, TOKEN_KEY_LEN, ToParent, ToWorker};
 use anyhow::{Context as _, bail};
 use backon::{BackoffBuilder as _, ExponentialBuilder};
@@ -48,7 +48,7 @@ pub(crate) struct WorkerState {
 pub(super) struct Supervisor {
     listeners: Vec<TcpListener>,
     token_key: Secret<[u8; TOKEN_KEY_LEN]>,
-    witnesses: Witnesses,
+    attestor: Attestor,
     running: Mutex<Option<Running>>,
 }
 
@@ -65,10 +65,10 @@ impl Supervisor {
     pub(super) fn new(
         listeners: &[TcpListener],
         token_key: Secret<[u8; TOKEN_KEY_LEN]>,
-        witnesses: Witnesses,
+        attestor: Attestor,
     ) -> anyhow::Result<Self> {
         let listeners = listeners.iter().map(TcpListener::try_clone).collect::<Result<_, _>>()?;
-        Ok(Self { listeners, token_key, witnesses, running: Mutex::new(None) })
+        Ok(Self { listeners, token_key, attestor, running: Mutex::new(None) })
     }
 
     /// Runs as long as the agent.
@@ -76,16 +76,16 @@ impl Supervisor {
     /// # Errors
     /// A worker hangs and cannot be ended: then the agent ends, and the kernel ends the worker. One that cannot be started
     /// is tried again; meanwhile pods get the fixed answer.
-    pub(super) async fn run(&self, board: &Board) -> anyhow::Result<()> {
+    pub(super) async fn run(&self, channels: &Channels) -> anyhow::Result<()> {
         let mut pauses = pauses();
         loop {
             let started = Instant::now();
-            let ended = match self.start(board).await {
-                Ok(reader) => self.converse(reader, board).await,
+            let ended = match self.start(channels).await {
+                Ok(reader) => self.converse(reader, channels).await,
                 // It may be dead already.
                 Err(error) => Err(error.context("starting it")),
             };
-            board.worker.send_modify(|worker| worker.ready = false);
+            channels.worker.send_modify(|worker| worker.ready = false);
             let status = self.reap().await?;
             match ended {
                 Ok(()) => tracing::error!("the worker ended: {status}"),
@@ -116,9 +116,9 @@ impl Supervisor {
         }
     }
 
-    async fn start(&self, board: &Board) -> anyhow::Result<OwnedReadHalf> {
+    async fn start(&self, channels: &Channels) -> anyhow::Result<OwnedReadHalf> {
         let (ours, theirs) = net::UnixStream::pair()?;
-        let witness = self.witnesses.start().context("starting its witness")?;
+        let thread = self.attestor.start().context("starting its witness")?;
         let child = Command::new(env::current_exe()?)
             .arg("worker")
             .args(env::args_os().skip(1))
@@ -128,25 +128,25 @@ impl Supervisor {
         ours.set_nonblocking(true)?;
         let (reader, control) = UnixStream::from_std(ours.try_clone()?)?.into_split();
         *self.running.lock().await = Some(Running { child, control });
-        worker_protocol::send(&ours, witness.as_fd(), &self.listeners, &self.token_key)
+        worker_protocol::send(&ours, thread.as_fd(), &self.listeners, &self.token_key)
             .context("handing over the sockets")?;
-        board.status.send_modify(|status| status.worker_starts += 1);
+        channels.status.send_modify(|status| status.worker_starts += 1);
         Ok(reader)
     }
 
     /// Speaks with the worker until it ends, or must be ended.
-    async fn converse(&self, reader: OwnedReadHalf, board: &Board) -> anyhow::Result<()> {
+    async fn converse(&self, reader: OwnedReadHalf, channels: &Channels) -> anyhow::Result<()> {
         tokio::select! {
             // First: a worker that has ended is found out by reading, whatever became of a message to it.
             biased;
-            heard = listen(reader, board) => heard,
-            told = self.tell(board) => told,
+            heard = listen(reader, channels) => heard,
+            told = self.tell(channels) => told,
         }
     }
 
     /// Passes on the newest of what the board holds, whenever it changes.
-    async fn tell(&self, board: &Board) -> anyhow::Result<()> {
-        let (mut interfaces, mut status) = (board.interfaces.subscribe(), board.status.subscribe());
+    async fn tell(&self, channels: &Channels) -> anyhow::Result<()> {
+        let (mut interfaces, mut status) = (channels.interfaces.subscribe(), channels.status.subscribe());
         interfaces.mark_changed();
         status.mark_changed();
         loop {
@@ -188,7 +188,7 @@ fn pauses() -> backon::ExponentialBackoff {
 }
 
 /// Reads the worker's bytes; returns when it has gone.
-async fn listen(mut reader: OwnedReadHalf, board: &Board) -> anyhow::Result<()> {
+async fn listen(mut reader: OwnedReadHalf, channels: &Channels) -> anyhow::Result<()> {
     let mut byte = [0];
     loop {
         let Ok(read) = timeout(SILENCE, reader.read(&mut byte)).await else {
@@ -198,8 +198,8 @@ async fn listen(mut reader: OwnedReadHalf, board: &Board) -> anyhow::Result<()> 
             return Ok(());
         }
         match ToParent::from_byte(byte[0]) {
-            Some(ToParent::Ready) => board.worker.send_modify(|worker| worker.ready = true),
-            Some(ToParent::ServerReached) => board.worker.send_modify(|worker| worker.server_reached = true),
+            Some(ToParent::Ready) => channels.worker.send_modify(|worker| worker.ready = true),
+            Some(ToParent::ServerReached) => channels.worker.send_modify(|worker| worker.server_reached = true),
             Some(ToParent::Heartbeat) => {}
             None => bail!("it says {:#04x}, which means nothing", byte[0]),
         }

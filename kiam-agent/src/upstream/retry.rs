@@ -13,12 +13,12 @@ const PAUSE_MAX: Duration = Duration::from_millis(150);
 const MARGIN: Duration = Duration::from_millis(20);
 
 /// The pauses of one request of a pod.
-pub(super) struct Patience {
+pub(super) struct Retry {
     deadline: Instant,
     pauses: ExponentialBackoff,
 }
 
-impl Patience {
+impl Retry {
     pub(super) fn new(deadline: Instant) -> Self {
         let builder = ExponentialBuilder::new().with_min_delay(PAUSE_MIN).with_max_delay(PAUSE_MAX).with_factor(1.5);
         Self { deadline, pauses: builder.with_jitter().without_max_times().build() }

@@ -12,15 +12,15 @@ use tokio::{
 const WAITING_MAX: usize = 1_024;
 /// Most questions on their way: few enough for the socket's buffers, so that neither side ever waits for the other to
 /// read while the other waits for it.
-const ASKED_MAX: usize = 64;
+const IN_FLIGHT_MAX: usize = 64;
 
-type Asked = (Question, oneshot::Sender<Origin>);
+type Pending = (Question, oneshot::Sender<Origin>);
 
 /// Where to ask.
 #[derive(Debug, Clone)]
-pub(crate) struct Witness(mpsc::Sender<Asked>);
+pub(crate) struct AttestationClient(mpsc::Sender<Pending>);
 
-impl Witness {
+impl AttestationClient {
     /// Asks at once; the answer comes when it comes. `None`: too many questions wait, or the parent is gone.
     pub(crate) fn ask(&self, question: Question) -> impl Future<Output = Option<Origin>> + Send + 'static {
         let (answer, answered) = oneshot::channel();
@@ -30,7 +30,7 @@ impl Witness {
 }
 
 #[cfg(test)]
-impl Witness {
+impl AttestationClient {
     /// One that knows nothing.
     pub(super) fn of_nobody() -> Self {
         Self(mpsc::channel(1).0)
@@ -44,14 +44,14 @@ impl Witness {
 /// The kernel's.
 pub(super) fn open(
     socket: net::UnixDatagram,
-) -> io::Result<(Witness, impl Future<Output = anyhow::Result<()>> + Send)> {
+) -> io::Result<(AttestationClient, impl Future<Output = anyhow::Result<()>> + Send)> {
     socket.set_nonblocking(true)?;
     let socket = UnixDatagram::from_std(socket)?;
     let (ask, questions) = mpsc::channel(WAITING_MAX);
-    Ok((Witness(ask), converse(socket, questions)))
+    Ok((AttestationClient(ask), converse(socket, questions)))
 }
 
-async fn converse(socket: UnixDatagram, mut questions: mpsc::Receiver<Asked>) -> anyhow::Result<()> {
+async fn converse(socket: UnixDatagram, mut questions: mpsc::Receiver<Pending>) -> anyhow::Result<()> {
     let mut asked: HashMap<u64, oneshot::Sender<Origin>> = HashMap::new();
     let mut next_id = 0;
     // One byte more than an answer has: a longer one is seen.
@@ -67,7 +67,7 @@ async fn converse(socket: UnixDatagram, mut questions: mpsc::Receiver<Asked>) ->
                     tracing::trace!("a connection was over before it was known whose it was");
                 }
             }
-            Some((question, asker)) = questions.recv(), if asked.len() < ASKED_MAX => {
+            Some((question, asker)) = questions.recv(), if asked.len() < IN_FLIGHT_MAX => {
                 let id = next_id;
                 next_id += 1;
                 asked.insert(id, asker);
@@ -80,7 +80,7 @@ async fn converse(socket: UnixDatagram, mut questions: mpsc::Receiver<Asked>) ->
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::attestation::{Owner, QUESTION_LEN};
+    use crate::attestation::{QUESTION_LEN, SocketOwner};
     use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
     use std::thread;
 
@@ -90,7 +90,7 @@ mod tests {
     }
 
     fn origin(interface: u32) -> Origin {
-        Origin { interface, kubepods: true, owner: Owner::Nobody }
+        Origin { interface, kubepods: true, owner: SocketOwner::Nobody }
     }
 
     fn question(interface: u32) -> Question {
@@ -118,29 +118,29 @@ mod tests {
     async fn each_gets_its_own_answer_in_whatever_order_they_come() {
         let (ours, theirs) = pair();
         let parent = parent(theirs, 1_000);
-        let (witness, task) = open(ours).unwrap();
+        let (client, task) = open(ours).unwrap();
         let speaker = tokio::spawn(task);
-        let asked: Vec<_> = (0..1_000).map(|interface| witness.ask(question(interface))).collect();
+        let asked: Vec<_> = (0..1_000).map(|interface| client.ask(question(interface))).collect();
         for (interface, asked) in asked.into_iter().enumerate() {
             assert_eq!(asked.await, Some(origin(u32::try_from(interface).unwrap())));
         }
         parent.join().unwrap();
         assert!(speaker.await.unwrap().unwrap_err().to_string().contains("does not tell any more"));
-        assert_eq!(witness.ask(question(1)).await, None, "with the parent gone nobody knows");
+        assert_eq!(client.ask(question(1)).await, None, "with the parent gone nobody knows");
     }
 
     #[tokio::test]
     async fn a_parent_that_does_not_answer_is_asked_so_much_and_no_more() {
         let (ours, _theirs) = pair();
-        let (witness, task) = open(ours).unwrap();
+        let (client, task) = open(ours).unwrap();
         let speaker = tokio::spawn(task);
         let mut asked = Vec::new();
         for _ in 0..10 * WAITING_MAX {
-            asked.push(witness.ask(question(1)));
+            asked.push(client.ask(question(1)));
             tokio::task::yield_now().await;
         }
         let refused = asked.into_iter().filter_map(futures::FutureExt::now_or_never).count();
-        assert_eq!(refused, 10 * WAITING_MAX - WAITING_MAX - ASKED_MAX);
+        assert_eq!(refused, 10 * WAITING_MAX - WAITING_MAX - IN_FLIGHT_MAX);
         speaker.abort();
     }
 
@@ -148,13 +148,13 @@ mod tests {
     async fn connections_that_are_over_leave_no_questions_behind() {
         let (ours, theirs) = pair();
         let parent = parent(theirs, 1_000);
-        let (witness, task) = open(ours).unwrap();
+        let (client, task) = open(ours).unwrap();
         let speaker = tokio::spawn(task);
         for _ in 0..99 {
-            drop((0..10).map(|_| witness.ask(question(1))).collect::<Vec<_>>());
+            drop((0..10).map(|_| client.ask(question(1))).collect::<Vec<_>>());
             tokio::task::yield_now().await;
         }
-        let last: Vec<_> = (0..10).map(|_| witness.ask(question(2))).collect();
+        let last: Vec<_> = (0..10).map(|_| client.ask(question(2))).collect();
         assert_eq!(futures::future::join_all(last).await, [Some(origin(2)); 10]);
         parent.join().unwrap();
         drop(speaker.await);

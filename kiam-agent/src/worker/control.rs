@@ -113,7 +113,7 @@ mod tests {
         let told = vec![Interface {
             index: 3,
             name: "cali1".into(),
-            born_ms: Some(1),
+            first_seen_ms: Some(1),
             bridge: None,
             kind: InterfaceKind::Veth,
         }];

@@ -1,9 +1,9 @@
 //! The kernel, and the parent for what only the parent may look at, as the metadata face asks them.
 
-use super::attestation_client::Witness;
+use super::attestation_client::AttestationClient;
 use crate::{
     attestation::{Origin, Question},
-    imds::{Ingress, Way},
+    imds::{ArrivedBy, Ingress},
     sys,
 };
 use kiam_common::abi::{BY_HOOK_NODE, BY_HOOK_POD, IMDS_PORT, IMDS_V4, IMDS_V6};
@@ -16,39 +16,39 @@ use tokio::net::TcpStream;
 /// The kernel itself.
 #[derive(Debug, Clone)]
 pub(crate) struct KernelIngress {
-    witness: Witness,
+    client: AttestationClient,
     /// The listening sockets' own addresses: only the cgroup hooks send pods' connections to one of them.
     own: Vec<SocketAddr>,
 }
 
 impl KernelIngress {
     /// Of these listening sockets.
-    pub(crate) const fn new(witness: Witness, own: Vec<SocketAddr>) -> Self {
-        Self { witness, own }
+    pub(crate) const fn new(client: AttestationClient, own: Vec<SocketAddr>) -> Self {
+        Self { client, own }
     }
 }
 
 impl Ingress for KernelIngress {
-    fn way(&self, local: SocketAddr) -> Option<Way> {
+    fn arrived_by(&self, local: SocketAddr) -> Option<ArrivedBy> {
         let address = local.ip().to_canonical();
         let of_imds = match address {
             IpAddr::V4(address) => address.octets() == IMDS_V4,
             IpAddr::V6(address) => address.octets() == IMDS_V6,
         };
         if of_imds && local.port() == IMDS_PORT {
-            return Some(Way::Interface);
+            return Some(ArrivedBy::Interface);
         }
         // On loopback the client is in the same network namespace, which is the node's.
         let hook = if address.is_loopback() { BY_HOOK_NODE } else { BY_HOOK_POD };
-        self.own.contains(&SocketAddr::new(address, local.port())).then_some(Way::Hook(hook))
+        self.own.contains(&SocketAddr::new(address, local.port())).then_some(ArrivedBy::Hook(hook))
     }
 
     fn interface(&self, connection: &TcpStream) -> io::Result<u32> {
         sys::ingress_interface(connection, connection.local_addr()?.is_ipv6())
     }
 
-    fn witness(&self, question: Question) -> impl Future<Output = Option<Origin>> + Send + 'static {
-        self.witness.ask(question)
+    fn attest(&self, question: Question) -> impl Future<Output = Option<Origin>> + Send + 'static {
+        self.client.ask(question)
     }
 }
 
@@ -59,15 +59,15 @@ mod tests {
     #[test]
     fn connections_come_to_m_or_to_the_listeners_own_addresses() {
         let own = ["127.0.0.1:4001", "[::1]:4002", "10.8.0.1:4003"].map(|address| address.parse().unwrap());
-        let ingress = KernelIngress::new(Witness::of_nobody(), own.to_vec());
+        let ingress = KernelIngress::new(AttestationClient::of_nobody(), own.to_vec());
         for (local, wanted) in [
-            ("169.254.169.254:80", Some(Way::Interface)),
-            ("[::ffff:169.254.169.254]:80", Some(Way::Interface)),
-            ("[fd00:ec2::254]:80", Some(Way::Interface)),
-            ("127.0.0.1:4001", Some(Way::Hook(BY_HOOK_NODE))),
-            ("[::ffff:127.0.0.1]:4001", Some(Way::Hook(BY_HOOK_NODE))),
-            ("[::1]:4002", Some(Way::Hook(BY_HOOK_NODE))),
-            ("10.8.0.1:4003", Some(Way::Hook(BY_HOOK_POD))),
+            ("169.254.169.254:80", Some(ArrivedBy::Interface)),
+            ("[::ffff:169.254.169.254]:80", Some(ArrivedBy::Interface)),
+            ("[fd00:ec2::254]:80", Some(ArrivedBy::Interface)),
+            ("127.0.0.1:4001", Some(ArrivedBy::Hook(BY_HOOK_NODE))),
+            ("[::ffff:127.0.0.1]:4001", Some(ArrivedBy::Hook(BY_HOOK_NODE))),
+            ("[::1]:4002", Some(ArrivedBy::Hook(BY_HOOK_NODE))),
+            ("10.8.0.1:4003", Some(ArrivedBy::Hook(BY_HOOK_POD))),
             ("169.254.169.254:81", None),
             ("169.254.169.253:80", None),
             ("127.0.0.1:80", None),
@@ -77,7 +77,7 @@ mod tests {
             ("[fd00:ec2::23]:80", None),
             ("10.0.0.1:40000", None),
         ] {
-            assert_eq!(ingress.way(local.parse().unwrap()), wanted, "{local}");
+            assert_eq!(ingress.arrived_by(local.parse().unwrap()), wanted, "{local}");
         }
     }
 }

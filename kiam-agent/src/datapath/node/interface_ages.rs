@@ -27,45 +27,45 @@ type Messages = UnboundedReceiver<(NetlinkMessage<RouteNetlinkMessage>, SocketAd
 
 /// When each interface appeared.
 #[derive(Clone, Default)]
-pub(crate) struct Births(Arc<Mutex<Noted>>);
+pub(crate) struct InterfaceAges(Arc<Mutex<Noted>>);
 
-impl Births {
+impl InterfaceAges {
     /// Starts to take notes; the interfaces that are there now are older than the agent. What is returned besides ends
     /// with the thread, and says why it ended.
     ///
     /// # Errors
     /// The kernel's.
     pub(crate) fn watch() -> anyhow::Result<(Self, oneshot::Receiver<anyhow::Error>)> {
-        let births = Self::default();
+        let interface_ages = Self::default();
         let (begun, beginning) = mpsc::channel();
         let (end, ended) = oneshot::channel();
-        let notes = births.clone();
+        let notes = interface_ages.clone();
         thread::Builder::new().name("births".to_owned()).spawn(move || {
             let error = notes.run(&begun).err().unwrap_or_else(|| anyhow!("the netlink socket was closed"));
             // Nobody waits for it any more: the agent is ending.
             drop(end.send(error.context("following the interfaces")));
         })?;
         beginning.recv().context("listing the interfaces")?;
-        Ok((births, ended))
+        Ok((interface_ages, ended))
     }
 
     /// When the interface appeared: milliseconds of `CLOCK_MONOTONIC`, `None` before the agent. One that was not heard
     /// of yet is new.
     pub(crate) fn of(&self, index: u32) -> Option<u64> {
-        self.notes().get(&index).copied().unwrap_or_else(just_born)
+        self.notes().get(&index).copied().unwrap_or_else(seen_now)
     }
 
     /// Those whose time is known: index, and milliseconds of `CLOCK_MONOTONIC`.
     pub(crate) fn known(&self) -> Vec<(u32, u64)> {
-        self.notes().iter().filter_map(|(&index, &born_ms)| Some((index, born_ms?))).collect()
+        self.notes().iter().filter_map(|(&index, &first_seen_ms)| Some((index, first_seen_ms?))).collect()
     }
 
     /// Takes over what another agent of this node noted of interfaces that are older than this one.
     pub(crate) fn adopt(&self, known: Vec<(u32, u64)>) {
         let mut notes = self.notes();
-        for (index, born_ms) in known {
+        for (index, first_seen_ms) in known {
             if let Some(note @ None) = notes.get_mut(&index) {
-                *note = Some(born_ms);
+                *note = Some(first_seen_ms);
             }
         }
     }
@@ -86,7 +86,7 @@ impl Births {
         while let Some((message, _)) = messages.next().await {
             match message.payload {
                 NetlinkPayload::InnerMessage(RouteNetlinkMessage::NewLink(link)) => {
-                    self.notes().entry(link.header.index).or_insert_with(just_born);
+                    self.notes().entry(link.header.index).or_insert_with(seen_now);
                 }
                 // A bridge tells in its own family that a port has left: the interface lives on.
                 NetlinkPayload::InnerMessage(RouteNetlinkMessage::DelLink(link))
@@ -94,7 +94,7 @@ impl Births {
                 {
                     self.notes().remove(&link.header.index);
                 }
-                NetlinkPayload::Overrun(_) => self.note_all(handle, just_born()).await?,
+                NetlinkPayload::Overrun(_) => self.note_all(handle, seen_now()).await?,
                 _ => {}
             }
         }
@@ -102,13 +102,13 @@ impl Births {
     }
 
     /// Notes those that are there and not noted yet, and forgets those that are gone.
-    async fn note_all(&self, handle: &Handle, born_ms: Option<u64>) -> anyhow::Result<()> {
+    async fn note_all(&self, handle: &Handle, first_seen_ms: Option<u64>) -> anyhow::Result<()> {
         let links: Vec<LinkMessage> = handle.link().get().execute().try_collect().await?;
         let there: HashSet<u32> = links.iter().map(|link| link.header.index).collect();
         let mut notes = self.notes();
         notes.retain(|index, _| there.contains(index));
         for index in there {
-            notes.entry(index).or_insert(born_ms);
+            notes.entry(index).or_insert(first_seen_ms);
         }
         Ok(())
     }
@@ -120,6 +120,6 @@ impl Births {
 }
 
 /// When an interface was born that is heard of now.
-fn just_born() -> Option<u64> {
+fn seen_now() -> Option<u64> {
     Some(clock::monotonic_ms().saturating_sub(HEARD_LATE_MS))
 }

@@ -24,11 +24,11 @@ const PAUSE: Duration = Duration::from_millis(50);
 
 /// Whether other agents live on this node.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Company {
-    /// None, and none can start until [`NodeLock::settle`].
-    Alone,
+pub(crate) enum OtherAgents {
+    /// None, and none can start until [`NodeLock::downgrade`].
+    Absent,
     /// At least one.
-    Others,
+    Present,
 }
 
 /// The lock of this process.
@@ -63,13 +63,13 @@ impl NodeLock {
     ///
     /// # Errors
     /// `cleanup` runs, or an agent that found itself alone takes longer to start than that is waited for.
-    pub(crate) async fn enter(&self) -> anyhow::Result<Company> {
+    pub(crate) async fn lock_shared_or_exclusive(&self) -> anyhow::Result<OtherAgents> {
         for number in 0..TRIES {
             if self.try_lock(FlockOperation::NonBlockingLockExclusive)? {
-                return Ok(Company::Alone);
+                return Ok(OtherAgents::Absent);
             }
             if self.try_lock(FlockOperation::NonBlockingLockShared)? {
-                return Ok(Company::Others);
+                return Ok(OtherAgents::Present);
             }
             if number == 0 {
                 tracing::info!("{}: waiting for it", self.who_starts());
@@ -87,7 +87,7 @@ impl NodeLock {
     ///
     /// # Errors
     /// The kernel's.
-    pub(crate) fn settle(&self) -> anyhow::Result<()> {
+    pub(crate) fn downgrade(&self) -> anyhow::Result<()> {
         flock(&self.folder, FlockOperation::LockShared).context("letting other agents start beside this one")
     }
 
@@ -95,7 +95,7 @@ impl NodeLock {
     ///
     /// # Errors
     /// An agent lives.
-    pub(crate) fn exclude(&self) -> anyhow::Result<()> {
+    pub(crate) fn lock_exclusive(&self) -> anyhow::Result<()> {
         if self.try_lock(FlockOperation::NonBlockingLockExclusive)? {
             return Ok(());
         }

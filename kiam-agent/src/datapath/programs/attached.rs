@@ -12,7 +12,7 @@ use std::{collections::BTreeMap, fs::File, os::fd::AsRawFd as _, path::Path};
 
 /// How a program stands on an interface.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum Standing {
+pub(crate) enum AttachState {
     /// It is there; before it run these, of others.
     After(Vec<String>),
     /// It is not there, or what keeps it there is not.
@@ -43,9 +43,9 @@ impl Findings {
         program: u32,
     ) -> anyhow::Result<()> {
         match on_interface(netlink, hook, place, index, program).await {
-            Ok(Standing::Gone) => drop(self.lost.insert(index, name.to_owned())),
-            Ok(Standing::After(programs)) if programs.is_empty() => {}
-            Ok(Standing::After(programs)) => self.behind.push((name.to_owned(), programs)),
+            Ok(AttachState::Gone) => drop(self.lost.insert(index, name.to_owned())),
+            Ok(AttachState::After(programs)) if programs.is_empty() => {}
+            Ok(AttachState::After(programs)) => self.behind.push((name.to_owned(), programs)),
             Err(_) if if_nametoindex(name) != Ok(index) => {}
             Err(error) => return Err(error),
         }
@@ -69,14 +69,15 @@ pub(crate) async fn on_interface(
     place: &Place,
     index: u32,
     program: u32,
-) -> anyhow::Result<Standing> {
+) -> anyhow::Result<AttachState> {
     let order = match hook {
-        Hook::Tcx if !place.pin.exists() => return Ok(Standing::Gone),
+        Hook::Tcx if !place.pin.exists() => return Ok(AttachState::Gone),
         Hook::Tcx => tcx(place.direction, index)?,
         Hook::Clsact | Hook::Unknown => clsact(netlink, place.direction, index).await?,
     };
     let ours = order.iter().position(|(id, _)| *id == Some(program));
-    Ok(ours.map_or(Standing::Gone, |at| Standing::After(order.into_iter().take(at).map(|(_, name)| name).collect())))
+    Ok(ours
+        .map_or(AttachState::Gone, |at| AttachState::After(order.into_iter().take(at).map(|(_, name)| name).collect())))
 }
 
 /// Whether `sk_lookup` of this network namespace has the program with this id, by a link that is pinned.

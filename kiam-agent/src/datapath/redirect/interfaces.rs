@@ -5,7 +5,7 @@ use crate::{
     datapath::{
         node::{
             devices::Kind,
-            interface_ages::Births,
+            interface_ages::InterfaceAges,
             roles::{PROBE, PodSide, Roles},
         },
         programs::{
@@ -29,14 +29,14 @@ pub(crate) struct Attachments {
     attached: BTreeMap<u32, PodSide>,
     /// Matched, but unfit, and said so.
     unfit: BTreeSet<u32>,
-    births: Births,
+    interface_ages: InterfaceAges,
     flows: Flows,
 }
 
 impl Attachments {
     /// Nothing is attached yet.
-    pub(crate) const fn new(hook: tc::Hook, births: Births, flows: Flows) -> Self {
-        Self { hook, attached: BTreeMap::new(), unfit: BTreeSet::new(), births, flows }
+    pub(crate) const fn new(hook: tc::Hook, interface_ages: InterfaceAges, flows: Flows) -> Self {
+        Self { hook, attached: BTreeMap::new(), unfit: BTreeSet::new(), interface_ages, flows }
     }
 
     /// How programs are attached on this node.
@@ -154,7 +154,7 @@ impl Attachments {
         let interface = |(&index, side): (&u32, &PodSide)| Interface {
             index,
             name: side.name.clone(),
-            born_ms: self.births.of(index),
+            first_seen_ms: self.interface_ages.of(index),
             bridge: side.port.map(|port| port.bridge),
             kind: match side.kind {
                 Kind::Veth => InterfaceKind::Veth,

@@ -32,7 +32,7 @@ const OURS: &str = "kiam_";
 ///
 /// # Errors
 /// No bpffs there, or no right to look at what is in it; the kernel's.
-pub(crate) async fn survey(bpffs: &Path, kubepods: &KubepodsAt) -> anyhow::Result<Kernel> {
+pub(crate) async fn inventory(bpffs: &Path, kubepods: &KubepodsAt) -> anyhow::Result<Kernel> {
     let root = pins::root(bpffs)?;
     let netlink = netlink::connect()?;
     let devices = devices::devices(&netlink).await.context("listing the interfaces")?;
@@ -129,7 +129,7 @@ async fn fence(netlink: Handle) -> anyhow::Result<Vec<FenceReport>> {
 }
 
 async fn fence_of(fence: &Fence, family: Family) -> anyhow::Result<FenceReport> {
-    let found = fence.survey(family).await?;
+    let found = fence.inventory(family).await?;
     let verdict = found.verdict.map(|verdict| match verdict {
         Verdict::Local => "local",
         Verdict::Blackhole => "blackhole",

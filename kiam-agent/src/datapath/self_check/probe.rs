@@ -51,7 +51,7 @@ pub(crate) struct Probe {
 
 /// Where probes can be sent.
 #[derive(Debug)]
-pub(crate) struct Way {
+pub(crate) struct ProbeTarget {
     /// The interface.
     pub(crate) index: u32,
     mac: [u8; 6],
@@ -82,7 +82,7 @@ impl Probe {
         pins: &Pins,
         hook: Hook,
         families: &[Family],
-    ) -> anyhow::Result<Way> {
+    ) -> anyhow::Result<ProbeTarget> {
         let (index, mac) = device::find(netlink).await?;
         let families = device::lead_back(netlink, index, families).await?;
         if self.watched != Some(index) {
@@ -92,11 +92,11 @@ impl Probe {
             tc::attach(object.classifier(PROG_PROBE_OUT)?, &Place::probe(pins, index), hook, PROBE)?;
             self.watched = Some(index);
         }
-        Ok(Way { index, mac, families })
+        Ok(ProbeTarget { index, mac, families })
     }
 }
 
-impl Way {
+impl ProbeTarget {
     /// Sends a probe in each of these families, and returns those that were not answered.
     ///
     /// # Errors

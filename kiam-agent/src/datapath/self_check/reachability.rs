@@ -1,7 +1,7 @@
 //! Whether pods' connections get in to the listening sockets: a probe tells; and when it is lost, the packet filter is
 //! searched for what may have dropped it.
 
-use super::probe::{self, Probe, Way};
+use super::probe::{self, Probe, ProbeTarget};
 use crate::{
     datapath::{
         Datapath,
@@ -20,7 +20,7 @@ use std::collections::BTreeSet;
 const SUSPECTS_MAX: usize = 8;
 
 /// What is known of the way in.
-pub(crate) struct WayIn {
+pub(crate) struct Reachability {
     nft: Option<Nft>,
     device: anyhow::Result<()>,
     probe: Probe,
@@ -29,7 +29,7 @@ pub(crate) struct WayIn {
     notice: Option<Notice>,
 }
 
-impl WayIn {
+impl Reachability {
     /// Nothing is known yet.
     pub(crate) fn new(nft: Option<Nft>) -> Self {
         Self { nft, device: Ok(()), probe: Probe::default(), results: Vec::new(), condition: None, notice: None }
@@ -59,30 +59,30 @@ impl WayIn {
 impl Datapath {
     /// The last probes, by family.
     pub(crate) fn probes(&self) -> &[ProbeResult] {
-        &self.way_in.results
+        &self.reachability.results
     }
 
     /// Makes the probe's interface, or removes that of an agent that had another `--redirect`.
     pub(crate) async fn ensure_probe_device(&mut self) {
-        self.way_in.device = match self.config.mode.tc {
+        self.reachability.device = match self.config.mode.tc {
             true => probe::ensure_device(&self.netlink).await,
             false => probe::remove_device(&self.netlink).await,
         };
     }
 
-    /// Sends a probe in each family that is served. After [`Self::keep_up`], which sets up what it goes through.
+    /// Sends a probe in each family that is served. After [`Self::reconcile`], which sets up what it goes through.
     pub(crate) async fn probe(&mut self) {
         if !self.config.mode.tc {
             return;
         }
-        self.way_in.results.clear();
-        (self.way_in.condition, self.way_in.notice) = match self.send_probes().await {
+        self.reachability.results.clear();
+        (self.reachability.condition, self.reachability.notice) = match self.send_probes().await {
             Ok((families, lost)) => {
                 let result = |family: Family| ProbeResult {
                     family: family.name().to_owned(),
                     answered: !lost.contains(&family),
                 };
-                self.way_in.results = families.into_iter().map(result).collect();
+                self.reachability.results = families.into_iter().map(result).collect();
                 let found = if lost.is_empty() { Ok(()) } else { Err(self.explain(&lost).await) };
                 (Some(condition("probe", found)), None)
             }
@@ -99,7 +99,7 @@ impl Datapath {
         let way = self.prepare_probe().await?;
         let mut lost = way.send(&mut self.object, &way.families).await?;
         if !lost.is_empty() {
-            self.way_in.forget();
+            self.reachability.forget();
             lost = self.prepare_probe().await?.send(&mut self.object, &lost).await?;
         }
         // Nobody accepts these connections, so nobody else asks for their records.
@@ -107,12 +107,12 @@ impl Datapath {
         Ok((way.families, lost))
     }
 
-    async fn prepare_probe(&mut self) -> anyhow::Result<Way> {
-        if let Err(error) = &self.way_in.device {
+    async fn prepare_probe(&mut self) -> anyhow::Result<ProbeTarget> {
+        if let Err(error) = &self.reachability.device {
             bail!("{error:#}");
         }
         let (hook, families) = (self.attachments.hook(), self.fence.served());
-        let way = self.way_in.probe.prepare(&self.netlink, &mut self.object, &self.pins, hook, &families).await?;
+        let way = self.reachability.probe.prepare(&self.netlink, &mut self.object, &self.pins, hook, &families).await?;
         ensure!(self.attachments.has(way.index), "the program is not on its interface");
         Ok(way)
     }
@@ -124,7 +124,7 @@ impl Datapath {
             "pods' connections to the metadata service do not get in to the agent over {}: a probe was not answered",
             families.join(" and ")
         );
-        match suspects::find(self.way_in.nft.as_ref(), lost).await {
+        match suspects::find(self.reachability.nft.as_ref(), lost).await {
             Ok(suspects) => anyhow!("{what}; {}", name(&suspects, lost)),
             Err(error) => anyhow!("{what}; the node's packet filter, which may drop them, cannot be read: {error:#}"),
         }

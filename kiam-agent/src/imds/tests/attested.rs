@@ -8,8 +8,8 @@ const RED: &str = "11111111-2222-4333-8444-aaaaaaaaaaaa";
 const BLUE: &str = "11111111-2222-4333-8444-bbbbbbbbbbbb";
 const STATIC: &str = "0123456789abcdef0123456789abcdef";
 
-fn owned_by(uid: &str) -> Owner {
-    Owner::Pod(PodUid::parse(uid).unwrap())
+fn owned_by(uid: &str) -> SocketOwner {
+    SocketOwner::Pod(PodUid::parse(uid).unwrap())
 }
 
 async fn asked(stream: &mut TcpStream, request: &str) -> Reply {
@@ -21,9 +21,9 @@ async fn asked(stream: &mut TcpStream, request: &str) -> Reply {
 async fn who_is_no_pod_gets_no_role_but_a_token() {
     let open = open(ImdsV1::Allow).await;
     for (owner, reason) in [
-        (Owner::Nobody, "not-a-pod"),
-        (Owner::NoRecord, "no-record"),
-        (Owner::Several, "several-records"),
+        (SocketOwner::Nobody, "not-a-pod"),
+        (SocketOwner::NoRecord, "no-record"),
+        (SocketOwner::Several, "several-records"),
         (owned_by(STATIC), "static-pod"),
     ] {
         open.ingress.opened_by(owner);
@@ -54,7 +54,7 @@ async fn a_connection_is_asked_about_once_and_stays_whose_it_was() {
     let mut stream = open.connect(PERMITTED).await;
     let port = stream.local_addr().unwrap().port();
     assert_eq!(asked(&mut stream, &format!("GET {SC}")).await.body, "role-a");
-    open.ingress.opened_by(Owner::Nobody);
+    open.ingress.opened_by(SocketOwner::Nobody);
     assert_eq!(asked(&mut stream, &format!("GET {SC}")).await.body, "role-a");
     assert_eq!(open.ingress.kernel().questions, [Question::new(INTERFACE, PERMITTED.into(), port)]);
 }
@@ -63,8 +63,8 @@ async fn a_connection_is_asked_about_once_and_stays_whose_it_was() {
 async fn of_a_hooks_connection_without_a_record_not_a_byte_is_read() {
     let open = open(ImdsV1::Allow).await;
     for (count, hook) in [(1, BY_HOOK_NODE), (2, BY_HOOK_POD)] {
-        for origin in [None, Some(Owner::NoRecord), Some(Owner::Nobody)] {
-            open.ingress.kernel().way = Some(Way::Hook(hook));
+        for origin in [None, Some(SocketOwner::NoRecord), Some(SocketOwner::Nobody)] {
+            open.ingress.kernel().arrived_by = Some(ArrivedBy::Hook(hook));
             open.ingress.kernel().origin = origin.map(|owner| Origin { interface: 0, kubepods: true, owner });
             let mut stream = open.connect(PERMITTED).await;
             let mut bytes = Vec::new();
@@ -79,7 +79,7 @@ async fn of_a_hooks_connection_without_a_record_not_a_byte_is_read() {
 #[tokio::test]
 async fn pods_on_the_nodes_network_are_told_apart_by_their_uids() {
     let open = open(ImdsV1::Deny).await;
-    open.ingress.kernel().way = Some(Way::Hook(BY_HOOK_NODE));
+    open.ingress.kernel().arrived_by = Some(ArrivedBy::Hook(BY_HOOK_NODE));
     let mut tokens = Vec::new();
     for uid in [RED, BLUE] {
         open.ingress.opened_by(owned_by(uid));
@@ -106,7 +106,7 @@ const TOLD_AFTER: Duration = Duration::from_millis(400);
 #[tokio::test]
 async fn a_stop_waits_for_connections_whose_pod_is_still_asked_for() {
     let open = open(ImdsV1::Allow).await;
-    open.ingress.kernel().way = Some(Way::Hook(BY_HOOK_NODE));
+    open.ingress.kernel().arrived_by = Some(ArrivedBy::Hook(BY_HOOK_NODE));
     open.ingress.opened_by(owned_by(RED));
     open.ingress.kernel().takes = TOLD_AFTER;
     let mut stream = open.connect(PERMITTED).await;
@@ -131,7 +131,7 @@ async fn a_stop_waits_for_connections_whose_pod_is_still_asked_for() {
 #[tokio::test]
 async fn pods_on_the_nodes_network_have_places_of_their_own() {
     let open = open(ImdsV1::Allow).await;
-    open.ingress.kernel().way = Some(Way::Hook(BY_HOOK_NODE));
+    open.ingress.kernel().arrived_by = Some(ArrivedBy::Hook(BY_HOOK_NODE));
     open.ingress.opened_by(owned_by(RED));
     let mut held = Vec::new();
     for _ in 0..limits::CONNECTIONS_PER_POD_MAX {

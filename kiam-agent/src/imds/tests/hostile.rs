@@ -97,7 +97,7 @@ async fn a_request_after_a_refused_one_is_not_read() {
 #[tokio::test]
 async fn another_address_than_the_metadata_services_gets_not_a_byte() {
     let open = open(ImdsV1::Allow).await;
-    open.ingress.kernel().way = None;
+    open.ingress.kernel().arrived_by = None;
     let mut stream = open.connect(PERMITTED).await;
     let mut bytes = Vec::new();
     let read = timeout(PATIENCE, stream.read_to_end(&mut bytes)).await.unwrap();
@@ -109,7 +109,7 @@ async fn another_address_than_the_metadata_services_gets_not_a_byte() {
 async fn an_interface_that_nobody_knows_is_nobodys() {
     let open = open(ImdsV1::Allow).await;
     open.ingress.kernel().interface = 99;
-    open.ingress.kernel().origin = Some(Origin { interface: 99, kubepods: false, owner: Owner::Nobody });
+    open.ingress.kernel().origin = Some(Origin { interface: 99, kubepods: false, owner: SocketOwner::Nobody });
     assert!(!open.token(PERMITTED, 60).await.is_empty(), "tokens depend on nothing");
     let begin = Instant::now();
     let reply = open.get(PERMITTED, &format!("{SC}/role-a")).await;
@@ -118,11 +118,11 @@ async fn an_interface_that_nobody_knows_is_nobodys() {
     let took = begin.elapsed();
     assert!(took >= limits::ANSWER_TIME_MAX && took < Duration::from_secs(3), "{took:?}");
 
-    let asked = open.get(PERMITTED, SC);
+    let attestation = open.get(PERMITTED, SC);
     let told = async {
         sleep(Duration::from_millis(100)).await;
         open.interfaces.send_replace(known(&[INTERFACE, 99]));
     };
-    let (reply, ()) = tokio::join!(asked, told);
+    let (reply, ()) = tokio::join!(attestation, told);
     assert_eq!(reply.body, "role-a", "the parent's message came in time");
 }

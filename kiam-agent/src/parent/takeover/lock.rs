@@ -14,18 +14,18 @@ use tokio::{sync::oneshot, time::timeout};
 const FILE: &str = "upgrade.lock";
 
 /// The right to become the owner; given back when dropped.
-pub(in crate::parent) struct Turn {
+pub(in crate::parent) struct TakeoverLock {
     _lock: File,
 }
 
-impl Turn {
+impl TakeoverLock {
     /// Of a newcomer, which has no reason to wait for long.
     ///
     /// # Errors
     /// Another one is becoming the owner; which one, and what to do.
     pub(in crate::parent) async fn soon(run_dir: &Path) -> anyhow::Result<Self> {
-        if let Ok(turn) = timeout(super::ANSWER, Self::wait(run_dir)).await {
-            return turn;
+        if let Ok(takeover_lock) = timeout(super::ANSWER, Self::wait(run_dir)).await {
+            return takeover_lock;
         }
         let path = path(run_dir);
         let holders = node_lock::holders(&open(&path)?);

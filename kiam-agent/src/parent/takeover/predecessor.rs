@@ -1,7 +1,7 @@
 //! The side of the agent that serves: it listens for one that comes after it.
 
 use super::{ANSWER, About, Say, TAKING, TAKING_EACH, Wire, remove, socket};
-use crate::datapath::node::interface_ages::Births;
+use crate::datapath::node::interface_ages::InterfaceAges;
 use anyhow::{Context as _, bail};
 use std::{
     fs::{self, Permissions},
@@ -36,11 +36,11 @@ impl Successors {
     ///
     /// # Errors
     /// The path is too long for a socket (107 bytes, unix(7)), or the folder cannot be written to.
-    pub(in crate::parent) fn listen(run_dir: &Path, births: Births) -> anyhow::Result<Self> {
+    pub(in crate::parent) fn listen(run_dir: &Path, interface_ages: InterfaceAges) -> anyhow::Result<Self> {
         let listener = bind(run_dir)?;
         let (tell, coming) = mpsc::channel(1);
         let mut listening = JoinSet::new();
-        listening.spawn(accept(listener, births, tell));
+        listening.spawn(accept(listener, interface_ages, tell));
         Ok(Self { coming, _listening: listening })
     }
 
@@ -61,14 +61,14 @@ fn bind(run_dir: &Path) -> anyhow::Result<UnixListener> {
     Ok(listener)
 }
 
-async fn accept(listener: UnixListener, births: Births, tell: mpsc::Sender<Successor>) {
+async fn accept(listener: UnixListener, interface_ages: InterfaceAges, tell: mpsc::Sender<Successor>) {
     let mut conversations = JoinSet::new();
     loop {
         match listener.accept().await {
             Ok((stream, _)) => {
-                let (births, tell) = (births.clone(), tell.clone());
+                let (interface_ages, tell) = (interface_ages.clone(), tell.clone());
                 conversations.spawn(async move {
-                    if let Err(error) = converse(stream, &births, &tell).await {
+                    if let Err(error) = converse(stream, &interface_ages, &tell).await {
                         tracing::info!("another agent did not take over: {error:#}");
                     }
                 });
@@ -82,7 +82,11 @@ async fn accept(listener: UnixListener, births: Births, tell: mpsc::Sender<Succe
     }
 }
 
-async fn converse(stream: UnixStream, births: &Births, tell: &mpsc::Sender<Successor>) -> anyhow::Result<()> {
+async fn converse(
+    stream: UnixStream,
+    interface_ages: &InterfaceAges,
+    tell: &mpsc::Sender<Successor>,
+) -> anyhow::Result<()> {
     let mut wire = Wire::new(stream);
     let about = match timeout(ANSWER, wire.hear()).await {
         Err(_) => bail!("it says nothing"),
@@ -99,7 +103,7 @@ async fn converse(stream: UnixStream, births: &Births, tell: &mpsc::Sender<Succe
         }
     };
     tracing::info!(newcomer = %about, "another agent is about to take over");
-    wire.say(Say::Welcome { about: About::this(), births: births.known() }).await?;
+    wire.say(Say::Welcome { about: About::this(), interface_ages: interface_ages.known() }).await?;
     match wire.hear().await? {
         // It fails when this agent is ending.
         Say::Take => drop(tell.send(Successor { wire, about }).await),

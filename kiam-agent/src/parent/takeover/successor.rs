@@ -12,7 +12,7 @@ use tokio::{
 pub(in crate::parent) struct Predecessor {
     wire: Wire,
     /// When the interfaces appeared that it saw appear: index, milliseconds of `CLOCK_MONOTONIC`.
-    pub(in crate::parent) births: Vec<(u32, u64)>,
+    pub(in crate::parent) interface_ages: Vec<(u32, u64)>,
 }
 
 /// Asks the owner; `None`: it has gone, or does not answer, and is given up for dead.
@@ -27,9 +27,9 @@ pub(in crate::parent) async fn ask(run_dir: &Path) -> anyhow::Result<Option<Pred
         anyhow::Ok((wire, answer))
     });
     match conversation.await {
-        Ok(Ok((wire, Say::Welcome { about, births }))) => {
+        Ok(Ok((wire, Say::Welcome { about, interface_ages }))) => {
             tracing::info!(owner = %about, "another agent serves this node: taking over from it when pods can be served");
-            Ok(Some(Predecessor { wire, births }))
+            Ok(Some(Predecessor { wire, interface_ages }))
         }
         Ok(Ok((_, other))) => bail!("the agent that serves this node answers {other:?} to the question to take over"),
         Ok(Err(error)) if error.is::<OtherProtocol>() => Err(error.context(

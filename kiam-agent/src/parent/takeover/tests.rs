@@ -1,5 +1,5 @@
 use super::*;
-use crate::datapath::node::interface_ages::Births;
+use crate::datapath::node::interface_ages::InterfaceAges;
 use futures::FutureExt as _;
 use std::time::Instant;
 use tokio::{net::UnixListener, time::timeout};
@@ -9,7 +9,7 @@ fn run_dir() -> tempfile::TempDir {
 }
 
 fn listen(run_dir: &tempfile::TempDir) -> Successors {
-    Successors::listen(run_dir.path(), Births::default()).unwrap()
+    Successors::listen(run_dir.path(), InterfaceAges::default()).unwrap()
 }
 
 async fn ask_living(run_dir: &tempfile::TempDir) -> Predecessor {
@@ -118,9 +118,9 @@ async fn another_version_of_the_language_is_refused_by_both() {
 #[tokio::test]
 async fn one_at_a_time_becomes_the_owner() {
     let run_dir = run_dir();
-    let turn = Turn::soon(run_dir.path()).await.unwrap();
-    let Err(error) = Turn::soon(run_dir.path()).await else { panic!("two at a time") };
+    let takeover_lock = TakeoverLock::soon(run_dir.path()).await.unwrap();
+    let Err(error) = TakeoverLock::soon(run_dir.path()).await else { panic!("two at a time") };
     assert!(error.to_string().contains("upgrade.lock"), "{error:#}");
-    drop(turn);
-    Turn::soon(run_dir.path()).await.unwrap();
+    drop(takeover_lock);
+    TakeoverLock::soon(run_dir.path()).await.unwrap();
 }

@@ -78,9 +78,9 @@ impl Table {
             let policy = entries.iter().find(|(offset, _)| self.info.underflow.get(hook) == Some(offset));
             policy.is_some_and(|(_, entry)| entry.target == Target::Standard(DROP))
         };
-        let way_in = self.valid_hooks().filter(|(_, name)| WAY_IN.contains(name));
+        let reachability = self.valid_hooks().filter(|(_, name)| WAY_IN.contains(name));
         let table = TableName::Legacy { program: self.program(), table: self.name };
-        Ok(way_in
+        Ok(reachability
             .map(|(hook, name)| Base { table: table.clone(), chain: name.to_owned(), drops: drops(hook) })
             .collect())
     }
