@@ -84,8 +84,7 @@ impl ActiveAgent<'_> {
             self.config.take_over,
             netlink::connect()?,
             self.interface_ages.clone(),
-        )
-        .await?;
+        )?;
         let attestor = Attestor {
             pins: datapath.pins().clone(),
             kubepods: channels.kubepods.subscribe(),

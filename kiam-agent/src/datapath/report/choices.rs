@@ -5,7 +5,8 @@ use crate::{
     datapath::{
         Datapath,
         node::{family::Family, kubepods::Kubepods},
-        programs::tc::Hook,
+        parts::Parts,
+        programs::{object::Object, tc::Hook},
     },
     report::Choice,
 };
@@ -13,120 +14,121 @@ use kiam_common::abi::{SOCKOPT_TELLS_NETNS, SOCKOPT_TELLS_POD};
 
 const AS_GIVEN: &str = "as given";
 
-impl Datapath {
-    pub(super) fn choices(&self) -> Vec<Choice> {
-        let mut choices = vec![
-            self.redirect_choice(),
-            self.host_network_choice(),
-            self.tc_choice(),
-            self.ipv6_choice(),
-            self.attestation_choice(),
-            self.kubepods_choice(),
-            self.interface_of_lookup(),
-        ];
-        if self.config.mode.cgroup {
-            choices.push(self.sockopt_choice());
+/// Returns the value in use of each setting, and the reason.
+pub(super) fn choices(datapath: &Datapath) -> Vec<Choice> {
+    let parts = &datapath.parts;
+    let object = &parts.object;
+    let mut choices = vec![
+        redirect_choice(parts),
+        host_network_choice(parts),
+        tc_choice(parts),
+        ipv6_choice(parts),
+        attestation_choice(datapath),
+        kubepods_choice(datapath),
+        interface_of_lookup(object),
+    ];
+    if parts.config.mode.cgroup {
+        choices.push(sockopt_choice(object));
+    }
+    choices
+}
+
+fn redirect_choice(parts: &Parts) -> Choice {
+    let mode = parts.config.mode;
+    let in_use = match (mode.tc, mode.cgroup) {
+        (true, true) => "tc,cgroup",
+        (true, false) => "tc",
+        (false, _) => "cgroup",
+    };
+    if mode.auto {
+        choice("--redirect", "auto", in_use, mode.why())
+    } else {
+        choice("--redirect", in_use, in_use, AS_GIVEN)
+    }
+}
+
+fn host_network_choice(parts: &Parts) -> Choice {
+    let (given, why) = match parts.config.host_network_pods {
+        HostNetworkPods::Ignore => ("ignore", "as given: hostNetwork pods have the node's role"),
+        HostNetworkPods::Enforce => ("enforce", "as given: hostNetwork pods have their own roles, or none"),
+    };
+    choice("--host-network-pods", given, given, why)
+}
+
+fn tc_choice(parts: &Parts) -> Choice {
+    let hook = match parts.attachments.hook() {
+        Hook::Unknown => parts.guard.hook(),
+        known => known,
+    };
+    let in_use = match hook {
+        Hook::Unknown => "not known yet",
+        Hook::Tcx => "tcx",
+        Hook::Clsact => "clsact",
+    };
+    match (parts.config.tc, hook) {
+        (TcAttach::Auto, Hook::Unknown) => choice("--tc", "auto", in_use, "the first interface will tell"),
+        (TcAttach::Auto, Hook::Tcx) => choice("--tc", "auto", in_use, "this kernel has TCX links"),
+        (TcAttach::Auto, Hook::Clsact) => choice("--tc", "auto", in_use, "this kernel has no TCX links"),
+        (TcAttach::Tcx | TcAttach::Clsact, _) => choice("--tc", in_use, in_use, AS_GIVEN),
+    }
+}
+
+fn ipv6_choice(parts: &Parts) -> Choice {
+    let (in_use, why) = if parts.fence.served().contains(&Family::V6) {
+        ("served", "this kernel has IPv6")
+    } else if parts.fence.families().contains(&Family::V6) {
+        ("closed", "IPv6 is off on lo: pods reach nothing at the metadata service's IPv6 address")
+    } else {
+        ("none", "this kernel has no IPv6")
+    };
+    choice("--ipv6", "auto", in_use, why)
+}
+
+fn attestation_choice(datapath: &Datapath) -> Choice {
+    let given = match datapath.parts.config.attestation {
+        Attestation::Require => "require",
+        Attestation::Prefer => "prefer",
+        Attestation::Off => "off",
+    };
+    let (in_use, why) = match (datapath.parts.config.attestation, &datapath.kubepods) {
+        (Attestation::Off, _) => ("by address", AS_GIVEN),
+        (_, Some(_)) => ("by cgroup", "pods have cgroups of the version 2 hierarchy"),
+        (Attestation::Prefer, None) => ("by address", "no kubepods cgroup in the version 2 hierarchy"),
+        (Attestation::Require, None) => ("nobody", "no kubepods cgroup in the version 2 hierarchy"),
+    };
+    choice("--attestation", given, in_use, why)
+}
+
+fn kubepods_choice(datapath: &Datapath) -> Choice {
+    let given = match &datapath.parts.config.kubepods {
+        KubepodsAt::Auto => "auto".to_owned(),
+        KubepodsAt::Path(path) => path.display().to_string(),
+    };
+    let (in_use, why) = match &datapath.kubepods {
+        None => ("none".to_owned(), "there is none in the version 2 hierarchy"),
+        Some(kubepods) => (kubepods.path().display().to_string(), populated(kubepods)),
+    };
+    choice("--kubepods-cgroup", &given, &in_use, why)
+}
+
+fn interface_of_lookup(object: &Object) -> Choice {
+    let (in_use, why) = if object.lookup_tells_interface() {
+        ("known", "this kernel tells sk_lookup programs by which interface a packet came")
+    } else {
+        ("unknown", "this kernel does not tell: a port used again too soon costs its client one reset")
+    };
+    of_the_kernel("the interface in sk_lookup", in_use, why)
+}
+
+fn sockopt_choice(object: &Object) -> Choice {
+    let (in_use, why) = match object.sockopt_tells() {
+        SOCKOPT_TELLS_POD => ("pods on the node's network", "this kernel tells whose the call is"),
+        SOCKOPT_TELLS_NETNS => {
+            ("pods on the node's network, exempt or not", "this kernel does not tell which pod calls")
         }
-        choices
-    }
-
-    fn redirect_choice(&self) -> Choice {
-        let mode = self.config.mode;
-        let in_use = match (mode.tc, mode.cgroup) {
-            (true, true) => "tc,cgroup",
-            (true, false) => "tc",
-            (false, _) => "cgroup",
-        };
-        if mode.auto {
-            choice("--redirect", "auto", in_use, mode.why())
-        } else {
-            choice("--redirect", in_use, in_use, AS_GIVEN)
-        }
-    }
-
-    fn host_network_choice(&self) -> Choice {
-        let (given, why) = match self.config.host_network_pods {
-            HostNetworkPods::Ignore => ("ignore", "as given: hostNetwork pods have the node's role"),
-            HostNetworkPods::Enforce => ("enforce", "as given: hostNetwork pods have their own roles, or none"),
-        };
-        choice("--host-network-pods", given, given, why)
-    }
-
-    fn tc_choice(&self) -> Choice {
-        let hook = match self.attachments.hook() {
-            Hook::Unknown => self.guard.hook(),
-            known => known,
-        };
-        let in_use = match hook {
-            Hook::Unknown => "not known yet",
-            Hook::Tcx => "tcx",
-            Hook::Clsact => "clsact",
-        };
-        match (self.config.tc, hook) {
-            (TcAttach::Auto, Hook::Unknown) => choice("--tc", "auto", in_use, "the first interface will tell"),
-            (TcAttach::Auto, Hook::Tcx) => choice("--tc", "auto", in_use, "this kernel has TCX links"),
-            (TcAttach::Auto, Hook::Clsact) => choice("--tc", "auto", in_use, "this kernel has no TCX links"),
-            (TcAttach::Tcx | TcAttach::Clsact, _) => choice("--tc", in_use, in_use, AS_GIVEN),
-        }
-    }
-
-    fn ipv6_choice(&self) -> Choice {
-        let (in_use, why) = if self.fence.served().contains(&Family::V6) {
-            ("served", "this kernel has IPv6")
-        } else if self.fence.families().contains(&Family::V6) {
-            ("closed", "IPv6 is off on lo: pods reach nothing at the metadata service's IPv6 address")
-        } else {
-            ("none", "this kernel has no IPv6")
-        };
-        choice("--ipv6", "auto", in_use, why)
-    }
-
-    fn attestation_choice(&self) -> Choice {
-        let given = match self.config.attestation {
-            Attestation::Require => "require",
-            Attestation::Prefer => "prefer",
-            Attestation::Off => "off",
-        };
-        let (in_use, why) = match (self.config.attestation, &self.kubepods) {
-            (Attestation::Off, _) => ("by address", AS_GIVEN),
-            (_, Some(_)) => ("by cgroup", "pods have cgroups of the version 2 hierarchy"),
-            (Attestation::Prefer, None) => ("by address", "no kubepods cgroup in the version 2 hierarchy"),
-            (Attestation::Require, None) => ("nobody", "no kubepods cgroup in the version 2 hierarchy"),
-        };
-        choice("--attestation", given, in_use, why)
-    }
-
-    fn kubepods_choice(&self) -> Choice {
-        let given = match &self.config.kubepods {
-            KubepodsAt::Auto => "auto".to_owned(),
-            KubepodsAt::Path(path) => path.display().to_string(),
-        };
-        let (in_use, why) = match &self.kubepods {
-            None => ("none".to_owned(), "there is none in the version 2 hierarchy"),
-            Some(kubepods) => (kubepods.path().display().to_string(), populated(kubepods)),
-        };
-        choice("--kubepods-cgroup", &given, &in_use, why)
-    }
-
-    fn interface_of_lookup(&self) -> Choice {
-        let (in_use, why) = if self.object.lookup_tells_interface() {
-            ("known", "this kernel tells sk_lookup programs by which interface a packet came")
-        } else {
-            ("unknown", "this kernel does not tell: a port used again too soon costs its client one reset")
-        };
-        of_the_kernel("the interface in sk_lookup", in_use, why)
-    }
-
-    fn sockopt_choice(&self) -> Choice {
-        let (in_use, why) = match self.object.sockopt_tells() {
-            SOCKOPT_TELLS_POD => ("pods on the node's network", "this kernel tells whose the call is"),
-            SOCKOPT_TELLS_NETNS => {
-                ("pods on the node's network, exempt or not", "this kernel does not tell which pod calls")
-            }
-            _ => ("all pods", "this kernel does not tell who calls"),
-        };
-        of_the_kernel("refused PACKET_QDISC_BYPASS", in_use, why)
-    }
+        _ => ("all pods", "this kernel does not tell who calls"),
+    };
+    of_the_kernel("refused PACKET_QDISC_BYPASS", in_use, why)
 }
 
 fn populated(kubepods: &Kubepods) -> &'static str {

@@ -1,25 +1,25 @@
-//! Whether pods' connections get in to the listening sockets: a probe tells; and when it is lost, the packet filter is
-//! searched for what may have dropped it.
+//! Reachability: a probe shows whether pods' connections reach the listening sockets. When a probe is lost, the packet
+//! filter is searched for rules that may have dropped it.
 
 use super::probe::{self, Probe, ProbeTarget};
 use crate::{
     datapath::{
-        Datapath,
         foreign::{
             netfilter::nft::Nft,
             suspects::{self, Suspect},
         },
         node::family::Family,
+        parts::Parts,
     },
     report::{Condition, Notice, ProbeResult, condition},
 };
 use anyhow::{anyhow, bail, ensure};
 use std::collections::BTreeSet;
 
-/// Suspects that are named; firewalls with more of them are looked at by hand.
+/// Most suspects in a message; the operator has to look at longer lists on the node.
 const SUSPECTS_MAX: usize = 8;
 
-/// What is known of the way in.
+/// Results of the last probes.
 pub(crate) struct Reachability {
     nft: Option<Nft>,
     device: anyhow::Result<()>,
@@ -30,101 +30,99 @@ pub(crate) struct Reachability {
 }
 
 impl Reachability {
-    /// Nothing is known yet.
+    /// Creates it without results.
     pub(crate) fn new(nft: Option<Nft>) -> Self {
         Self { nft, device: Ok(()), probe: Probe::default(), results: Vec::new(), condition: None, notice: None }
     }
 
-    /// The interface, the programs or the maps may be others from now on.
+    /// Drops what is recorded of the probe's interface: it, the programs or the maps may be others from now on.
     pub(crate) fn forget(&mut self) {
         self.probe.forget();
     }
 
-    /// Whether answers to probes are watched for on this interface.
+    /// Returns whether this interface is the one whose egress is watched for answers.
     pub(crate) fn watches(&self, index: u32) -> bool {
         self.probe.watches(index)
     }
 
-    /// That probes are answered, if they can be sent.
+    /// Returns the condition that probes are answered; `None` if no probe could be sent.
     pub(crate) const fn condition(&self) -> Option<&Condition> {
         self.condition.as_ref()
     }
 
-    /// That probes cannot be sent.
+    /// Returns the warning that probes cannot be sent.
     pub(crate) const fn notice(&self) -> Option<&Notice> {
         self.notice.as_ref()
     }
-}
 
-impl Datapath {
-    /// The last probes, by family.
-    pub(crate) fn probes(&self) -> &[ProbeResult] {
-        &self.reachability.results
+    /// Returns the results of the last probes, by family.
+    pub(crate) fn results(&self) -> &[ProbeResult] {
+        &self.results
     }
 
-    /// Makes the probe's interface, or removes that of an agent that had another `--redirect`.
-    pub(crate) async fn ensure_probe_device(&mut self) {
-        self.reachability.device = match self.config.mode.tc {
-            true => probe::ensure_device(&self.netlink).await,
-            false => probe::remove_device(&self.netlink).await,
+    /// Creates the probe's interface, or removes the one of an agent that had another `--redirect`.
+    pub(crate) async fn ensure_device(&mut self, parts: &Parts) {
+        self.device = match parts.config.mode.tc {
+            true => probe::ensure_device(&parts.netlink).await,
+            false => probe::remove_device(&parts.netlink).await,
         };
     }
 
-    /// Sends a probe in each family that is served. After [`Self::reconcile`], which sets up what it goes through.
-    pub(crate) async fn probe(&mut self) {
-        if !self.config.mode.tc {
+    /// Sends a probe in each family that is served.
+    pub(crate) async fn probe(&mut self, parts: &mut Parts) {
+        if !parts.config.mode.tc {
             return;
         }
-        self.reachability.results.clear();
-        (self.reachability.condition, self.reachability.notice) = match self.send_probes().await {
+        self.results.clear();
+        (self.condition, self.notice) = match self.send_probes(parts).await {
             Ok((families, lost)) => {
                 let result = |family: Family| ProbeResult {
                     family: family.name().to_owned(),
                     answered: !lost.contains(&family),
                 };
-                self.reachability.results = families.into_iter().map(result).collect();
+                self.results = families.into_iter().map(result).collect();
                 let found = if lost.is_empty() { Ok(()) } else { Err(self.explain(&lost).await) };
                 (Some(condition("probe", found)), None)
             }
             Err(error) => {
-                let text = format!("whether pods' packets get in cannot be probed: {error:#}");
+                let text = format!("cannot probe whether pods' packets reach the agent: {error:#}");
                 (None, Some(Notice { about: "probe".to_owned(), text }))
             }
         };
     }
 
-    /// Returns the families that were probed, and those in which no probe was answered. One that is lost is sent once
-    /// more: a packet may be lost on a busy node, or somebody may just have taken away what watches for the answer.
-    async fn send_probes(&mut self) -> anyhow::Result<(Vec<Family>, Vec<Family>)> {
-        let way = self.prepare_probe().await?;
-        let mut lost = way.send(&mut self.object, &way.families).await?;
+    /// Returns the families that were probed, and those whose probe was not answered. A lost probe is sent once more: a
+    /// busy node may lose a packet, and another process may just have removed the program that watches for the answer.
+    async fn send_probes(&mut self, parts: &mut Parts) -> anyhow::Result<(Vec<Family>, Vec<Family>)> {
+        let target = self.prepare(parts).await?;
+        let mut lost = target.send(&mut parts.object, &target.families).await?;
         if !lost.is_empty() {
-            self.reachability.forget();
-            lost = self.prepare_probe().await?.send(&mut self.object, &lost).await?;
+            self.forget();
+            lost = self.prepare(parts).await?.send(&mut parts.object, &lost).await?;
         }
-        // Nobody accepts these connections, so nobody else asks for their records.
-        self.attachments.forget_records(way.index)?;
-        Ok((way.families, lost))
+        // No worker accepts these connections, so no worker asks for their records.
+        parts.attachments.forget_records(target.index)?;
+        Ok((target.families, lost))
     }
 
-    async fn prepare_probe(&mut self) -> anyhow::Result<ProbeTarget> {
-        if let Err(error) = &self.reachability.device {
+    async fn prepare(&mut self, parts: &mut Parts) -> anyhow::Result<ProbeTarget> {
+        if let Err(error) = &self.device {
             bail!("{error:#}");
         }
-        let (hook, families) = (self.attachments.hook(), self.fence.served());
-        let way = self.reachability.probe.prepare(&self.netlink, &mut self.object, &self.pins, hook, &families).await?;
-        ensure!(self.attachments.has(way.index), "the program is not on its interface");
-        Ok(way)
+        let (hook, families) = (parts.attachments.hook(), parts.fence.served());
+        let target = self.probe.prepare(&parts.netlink, &mut parts.object, &parts.pins, hook, &families).await?;
+        ensure!(parts.attachments.has(target.index), "the program is not attached to the probe's interface");
+        Ok(target)
     }
 
-    /// Why probes are lost, as far as can be told, and what to do.
+    /// Returns the likely reason why probes are lost, and what to do.
     async fn explain(&self, lost: &[Family]) -> anyhow::Error {
         let families: Vec<&str> = lost.iter().map(|family| family.name()).collect();
         let what = format!(
-            "pods' connections to the metadata service do not get in to the agent over {}: a probe was not answered",
+            "pods' connections to the metadata service do not reach the agent over {}: a probe was not answered",
             families.join(" and ")
         );
-        match suspects::find(self.reachability.nft.as_ref(), lost).await {
+        match suspects::find(self.nft.as_ref(), lost).await {
             Ok(suspects) => anyhow!("{what}; {}", name(&suspects, lost)),
             Err(error) => anyhow!("{what}; the node's packet filter, which may drop them, cannot be read: {error:#}"),
         }
