@@ -13,7 +13,7 @@ use kiam_tests::{
         probe::{Attempt, Got, Probe},
     },
     eventually::eventually,
-    process,
+    node::process,
     system::SOON,
 };
 use nix::sys::signal::Signal;

@@ -8,14 +8,13 @@ use crate::{
 };
 use anyhow::{Result, ensure};
 use kiam_tests::{
-    canary::NODE_ROLE,
     cluster::{
         Cgroups,
         client::{ClientPod, Network, Spec},
         probe::Got,
     },
     eventually::eventually,
-    sts::ACCOUNT,
+    fakes::{canary::NODE_ROLE, sts::ACCOUNT},
     system::SOON,
 };
 use serde_json::json;

@@ -9,7 +9,7 @@ use kiam_tests::{
         kube_binary,
         manifests::{Change, Manifests, changes, render},
     },
-    owner::Folder,
+    node::owner::Folder,
 };
 use serde_json::{Value, json};
 use std::fs;

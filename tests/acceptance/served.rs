@@ -3,12 +3,14 @@
 use crate::stage::{Deployed, FORBIDDEN_ROLE, KIAM, ROLE, Stage};
 use anyhow::{Context as _, Result, ensure};
 use kiam_tests::{
-    canary::{NODE_ROLE, Request},
     cluster::client::ClientPod,
     eventually::eventually,
-    sts::ACCOUNT,
+    fakes::{
+        canary::{NODE_ROLE, Request},
+        sts::ACCOUNT,
+    },
+    node::topology::NODE_V4,
     system::SOON,
-    topology::NODE_V4,
 };
 use serde_json::Value;
 

@@ -2,7 +2,6 @@
 
 use anyhow::{Context as _, Result, bail, ensure};
 use kiam_tests::{
-    canary::{ACCESS_KEY_ID, NODE_ROLE},
     cluster::{
         Cgroups, Cluster, Cni, Options, OwnImage,
         client::{ClientPod, Network, Spec},
@@ -10,6 +9,7 @@ use kiam_tests::{
         manifests::{self, Manifests},
         probe::{Attempt, Got, Probe},
     },
+    fakes::canary::{ACCESS_KEY_ID, NODE_ROLE},
     leaks,
     system::{Binaries, Footprint},
 };
@@ -125,7 +125,7 @@ impl Deployed {
             [OwnImage { binary: binaries.agent(), name: AGENT }, OwnImage { binary: binaries.server(), name: SERVER }];
         let cluster = Cluster::start(&scene.options(&target()?, &images))?;
         let before = Self::footprint(&cluster)?;
-        let role = format!("arn:aws:iam::{}:role/({ROLE}|{OTHER_ROLE})", kiam_tests::sts::ACCOUNT);
+        let role = format!("arn:aws:iam::{}:role/({ROLE}|{OTHER_ROLE})", kiam_tests::fakes::sts::ACCOUNT);
         cluster.kubectl.feed(
             &["create", "-f", "-"],
             &json!({ "apiVersion": "v1", "kind": "Namespace", "metadata": {

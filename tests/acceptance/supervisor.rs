@@ -2,7 +2,7 @@
 //! knows no other way to be taken down on Ctrl-C.
 
 use anyhow::{Context as _, Result, bail};
-use kiam_tests::{cluster, eventually::eventually, process};
+use kiam_tests::{cluster, eventually::eventually, node::process};
 use nix::{
     errno::Errno,
     sys::{

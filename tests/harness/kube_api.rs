@@ -4,9 +4,11 @@ use futures::{StreamExt as _, TryStreamExt as _};
 use k8s_openapi::api::core::v1::{Event, Namespace, Pod};
 use kiam_tests::{
     eventually::eventually,
-    kube_api::{Kind, KubeApi, NamespaceObject, PodObject},
-    netns::Netns,
-    topology::{NODE_NAME, pod_v4, pod_v6},
+    fakes::kube_api::{Kind, KubeApi, NamespaceObject, PodObject},
+    node::{
+        netns::Netns,
+        topology::{NODE_NAME, pod_v4, pod_v6},
+    },
 };
 use kube::{
     Api, Client, Config,

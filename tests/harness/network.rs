@@ -1,11 +1,13 @@
 //! Namespaces, the way of a packet from a pod to the canary, and the count by sender.
 
 use kiam_tests::{
-    canary::{ACCESS_KEY_ID, Canary, NODE_ROLE},
     clients::{BOTH, Connection, M4, Pod, ROLES, Reply, VAIN},
+    fakes::canary::{ACCESS_KEY_ID, Canary, NODE_ROLE},
     leaks,
-    netns::Netns,
-    topology::{Sender, Topology},
+    node::{
+        netns::Netns,
+        topology::{Sender, Topology},
+    },
 };
 use std::{net::SocketAddr, path::Path};
 
@@ -88,7 +90,7 @@ fn two_topologies_do_not_see_each_other() {
 fn there_is_no_way_out_to_this_machine() {
     let topology = Topology::create().unwrap();
     let pod = topology.add_pod(1).unwrap();
-    let ours = kiam_tests::owner::Owner::this().unwrap().prefix();
+    let ours = kiam_tests::node::owner::Owner::this().unwrap().prefix();
     for netns in [&topology.uplink, &topology.node, &pod] {
         for link in netns.ip("-o link show").unwrap().lines().filter(|link| !link.contains(": lo:")) {
             // The other end of a veth is named after the namespace that it lies in.
@@ -132,9 +134,9 @@ fn what_a_dead_run_left_is_reaped() {
     let name = "kiam-4194305-1-0-dead";
     let status = std::process::Command::new("ip").args(["netns", "add", name]).status().unwrap();
     assert!(status.success());
-    let folder = Path::new(kiam_tests::owner::ROOT).join(name);
+    let folder = Path::new(kiam_tests::node::owner::ROOT).join(name);
     std::fs::create_dir_all(folder.join("below")).unwrap();
-    kiam_tests::leftovers::reap().unwrap();
+    kiam_tests::node::leftovers::reap().unwrap();
     assert!(!Path::new("/run/netns").join(name).exists());
     assert!(!folder.exists());
 }

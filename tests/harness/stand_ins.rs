@@ -1,12 +1,13 @@
 //! STS, the unmodified clients, and the certificates.
 
 use kiam_tests::{
-    canary::{Canary, NODE_ROLE},
     clients::{Environment, Python, aws_cli, boto3_identity, curl},
-    owner::Folder,
-    pki::{End, Flaw, Pki},
-    sts::Sts,
-    topology::Topology,
+    fakes::{
+        canary::{Canary, NODE_ROLE},
+        pki::{End, Flaw, Pki},
+        sts::Sts,
+    },
+    node::{owner::Folder, topology::Topology},
 };
 
 #[test]

@@ -9,7 +9,7 @@ pub use half_open::HalfOpen;
 pub use http1::{Answer, Connection, Reply};
 pub use tools::{Boto3Identity, Environment, Python, aws_cli, boto3_identity, curl};
 
-use crate::{
+use crate::node::{
     netns::Netns,
     topology::{IMDS_V4, IMDS_V6},
 };

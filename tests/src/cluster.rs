@@ -1,5 +1,5 @@
 //! A real one-node Kubernetes in namespaces of its own: API server with etcd, controller-manager, scheduler, kubelet,
-//! containerd, and a CNI plugin, in the network of every test ([`crate::topology`]).
+//! containerd, and a CNI plugin, in the network of every test ([`crate::node::topology`]).
 //!
 //! ```text
 //! uplink (stand-in for the real IMDS, STS over TLS) ── node (the components; hostNetwork pods) ── veth… ── pods
@@ -36,12 +36,13 @@ pub use state::Cgroups;
 pub use sts::TlsSts;
 
 use crate::{
-    canary::Canary,
     clients::Python,
     eventually::eventually,
-    pki::SERVER_NAME,
-    process::Daemon,
-    topology::{NODE_NAME, NODE_V4, Topology},
+    fakes::{canary::Canary, pki::SERVER_NAME},
+    node::{
+        process::Daemon,
+        topology::{NODE_NAME, NODE_V4, Topology},
+    },
 };
 use anyhow::{Context as _, Result, ensure};
 use components::Components;
@@ -114,7 +115,7 @@ pub struct Cluster {
 /// # Errors
 /// Something of theirs is there and cannot be removed.
 pub fn reap() -> Result<()> {
-    crate::leftovers::reap()?;
+    crate::node::leftovers::reap()?;
     state::reap()
 }
 

@@ -14,15 +14,19 @@ pub use rpc::Rpc;
 pub use server::Server;
 
 use crate::{
-    canary::Canary,
     clients::{Connection, Environment, Pod, Python},
     eventually::eventually,
-    kube_api::{KubeApi, NamespaceObject, PodObject},
-    leftovers::unmount_below,
-    owner::Folder,
-    pki::{End, Flaw, Pki},
-    sts::{ACCOUNT, Sts},
-    topology::{PodNetwork, Topology},
+    fakes::{
+        canary::Canary,
+        kube_api::{KubeApi, NamespaceObject, PodObject},
+        pki::{End, Flaw, Pki},
+        sts::{ACCOUNT, Sts},
+    },
+    node::{
+        leftovers::unmount_below,
+        owner::Folder,
+        topology::{PodNetwork, Topology},
+    },
 };
 use anyhow::{Context as _, Result, ensure};
 use nix::mount::{MsFlags, mount};
@@ -194,7 +198,7 @@ impl System {
     /// The new one does not become ready, or the old one does not end well.
     pub fn upgrade(&mut self) -> Result<()> {
         let status = self.start_agent_beside()?.stop()?;
-        ensure!(status.success(), "the old agent: {}", crate::process::describe(status));
+        ensure!(status.success(), "the old agent: {}", crate::node::process::describe(status));
         Ok(())
     }
 

@@ -10,40 +10,9 @@
     reason = "all of this is a test, ends where something is not as expected, and says what it measured"
 )]
 
-mod admin;
-mod attestation;
-mod attribution;
-mod bad_input;
-mod boot;
-mod bridges;
-mod bypass;
-mod certificates;
-mod changes;
-mod crashes;
-mod foreign_nat;
-mod hooks;
-mod layers;
-mod leftovers;
-mod load;
-mod migration;
-mod neighbours;
-mod networks;
-mod newcomer;
-mod owner;
-mod pages;
-mod privileges;
-mod probe;
-mod programs;
-mod repairs;
-mod roles;
-mod sdk;
-mod status;
+mod closed;
+mod identity;
+mod lifecycle;
+mod operators;
+mod robust;
 mod support;
-mod tcp;
-mod tcp_crashes;
-mod tcp_numbers;
-mod tcp_swaps;
-mod unserved;
-mod upgrade;
-mod upgrade_broken;
-mod wrong_roles;

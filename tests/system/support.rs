@@ -3,11 +3,10 @@
 use anyhow::{Context as _, Result, ensure};
 use kiam_tests::{
     clients::{Answer, BOTH, M4, Pod, ROLES, Reply, VAIN},
+    fakes::sts::Sts,
     leaks,
-    netns::Netns,
-    sts::Sts,
+    node::{netns::Netns, topology::PodNetwork},
     system::System,
-    topology::PodNetwork,
 };
 use std::{
     net::{IpAddr, SocketAddr, UdpSocket},
@@ -108,7 +107,8 @@ pub(crate) fn control_knock(system: &System, pod: &PodNetwork) -> Result<()> {
 
 /// The connections of a namespace in a TCP state, as `ss` names it, whose local port is M's.
 pub(crate) fn sockets_in(netns: &Netns, state: &str) -> Result<usize> {
-    let output = kiam_tests::process::run(netns.command("ss").args(["-Htn", "state", state, "sport", "=", ":80"]))?;
+    let output =
+        kiam_tests::node::process::run(netns.command("ss").args(["-Htn", "state", state, "sport", "=", ":80"]))?;
     Ok(output.lines().count())
 }
 
@@ -160,12 +160,13 @@ pub(crate) fn set_generation(system: &System, generation: u64) -> Result<()> {
     let mut command = Command::new("bpftool");
     command.args(["map", "update", "pinned"]).arg(pin(system, "kiam_owner"));
     command.args(["key", "hex", "00", "00", "00", "00", "value", "hex"]).args(value);
-    kiam_tests::process::run(&mut command).map(drop)
+    kiam_tests::node::process::run(&mut command).map(drop)
 }
 
 fn owner(system: &System) -> Result<serde_json::Value> {
     let mut command = Command::new("bpftool");
-    let text = kiam_tests::process::run(command.args(["-j", "map", "dump", "pinned"]).arg(pin(system, "kiam_owner")))?;
+    let text =
+        kiam_tests::node::process::run(command.args(["-j", "map", "dump", "pinned"]).arg(pin(system, "kiam_owner")))?;
     let entries: serde_json::Value = serde_json::from_str(&text)?;
     Ok(entries[0].clone())
 }
@@ -175,7 +176,7 @@ pub(crate) fn empty_slots(system: &System) -> Result<()> {
     for slot in ["00", "01"] {
         let mut command = Command::new("bpftool");
         command.args(["map", "delete", "pinned"]).arg(pin(system, "v1/kiam_listeners"));
-        kiam_tests::process::run(command.args(["key", "hex", slot, "00", "00", "00"]))?;
+        kiam_tests::node::process::run(command.args(["key", "hex", slot, "00", "00", "00"]))?;
     }
     Ok(())
 }

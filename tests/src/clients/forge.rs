@@ -79,8 +79,8 @@ mod tests {
     #[test]
     fn the_checksum_of_a_packet_with_its_checksum_is_zero() {
         let source = Ipv4Addr::new(10, 9, 0, 1);
-        let packet = v4_packet(source, crate::topology::IMDS_V4, 1, 80, SYN);
-        let mut pseudo = [source.octets(), crate::topology::IMDS_V4.octets()].concat();
+        let packet = v4_packet(source, crate::node::topology::IMDS_V4, 1, 80, SYN);
+        let mut pseudo = [source.octets(), crate::node::topology::IMDS_V4.octets()].concat();
         pseudo.extend([0, TCP, 0, 20]);
         assert_eq!(checksum(&[&pseudo, &packet[20..]].concat()), 0);
     }

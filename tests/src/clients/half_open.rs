@@ -2,7 +2,7 @@
 //! on their way to the pod.
 
 use super::{BOTH, Connection};
-use crate::{
+use crate::node::{
     process,
     topology::{PodNetwork, Topology},
 };

@@ -1,6 +1,6 @@
 //! curl, boto3 and the aws CLI, unmodified, in a clean environment: nothing of this machine's AWS or proxy settings.
 
-use crate::{netns::Netns, process};
+use crate::node::{netns::Netns, process};
 use anyhow::{Context as _, Result, bail};
 use std::{
     path::{Path, PathBuf},

@@ -172,7 +172,7 @@ impl ClientPod {
     /// kubectl cannot be started.
     pub fn python(&self, arguments: &[&str]) -> Result<Output> {
         let mut command = self.kubectl.command(&["exec", "-n", &self.namespace, &self.name, "--"]);
-        crate::process::output(command.arg(&self.interpreter).args(arguments))
+        crate::node::process::output(command.arg(&self.interpreter).args(arguments))
     }
 
     /// Who boto3 says that it is: `Arn` of GetCallerIdentity.
@@ -206,7 +206,7 @@ impl ClientPod {
     /// kubectl cannot be started.
     pub fn probe_at(&self, folder: &Path, pace: Pace) -> Result<Probe> {
         let mut command = self.kubectl.command(&["exec", "--stdin", "-n", &self.namespace, &self.name, "--"]);
-        command.arg(&self.interpreter).args(["-c", include_str!("../../cluster/probe.py")]);
+        command.arg(&self.interpreter).args(["-c", include_str!("../../fixtures/cluster/probe.py")]);
         command.args([pace.pause, pace.timeout].map(|time| time.as_secs_f64().to_string()));
         let log = folder.join(format!("probe-{}-{}.log", self.namespace, self.name));
         Probe::start(command, log)

@@ -3,8 +3,10 @@
 use super::node::Node;
 use crate::{
     eventually::eventually,
-    process::{self, Daemon},
-    topology::{NODE_NAME, NODE_V4},
+    node::{
+        process::{self, Daemon},
+        topology::{NODE_NAME, NODE_V4},
+    },
 };
 use anyhow::{Context as _, Result, ensure};
 use std::{

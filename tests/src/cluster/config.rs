@@ -1,11 +1,11 @@
-//! The configuration files of the node, from the templates in `tests/cluster/conf`.
+//! The configuration files of the node, from the templates in `tests/fixtures/cluster/conf`.
 
 use super::{Cni, images::PAUSE, state::Cgroups};
-use crate::topology::NODE_V4;
+use crate::node::topology::NODE_V4;
 use anyhow::{Context as _, Result};
 use std::{fs, path::Path};
 
-/// The addresses of pods: those that [`crate::topology::Sender`] knows as pods'.
+/// The addresses of pods: those that [`crate::node::topology::Sender`] knows as pods'.
 const PODS_V4: &str = "10.9.0.0/24";
 /// The same for IPv6.
 const PODS_V6: &str = "fd00:9::/64";
@@ -13,7 +13,7 @@ const PODS_V6: &str = "fd00:9::/64";
 /// Writes all of them.
 pub(super) fn write(state: &Path, cgroups: Cgroups, cni: Cni, server_name: &str) -> Result<()> {
     let runc = match cgroups {
-        Cgroups::V2 => Path::new(env!("CARGO_MANIFEST_DIR")).join("cluster/runc-without-limits"),
+        Cgroups::V2 => Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures/cluster/runc-without-limits"),
         Cgroups::Hybrid => "/usr/sbin/runc".into(),
     };
     let state_text = state.to_str().context("a path in UTF-8")?;
@@ -28,11 +28,11 @@ pub(super) fn write(state: &Path, cgroups: Cgroups, cni: Cni, server_name: &str)
         fs::write(&path, text).with_context(|| format!("write {}", path.display()))
     };
     fs::create_dir(state.join("cni"))?;
-    write("containerd.toml", fill(include_str!("../../cluster/conf/containerd.toml")))?;
-    write("kubelet.yaml", fill(include_str!("../../cluster/conf/kubelet.yaml")))?;
+    write("containerd.toml", fill(include_str!("../../fixtures/cluster/conf/containerd.toml")))?;
+    write("kubelet.yaml", fill(include_str!("../../fixtures/cluster/conf/kubelet.yaml")))?;
     let pods = match cni {
-        Cni::Ptp => include_str!("../../cluster/conf/ptp.conflist"),
-        Cni::Bridge => include_str!("../../cluster/conf/bridge.conflist"),
+        Cni::Ptp => include_str!("../../fixtures/cluster/conf/ptp.conflist"),
+        Cni::Bridge => include_str!("../../fixtures/cluster/conf/bridge.conflist"),
     };
     write("cni/10-pods.conflist", fill(pods))?;
     // There is no cluster DNS: the headless service resolves to the one node that there is.

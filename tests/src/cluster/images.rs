@@ -1,7 +1,7 @@
 //! The images that a cluster runs.
 
 use super::image::Image;
-use crate::{clients::Python, process};
+use crate::{clients::Python, node::process};
 use anyhow::{Context as _, Result, ensure};
 use std::{
     fs,

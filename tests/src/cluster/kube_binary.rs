@@ -1,7 +1,7 @@
-//! The one binary with every Kubernetes component and kubectl, built from the Go module `tests/cluster/kube` and kept
+//! The one binary with every Kubernetes component and kubectl, built from the Go module `tests/fixtures/cluster/kube` and kept
 //! in the target folder: ten minutes once, nothing afterwards.
 
-use crate::{owner, process};
+use crate::node::{owner, process};
 use anyhow::{Context as _, Result, bail, ensure};
 use ring::digest::{SHA256, digest};
 use std::{
@@ -46,7 +46,7 @@ pub fn kube_binary(target: &Path) -> Result<PathBuf> {
 }
 
 fn module() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("cluster/kube")
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures/cluster/kube")
 }
 
 /// sudo forgets where Go was unpacked to; its own guide says here.

@@ -1,6 +1,6 @@
 //! kubectl as the cluster's administrator.
 
-use crate::{eventually::eventually, process};
+use crate::{eventually::eventually, node::process};
 use anyhow::{Context as _, Result};
 use serde_json::Value;
 use std::{

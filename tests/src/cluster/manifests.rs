@@ -5,7 +5,7 @@ use super::{
     authority::{Authority, Subject, Usage},
     kubectl::Kubectl,
 };
-use crate::{pki::SERVER_NAME, process};
+use crate::{fakes::pki::SERVER_NAME, node::process};
 use anyhow::{Context as _, Result};
 use serde_json::Value;
 use std::{
@@ -18,10 +18,10 @@ use std::{
 /// The repository's folders that the overlay is made of; it names the shipped one by a relative path.
 const SHIPPED: &str = "deploy/manifests";
 /// The overlay, with the secrets' files added to it.
-const OVERLAY: &str = "tests/cluster/overlay";
+const OVERLAY: &str = "tests/fixtures/cluster/overlay";
 
 /// The overlay with enforcement, for a node whose pods are behind a bridge.
-const ENFORCED: &str = "tests/cluster/enforced";
+const ENFORCED: &str = "tests/fixtures/cluster/enforced";
 
 /// The shipped manifests and the overlays, copied so that the overlay can hold the keys of this run.
 #[derive(Debug)]

@@ -3,8 +3,10 @@
 use super::state::{Cgroups, State};
 use crate::{
     eventually::eventually,
-    process::{self, Daemon},
-    topology::{NODE_NAME, Topology},
+    node::{
+        process::{self, Daemon},
+        topology::{NODE_NAME, Topology},
+    },
 };
 use anyhow::{Context as _, Result, ensure};
 use nix::sys::signal::Signal;
@@ -36,7 +38,7 @@ pub(super) struct Node {
 
 impl Node {
     pub(super) fn start(topology: &Topology, state: &State, cgroups: Cgroups) -> Result<Self> {
-        let init = Path::new(env!("CARGO_MANIFEST_DIR")).join("cluster/node-init.sh");
+        let init = Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures/cluster/node-init.sh");
         let logs = state.folder().join("daemons");
         std::fs::create_dir(&logs)?;
         let mut command = in_cgroups(state.cgroups());

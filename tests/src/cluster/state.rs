@@ -1,7 +1,7 @@
 //! A cluster's folder on disk and its control groups; both are removed when dropped, and by the next run when the
 //! process was killed.
 
-use crate::{cgroups, owner::unique_name};
+use crate::node::{cgroups, owner::unique_name};
 use anyhow::{Context as _, Result, ensure};
 use std::{
     fs,
@@ -89,7 +89,7 @@ impl Drop for State {
 }
 
 /// Removes folders and control groups whose owner is dead. Their processes died with it, or were killed by
-/// [`crate::leftovers::reap`].
+/// [`crate::node::leftovers::reap`].
 pub(super) fn reap() -> Result<()> {
     cgroups::reap()?;
     for folder in cgroups::dead_below(Path::new(ROOT), 1) {

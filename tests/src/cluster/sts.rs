@@ -4,9 +4,7 @@ use super::authority::{Authority, Subject, Usage};
 use crate::{
     clients::{Environment, Python},
     eventually::eventually,
-    netns::Netns,
-    process::Daemon,
-    topology::STS_V4,
+    node::{netns::Netns, process::Daemon, topology::STS_V4},
 };
 use anyhow::{Context as _, Result, ensure};
 use std::{

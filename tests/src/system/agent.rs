@@ -4,9 +4,11 @@ use super::{SOON, binaries::Binaries};
 use crate::{
     clients::{Answer, Environment},
     eventually::eventually,
-    netns::Netns,
-    pki::TlsFiles,
-    process::{self, Daemon},
+    fakes::pki::TlsFiles,
+    node::{
+        netns::Netns,
+        process::{self, Daemon},
+    },
 };
 use anyhow::{Context as _, Result, bail, ensure};
 use nix::sys::signal::Signal;

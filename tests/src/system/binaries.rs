@@ -1,6 +1,6 @@
 //! Where the binaries under test are.
 
-use crate::cgroups::MOUNTS;
+use crate::node::cgroups::MOUNTS;
 use anyhow::{Result, bail};
 use std::{
     env, fs,

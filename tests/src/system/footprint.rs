@@ -1,6 +1,6 @@
 //! What an agent leaves in the kernel: compared before and after, so that `cleanup` is shown to leave nothing.
 
-use crate::{netns::Netns, process};
+use crate::node::{netns::Netns, process};
 use anyhow::{Result, ensure};
 use std::{collections::BTreeSet, fs, path::Path, process::Command};
 

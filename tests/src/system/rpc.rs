@@ -1,7 +1,7 @@
 //! A connection to the server, as an agent has one: for tests of what the server answers to what an agent may know.
 
 use super::{System, server::PORT};
-use crate::pki::{End, Flaw, SERVER_NAME};
+use crate::fakes::pki::{End, Flaw, SERVER_NAME};
 use anyhow::{Context as _, Result};
 use hyper_util::rt::TokioIo;
 use kiam_common::{proto::kiam_service_client::KiamServiceClient, tls};

@@ -4,10 +4,11 @@ use super::{SOON, binaries::Binaries};
 use crate::{
     clients::Environment,
     eventually::eventually,
-    netns::Netns,
-    pki::TlsFiles,
-    process::Daemon,
-    sts::{ACCOUNT, Sts},
+    fakes::{
+        pki::TlsFiles,
+        sts::{ACCOUNT, Sts},
+    },
+    node::{netns::Netns, process::Daemon},
 };
 use anyhow::{Result, ensure};
 use nix::sys::signal::Signal;

@@ -88,7 +88,7 @@ fn has_bpf() -> bool {
 
 /// Whether there is a Go that reads the module of Kubernetes; Debian 12's own is too old to.
 fn has_go() -> bool {
-    let module = workspace::root().join("tests/cluster/kube");
+    let module = workspace::root().join("tests/fixtures/cluster/kube");
     let go = Command::new("go").args(["list", "-m"]).current_dir(module).output();
     go.is_ok_and(|output| output.status.success())
 }

@@ -1,0 +1,105 @@
+//! The promise that matters most: no agent, no credentials, and above all not those of the node.
+
+use super::super::{
+    ask::{self, NO_ANSWER, NO_CREDENTIALS, OVER_V6, WHICH_ROLE, WHO_AM_I},
+    cast::Cast,
+    progress::Progress,
+    report::{Row, Scene},
+};
+use anyhow::{Context as _, Result, anyhow, ensure};
+use kiam_tests::{
+    clients::{M4, M6},
+    eventually::eventually,
+    node::netns::Netns,
+    system::SOON,
+};
+use std::{
+    path::Path,
+    sync::atomic::{AtomicBool, Ordering},
+    thread,
+    time::Duration,
+};
+
+/// What the agent says before its worker is up.
+const NOT_YET: &str = "HTTP 503";
+/// How long the pod waits for an answer while the agent starts, so that it asks several times.
+const IMPATIENCE: Duration = Duration::from_millis(100);
+
+pub(super) fn play(cast: &mut Cast, progress: &Progress) -> Result<Scene> {
+    let role = cast.permitted.role.context("the pod has a role")?;
+    let mut rows = Vec::new();
+    let before = ask::role_name(&cast.permitted.network, M4)?;
+    rows.push(Row::exactly("before", WHICH_ROLE, role, before));
+
+    progress.step("killing the agent (SIGKILL)", || kill(cast))?;
+    rows.extend(progress.step("asking while no agent runs", || ask_in_vain(cast))?);
+
+    rows.push(progress.step("starting kiam-agent again, and asking all the while", || restart(cast, role))?);
+    let identity = progress.step("asking again", || ask::who_am_i(cast, &cast.permitted))?;
+    rows.push(Row::beginning("restarted", WHO_AM_I, &format!("{role}/"), identity));
+    Ok(Scene {
+        title: "kill -9 of the agent: nothing comes out",
+        headings: ["when", "the permitted pod asks"],
+        text: "The programs and the routing rules that keep the pod from the metadata service outlive the agent. So \
+               the permitted pod waits for somebody to answer, and does not fall back to the node's role."
+            .to_owned(),
+        rows,
+    })
+}
+
+/// Starts the agent while the pod asks again and again: nothing but its own role may ever come.
+fn restart(cast: &mut Cast, role: &str) -> Result<Row> {
+    let Cast { permitted, system, .. } = cast;
+    let is_up = AtomicBool::new(false);
+    let (started, answers) = thread::scope(|scope| {
+        let asking = scope.spawn(|| ask_until(&is_up, &permitted.network));
+        let started = system.start_agent();
+        is_up.store(true, Ordering::Relaxed);
+        (started, asking.join())
+    });
+    started?;
+    let answers = answers.map_err(|_panic| anyhow!("the asking thread panicked"))??;
+    let harmless = [NO_ANSWER, NOT_YET, role];
+    let others: Vec<_> = answers.iter().filter(|answer| !harmless.contains(&answer.as_str())).collect();
+    let got = match others.first() {
+        None => {
+            format!("{} of {} times its own", answers.iter().filter(|answer| *answer == role).count(), answers.len())
+        }
+        Some(other) => (*other).clone(),
+    };
+    Ok(Row::judged("restarting", WHICH_ROLE, "nothing or its own", got, others.is_empty() && !answers.is_empty()))
+}
+
+/// What the pod is told until the agent is up, and once more then.
+fn ask_until(is_up: &AtomicBool, pod: &Netns) -> Result<Vec<String>> {
+    let mut answers = Vec::new();
+    loop {
+        let was_up = is_up.load(Ordering::Relaxed);
+        answers.push(ask::role_name_within(pod, M4, IMPATIENCE)?);
+        if was_up {
+            return Ok(answers);
+        }
+    }
+}
+
+/// Kills the parent, with which the kernel kills the worker, and waits until the last thread of both is gone: only then
+/// the listening socket is. The supervisor takes the worker's exit status, so that it does not stay as a zombie.
+fn kill(cast: &mut Cast) -> Result<()> {
+    let agent = cast.system.agent()?;
+    let worker = agent.worker_pid()?;
+    agent.kill_parent()?;
+    eventually("the worker is gone", SOON, || {
+        ensure!(!Path::new(&format!("/proc/{worker}")).exists(), "process {worker} is there");
+        Ok(())
+    })
+}
+
+fn ask_in_vain(cast: &Cast) -> Result<Vec<Row>> {
+    let pod = &cast.permitted;
+    let over_v6 = [WHICH_ROLE, OVER_V6].concat();
+    Ok(vec![
+        Row::exactly("killed", WHICH_ROLE, NO_ANSWER, ask::role_name(&pod.network, M4)?),
+        Row::exactly("killed", &over_v6, NO_ANSWER, ask::role_name(&pod.network, M6)?),
+        Row::exactly("killed", WHO_AM_I, NO_CREDENTIALS, ask::who_am_i(cast, pod)?),
+    ])
+}

@@ -1,0 +1,7 @@
+//! Fakes of what the binaries talk to: the IMDS, the Kubernetes API, STS and a certificate authority.
+
+pub mod canary;
+pub mod http_server;
+pub mod kube_api;
+pub mod pki;
+pub mod sts;

@@ -1,0 +1,148 @@
+//! A stand-in for the Kubernetes API: list, watch, get, create, patch, replace and delete of pods, namespaces and
+//! Events, with what a real API server does about versions, and knobs that a real one hasn't.
+//!
+//! It is driven in process by [`KubeApi`], or by HTTP as the real one
+//! (`curl -X PATCH -H 'content-type: application/merge-patch+json' …`).
+
+mod objects;
+mod rest;
+mod selector;
+mod store;
+mod view;
+mod watch;
+
+use crate::{fakes::http_server::HttpServer, node::netns::Netns};
+use anyhow::{Context as _, Result};
+pub use objects::{NamespaceObject, PodObject};
+use serde_json::{Value, json};
+use std::{
+    net::{Ipv4Addr, SocketAddr, TcpListener},
+    sync::{Arc, Mutex},
+};
+pub use store::Kind;
+use store::Store;
+
+/// The usual port of an API server.
+const PORT: u16 = 6443;
+
+/// The running stand-in, on the loopback address of a namespace. A clone is the same one.
+#[derive(Debug, Clone)]
+pub struct KubeApi {
+    store: Arc<Store>,
+    address: SocketAddr,
+    server: Arc<Mutex<Option<HttpServer>>>,
+}
+
+impl KubeApi {
+    /// An empty cluster, listening on the loopback address of `node`.
+    ///
+    /// # Errors
+    /// The port is taken.
+    pub fn start(node: &Netns) -> Result<Self> {
+        let address = SocketAddr::from((Ipv4Addr::LOCALHOST, PORT));
+        let api = Self { store: Arc::new(Store::default()), address, server: Arc::default() };
+        api.listen(node)?;
+        Ok(api)
+    }
+
+    /// Listens again after [`KubeApi::stop`], with everything as it was.
+    ///
+    /// # Errors
+    /// The port is taken.
+    pub fn listen(&self, node: &Netns) -> Result<()> {
+        let listener = node.enter(|| TcpListener::bind(self.address).context("bind the Kubernetes API stand-in"))?;
+        let handler = Arc::new(rest::Rest::new(Arc::clone(&self.store)));
+        let server = HttpServer::start(vec![listener], handler)?;
+        *self.server.lock().expect("no panic under this lock") = Some(server);
+        Ok(())
+    }
+
+    /// Stops listening and cuts every connection.
+    pub fn stop(&self) {
+        *self.server.lock().expect("no panic under this lock") = None;
+    }
+
+    /// Its URL in the node's namespace.
+    #[must_use]
+    pub fn url(&self) -> String {
+        format!("http://{}", self.address)
+    }
+
+    /// A kubeconfig for it, as YAML (JSON is YAML).
+    #[must_use]
+    pub fn kubeconfig(&self) -> String {
+        json!({
+            "apiVersion": "v1",
+            "kind": "Config",
+            "current-context": "stand-in",
+            "clusters": [{"name": "stand-in", "cluster": {"server": self.url()}}],
+            "users": [{"name": "stand-in", "user": {}}],
+            "contexts": [{"name": "stand-in", "context": {"cluster": "stand-in", "user": "stand-in"}}],
+        })
+        .to_string()
+    }
+
+    /// Creates or replaces a namespace.
+    pub fn put_namespace(&self, namespace: &NamespaceObject) {
+        self.store.put(Kind::Namespace, namespace.to_json());
+    }
+
+    /// Creates or replaces a pod.
+    pub fn put_pod(&self, pod: &PodObject) {
+        self.store.put(Kind::Pod, pod.to_json());
+    }
+
+    /// Changes an object as `kubectl patch --type=merge` does.
+    ///
+    /// # Errors
+    /// There is none of that name.
+    pub fn merge_patch(&self, kind: Kind, namespace: &str, name: &str, patch: &Value) -> Result<()> {
+        self.store.patch(kind, namespace, name, patch).with_context(|| format!("no {kind:?} {namespace}/{name}"))?;
+        Ok(())
+    }
+
+    /// Sets an annotation, or removes it with `None`.
+    ///
+    /// # Errors
+    /// There is no such object.
+    pub fn annotate(&self, kind: Kind, namespace: &str, name: &str, key: &str, value: Option<&str>) -> Result<()> {
+        self.merge_patch(kind, namespace, name, &json!({"metadata": {"annotations": {key: value}}}))
+    }
+
+    /// Deletes a pod as the kubelet does at last: it is gone.
+    ///
+    /// # Errors
+    /// There is none of that name.
+    pub fn delete_pod(&self, namespace: &str, name: &str) -> Result<()> {
+        self.store.delete(Kind::Pod, namespace, name).with_context(|| format!("no pod {namespace}/{name}"))?;
+        Ok(())
+    }
+
+    /// All Events, whichever API group they came by.
+    #[must_use]
+    pub fn events(&self) -> Vec<Value> {
+        self.store.list(Kind::Event).1.into_iter().map(Arc::unwrap_or_clone).collect()
+    }
+
+    /// `true`: what happens from now on is kept from the watchers, while their connections stay open.
+    pub fn hold_watch_back(&self, hold: bool) {
+        self.store.hold_back(hold);
+    }
+
+    /// Forgets all history before now: a watch from an older version is answered with 410, as after etcd's compaction.
+    pub fn compact(&self) {
+        self.store.compact();
+    }
+
+    /// Ends every watch without a word, as an API server does when a watch's time is over: the client goes on where it
+    /// was.
+    pub fn end_watches(&self) {
+        self.store.end_watches();
+    }
+
+    /// Watches open now, over all kinds.
+    #[must_use]
+    pub fn watchers(&self) -> usize {
+        self.store.watchers()
+    }
+}

@@ -1,0 +1,144 @@
+//! `deploy/boot/kiam-fence.service`: closes a node before any pod starts, with the lines that it ships; the agent takes
+//! over what it finds.
+
+use crate::support::{control_knock, expect_nothing, expect_role, knock};
+use anyhow::{Context as _, Result, ensure};
+use kiam_tests::{
+    clients::{BOTH, M4, Pod, ROLES},
+    node::{netns::Netns, process},
+    system::{Footprint, System, scenario},
+};
+use std::process::Command;
+
+/// The unit's file, and its text.
+const FILE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../deploy/boot/kiam-fence.service");
+const UNIT: &str = include_str!("../../../deploy/boot/kiam-fence.service");
+
+/// A line of the unit: whether its failure is passed over, and the command.
+struct Line {
+    may_fail: bool,
+    words: Vec<&'static str>,
+}
+
+fn lines() -> Vec<Line> {
+    let lines = UNIT.lines().filter_map(|line| line.strip_prefix("ExecStart="));
+    let parsed = lines.map(|line| {
+        let command = line.trim_start_matches('-');
+        Line { may_fail: command != line, words: command.split(' ').collect() }
+    });
+    parsed.collect()
+}
+
+/// What systemd does when it starts the unit.
+pub(crate) fn boot(node: &Netns) -> Result<()> {
+    for Line { may_fail, words } in lines() {
+        let result = process::run(node.command(words[0]).args(&words[1..]));
+        if !may_fail {
+            result.with_context(|| words.join(" "))?;
+        }
+    }
+    Ok(())
+}
+
+fn tables(system: &System) -> Result<Vec<String>> {
+    let node = &system.topology.node;
+    ["-4 rule show", "-4 route show table 4242", "-6 rule show", "-6 route show table 4242"]
+        .iter()
+        .map(|what| node.ip(what))
+        .collect()
+}
+
+#[test]
+fn the_unit_is_one_that_systemd_takes() -> Result<()> {
+    let told = process::output(Command::new("systemd-analyze").args(["verify", "--man=no", FILE]))?;
+    let text = String::from_utf8(told.stderr)?;
+    ensure!(told.status.success() && !text.contains("kiam-fence"), "{text}");
+    Ok(())
+}
+
+/// The node's own way first; the route before the rule that leads to it.
+#[test]
+fn it_sets_rules_in_the_order_that_never_takes_the_nodes_own_way() {
+    for family in ["-4", "-6"] {
+        let lines = lines();
+        let steps: Vec<String> = lines
+            .iter()
+            .filter(|line| line.words[1] == family && line.words[3] == "add")
+            .map(|line| line.words[2..6].join(" "))
+            .collect();
+        let m = if family == "-4" { "169.254.169.254" } else { "fd00:ec2::254" };
+        let blackhole = format!("route add blackhole {m}");
+        assert_eq!(steps, ["rule add pref 7", "rule add pref 5", blackhole.as_str(), "rule add pref 6"]);
+    }
+}
+
+#[test]
+fn a_node_is_closed_from_its_boot_on_and_the_agent_takes_over() {
+    scenario(|system| {
+        let pod = system.add_pod(1, "reader")?;
+        control_knock(system, &pod)?;
+        let before = Footprint::take(&system.topology.node, &system.bpffs())?;
+        boot(&system.topology.node)?;
+        knock(&pod)?;
+        expect_nothing(system, &pod)?;
+        // The node itself goes on.
+        for m in BOTH {
+            let answer = Pod::new(&system.topology.node).get(m, ROLES)?;
+            ensure!(answer.status == 200, "the node at {m}: {answer:?}");
+        }
+        system.start()?;
+        system.wait_for_role(&pod, M4, "reader")?;
+        expect_role(&pod, "reader")?;
+        // It made none of its own beside those that it found. A second start of the unit changes nothing, also while
+        // nobody repairs.
+        let taken = tables(system)?;
+        ensure!(taken[0].matches("169.254.169.254").count() == 2, "{taken:#?}");
+        system.agent()?.freeze_parent()?;
+        boot(&system.topology.node)?;
+        ensure!(tables(system)? == taken, "{:#?}\nbefore: {taken:#?}", tables(system)?);
+        system.agent()?.thaw_parent()?;
+        expect_role(&pod, "reader")?;
+        system.agent()?.stop()?;
+        let told = system.clean_up()?;
+        ensure!(told.contains("systemctl disable kiam-fence.service"), "{told}");
+        let after = Footprint::take(&system.topology.node, &system.bpffs())?;
+        ensure!(after == before, "before: {before:#?}\nafter: {after:#?}");
+        system.canary.forget_closed(&system.topology.node, &pod)
+    });
+}
+
+#[test]
+fn a_second_start_beside_the_agents_own_rules_is_as_good() {
+    scenario(|system| {
+        let pod = system.add_pod(1, "reader")?;
+        system.start()?;
+        system.wait_for_role(&pod, M4, "reader")?;
+        boot(&system.topology.node)?;
+        expect_role(&pod, "reader")?;
+        system.agent()?.stop()?;
+        system.clean_up()?;
+        let left = tables(system)?.concat();
+        ensure!(!left.contains("4242") && !left.contains("goto") && !left.contains("nop"), "{left}");
+        system.canary.forget_closed(&system.topology.node, &pod)
+    });
+}
+
+#[test]
+fn a_node_with_ipv6_switched_off_on_lo_is_closed_as_well() {
+    scenario(|system| {
+        let pod = system.add_pod(1, "reader")?;
+        control_knock(system, &pod)?;
+        system.topology.node.sysctl("net.ipv6.conf.lo.disable_ipv6", "1")?;
+        boot(&system.topology.node)?;
+        knock(&pod)?;
+        expect_nothing(system, &pod)
+    });
+}
+
+/// A kernel without IPv6 refuses every line of it.
+#[test]
+fn every_line_for_ipv6_may_fail() {
+    let lines = lines();
+    let ipv6: Vec<&Line> = lines.iter().filter(|line| line.words[1] == "-6").collect();
+    assert!(ipv6.len() == 4 && ipv6.iter().all(|line| line.may_fail));
+}

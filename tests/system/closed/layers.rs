@@ -1,0 +1,243 @@
+//! Each layer of the datapath alone: what the fence stops without a program, what the program stops without the fence,
+//! what the backstop keeps from the node's other processes, and what no pod may claim to be.
+
+use crate::support::{control_knock, expect_nothing, expect_role, knock, sockets_in};
+use anyhow::{Result, ensure};
+use kiam_tests::{
+    clients::{BOTH, Connection, M4, PATIENCE, Pod, ROLES, Reply, forge},
+    eventually::eventually,
+    leaks,
+    node::{
+        bystander::Bystander,
+        topology::{IMDS_V4, IMDS_V6, NODE_V4, NODE_V6, PodNetwork, Sender},
+    },
+    system::{System, scenario},
+};
+use std::{
+    net::{IpAddr, SocketAddr, TcpStream},
+    time::Duration,
+};
+
+/// Long enough for a packet to have got somewhere, short enough for many tries.
+const GLANCE: Duration = Duration::from_millis(200);
+/// The port of M.
+const HTTP: u16 = 80;
+
+/// Takes the rules of the fence away, as a confused administrator or another agent does.
+pub(crate) fn flush_rules(system: &System) -> Result<()> {
+    for family in ["-4", "-6"] {
+        for preference in [6, 5, 7] {
+            system.topology.node.ip(&format!("{family} rule del pref {preference}"))?;
+        }
+        system.topology.node.ip(&format!("{family} route flush table 4242"))?;
+    }
+    Ok(())
+}
+
+/// Connections of a pod that the agent has closed first: the node keeps each in TIME_WAIT.
+fn leave_in_time_wait(pod: &PodNetwork, m: IpAddr, ports: std::ops::Range<u16>) -> Result<()> {
+    Pod::new(pod).run(|| {
+        for port in ports {
+            let mut connection = Connection::open(m, Some(port), PATIENCE)?;
+            connection.token(&[("Connection", "close")])?;
+            ensure!(connection.end() == Reply::Closed, "the agent did not close");
+        }
+        Ok(())
+    })
+}
+
+#[test]
+fn the_fence_alone_closes_an_interface_that_is_made_while_the_agent_is_dead() {
+    scenario(|system| {
+        let before = system.add_pod(1, "reader")?;
+        control_knock(system, &before)?;
+        // Not a word of being served before: without the fence nobody would be, and that is not the question.
+        system.start()?;
+        system.agent()?.kill_both()?;
+        let new = system.add_pod(2, "reader")?;
+        knock(&new)?;
+        system.expect_no_leak()?;
+        expect_nothing(system, &new)?;
+        // The agent that comes back finds it and serves it.
+        system.start_agent()?;
+        for pod in [&before, &new] {
+            system.wait_for_role(pod, M4, "reader")?;
+            expect_role(pod, "reader")?;
+        }
+        Ok(())
+    });
+}
+
+#[test]
+fn the_fence_alone_closes_an_interface_that_no_program_is_for() {
+    scenario(|system| {
+        let other = system.topology.add_pod_behind(1, "other1")?;
+        system.announce(&other, "other", Some("reader"));
+        control_knock(system, &other)?;
+        system.start()?;
+        knock(&other)?;
+        system.expect_no_leak()?;
+        expect_nothing(system, &other)
+    });
+}
+
+#[test]
+fn the_program_alone_stops_new_connections_when_the_rules_are_gone() {
+    scenario(|system| {
+        let pod = system.add_pod(1, "reader")?;
+        control_knock(system, &pod)?;
+        system.start()?;
+        system.wait_for_role(&pod, M4, "reader")?;
+        // Frozen, it repairs nothing; the worker and the listeners go on.
+        system.agent()?.freeze_parent()?;
+        flush_rules(system)?;
+        for m in BOTH {
+            for _ in 0..10 {
+                let _whatever = Pod::new(&pod).attempt(m, ROLES, GLANCE)?;
+            }
+        }
+        knock(&pod)?;
+        system.expect_no_leak()?;
+        // And it mends itself.
+        system.agent()?.thaw_parent()?;
+        system.wait_for_role(&pod, M4, "reader")?;
+        expect_role(&pod, "reader")
+    });
+}
+
+#[test]
+fn the_program_alone_stops_a_syn_over_time_wait_when_the_rules_are_gone() {
+    scenario(|system| {
+        let pod = system.add_pod(1, "reader")?;
+        system.start()?;
+        system.wait_for_role(&pod, M4, "reader")?;
+        for (m, ports) in [(BOTH[0], 20_000..20_040), (BOTH[1], 21_000..21_040)] {
+            leave_in_time_wait(&pod, m, ports)?;
+        }
+        let waiting = sockets_in(&system.topology.node, "time-wait")?;
+        ensure!(waiting >= 80, "only {waiting} connections wait on the node: the case is not there");
+        system.agent()?.freeze_parent()?;
+        flush_rules(system)?;
+        Pod::new(&pod).run(|| {
+            for (m, ports) in [(BOTH[0], 20_000..20_040), (BOTH[1], 21_000..21_040)] {
+                let syns: Vec<_> = ports.map(|port| Connection::begin(m, Some(port))).collect::<Result<_>>()?;
+                std::thread::sleep(GLANCE);
+                drop(syns);
+            }
+            Ok(())
+        })?;
+        system.expect_no_leak()?;
+        system.agent()?.thaw_parent()?;
+        system.wait_for_role(&pod, M4, "reader")
+    });
+}
+
+#[test]
+fn the_program_alone_stops_everything_when_agent_and_rules_are_gone() {
+    scenario(|system| {
+        let pod = system.add_pod(1, "reader")?;
+        control_knock(system, &pod)?;
+        system.start()?;
+        system.wait_for_role(&pod, M4, "reader")?;
+        system.agent()?.kill_both()?;
+        flush_rules(system)?;
+        knock(&pod)?;
+        system.expect_no_leak()?;
+        expect_nothing(system, &pod)
+    });
+}
+
+#[test]
+fn no_other_process_of_the_node_sees_what_a_pod_sends_to_m() {
+    scenario(|system| {
+        let (served, stray) = (system.add_pod(1, "reader")?, system.topology.add_pod_behind(2, "other2")?);
+        let ports = [HTTP, 8080];
+        let bystanders = ports.map(|port| Bystander::start(&system.topology.node, port));
+        let bystanders: Vec<Bystander> = bystanders.into_iter().collect::<Result<_>>()?;
+        control_bystanders(&stray, &bystanders)?;
+        system.start()?;
+        system.wait_for_role(&served, M4, "reader")?;
+        let expect_nothing_seen = |system: &System| {
+            for pod in [&served, &stray] {
+                knock(pod)?;
+                for m in BOTH {
+                    let _whatever = Pod::new(pod).attempt(m, ROLES, GLANCE)?;
+                }
+            }
+            for bystander in &bystanders {
+                bystander.expect_nothing()?;
+            }
+            system.expect_no_leak()
+        };
+        expect_nothing_seen(system)?;
+        system.agent()?.kill_both()?;
+        expect_nothing_seen(system)?;
+        system.start_agent()?;
+        system.wait_for_role(&served, M4, "reader")?;
+        expect_nothing_seen(system)
+    });
+}
+
+/// Shows that the bystanders see what a pod sends to the node itself, over TCP and UDP, and has them forget it.
+fn control_bystanders(pod: &PodNetwork, bystanders: &[Bystander]) -> Result<()> {
+    Pod::new(pod).run(|| {
+        for address in [IpAddr::from(NODE_V4), NODE_V6.into()] {
+            for port in [HTTP, 8080] {
+                drop(TcpStream::connect((address, port))?);
+                let any: IpAddr = if address.is_ipv4() { [0, 0, 0, 0].into() } else { [0u16; 8].into() };
+                std::net::UdpSocket::bind((any, 0))?.send_to(b"control", (address, port))?;
+            }
+        }
+        Ok(())
+    })?;
+    for bystander in bystanders {
+        eventually("the bystander sees the control", PATIENCE, || {
+            let seen = bystander.seen();
+            for kind in ["TCP 10.", "TCP [fd", "UDP 10.", "UDP [fd"] {
+                ensure!(seen.iter().any(|line| line.starts_with(kind)), "no {kind} in {seen:?}");
+            }
+            Ok(())
+        })?;
+        // It was one of each: nothing of it can come later.
+        bystander.forget();
+    }
+    Ok(())
+}
+
+#[test]
+fn a_source_that_no_pod_can_own_gets_no_answer_sent_anywhere() {
+    scenario(|system| {
+        let pod = system.add_pod(1, "reader")?;
+        let control = SocketAddr::new(IMDS_V4.into(), 30_000);
+        Pod::new(&pod).run(|| forge::send_segment(control, IMDS_V4.into(), HTTP, forge::SYN))?;
+        system.canary.settle(&system.topology.node)?;
+        ensure!(!system.canary.packets_from(IMDS_V4.into()).is_empty(), "control: the forged SYN did not get there");
+        system.canary.forget();
+        system.start()?;
+        system.wait_for_role(&pod, M4, "reader")?;
+        let sources: [(IpAddr, &[&str]); 2] = [
+            (
+                IMDS_V4.into(),
+                &["169.254.169.254", "127.0.0.1", "0.0.0.0", "0.0.0.1", "224.0.0.1", "255.255.255.255", "10.8.0.1"],
+            ),
+            (IMDS_V6.into(), &["fd00:ec2::254", "::1", "ff02::1", "fe80::1", "::ffff:169.254.169.254", "fd00:8::1"]),
+        ];
+        for (m, sources) in sources {
+            for (source, port) in sources.iter().zip(31_000..) {
+                let source = SocketAddr::new(source.parse()?, port);
+                // The pod's own kernel refuses some: then they cannot come from a socket either.
+                drop(Pod::new(&pod).run(|| forge::send_segment(source, m, HTTP, forge::SYN)));
+                drop(Pod::new(&pod).run(|| forge::send_segment(source, m, HTTP, ACK)));
+            }
+        }
+        // A SYN-ACK that nobody answers is sent again after a second.
+        std::thread::sleep(Duration::from_millis(1500));
+        system.expect_no_leak()?;
+        let answers = system.canary.packets_of(Sender::Node);
+        ensure!(answers.is_empty(), "{}: in answer to a forged source: {answers:?}", leaks::CANARY);
+        expect_role(&pod, "reader")
+    });
+}
+
+/// TCP flag ACK.
+const ACK: u8 = 0x10;

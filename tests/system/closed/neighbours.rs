@@ -1,0 +1,78 @@
+//! What else lives on the node, and must not notice the agent: its own way to the real IMDS, a server on its port 80, a
+//! bridge with pods that we do not serve.
+
+use crate::support::{expect_role, knock};
+use anyhow::{Context as _, ensure};
+use kiam_tests::{
+    clients::{BOTH, Connection, M4, PATIENCE, Pod, ROLES},
+    node::bystander::Bystander,
+    system::{System, scenario},
+};
+
+#[test]
+fn a_server_of_the_node_binds_port_80_while_pods_are_connected() {
+    scenario(|system| {
+        let pod = system.add_pod(1, "reader")?;
+        system.start()?;
+        system.wait_for_role(&pod, M4, "reader")?;
+        let open: Vec<Connection> = Pod::new(&pod).run(|| {
+            let mut open = Vec::new();
+            for m in BOTH {
+                // One that stays, and one that the agent closes, which leaves the node's end in TIME_WAIT.
+                for connection in ["keep-alive", "close"] {
+                    let mut client = Connection::open(m, None, PATIENCE)?;
+                    client.token(&[("Connection", connection)])?;
+                    open.push(client);
+                }
+            }
+            Ok(open)
+        })?;
+        let server = Bystander::start(&system.topology.node, 80).context("a server like nginx, Envoy or Go's")?;
+        drop(open);
+        expect_role(&pod, "reader")?;
+        server.expect_nothing()
+    });
+}
+
+#[test]
+fn the_nodes_own_way_to_the_real_imds_stays_open() {
+    scenario(|system| {
+        let pod = system.add_pod(1, "reader")?;
+        let node_role = |system: &System| {
+            for m in BOTH {
+                let answer = Pod::new(&system.topology.node).get(m, ROLES)?;
+                ensure!(answer.text() == kiam_tests::fakes::canary::NODE_ROLE, "the node at {m}: {answer:?}");
+            }
+            Ok(())
+        };
+        node_role(system)?;
+        system.start()?;
+        system.wait_for_role(&pod, M4, "reader")?;
+        node_role(system)?;
+        system.agent()?.kill_both()?;
+        node_role(system)?;
+        system.start_agent()?;
+        node_role(system)
+    });
+}
+
+#[test]
+fn a_pod_behind_a_bridge_never_reaches_the_real_imds() {
+    scenario(|system| {
+        system.start()?;
+        let pod = system.topology.add_pod(1)?;
+        let node = &system.topology.node;
+        node.ip("link add cali-br type bridge")?;
+        node.ip("link set cali-br address ee:ee:ee:ee:ee:ee up")?;
+        node.ip("link set cali1 master cali-br")?;
+        node.ip_batch(&[
+            format!("route replace {}/32 dev cali-br", pod.v4),
+            format!("route replace {}/128 dev cali-br", pod.v6),
+        ])?;
+        knock(&pod)?;
+        system.expect_no_leak()?;
+        system.agent()?.kill_both()?;
+        knock(&pod)?;
+        system.expect_no_leak()
+    });
+}

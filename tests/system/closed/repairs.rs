@@ -1,0 +1,233 @@
+//! What somebody takes away from a running agent's datapath: it is found, set up again, counted, and pods are served
+//! again; meanwhile nothing of theirs gets out.
+
+use crate::support::{empty_slots, expect_role, knock, serving};
+use anyhow::{Context as _, Result, ensure};
+use kiam_tests::{
+    clients::M4,
+    eventually::eventually,
+    node::{
+        process,
+        topology::{IMDS_V4, IMDS_V6, PodNetwork, UPLINK_INTERFACE},
+    },
+    system::{SOON, System, scenario},
+};
+use std::{
+    path::{Path, PathBuf},
+    process::Command,
+    time::{Duration, Instant},
+};
+
+/// How often something of this kind was set up again, as the metrics tell.
+fn repairs(system: &System, what: &str) -> Result<u64> {
+    let agent = system.agent.as_ref().context("an agent")?;
+    let answer = agent.admin(&system.topology.node, "/metrics")?;
+    let metrics = answer.text();
+    let start = format!("kiam_agent_repairs_total{{what=\"{what}\"}} ");
+    let line = metrics.lines().find_map(|line| line.strip_prefix(&start));
+    Ok(line.with_context(|| format!("no {start}in\n{metrics}"))?.parse()?)
+}
+
+/// Takes something away; nothing leaks, and it is back, was counted once for each time, and pods are served.
+fn expect_mended(
+    system: &mut System,
+    pod: &PodNetwork,
+    what: &str,
+    take: impl FnOnce(&System) -> Result<()>,
+) -> Result<()> {
+    let before = repairs(system, what)?;
+    take(system)?;
+    knock(pod)?;
+    system.expect_no_leak()?;
+    eventually(&format!("the {what} is counted"), SOON, || {
+        let now = repairs(system, what)?;
+        ensure!(now > before, "{now} repairs of {what}, before {before}");
+        Ok(())
+    })?;
+    system.wait_for_role(pod, M4, "reader")?;
+    expect_role(pod, "reader")?;
+    system.agent()?.wait_ready()
+}
+
+/// Shows that the program on the pod's interface runs: the backstop would serve the pod without it, but not count what it
+/// drops.
+fn expect_program(system: &System, pod: &PodNetwork) -> Result<()> {
+    let dropped = || -> Result<u64> {
+        let agent = system.agent.as_ref().context("an agent")?;
+        let metrics = agent.admin(&system.topology.node, "/metrics")?;
+        let start = "kiam_agent_packets_total{interface=\"cali1\",reason=\"not-http\"} ";
+        Ok(metrics.text().lines().find_map(|line| line.strip_prefix(start)).map_or(Ok(0), str::parse)?)
+    };
+    let before = dropped()?;
+    knock(pod)?;
+    eventually("the program counts what it drops", SOON, || {
+        let now = dropped()?;
+        ensure!(now > before, "{now} packets, before {before}");
+        Ok(())
+    })
+}
+
+/// Shows that the guard on the uplink's egress runs: with the rules gone it alone keeps in what comes by an interface
+/// without a program.
+fn expect_guard(system: &mut System) -> Result<()> {
+    let other = system.topology.add_pod_behind(2, "other2")?;
+    system.agent()?.freeze_parent()?;
+    for family in ["-4", "-6"] {
+        ip(system, &format!("{family} rule del pref 6"))?;
+    }
+    knock(&other)?;
+    system.expect_no_leak()?;
+    system.agent()?.thaw_parent()
+}
+
+fn ip(system: &System, line: &str) -> Result<()> {
+    system.topology.node.ip(line).map(drop)
+}
+
+/// `bpftool` on something pinned.
+fn bpftool(words: &[&str], pin: &Path) -> Result<String> {
+    process::run(Command::new("bpftool").args(words).arg("pinned").arg(pin))
+}
+
+/// Where the link of a program on an interface is pinned.
+fn pin_of(system: &System, prefix: &str, interface: &str) -> Result<PathBuf> {
+    let link = system.topology.node.ip(&format!("-o link show dev {interface}"))?;
+    let index = link.split(':').next().context("an index")?;
+    Ok(system.bpffs().join(format!("kiam/v1/{prefix}{index}")))
+}
+
+#[test]
+fn rules_and_routes_that_are_taken_away_come_back() {
+    scenario(|system| {
+        let pod = serving(system, &[])?;
+        for (family, m) in [("-4", IMDS_V4.to_string()), ("-6", IMDS_V6.to_string())] {
+            for preference in [5, 6, 7] {
+                expect_mended(system, &pod, "rule", |system| {
+                    ip(system, &format!("{family} rule del pref {preference}"))
+                })?;
+            }
+            expect_mended(system, &pod, "route", |system| {
+                ip(system, &format!("{family} route del local {m} dev lo table 4242"))
+            })?;
+            let rules = system.topology.node.ip(&format!("{family} rule show"))?;
+            ensure!(!rules.contains("unresolved"), "the rule at pref 5 leads nowhere: {rules}");
+        }
+        // Nothing was made twice, and the first set-up was no repair.
+        let counted = ["rule", "route", "redirect", "guard", "backstop"].map(|what| repairs(system, what));
+        let counted: Vec<u64> = counted.into_iter().collect::<Result<_>>()?;
+        ensure!(counted == [6, 2, 0, 0, 0], "{counted:?}");
+        Ok(())
+    });
+}
+
+#[test]
+fn a_rule_before_the_fence_is_told_and_holds_readiness_back() {
+    scenario(|system| {
+        let pod = serving(system, &[])?;
+        ip(system, "rule add pref 2 to 169.254.0.0/16 lookup main")?;
+        let agent = system.agent()?;
+        eventually("the rule is named", SOON, || {
+            let told = String::from_utf8(agent.health()?.stdout)?;
+            let line = told.lines().find(|line| line.starts_with("FAIL  fence-ipv4"));
+            let named = line.is_some_and(|line| line.contains("pref 2 to 169.254.0.0/16"));
+            ensure!(named, "{told}");
+            Ok(())
+        })?;
+        // The program on the interface does without the fence.
+        knock(&pod)?;
+        system.expect_no_leak()?;
+        ip(system, "rule del pref 2")?;
+        system.agent()?.wait_ready()
+    });
+}
+
+#[test]
+fn a_link_that_is_detached_by_hand_is_attached_again() {
+    scenario(|system| {
+        let pod = serving(system, &["--tc=tcx"])?;
+        expect_mended(system, &pod, "redirect", |system| {
+            bpftool(&["link", "detach"], &pin_of(system, "link_tc_", "cali1")?).map(drop)
+        })?;
+        expect_program(system, &pod)?;
+        expect_mended(system, &pod, "guard", |system| {
+            bpftool(&["link", "detach"], &pin_of(system, "link_guard_", "eth0")?).map(drop)
+        })?;
+        expect_guard(system)
+    });
+}
+
+#[test]
+fn a_link_whose_pin_is_removed_is_attached_again() {
+    scenario(|system| {
+        let pod = serving(system, &["--tc=tcx"])?;
+        expect_mended(system, &pod, "redirect", |system| {
+            Ok(std::fs::remove_file(pin_of(system, "link_tc_", "cali1")?)?)
+        })?;
+        expect_program(system, &pod)?;
+        expect_mended(system, &pod, "guard", |system| {
+            Ok(std::fs::remove_file(pin_of(system, "link_guard_", "eth0")?)?)
+        })?;
+        expect_guard(system)
+    });
+}
+
+#[test]
+fn a_filter_that_is_deleted_is_attached_again_at_once() {
+    scenario(|system| {
+        let pod = serving(system, &["--tc=clsact"])?;
+        // Two rounds of the self-check are ten seconds apart.
+        let started = Instant::now();
+        for object in ["filter", "qdisc"] {
+            expect_mended(system, &pod, "redirect", |system| {
+                let arguments: &[&str] = match object {
+                    "filter" => &["filter", "del", "dev", "cali1", "ingress"],
+                    _ => &["qdisc", "del", "dev", "cali1", "clsact"],
+                };
+                process::run(system.topology.node.command("tc").args(arguments)).map(drop)
+            })?;
+        }
+        ensure!(started.elapsed() < Duration::from_secs(8), "{:?}: it did not hear of it", started.elapsed());
+        expect_program(system, &pod)?;
+        expect_mended(system, &pod, "guard", |system| {
+            let arguments = ["filter", "del", "dev", UPLINK_INTERFACE, "egress"];
+            process::run(system.topology.node.command("tc").args(arguments)).map(drop)
+        })?;
+        expect_guard(system)
+    });
+}
+
+#[test]
+fn the_backstop_is_attached_again() {
+    scenario(|system| {
+        let pod = serving(system, &[])?;
+        expect_mended(system, &pod, "backstop", |system| {
+            bpftool(&["link", "detach"], &system.bpffs().join("kiam/v1/link_sk_lookup")).map(drop)
+        })?;
+        expect_mended(system, &pod, "backstop", |system| {
+            Ok(std::fs::remove_file(system.bpffs().join("kiam/v1/link_sk_lookup"))?)
+        })
+    });
+}
+
+#[test]
+fn listening_sockets_are_put_into_their_slots_again() {
+    scenario(|system| {
+        let pod = serving(system, &[])?;
+        expect_mended(system, &pod, "listener", empty_slots)
+    });
+}
+
+#[test]
+fn a_map_whose_pin_is_removed_is_pinned_again() {
+    scenario(|system| {
+        let pod = serving(system, &[])?;
+        let pin = system.bpffs().join("kiam/v1/kiam_interfaces");
+        let id = |pin: &Path| -> Result<String> {
+            Ok(bpftool(&["map", "show"], pin)?.split(':').next().unwrap_or_default().to_owned())
+        };
+        let before = id(&pin)?;
+        expect_mended(system, &pod, "map", |_| Ok(std::fs::remove_file(&pin)?))?;
+        ensure!(id(&pin)? == before, "another map is pinned");
+        Ok(())
+    });
+}

@@ -1,0 +1,241 @@
+//! Whose role a pod is given when addresses move on: an address that another pod had a moment ago, while the server
+//! still believes the old one, or knows both, or neither.
+
+use crate::support::{credentials, expect_identity};
+use anyhow::{Context as _, Result, ensure};
+use kiam_tests::{
+    clients::{BOTH, Connection, M4, PATIENCE, Pod, ROLES},
+    eventually::throughout,
+    fakes::kube_api::PodObject,
+    leaks,
+    node::topology::{NODE_NAME, PodNetwork, pod_v4, pod_v6},
+    system::{System, scenario},
+};
+use std::{
+    cell::Cell,
+    net::IpAddr,
+    time::{Duration, Instant},
+};
+
+/// How long an answer is watched that must not change: three of the server's waits for a pod that is not known.
+const WATCHED: Duration = Duration::from_secs(3);
+/// Pods whose objects are written a moment before their interfaces are made, and as many a moment after.
+const AT_BIRTH: usize = 15;
+/// What a moment is: well below the 25 ms by which the agent takes an interface to be older than it heard of it.
+const MOMENT: Duration = Duration::from_millis(10);
+/// The number of a pod whose object is older than its interface; higher than those of the others.
+const OLD: u8 = 201;
+/// What a client of AWS waits for a connection, and for an answer.
+const FAST: Duration = Duration::from_secs(1);
+
+/// Asserts that a pod is neither told nor given the role of the pod that had its address before.
+fn expect_not_the_old_pods(pod: &PodNetwork, m: IpAddr, old: &str) -> Result<()> {
+    let list = Pod::new(pod).get(m, ROLES)?;
+    ensure!(list.text() != old, "{}: told {old} at {m}: {list:?}", leaks::OTHER_ROLE);
+    let answer = credentials(pod, m, old)?;
+    ensure!(answer.status != 200, "{}: given {old} at {m}: {answer:?}", leaks::OTHER_ROLE);
+    Ok(())
+}
+
+/// A served pod is replaced by another one with its addresses, behind an interface of that name.
+fn replace(system: &System, number: u8, interface: &str) -> Result<PodNetwork> {
+    let old = system.add_pod(number, "reader")?;
+    system.wait_for_role(&old, M4, "reader")?;
+    for m in BOTH {
+        expect_identity(system, &old, m, "reader")?;
+    }
+    drop(old);
+    system.topology.add_pod_behind(number, interface)
+}
+
+#[test]
+fn an_address_used_again_never_gets_the_old_pods_role_while_the_watch_is_behind() {
+    scenario(|system| {
+        system.start()?;
+        for (number, interface) in [(1, "cali1"), (2, "cali200")] {
+            system.kube.hold_watch_back(false);
+            // Held back from before the old pod's end: to the server it lives on, at this very address.
+            let old = system.add_pod(number, "reader")?;
+            system.wait_for_role(&old, M4, "reader")?;
+            for m in BOTH {
+                expect_identity(system, &old, m, "reader")?;
+            }
+            system.kube.hold_watch_back(true);
+            drop(old);
+            let new = system.topology.add_pod_behind(number, interface)?;
+            system.kube.delete_pod("open", &format!("pod-{number}"))?;
+            system.announce(&new, &format!("new-{number}"), Some("writer"));
+            throughout("the old pod's role is not given", WATCHED, || {
+                BOTH.into_iter().try_for_each(|m| expect_not_the_old_pods(&new, m, "reader"))
+            })?;
+            system.kube.hold_watch_back(false);
+            system.wait_for_role(&new, M4, "writer")?;
+            for m in BOTH {
+                expect_identity(system, &new, m, "writer")?;
+                expect_not_the_old_pods(&new, m, "reader")?;
+            }
+        }
+        Ok(())
+    });
+}
+
+#[test]
+fn an_address_used_again_never_gets_the_old_pods_role_once_the_deletion_was_seen() {
+    scenario(|system| {
+        system.start()?;
+        let new = replace(system, 1, "cali1")?;
+        system.kube.delete_pod("open", "pod-1")?;
+        // Until the watch has brought it, and from then on.
+        throughout("the old pod's role is not given", WATCHED, || {
+            BOTH.into_iter().try_for_each(|m| expect_not_the_old_pods(&new, m, "reader"))
+        })?;
+        system.announce(&new, "new-1", Some("writer"));
+        system.wait_for_role(&new, M4, "writer")?;
+        expect_identity(system, &new, M4, "writer")
+    });
+}
+
+/// A pod whose object is written right before its interface is made, or right after. Returns how long that took to make.
+fn add_pod_announced_at_birth(system: &System, number: u8, early: bool) -> Result<(PodNetwork, Duration)> {
+    let announce = |pod: &PodNetwork| system.announce(pod, &format!("pod-{number}"), Some(&format!("role-{number}")));
+    let (begin, took) = (Cell::new(Instant::now()), Cell::new(Duration::ZERO));
+    let before = |pod: &PodNetwork| {
+        begin.set(Instant::now());
+        if early {
+            announce(pod);
+        }
+    };
+    let after = |pod: &PodNetwork| {
+        took.set(begin.get().elapsed());
+        if !early {
+            announce(pod);
+        }
+    };
+    let pod = system.topology.add_pod_around(number, &format!("cali{number}"), before, after)?;
+    Ok((pod, took.get()))
+}
+
+/// A new pod's first request, within a client's time.
+fn expect_first_request_served(system: &System, pod: &PodNetwork, role: &str) -> Result<()> {
+    system.wait_for_interface(pod)?;
+    let reply = Pod::new(pod).attempt(M4, ROLES, FAST)?;
+    let told = reply.answer().is_some_and(|answer| answer.status == 200 && answer.text() == role);
+    ensure!(told, "{}, whose role is {role}: {reply:?}", pod.interface);
+    Ok(())
+}
+
+#[test]
+fn a_pod_that_is_announced_as_its_interface_appears_is_served_and_one_from_before_is_not() {
+    scenario(|system| {
+        system.start()?;
+        system.kube.put_pod(&PodObject::running("open", "old", Some("reader"), pod_v4(OLD), pod_v6(OLD)));
+        let mut served = [0; 2];
+        for number in 1..OLD {
+            let early = number % 2 == 0;
+            let (pod, took) = add_pod_announced_at_birth(system, number, early)?;
+            // On a busy machine an interface may take longer: that is another case.
+            if took < MOMENT {
+                let when = if early { "before" } else { "after" };
+                expect_first_request_served(system, &pod, &format!("role-{number}"))
+                    .with_context(|| format!("announced within {took:?} {when} its interface was made"))?;
+                served[usize::from(early)] += 1;
+            }
+            if served.iter().all(|&pods| pods >= AT_BIRTH) {
+                break;
+            }
+        }
+        ensure!(served.iter().all(|&pods| pods >= AT_BIRTH), "after and before: {served:?}: the case is not there");
+        // The server has known this address's pod since before all of those.
+        let new = system.topology.add_pod(OLD)?;
+        system.wait_for_interface(&new)?;
+        expect_not_the_old_pods(&new, M4, "reader")
+    });
+}
+
+#[test]
+fn two_pods_at_one_address_get_nothing() {
+    scenario(|system| {
+        let pod = system.add_pod(1, "reader")?;
+        system.start()?;
+        system.wait_for_role(&pod, M4, "reader")?;
+        let twin = PodObject::running("open", "twin", Some("writer"), pod.v4, pod.v6);
+        system.kube.put_pod(&twin);
+        kiam_tests::eventually::eventually("both are seen", kiam_tests::system::SOON, || {
+            let list = Pod::new(&pod).get(M4, ROLES)?;
+            ensure!(list.status != 200, "{list:?}");
+            Ok(())
+        })?;
+        for m in BOTH {
+            for role in ["reader", "writer"] {
+                let answer = credentials(&pod, m, role)?;
+                ensure!(answer.status != 200, "{}: two candidates, one got {role}: {answer:?}", leaks::OTHER_ROLE);
+            }
+        }
+        system.kube.delete_pod("open", "twin")?;
+        system.wait_for_role(&pod, M4, "reader")
+    });
+}
+
+#[test]
+fn a_pod_that_has_ended_leaves_its_address_to_the_next() {
+    scenario(|system| {
+        let pod = system.topology.add_pod(1)?;
+        let ended = PodObject {
+            phase: "Succeeded".to_owned(),
+            node: NODE_NAME.to_owned(),
+            ..PodObject::running("open", "job", Some("reader"), pod.v4, pod.v6)
+        };
+        system.announce(&pod, "app", Some("writer"));
+        system.kube.put_pod(&ended);
+        system.start()?;
+        system.wait_for_role(&pod, M4, "writer")?;
+        for m in BOTH {
+            expect_identity(system, &pod, m, "writer")?;
+            expect_not_the_old_pods(&pod, m, "reader")?;
+        }
+        Ok(())
+    });
+}
+
+#[test]
+fn a_forwarded_for_header_moves_nothing() {
+    scenario(|system| {
+        let (pod, other) = (system.add_pod(1, "reader")?, system.add_pod(2, "writer")?);
+        system.start()?;
+        system.wait_for_role(&pod, M4, "reader")?;
+        system.wait_for_role(&other, M4, "writer")?;
+        let victim = other.v4.to_string();
+        for (name, value) in
+            [("X-Forwarded-For", victim.as_str()), ("Forwarded", "for=10.9.0.2"), ("X-Real-IP", &victim)]
+        {
+            let answer = Pod::new(&pod).request(M4, "GET", ROLES, &[(name, value)])?;
+            ensure!(answer.text() != "writer", "{}: by {name}: {answer:?}", leaks::OTHER_ROLE);
+            let path = format!("{ROLES}writer?ip={victim}");
+            let answer = Pod::new(&pod).request(M4, "GET", &path, &[(name, value)])?;
+            ensure!(answer.status != 200, "{}: by {name}: {answer:?}", leaks::OTHER_ROLE);
+        }
+        Ok(())
+    });
+}
+
+#[test]
+fn a_kept_connection_follows_the_annotation_and_not_its_first_answer() {
+    scenario(|system| {
+        let pod = system.add_pod(1, "reader")?;
+        system.start()?;
+        system.wait_for_role(&pod, M4, "reader")?;
+        let last = Pod::new(&pod).run(|| {
+            let mut connection = Connection::open(M4, None, PATIENCE)?;
+            let mut ask = || {
+                connection.send("GET", ROLES, &[])?;
+                connection.answer()
+            };
+            ensure!(ask()?.text() == "reader");
+            system.announce(&pod, "pod-1", Some("writer"));
+            system.wait_for_role(&pod, M4, "writer")?;
+            ask()
+        })?;
+        ensure!(last.text() == "writer", "{last:?}");
+        Ok(())
+    });
+}

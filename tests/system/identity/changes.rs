@@ -1,0 +1,177 @@
+//! What changes while everything runs: annotations, rules of namespaces, pods that come and whose request is faster
+//! than the watch, and what the server depends on going away.
+
+use crate::support::{credentials, expect_identity, expect_role};
+use anyhow::{Context as _, Result, ensure};
+use kiam_tests::{
+    clients::{BOTH, M4, Pod, ROLES},
+    eventually::eventually,
+    fakes::kube_api::{Kind, NamespaceObject, PodObject},
+    leaks,
+    system::{SOON, scenario},
+};
+use std::{
+    thread,
+    time::{Duration, Instant},
+};
+
+/// Annotation of a pod.
+const ROLE: &str = "iam.amazonaws.com/role";
+/// Annotation of a namespace.
+const PERMITTED: &str = "iam.amazonaws.com/permitted";
+/// When an SDK gives up on one request.
+const SDK_PATIENCE: Duration = Duration::from_secs(1);
+
+#[test]
+fn a_changed_annotation_changes_the_role() {
+    scenario(|system| {
+        let pod = system.add_pod(1, "reader")?;
+        system.start()?;
+        system.wait_for_role(&pod, M4, "reader")?;
+        expect_identity(system, &pod, M4, "reader")?;
+        system.kube.annotate(Kind::Pod, "open", "pod-1", ROLE, Some("writer"))?;
+        system.wait_for_role(&pod, M4, "writer")?;
+        for m in BOTH {
+            expect_identity(system, &pod, m, "writer")?;
+            let old = credentials(&pod, m, "reader")?;
+            ensure!(old.status == 403, "the role that it had: {old:?}");
+        }
+        system.kube.annotate(Kind::Pod, "open", "pod-1", ROLE, None)?;
+        eventually("no role any more", SOON, || {
+            let list = Pod::new(&pod).get(M4, ROLES)?;
+            ensure!(list.status == 404, "{list:?}");
+            Ok(())
+        })?;
+        let old = credentials(&pod, M4, "writer")?;
+        ensure!([403, 404].contains(&old.status), "the role that it had: {old:?}");
+        Ok(())
+    });
+}
+
+#[test]
+fn a_changed_rule_of_the_namespace_permits_and_forbids() {
+    scenario(|system| {
+        let pod = system.topology.add_pod(1)?;
+        system.kube.put_namespace(&NamespaceObject::permitting("team", ".*/other"));
+        system.kube.put_pod(&PodObject::running("team", "app", Some("reader"), pod.v4, pod.v6));
+        system.start()?;
+        let wait = |status: u16| {
+            eventually(&format!("credentials are answered with {status}"), SOON, || {
+                let answer = credentials(&pod, M4, "reader")?;
+                ensure!(answer.status == status, "{answer:?}");
+                Ok(())
+            })
+        };
+        wait(403)?;
+        system.kube.annotate(Kind::Namespace, "", "team", PERMITTED, Some(".*/reader"))?;
+        wait(200)?;
+        expect_identity(system, &pod, M4, "reader")?;
+        system.kube.annotate(Kind::Namespace, "", "team", PERMITTED, None)?;
+        wait(403)
+    });
+}
+
+#[test]
+fn a_new_pod_whose_request_arrives_before_the_watch_does_is_served_within_it() {
+    scenario(|system| {
+        let first = system.add_pod(1, "reader")?;
+        system.start()?;
+        system.wait_for_role(&first, M4, "reader")?;
+        for (number, m) in [(2, BOTH[0]), (3, BOTH[1])] {
+            let pod = system.topology.add_pod(number)?;
+            system.wait_for_interface(&pod)?;
+            let (answer, took) = thread::scope(|scope| -> Result<_> {
+                let asked = scope.spawn(|| {
+                    let start = Instant::now();
+                    Pod::new(&pod).get(m, ROLES).map(|answer| (answer, start.elapsed()))
+                });
+                // The request waits in the server by now; a shorter head start would only make it easier.
+                thread::sleep(Duration::from_millis(300));
+                system.announce(&pod, &format!("late-{number}"), Some("writer"));
+                asked.join().ok().context("the request's thread panicked")?
+            })?;
+            ensure!(answer.status == 200 && answer.text() == "writer", "{answer:?} after {took:?}");
+            ensure!(took < SDK_PATIENCE, "an SDK has given up after {took:?}");
+            expect_identity(system, &pod, m, "writer")?;
+        }
+        Ok(())
+    });
+}
+
+#[test]
+fn a_pod_that_nobody_knows_is_told_to_come_back_before_an_sdk_gives_up() {
+    scenario(|system| {
+        system.start()?;
+        let pod = system.topology.add_pod(1)?;
+        system.wait_for_interface(&pod)?;
+        for m in BOTH {
+            let start = Instant::now();
+            let answer = Pod::new(&pod).get(m, ROLES)?;
+            ensure!(answer.status == 503 && answer.header("retry-after").is_some(), "{answer:?}");
+            ensure!(start.elapsed() < SDK_PATIENCE, "after {:?}", start.elapsed());
+        }
+        Ok(())
+    });
+}
+
+#[test]
+fn the_server_is_killed_and_comes_back() {
+    scenario(|system| {
+        let pod = system.add_pod(1, "reader")?;
+        system.start()?;
+        system.wait_for_role(&pod, M4, "reader")?;
+        system.server()?.kill()?;
+        for m in BOTH {
+            let answer = credentials(&pod, m, "reader")?;
+            ensure!(answer.status == 503, "without a server: {answer:?}");
+        }
+        let health = system.agent()?.health()?;
+        ensure!(health.status.success(), "the loss of the server is no unreadiness: {health:?}");
+        system.start_server()?;
+        system.wait_for_role(&pod, M4, "reader")?;
+        expect_identity(system, &pod, M4, "reader")?;
+        expect_role(&pod, "reader")
+    });
+}
+
+#[test]
+fn the_agent_starts_and_stays_up_without_a_server() {
+    scenario(|system| {
+        let pod = system.add_pod(1, "reader")?;
+        let agent = system.spawn_agent()?;
+        eventually("all but the server is there", SOON, || {
+            let output = agent.health()?;
+            let text = String::from_utf8_lossy(&output.stdout).into_owned();
+            let failing: Vec<&str> = text.lines().filter(|line| !line.starts_with("ok")).collect();
+            ensure!(!output.status.success() && failing.len() == 1 && failing[0].contains("server"), "{text}");
+            Ok(())
+        })?;
+        for m in BOTH {
+            let answer = Pod::new(&pod).get(m, ROLES)?;
+            ensure!(answer.status == 503, "{answer:?}");
+            ensure!(!Pod::new(&pod).token(m)?.is_empty(), "the token path depends on no server");
+        }
+        system.start_server()?;
+        system.agent()?.wait_ready()?;
+        system.wait_for_role(&pod, M4, "reader")
+    });
+}
+
+#[test]
+fn known_pods_are_served_while_kubernetes_is_away() {
+    scenario(|system| {
+        let pod = system.add_pod(1, "reader")?;
+        system.start()?;
+        system.wait_for_role(&pod, M4, "reader")?;
+        system.kube.stop();
+        for m in BOTH {
+            expect_identity(system, &pod, m, "reader")?;
+        }
+        system.kube.annotate(Kind::Pod, "open", "pod-1", ROLE, Some("writer"))?;
+        system.kube.listen(&system.topology.node)?;
+        system.wait_for_role(&pod, M4, "writer")?;
+        let answer = credentials(&pod, M4, "reader")?;
+        ensure!(answer.status == 403, "{}: {answer:?}", leaks::OTHER_ROLE);
+        Ok(())
+    });
+}

@@ -1,0 +1,331 @@
+//! The cgroup hooks: processes of pods on the node's own network, which no TC program sees, and all pods where the hooks
+//! are the only redirect. What passes the hooks by is in `bypass`.
+
+mod cgroup_only;
+mod elsewhere;
+mod exempt;
+mod life;
+mod roles;
+
+use anyhow::{Context as _, Result, ensure};
+use aya::util::KernelVersion;
+use kiam_tests::{
+    eventually::eventually,
+    fakes::canary::NODE_ROLE,
+    leaks,
+    node::{
+        bystander::Bystander,
+        cgroups::{Driver, Kubepods, PodCgroup, Qos},
+        netns::Netns,
+        process,
+        topology::Sender,
+    },
+    system::{SOON, System, datapath_scenario},
+};
+use serde_json::Value;
+use std::{
+    collections::BTreeSet,
+    path::{Path, PathBuf},
+    process::Command,
+};
+
+/// The ways to write M.
+const IMDS: [&str; 3] = ["169.254.169.254", "fd00:ec2::254", "::ffff:169.254.169.254"];
+/// Of three pods.
+const UIDS: [&str; 3] = [
+    "11111111-1111-1111-1111-111111111111",
+    "22222222-2222-2222-2222-222222222222",
+    "33333333-3333-3333-3333-333333333333",
+];
+/// What became of a call.
+#[derive(Debug)]
+struct Call(Value);
+
+impl Call {
+    fn error(&self) -> Option<&str> {
+        self.0["error"].as_str()
+    }
+
+    fn answer(&self) -> &str {
+        self.0["answer"].as_str().unwrap_or_default()
+    }
+
+    /// The peer's address and port, as the process was told.
+    fn peer(&self) -> Option<(&str, u64)> {
+        Some((self.0["peer"][0].as_str()?, self.0["peer"][1].as_u64()?))
+    }
+}
+
+/// `call.py` as a process of the node itself.
+fn from_node(system: &System, words: &[&str]) -> Result<Call> {
+    run(system.topology.node.command(system.python.interpreter()), words)
+}
+
+/// `call.py` as a process of a pod, on the network of `netns`.
+fn from_pod(system: &System, pod: &PodCgroup, netns: &Netns, words: &[&str]) -> Result<Call> {
+    run(pod.command(netns, system.python.interpreter()), words)
+}
+
+fn run(mut command: Command, words: &[&str]) -> Result<Call> {
+    let output = process::run(command.arg(script("hooks/call.py")).args(words))?;
+    Ok(Call(serde_json::from_str(&output).with_context(|| format!("{output:?}"))?))
+}
+
+fn script(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("system/identity").join(name)
+}
+
+/// A pod that reaches the canary while nothing of ours is there.
+fn host_network_pod(system: &System, kubepods: &Kubepods, uid: &str, qos: Qos) -> Result<PodCgroup> {
+    let pod = kubepods.add_pod(&system.topology.node, uid, qos)?;
+    for m in IMDS {
+        expect_node_role(&from_pod(system, &pod, &system.topology.node, &["tcp", m])?)?;
+    }
+    forget(system)?;
+    Ok(pod)
+}
+
+fn expect_node_role(call: &Call) -> Result<()> {
+    ensure!(call.answer().ends_with(NODE_ROLE), "not answered by the canary: {call:?}");
+    Ok(())
+}
+
+/// Asserts that a call fails as if it were forbidden, and that nothing of it is at the canary.
+fn expect_refused(system: &System, call: &Call) -> Result<()> {
+    expect_nothing_at_the_canary(system)?;
+    ensure!(call.error() == Some("EPERM"), "{call:?}");
+    Ok(())
+}
+
+/// Starts an agent that takes hostNetwork pods for pods.
+fn enforce(system: &mut System, kubepods: &Kubepods) -> Result<()> {
+    system.agent_flags =
+        vec!["--host-network-pods=enforce".to_owned(), format!("--kubepods-cgroup={}", kubepods.path().display())];
+    system.spawn_agent()?.wait_armed()
+}
+
+/// A count of the hooks' or the guard's.
+fn counted(system: &mut System, reason: &str) -> Result<u64> {
+    let metrics = system.agent.as_ref().context("no agent")?.admin(&system.topology.node, "/metrics")?;
+    let line = format!("kiam_agent_packets_total{{interface=\"\",reason=\"{reason}\"}} ");
+    let value = metrics.text().lines().find_map(|found| found.strip_prefix(&line)).unwrap_or("0");
+    Ok(value.parse()?)
+}
+
+/// Waits for a count: the agent looks every few seconds.
+fn expect_counted(system: &mut System, reason: &str, at_least: u64) -> Result<()> {
+    eventually(&format!("{at_least} counted as {reason}"), SOON, || {
+        let counted = counted(system, reason)?;
+        ensure!(counted >= at_least, "{counted}");
+        Ok(())
+    })
+}
+
+/// Nothing but what the harness sends itself.
+fn expect_nothing_at_the_canary(system: &System) -> Result<()> {
+    system.canary.settle(&system.topology.node)?;
+    for sender in [Sender::Pod, Sender::Node, Sender::Other] {
+        let packets = system.canary.packets_of(sender);
+        ensure!(packets.is_empty(), "{}: of {sender:?}: {packets:?}", leaks::CANARY);
+    }
+    Ok(())
+}
+
+/// Forgets what was sent on purpose, once its connections are closed.
+fn forget(system: &System) -> Result<()> {
+    eventually("the connections to the canary are closed", SOON, || {
+        let open = process::run(system.topology.node.command("ss").args(["-Htan", "dport", "=", ":80"]))?;
+        let open: Vec<&str> = open.lines().filter(|line| !line.starts_with("TIME-WAIT")).collect();
+        ensure!(open.is_empty(), "{open:?}");
+        Ok(())
+    })?;
+    system.canary.settle(&system.topology.node)?;
+    system.canary.forget();
+    Ok(())
+}
+
+fn sent_to_the_agent(driver: Driver) {
+    datapath_scenario(|system| {
+        let kubepods = Kubepods::create(driver)?;
+        let classes = [Qos::Guaranteed, Qos::Burstable, Qos::BestEffort];
+        let pods: Vec<PodCgroup> = UIDS
+            .iter()
+            .zip(classes)
+            .map(|(uid, qos)| host_network_pod(system, &kubepods, uid, qos))
+            .collect::<Result<_>>()?;
+        enforce(system, &kubepods)?;
+        for pod in &pods {
+            for m in IMDS {
+                let call = from_pod(system, pod, &system.topology.node, &["tcp", m])?;
+                expect_nothing_at_the_canary(system)?;
+                ensure!(call.peer() == Some((m, 80)) && !call.answer().contains(NODE_ROLE), "{m}: {call:?}");
+            }
+        }
+        expect_counted(system, "connect", 9)?;
+        // The node's own processes never notice.
+        for m in IMDS {
+            let call = from_node(system, &["tcp", m])?;
+            expect_node_role(&call)?;
+            ensure!(call.peer() == Some((m, 80)), "{call:?}");
+        }
+        Ok(())
+    });
+}
+
+#[test]
+fn pods_on_the_nodes_network_are_sent_to_the_agent() {
+    sent_to_the_agent(Driver::Cgroupfs);
+}
+
+#[test]
+fn pods_of_the_systemd_driver_are_sent_to_the_agent() {
+    sent_to_the_agent(Driver::Systemd);
+}
+
+#[test]
+fn other_ports_and_protocols_are_refused() {
+    datapath_scenario(|system| {
+        let kubepods = Kubepods::create(Driver::Cgroupfs)?;
+        let pod = host_network_pod(system, &kubepods, UIDS[0], Qos::Burstable)?;
+        enforce(system, &kubepods)?;
+        let node = &system.topology.node;
+        for m in IMDS {
+            for words in [["tcp", m, "--port=8080"], ["udp", m, "--port=80"], ["udp", m, "--port=53"]] {
+                expect_refused(system, &from_pod(system, &pod, node, &words)?)?;
+            }
+        }
+        expect_counted(system, "connect-refused", 9)
+    });
+}
+
+#[test]
+fn without_an_agent_nobody_is_connected_and_no_other_process_gets_a_byte() {
+    datapath_scenario(|system| {
+        let kubepods = Kubepods::create(Driver::Cgroupfs)?;
+        let pod = host_network_pod(system, &kubepods, UIDS[0], Qos::Burstable)?;
+        enforce(system, &kubepods)?;
+        let all = listening_on_loopback(&system.topology.node)?;
+        system.agent()?.kill_both()?;
+        let left = listening_on_loopback(&system.topology.node)?;
+        let agents: Vec<u16> = all.difference(&left).copied().collect();
+        ensure!(agents.len() == 3, "the agent listened on {agents:?}: one a family, and its admin port");
+        let others: Vec<Bystander> =
+            agents.iter().map(|&port| Bystander::start(&system.topology.node, port)).collect::<Result<_>>()?;
+        for m in IMDS {
+            expect_refused(system, &from_pod(system, &pod, &system.topology.node, &["tcp", m])?)?;
+        }
+        for other in &others {
+            other.expect_nothing()?;
+        }
+        expect_node_role(&from_node(system, &["tcp", IMDS[0]])?)
+    });
+}
+
+/// The ports that something listens on at a loopback address.
+fn listening_on_loopback(node: &Netns) -> Result<BTreeSet<u16>> {
+    let sockets = process::run(node.command("ss").arg("-Hltn"))?;
+    let local = sockets.lines().filter_map(|line| line.split_whitespace().nth(3));
+    let ports = local.filter_map(|local| local.strip_prefix("127.0.0.1:").or_else(|| local.strip_prefix("[::1]:")));
+    ports.map(|port| Ok(port.parse()?)).collect()
+}
+
+#[test]
+fn an_exempt_pod_keeps_the_nodes_role() {
+    datapath_scenario(|system| {
+        let kubepods = Kubepods::create(Driver::Cgroupfs)?;
+        let exempt = host_network_pod(system, &kubepods, UIDS[0], Qos::Guaranteed)?;
+        let also = host_network_pod(system, &kubepods, UIDS[1], Qos::BestEffort)?;
+        let other = host_network_pod(system, &kubepods, UIDS[2], Qos::BestEffort)?;
+        enforce(system, &kubepods)?;
+        let node = &system.topology.node;
+        for pod in [&exempt, &also] {
+            update_exempt(system, "update", pod)?;
+            for m in IMDS {
+                expect_node_role(&from_pod(system, pod, node, &["tcp", m])?)?;
+            }
+            // As docs/agent.md says: from there on a hook is told the pod.
+            let tells = KernelVersion::current()? >= KernelVersion::new(6, 1, 0);
+            let call = from_pod(system, pod, node, &["option", "263", "20"])?;
+            ensure!(call.error().is_none() == tells, "PACKET_QDISC_BYPASS: {call:?}");
+        }
+        forget(system)?;
+        update_exempt(system, "delete", &exempt)?;
+        for pod in [&exempt, &other] {
+            let call = from_pod(system, pod, node, &["tcp", IMDS[0]])?;
+            expect_nothing_at_the_canary(system)?;
+            ensure!(!call.answer().contains(NODE_ROLE), "{call:?}");
+        }
+        Ok(())
+    });
+}
+
+/// Puts a pod into the map of exempt pods as if it were another agent's, which this one lets be; or takes it out.
+fn update_exempt(system: &System, what: &str, pod: &PodCgroup) -> Result<()> {
+    let map = system.bpffs().join("kiam/v1/kiam_exempt");
+    let mut command = Command::new("bpftool");
+    command.args(["map", what, "pinned"]).arg(map).arg("key");
+    command.args(pod.id()?.to_ne_bytes().map(|byte| byte.to_string()));
+    if what == "update" {
+        command.args(["value", "2"]);
+    }
+    process::run(&mut command).map(drop)
+}
+
+#[test]
+fn a_socket_that_is_connected_anew_names_its_new_peer() {
+    datapath_scenario(|system| {
+        let kubepods = Kubepods::create(Driver::Cgroupfs)?;
+        let pod = host_network_pod(system, &kubepods, UIDS[0], Qos::Burstable)?;
+        enforce(system, &kubepods)?;
+        let _server = Bystander::start(&system.topology.node, 8080)?;
+        for (m, other) in [(IMDS[0], "127.0.0.1"), (IMDS[1], "::1"), (IMDS[2], "::ffff:127.0.0.1")] {
+            let call = from_pod(system, &pod, &system.topology.node, &["again", m, other, "8080"])?;
+            ensure!(call.peer() == Some((other, 8080)), "{call:?}");
+        }
+        Ok(())
+    });
+}
+
+#[test]
+fn packets_cannot_be_hidden_from_the_guard() {
+    datapath_scenario(|system| {
+        let kubepods = Kubepods::create(Driver::Cgroupfs)?;
+        let pod = host_network_pod(system, &kubepods, UIDS[0], Qos::Burstable)?;
+        let own = system.topology.add_pod(1)?;
+        enforce(system, &kubepods)?;
+        let node = &system.topology.node;
+        /// Level and name of an option; the last is a harmless one, longer than a page.
+        const OPTIONS: [&[&str]; 4] = [
+            &["option", "263", "20"],                  // PACKET_QDISC_BYPASS
+            &["option", "283", "4"],                   // XDP_UMEM_REG, which a packet socket does not have
+            &["option", "263", "8"],                   // PACKET_AUXDATA
+            &["option", "263", "8", "--length=70000"], // the same, longer than any page
+        ];
+        for (option, expected) in OPTIONS.into_iter().zip([Some("EPERM"), Some("EPERM"), None, None]) {
+            let call = from_pod(system, &pod, node, option)?;
+            ensure!(call.error() == expected, "a hostNetwork pod, {option:?}: {call:?}");
+            let others = if option[1] == "283" { Some("ENOPROTOOPT") } else { None };
+            // As docs/agent.md says: from there on a hook is told the network namespace.
+            let tells = KernelVersion::current()? >= KernelVersion::new(5, 15, 0);
+            let call = from_pod(system, &pod, &own, option)?;
+            ensure!(call.error() == if tells { others } else { expected }, "a pod with its own, {option:?}: {call:?}");
+            let call = from_node(system, option)?;
+            ensure!(call.error() == others, "the node, {option:?}: {call:?}");
+        }
+        Ok(())
+    });
+}
+
+/// What docs/agent.md says of such calls. The day that the kernel asks the hook, the page can drop it.
+#[cfg(target_arch = "x86_64")]
+#[test]
+fn a_system_call_of_another_word_size_is_not_seen() {
+    datapath_scenario(|system| {
+        let kubepods = Kubepods::create(Driver::Cgroupfs)?;
+        let pod = host_network_pod(system, &kubepods, UIDS[0], Qos::Burstable)?;
+        enforce(system, &kubepods)?;
+        let call = from_pod(system, &pod, &system.topology.node, &["option32", "263", "20"])?;
+        ensure!(call.answer() == "1", "it is refused now: {call:?}");
+        Ok(())
+    });
+}

@@ -1,0 +1,348 @@
+//! Pods that keep the node's role although hostNetwork pods have their own: who they are is asked of the Kubernetes API,
+//! by namespace and ServiceAccount. No kiam server runs here, but where an agent is to hand over.
+
+mod trees;
+
+use super::{IMDS, UIDS, expect_node_role, expect_nothing_at_the_canary, forget, from_pod, host_network_pod};
+use anyhow::{Context as _, Result, ensure};
+use kiam_tests::{
+    eventually::{eventually, throughout},
+    fakes::{canary::NODE_ROLE, kube_api::PodObject},
+    node::{
+        cgroups::{Driver, Kubepods, PodCgroup, Qos},
+        process,
+        topology::NODE_NAME,
+    },
+    system::{Agent, SOON, System, datapath_scenario, scenario},
+};
+use std::{fs, os::unix::fs::PermissionsExt as _, process::Command, time::Duration};
+
+/// Of a fourth pod.
+const FOURTH: &str = "44444444-4444-4444-4444-444444444444";
+/// Of a pod that is there so that there is one: without any the agent takes itself to look in the wrong place.
+const OTHER: &str = "55555555-5555-5555-5555-555555555555";
+/// What the agent is told is done by then. Its self-check, which would mend it, comes every ten seconds; each of these
+/// steps is taken several times, so that none passes by its luck.
+const AT_ONCE: Duration = Duration::from_secs(2);
+
+/// A hostNetwork pod as Kubernetes knows it.
+fn object(namespace: &str, name: &str, account: &str, uid: &str) -> PodObject {
+    let pod = PodObject::on_node_network(namespace, name, None);
+    PodObject { uid: uid.to_owned(), service_account: account.to_owned(), ..pod }
+}
+
+fn aws_node(uid: &str) -> PodObject {
+    object("kube-system", "aws-node-x7k2p", "aws-node", uid)
+}
+
+fn flags(system: &System, kubepods: &Kubepods) -> Result<Vec<String>> {
+    Ok(vec![
+        "--host-network-pods=enforce".to_owned(),
+        format!("--kubepods-cgroup={}", kubepods.path().display()),
+        "--exempt=default".to_owned(),
+        format!("--node-name={NODE_NAME}"),
+        format!("--kubeconfig={}", system.write_kubeconfig()?.display()),
+    ])
+}
+
+fn start(system: &mut System, kubepods: &Kubepods) -> Result<()> {
+    system.agent_flags = flags(system, kubepods)?;
+    system.spawn_agent()?.wait_armed()
+}
+
+/// Asserts that a pod has the node's role by every way to write M, and forgets that it asked.
+fn expect_exempt(system: &System, pod: &PodCgroup) -> Result<()> {
+    for m in IMDS {
+        expect_node_role(&from_pod(system, pod, &system.topology.node, &["tcp", m])?)?;
+    }
+    forget(system)
+}
+
+/// Asserts that a pod is sent to the agent by every way to write M.
+fn expect_not_exempt(system: &System, pod: &PodCgroup) -> Result<()> {
+    for m in IMDS {
+        let call = from_pod(system, pod, &system.topology.node, &["tcp", m])?;
+        expect_nothing_at_the_canary(system)?;
+        ensure!(call.error().is_none() && !call.answer().contains(NODE_ROLE), "{m}: {call:?}");
+    }
+    Ok(())
+}
+
+/// Whether the kernel programs have a pod for an exempt one.
+fn is_exempt(system: &System, pod: u64) -> Result<bool> {
+    let map = system.bpffs().join("kiam/v1/kiam_exempt");
+    let dump = process::run(Command::new("bpftool").args(["--json", "map", "dump", "pinned"]).arg(map))?;
+    let entries: Vec<serde_json::Value> = serde_json::from_str(&dump)?;
+    Ok(entries.iter().any(|entry| entry["formatted"]["key"].as_u64() == Some(pod)))
+}
+
+fn wait_exempt(system: &System, pod: u64, wanted: bool, limit: Duration) -> Result<()> {
+    eventually(&format!("exempt: {wanted}"), limit, || {
+        ensure!(is_exempt(system, pod)? == wanted, "{pod}");
+        Ok(())
+    })
+}
+
+/// The line of `kiam-agent health` about exemptions.
+fn said(agent: &Agent) -> Result<String> {
+    let health = String::from_utf8(agent.health()?.stdout)?;
+    Ok(health.lines().find(|line| line.contains(" exemptions")).unwrap_or_default().to_owned())
+}
+
+#[test]
+fn who_is_named_keeps_the_nodes_role_and_no_look_alike() {
+    datapath_scenario(|system| {
+        let kubepods = Kubepods::create(Driver::Systemd)?;
+        let [exempt, elsewhere, longer] = UIDS;
+        let objects = [
+            aws_node(exempt),
+            object("team-a", "aws-node-x7k2p", "aws-node", elsewhere),
+            object("kube-system", "aws-node", "aws-node-2", longer),
+            PodObject { node: "another-node".to_owned(), ..aws_node(FOURTH) },
+        ];
+        // Of the last there is a cgroup here, which somebody has named after it.
+        let mut pods = Vec::new();
+        for (index, (object, qos)) in
+            objects.iter().zip([Qos::Burstable, Qos::Burstable, Qos::BestEffort, Qos::Guaranteed]).enumerate()
+        {
+            let object = PodObject { name: format!("{}-{index}", object.name), ..object.clone() };
+            pods.push(host_network_pod(system, &kubepods, &object.uid, qos)?);
+            system.kube.put_pod(&object);
+        }
+        start(system, &kubepods)?;
+        expect_exempt(system, &pods[0])?;
+        pods[1..].iter().try_for_each(|pod| expect_not_exempt(system, pod))
+    });
+}
+
+#[test]
+fn an_exemption_begins_with_the_pod_in_either_order_and_ends_with_it() {
+    datapath_scenario(|system| {
+        let kubepods = Kubepods::create(Driver::Cgroupfs)?;
+        let _other = kubepods.add_pod(&system.topology.node, OTHER, Qos::Guaranteed)?;
+        start(system, &kubepods)?;
+        for uid in UIDS.iter().chain(&[FOURTH]) {
+            // The cgroup, then word of the pod.
+            let pod = kubepods.add_pod(&system.topology.node, uid, Qos::Burstable)?;
+            expect_not_exempt(system, &pod)?;
+            system.kube.put_pod(&aws_node(uid));
+            wait_exempt(system, pod.id()?, true, AT_ONCE)?;
+            expect_exempt(system, &pod)?;
+
+            // Its end, as Kubernetes tells it, while processes are still there.
+            system.kube.delete_pod("kube-system", "aws-node-x7k2p")?;
+            wait_exempt(system, pod.id()?, false, AT_ONCE)?;
+            expect_not_exempt(system, &pod)?;
+        }
+        for uid in ["a", "b", "c", "d"].map(|last| UIDS[0].replace('1', last)) {
+            // Word of the pod, then the cgroup.
+            system.kube.put_pod(&aws_node(&uid));
+            std::thread::sleep(Duration::from_millis(300));
+            let pod = kubepods.add_pod(&system.topology.node, &uid, Qos::BestEffort)?;
+            wait_exempt(system, pod.id()?, true, AT_ONCE)?;
+            expect_exempt(system, &pod)?;
+
+            // A pod that has ended is none, whatever is left of it.
+            system.kube.put_pod(&PodObject { phase: "Failed".to_owned(), ..aws_node(&uid) });
+            wait_exempt(system, pod.id()?, false, AT_ONCE)?;
+            expect_not_exempt(system, &pod)?;
+            system.kube.delete_pod("kube-system", "aws-node-x7k2p")?;
+        }
+        Ok(())
+    });
+}
+
+/// Nobody tells of a cgroup's end, and nothing that comes later has its identifier.
+#[test]
+fn what_has_no_cgroup_any_more_is_forgotten_though_kubernetes_still_knows_it() {
+    datapath_scenario(|system| {
+        let kubepods = Kubepods::create(Driver::Cgroupfs)?;
+        let _other = kubepods.add_pod(&system.topology.node, OTHER, Qos::Guaranteed)?;
+        let pod = kubepods.add_pod(&system.topology.node, UIDS[0], Qos::Burstable)?;
+        system.kube.put_pod(&aws_node(UIDS[0]));
+        start(system, &kubepods)?;
+        let id = pod.id()?;
+        expect_exempt(system, &pod)?;
+        end(pod)?;
+        wait_exempt(system, id, false, SOON)?;
+        // The same pod in a cgroup of its own again, as after a reset of the kubelet.
+        let pod = kubepods.add_pod(&system.topology.node, UIDS[0], Qos::Burstable)?;
+        wait_exempt(system, pod.id()?, true, AT_ONCE)?;
+        expect_exempt(system, &pod)
+    });
+}
+
+/// Ends a pod, cgroups and all.
+fn end(pod: PodCgroup) -> Result<()> {
+    let folders = [pod.container().to_owned(), pod.path().to_owned()];
+    drop(pod);
+    eventually("its cgroups are gone", SOON, || {
+        for folder in folders.iter().filter(|folder| folder.exists()) {
+            fs::remove_dir(folder)?;
+        }
+        Ok(())
+    })
+}
+
+#[test]
+fn on_a_first_boot_the_kubernetes_api_alone_is_needed() {
+    datapath_scenario(|system| {
+        let kubepods = Kubepods::create(Driver::Cgroupfs)?;
+        let pod = host_network_pod(system, &kubepods, UIDS[0], Qos::Burstable)?;
+        system.kube.put_pod(&aws_node(UIDS[0]));
+        system.kube.stop();
+        system.agent_flags = flags(system, &kubepods)?;
+        system.spawn_agent()?;
+        let agent = system.agent.as_ref().context("an agent")?;
+        eventually("it says what it does not know", SOON, || {
+            let said = said(agent)?;
+            ensure!(said.starts_with("FAIL  exemptions: ") && said.contains("kube-system/aws-node"), "{said}");
+            ensure!(said.contains("Connection refused"), "nor why: {said}");
+            Ok(())
+        })?;
+        expect_not_exempt(system, &pod)?;
+        system.kube.listen(&system.topology.node)?;
+        system.agent()?.wait_armed()?;
+        expect_exempt(system, &pod)
+    });
+}
+
+#[test]
+fn after_a_reboot_the_list_on_disk_counts_until_the_api_is_back() {
+    datapath_scenario(|system| {
+        let kubepods = Kubepods::create(Driver::Cgroupfs)?;
+        let pod = host_network_pod(system, &kubepods, UIDS[0], Qos::Burstable)?;
+        system.kube.put_pod(&aws_node(UIDS[0]));
+        start(system, &kubepods)?;
+        expect_exempt(system, &pod)?;
+        let file = system.state_dir().join("exempt.json");
+        ensure!(fs::metadata(&file)?.permissions().mode() & 0o777 == 0o600, "others can read {}", file.display());
+
+        // The kernel forgets everything, and the kubelet makes the pods' cgroups anew.
+        system.kube.stop();
+        system.agent()?.kill_both()?;
+        forget_all(system)?;
+        drop(pod);
+        kubepods.remove()?;
+        kubepods.make()?;
+        let pod = kubepods.add_pod(&system.topology.node, UIDS[0], Qos::Burstable)?;
+        let other = kubepods.add_pod(&system.topology.node, UIDS[1], Qos::Burstable)?;
+        ensure!(!system.bpffs().join("kiam").exists(), "control: something outlived the reboot");
+        start(system, &kubepods)?;
+        expect_exempt(system, &pod)?;
+        expect_not_exempt(system, &other)?;
+
+        // It was replaced meanwhile.
+        system.kube.delete_pod("kube-system", "aws-node-x7k2p")?;
+        system.kube.put_pod(&aws_node(UIDS[1]));
+        system.kube.listen(&system.topology.node)?;
+        wait_exempt(system, pod.id()?, false, SOON)?;
+        wait_exempt(system, other.id()?, true, AT_ONCE)?;
+        eventually("the disk has it", AT_ONCE, || {
+            let text = fs::read_to_string(&file)?;
+            ensure!(text.contains(UIDS[1]) && !text.contains(UIDS[0]), "{text}");
+            Ok(())
+        })
+    });
+}
+
+/// Removes what agents have left in the kernel, and nothing on disk.
+fn forget_all(system: &System) -> Result<()> {
+    let kept = system.folder().join("kept");
+    fs::rename(system.state_dir(), &kept)?;
+    system.clean_up()?;
+    Ok(fs::rename(&kept, system.state_dir())?)
+}
+
+#[test]
+fn a_list_on_disk_that_no_agent_has_written_is_named_and_ignored() {
+    datapath_scenario(|system| {
+        let kubepods = Kubepods::create(Driver::Cgroupfs)?;
+        let pod = host_network_pod(system, &kubepods, UIDS[0], Qos::Burstable)?;
+        fs::create_dir(system.state_dir())?;
+        let file = system.state_dir().join("exempt.json");
+        let forged = format!(r#"{{"version": 1, "node": "{NODE_NAME}", "pods": {{"*/*": ["{}"]}}}}"#, UIDS[0]);
+        fs::write(&file, forged)?;
+        start(system, &kubepods)?;
+        let log = system.agent()?.daemon.log();
+        let line = log.lines().find(|line| line.contains("is ignored")).context("it is not named")?;
+        ensure!(line.contains("WARN") && line.contains(&*file.to_string_lossy()), "{line}");
+        expect_not_exempt(system, &pod)?;
+        // The next word of the API replaces it.
+        system.kube.put_pod(&aws_node(UIDS[0]));
+        wait_exempt(system, pod.id()?, true, AT_ONCE)?;
+        ensure!(fs::read_to_string(&file)?.contains("kube-system/aws-node"), "it is still there");
+        system.agent()?.kill_both()?;
+        system.clean_up()?;
+        ensure!(!file.exists(), "cleanup left it");
+        Ok(())
+    });
+}
+
+/// So that the CNI of no node depends on whether somebody has thought of the agents' rights.
+#[test]
+fn an_agent_that_does_not_know_who_is_exempt_leaves_the_node_to_the_one_that_serves() {
+    scenario(|system| {
+        let kubepods = Kubepods::create(Driver::Cgroupfs)?;
+        let pod = host_network_pod(system, &kubepods, UIDS[0], Qos::Burstable)?;
+        system.kube.put_pod(&aws_node(UIDS[0]));
+        system.start()?;
+        system.kube.stop();
+        system.agent_flags = flags(system, &kubepods)?;
+        let mut new = system.spawn_successor(&[])?;
+        eventually("it says what it waits for", SOON, || {
+            let health = String::from_utf8(new.health()?.stdout)?;
+            ensure!(health.contains("FAIL  owner: another agent serves this node"), "{health}");
+            ensure!(health.contains("Connection refused"), "{health}");
+            Ok(())
+        })?;
+        new.daemon.wait_log("connected to a server")?;
+        throughout("the other one serves", Duration::from_secs(2), || {
+            ensure!(!new.health()?.status.success(), "it is ready");
+            expect_exempt(system, &pod)
+        })?;
+        system.kube.listen(&system.topology.node)?;
+        new.wait_ready()?;
+        system.agent.replace(new).context("the old agent")?.daemon.wait_log("standing by")?;
+        expect_exempt(system, &pod)
+    });
+}
+
+#[test]
+fn the_agents_own_pods_are_exempt_the_old_and_the_new_one_of_an_upgrade() {
+    scenario(|system| {
+        let kubepods = Kubepods::create(Driver::Cgroupfs)?;
+        let [old_pod, new_pod, other] =
+            [UIDS[0], UIDS[1], UIDS[2]].map(|uid| host_network_pod(system, &kubepods, uid, Qos::Burstable));
+        let (old_pod, new_pod, other) = (old_pod?, new_pod?, other?);
+        // The Kubernetes API is not needed for it.
+        system.kube.stop();
+        system.agent_flags =
+            vec!["--host-network-pods=enforce".to_owned(), format!("--kubepods-cgroup={}", kubepods.path().display())];
+        let own = |uid: &str| format!("--pod-uid={uid}");
+        let mut old = system.spawn_successor(&[own(UIDS[0])])?;
+        old.wait_armed()?;
+        expect_exempt(system, &old_pod)?;
+        expect_not_exempt(system, &new_pod)?;
+
+        // One that waits for a server, and does not have the datapath.
+        let mut new = system.spawn_successor(&[own(UIDS[1])])?;
+        crate::lifecycle::upgrade::expect_waiting(&new)?;
+        [&old_pod, &new_pod].into_iter().try_for_each(|pod| expect_exempt(system, pod))?;
+        system.kube.listen(&system.topology.node)?;
+        system.start_server()?;
+        new.wait_ready()?;
+        old.daemon.wait_log("standing by")?;
+        [&old_pod, &new_pod].into_iter().try_for_each(|pod| expect_exempt(system, pod))?;
+        expect_not_exempt(system, &other)?;
+
+        ensure!(old.stop()?.success(), "told to stop");
+        let id = old_pod.id()?;
+        ensure!(is_exempt(system, id)?, "its pod is still there");
+        end(old_pod)?;
+        wait_exempt(system, id, false, SOON)?;
+        expect_exempt(system, &new_pod)?;
+        system.agent = Some(new);
+        Ok(())
+    });
+}

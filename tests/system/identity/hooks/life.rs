@@ -1,0 +1,180 @@
+//! The hooks and the kubepods cgroup as they come and go.
+
+use super::{IMDS, UIDS, enforce, expect_node_role, expect_refused, from_pod, host_network_pod};
+use anyhow::{Context as _, Result, ensure};
+use kiam_tests::{
+    eventually::eventually,
+    node::{
+        cgroups::{Driver, Kubepods, Qos},
+        process,
+    },
+    system::{Agent, SOON, System, datapath_scenario},
+};
+use serde_json::Value;
+use std::{path::Path, process::Command};
+
+/// What `kiam-agent health` says of the hooks.
+fn hooks(agent: &Agent) -> Result<String> {
+    let health = String::from_utf8(agent.health()?.stdout)?;
+    Ok(health.lines().find(|line| line.contains(" cgroup-hooks")).unwrap_or_default().to_owned())
+}
+
+fn wait_for_hooks(system: &System, wanted: &str) -> Result<()> {
+    let agent = system.agent.as_ref().context("no agent was started")?;
+    eventually(&format!("the hooks: {wanted}"), SOON, || {
+        let said = hooks(agent)?;
+        ensure!(said.starts_with(wanted), "{said}");
+        Ok(())
+    })
+}
+
+/// Asserts that the hooks see a new pod: they refuse what they would never redirect.
+fn expect_hooked(system: &System, kubepods: &Kubepods, uid: &str) -> Result<()> {
+    let pod = kubepods.add_pod(&system.topology.node, uid, Qos::Burstable)?;
+    for m in IMDS {
+        expect_refused(system, &from_pod(system, &pod, &system.topology.node, &["tcp", m, "--port=81"])?)?;
+    }
+    Ok(())
+}
+
+#[test]
+fn a_kubepods_cgroup_that_is_made_later_or_anew_is_found() {
+    datapath_scenario(|system| {
+        let kubepods = Kubepods::create(Driver::Cgroupfs)?;
+        kubepods.remove()?;
+        enforce_unready(system, &kubepods)?;
+        wait_for_hooks(system, "FAIL  cgroup-hooks: ")?;
+        for uid in &UIDS[..2] {
+            kubepods.make()?;
+            let pod = kubepods.add_pod(&system.topology.node, uid, Qos::BestEffort)?;
+            wait_for_hooks(system, "ok    cgroup-hooks")?;
+            expect_hooked(system, &kubepods, UIDS[2])?;
+            drop(pod);
+            kubepods.remove()?;
+            wait_for_hooks(system, "FAIL  cgroup-hooks: ")?;
+        }
+        Ok(())
+    });
+}
+
+/// As [`enforce`], and does not wait.
+fn enforce_unready(system: &mut System, kubepods: &Kubepods) -> Result<()> {
+    system.agent_flags =
+        vec!["--host-network-pods=enforce".to_owned(), format!("--kubepods-cgroup={}", kubepods.path().display())];
+    system.spawn_agent().map(drop)
+}
+
+#[test]
+fn a_kubepods_cgroup_without_processes_is_said() {
+    datapath_scenario(|system| {
+        let kubepods = Kubepods::create(Driver::Cgroupfs)?;
+        enforce_unready(system, &kubepods)?;
+        wait_for_hooks(system, "FAIL  cgroup-hooks: ")?;
+        let said = hooks(system.agent()?)?;
+        ensure!(said.contains("has no process") && said.contains("--kubepods-cgroup"), "{said}");
+        // The hooks are there all the same.
+        expect_hooked(system, &kubepods, UIDS[0])
+    });
+}
+
+#[test]
+fn without_cgroup_v2_enforcement_is_refused() {
+    datapath_scenario(|system| {
+        system.agent_flags = vec!["--host-network-pods=enforce".to_owned(), "--kubepods-cgroup=/proc".to_owned()];
+        let agent = system.spawn_agent()?;
+        let status = agent.daemon.wait(SOON)?;
+        let log = agent.daemon.log();
+        ensure!(status.code() == Some(1), "{status:?}");
+        ensure!(log.contains("no cgroup hooks: --kubepods-cgroup: /proc is no cgroup of the v2 hierarchy"), "{log}");
+        Ok(())
+    });
+}
+
+#[test]
+fn hooks_stay_when_the_agent_is_dead_and_go_with_cleanup_or_the_flag() {
+    datapath_scenario(|system| {
+        let kubepods = Kubepods::create(Driver::Cgroupfs)?;
+        let pod = host_network_pod(system, &kubepods, UIDS[0], Qos::Burstable)?;
+        let links = |system: &System| -> Result<Vec<String>> {
+            let names = std::fs::read_dir(system.bpffs().join("kiam/v1"))?
+                .map(|entry| Ok(entry?.file_name().to_string_lossy().into_owned()));
+            let mut names: Vec<String> = names.collect::<Result<_>>()?;
+            names.retain(|name| HOOKS.contains(&name.as_str()));
+            names.sort();
+            Ok(names)
+        };
+        enforce(system, &kubepods)?;
+        ensure!(links(system)? == HOOKS, "{:?}", links(system)?);
+        let old = hook_programs(system)?;
+        system.agent()?.kill_both()?;
+        expect_refused(system, &from_pod(system, &pod, &system.topology.node, &["tcp", IMDS[0]])?)?;
+
+        // The next agent puts its own programs behind the same links.
+        system.spawn_agent()?.wait_armed()?;
+        let new = hook_programs(system)?;
+        for ((old_link, old_program), (new_link, new_program)) in old.iter().zip(&new) {
+            ensure!(old_link == new_link && old_program != new_program, "{old:?} {new:?}");
+        }
+        ensure!(old.len() == HOOKS.len() && new.len() == HOOKS.len(), "{old:?} {new:?}");
+        system.agent()?.kill_both()?;
+
+        // An agent that is not to enforce takes them off.
+        system.agent_flags = vec![format!("--kubepods-cgroup={}", kubepods.path().display())];
+        system.spawn_agent()?.wait_armed()?;
+        ensure!(links(system)?.is_empty(), "{:?}", links(system)?);
+        for m in IMDS {
+            expect_node_role(&from_pod(system, &pod, &system.topology.node, &["tcp", m])?)?;
+        }
+        super::forget(system)?;
+
+        enforce(system, &kubepods)?;
+        expect_refused(system, &from_pod(system, &pod, &system.topology.node, &["tcp", IMDS[0], "--port=81"])?)?;
+        system.agent()?.kill_both()?;
+        system.clean_up()?;
+        ensure!(!system.bpffs().join("kiam").exists(), "cleanup left pins");
+        for m in IMDS {
+            expect_node_role(&from_pod(system, &pod, &system.topology.node, &["tcp", m])?)?;
+        }
+        Ok(())
+    });
+}
+
+/// Link and program of each hook, by their identifiers.
+fn hook_programs(system: &System) -> Result<Vec<(u64, u64)>> {
+    HOOKS
+        .iter()
+        .map(|hook| {
+            let pin = system.bpffs().join("kiam/v1").join(hook);
+            let shown = process::run(Command::new("bpftool").args(["--json", "link", "show", "pinned"]).arg(pin))?;
+            let shown: Value = serde_json::from_str(&shown)?;
+            Ok((shown["id"].as_u64().context("a link's id")?, shown["prog_id"].as_u64().context("a program's id")?))
+        })
+        .collect()
+}
+
+/// The pins of the hooks.
+const HOOKS: [&str; 6] =
+    ["link_connect4", "link_connect6", "link_peername4", "link_peername6", "link_setsockopt", "link_sockops"];
+
+#[test]
+fn a_hook_that_was_detached_by_hand_comes_back() {
+    datapath_scenario(|system| {
+        let kubepods = Kubepods::create(Driver::Cgroupfs)?;
+        let pod = host_network_pod(system, &kubepods, UIDS[0], Qos::Burstable)?;
+        enforce(system, &kubepods)?;
+        for hook in ["link_connect4", "link_connect6"] {
+            detach(&system.bpffs().join("kiam/v1").join(hook))?;
+        }
+        eventually("the hooks are back", SOON, || {
+            let call = from_pod(system, &pod, &system.topology.node, &["tcp", IMDS[0], "--port=81"])?;
+            ensure!(call.error() == Some("EPERM"), "{call:?}");
+            Ok(())
+        })?;
+        // Meanwhile the guard held.
+        super::expect_nothing_at_the_canary(system)
+    });
+}
+
+fn detach(pin: &Path) -> Result<()> {
+    process::run(Command::new("bpftool").args(["link", "detach", "pinned"]).arg(pin)).map(drop)
+}

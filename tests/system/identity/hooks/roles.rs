@@ -1,0 +1,122 @@
+//! Whose credentials a process gets that a hook sent to the agent: those of the pod whose cgroup it is in.
+
+use super::{IMDS, expect_nothing_at_the_canary, host_network_pod};
+use anyhow::{Context as _, Result, ensure};
+use kiam_tests::{
+    clients::{Environment, ROLES},
+    eventually::eventually,
+    fakes::{
+        kube_api::{NamespaceObject, PodObject},
+        sts::Sts,
+    },
+    leaks,
+    node::{
+        cgroups::{Driver, Kubepods, PodCgroup, Qos},
+        netns::Netns,
+        process,
+    },
+    system::{SOON, System, scenario},
+};
+use serde_json::Value;
+use std::process::Command;
+
+/// Asks with curl, as a process of a pod; returns the status and the body.
+fn ask(pod: &PodCgroup, netns: &Netns, m: &str, path: &str, more: &[&str]) -> Result<(String, String)> {
+    let host = if m.contains(':') { format!("[{m}]") } else { m.to_owned() };
+    let mut command = pod.command(netns, "curl");
+    Environment { variables: Vec::new() }.apply(&mut command);
+    command.args(["--silent", "--globoff", "--max-time", "5", "--write-out", "\n%{http_code}"]).args(more);
+    let output = process::run(command.arg(format!("http://{host}{path}")))?;
+    let (body, status) = output.rsplit_once('\n').context("a status")?;
+    Ok((status.to_owned(), body.to_owned()))
+}
+
+/// Waits until a pod is told its role, then sees that the credentials are of that role, by every way to write M.
+pub(super) fn expect_served(system: &System, pod: &PodCgroup, netns: &Netns, role: &str) -> Result<()> {
+    eventually(&format!("a pod is told {role}"), SOON, || {
+        let answer = ask(pod, netns, IMDS[0], ROLES, &[])?;
+        ensure!(answer == ("200".to_owned(), role.to_owned()), "{answer:?}");
+        Ok(())
+    })?;
+    for m in IMDS {
+        let (status, body) = ask(pod, netns, m, &format!("{ROLES}{role}"), &[])?;
+        ensure!(status == "200", "{m}: {status} {body}");
+        let credentials: Value = serde_json::from_str(&body)?;
+        let key = credentials["AccessKeyId"].as_str().with_context(|| format!("no key in {body}"))?;
+        let arn = Sts::identity_of(&system.topology.uplink, key)?;
+        ensure!(arn.contains(&format!(":assumed-role/{role}/")), "{}: {role} has {arn}", leaks::OTHER_ROLE);
+    }
+    Ok(())
+}
+
+#[test]
+fn two_pods_on_the_nodes_network_have_their_own_roles() {
+    scenario(|system| {
+        let kubepods = Kubepods::create(Driver::Systemd)?;
+        system.kube.put_namespace(&NamespaceObject::permitting("open", ".*"));
+        let mut pods = Vec::new();
+        for (role, qos) in [("reader", Qos::Guaranteed), ("writer", Qos::BestEffort)] {
+            let object = PodObject::on_node_network("open", role, Some(role));
+            pods.push((role, host_network_pod(system, &kubepods, &object.uid, qos)?));
+            system.kube.put_pod(&object);
+        }
+        let unknown = kubepods.add_pod(&system.topology.node, super::UIDS[0], Qos::Burstable)?;
+        system.agent_flags =
+            vec!["--host-network-pods=enforce".to_owned(), format!("--kubepods-cgroup={}", kubepods.path().display())];
+        system.start()?;
+        let node = &system.topology.node;
+        for (role, pod) in &pods {
+            expect_served(system, pod, node, role)?;
+        }
+        // A token is the pod's, though both have the node's address; and a pod that Kubernetes does not know has none.
+        let ttl = ["--request", "PUT", "--header", "X-aws-ec2-metadata-token-ttl-seconds: 60"];
+        let (status, token) = ask(&pods[0].1, node, IMDS[0], "/latest/api/token", &ttl)?;
+        ensure!(status == "200", "{status} {token}");
+        let header = format!("X-aws-ec2-metadata-token: {token}");
+        let with_token = |pod| ask(pod, node, IMDS[0], ROLES, &["--header", &header]);
+        let (own, others) = (with_token(&pods[0].1)?, with_token(&pods[1].1)?);
+        ensure!(own.0 == "200" && others.0 == "401", "{own:?} {others:?}");
+        let (status, body) = ask(&unknown, node, IMDS[0], ROLES, &[])?;
+        ensure!(status != "200", "{body}");
+        expect_nothing_at_the_canary(system)
+    });
+}
+
+#[test]
+fn the_hooks_alone_serve_pods_in_their_own_namespaces() {
+    scenario(|system| {
+        let kubepods = Kubepods::create(Driver::Cgroupfs)?;
+        let network = system.topology.add_pod(1)?;
+        system.kube.put_namespace(&NamespaceObject::permitting("open", ".*"));
+        let object = PodObject::running("open", "reader", Some("reader"), network.v4, network.v6);
+        let pod = kubepods.add_pod(&system.topology.node, &object.uid, Qos::Burstable)?;
+        system.kube.put_pod(&object);
+        // It is in the pod's network, and in no cgroup that says so.
+        let stranger = kubepods.add_pod(&system.topology.node, super::UIDS[0], Qos::Burstable)?;
+        system.agent_flags =
+            vec!["--redirect=cgroup".to_owned(), format!("--kubepods-cgroup={}", kubepods.path().display())];
+        system.start()?;
+        expect_served(system, &pod, &network, "reader")?;
+        let (status, body) = ask(&stranger, &network, IMDS[0], ROLES, &[])?;
+        ensure!(status != "200", "{body}");
+        expect_nothing_at_the_canary(system)
+    });
+}
+
+#[test]
+fn rings_of_pods_go_when_they_have_no_records() {
+    scenario(|system| {
+        let kubepods = Kubepods::create(Driver::Cgroupfs)?;
+        let pod = kubepods.add_pod(&system.topology.node, super::UIDS[0], Qos::Burstable)?;
+        super::enforce(system, &kubepods)?;
+        let (status, _) = ask(&pod, &system.topology.node, IMDS[0], ROLES, &[])?;
+        ensure!(status != "000", "no answer");
+        let map = system.bpffs().join("kiam/v1/kiam_rings");
+        let rings = || process::run(Command::new("bpftool").args(["map", "dump", "pinned"]).arg(&map));
+        ensure!(rings()?.contains("\"next\": 1"), "the pod has no ring: {}", rings()?);
+        eventually("its ring is gone", SOON, || {
+            ensure!(!rings()?.contains("\"next\": 1"), "{}", rings()?);
+            Ok(())
+        })
+    });
+}

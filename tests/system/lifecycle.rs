@@ -1,0 +1,9 @@
+//! Starts, crashes, takeovers and removal of the agent.
+
+mod crashes;
+mod leftovers;
+mod load;
+mod newcomer;
+mod owner;
+pub(crate) mod upgrade;
+mod upgrade_broken;

@@ -1,0 +1,276 @@
+//! Whose datapath it is: an agent that comes back adopts what is pinned; one of another installation, of another layout
+//! or another language is dealt with.
+
+use crate::{
+    lifecycle::{
+        load,
+        newcomer::Newcomer,
+        upgrade::{askers, three_served},
+    },
+    support::{expect_role, generation, knock_once},
+};
+use anyhow::{Context as _, Result, ensure};
+use kiam_tests::{
+    eventually::eventually,
+    node::{
+        process,
+        topology::{PodNetwork, UPLINK_INTERFACE},
+    },
+    system::{SOON, System, scenario},
+};
+use nix::fcntl::{Flock, FlockArg};
+use std::{
+    collections::BTreeMap,
+    fs::{self, File},
+    io::{Read as _, Write as _},
+    os::unix::net::UnixListener,
+    path::PathBuf,
+    process::Command,
+    sync::atomic::{AtomicBool, Ordering::Relaxed},
+    thread,
+};
+
+fn pins(system: &System, layout: &str) -> PathBuf {
+    system.bpffs().join("kiam").join(layout)
+}
+
+/// By name: the id of a map or link, or the handle of a filter; and the id of the program behind it.
+type Ids = BTreeMap<String, (u64, Option<u64>)>;
+
+/// What is pinned in a layout's folder: the id of each map and link, by name, and of the program behind each link.
+fn ids(system: &System, layout: &str) -> Result<Ids> {
+    let mut ids = BTreeMap::new();
+    for entry in fs::read_dir(pins(system, layout))? {
+        let path = entry?.path();
+        let name = path.file_name().context("a name")?.to_string_lossy().into_owned();
+        let kind = if name.starts_with("link_") { "link" } else { "map" };
+        let text = process::run(Command::new("bpftool").args(["-j", kind, "show", "pinned"]).arg(&path))?;
+        let shown: serde_json::Value = serde_json::from_str(&text)?;
+        let id = shown["id"].as_u64().with_context(|| format!("no id in {text}"))?;
+        ids.insert(name, (id, shown["prog_id"].as_u64()));
+    }
+    Ok(ids)
+}
+
+/// All that is pinned, and the filters that a kernel without TCX links keeps in their place.
+fn standing(system: &System) -> Result<Ids> {
+    let mut standing = ids(system, "v1")?;
+    let places =
+        [("cali1", "ingress"), ("cali2", "ingress"), (UPLINK_INTERFACE, "egress"), (UPLINK_INTERFACE, "ingress")];
+    for (interface, direction) in places {
+        let mut tc = system.topology.node.command("tc");
+        let text = process::run(tc.args(["-j", "filter", "show", "dev", interface, direction]))?;
+        let shown: Vec<serde_json::Value> = serde_json::from_str(&text).with_context(|| text.clone())?;
+        // The first of each priority is about the group, and has no options.
+        for options in shown.iter().filter_map(|filter| filter.get("options")) {
+            let handle = options["handle"].as_str().and_then(|handle| handle.strip_prefix("0x"));
+            let handle = u64::from_str_radix(handle.with_context(|| format!("no handle in {text}"))?, 16)?;
+            let program = options["prog"]["id"].as_u64().with_context(|| format!("no program in {text}"))?;
+            standing.insert(format!("{interface} {direction} {handle:#x}"), (handle, Some(program)));
+        }
+    }
+    Ok(standing)
+}
+
+/// Asserts that maps, links and filters are the same, and the programs behind them are others.
+fn expect_adopted(before: &Ids, after: &Ids) -> Result<()> {
+    ensure!(before.keys().eq(after.keys()), "{before:?}\n{after:?}");
+    let redirects = before.keys().filter(|name| name.starts_with("link_tc_") || name.starts_with("cali"));
+    ensure!(redirects.count() > 1, "{before:?}");
+    for ((name, (id, program)), (adopted, now)) in before.iter().zip(after.values()) {
+        ensure!(id == adopted, "{name} was {id} and is {adopted}");
+        ensure!(program.is_none() || program != now, "{name}: program {program:?} is still there");
+    }
+    Ok(())
+}
+
+#[test]
+fn a_restarted_agent_adopts_maps_and_links_and_puts_its_own_programs_behind_them() {
+    scenario(|system| {
+        let pods = three_served(system)?;
+        let before = standing(system)?;
+        system.agent()?.kill_both()?;
+        ensure!(standing(system)? == before, "a kill changed what is pinned");
+        system.start_agent()?;
+        expect_adopted(&before, &standing(system)?)?;
+        let before = standing(system)?;
+        ensure!(system.agent()?.stop()?.success(), "told to stop");
+        system.start_agent()?;
+        expect_adopted(&before, &standing(system)?)?;
+        let before = standing(system)?;
+        system.upgrade()?;
+        expect_adopted(&before, &standing(system)?)?;
+        expect_role(&pods[0], "reader")
+    });
+}
+
+#[test]
+fn an_agent_of_another_installation_is_refused_by_name() {
+    scenario(|system| {
+        let pods = three_served(system)?;
+        let (owner, run_dir) = (system.agent()?.parent_pid(), system.folder().join("run"));
+        let first = generation(system)?;
+        let elsewhere = system.folder().join("run-elsewhere");
+        let ((), tally) = load::during(&askers(&pods), system, |system| {
+            let mut stranger = system.spawn_successor(&[format!("--run-dir={}", elsewhere.display())])?;
+            ensure!(stranger.daemon.wait(SOON)?.code() == Some(1), "{}", stranger.daemon.log_tail());
+            let log = stranger.daemon.log();
+            for part in [
+                "another installation",
+                &run_dir.display().to_string(),
+                &format!("process {owner}: "),
+                "--host-interface=cali+",
+                "stop it first",
+            ] {
+                ensure!(log.contains(part), "no «{part}» in {log}");
+            }
+            Ok(())
+        })?;
+        tally.expect_all_served()?;
+        ensure!(generation(system)? == first, "it took the datapath");
+        // Nor does a cleanup by its folder.
+        let mut cleanup = system.topology.node.command(system.binaries.agent());
+        cleanup.arg("cleanup").arg(format!("--bpffs={}", system.bpffs().display()));
+        let refused = process::output(cleanup.arg(format!("--run-dir={}", elsewhere.display())))?;
+        let said = String::from_utf8_lossy(&refused.stderr);
+        ensure!(!refused.status.success() && said.contains(&format!("process {owner}: ")), "{refused:?}");
+        // What is dead owns nothing.
+        system.agent()?.kill_both()?;
+        let mut heir = system.spawn_successor(&[format!("--run-dir={}", elsewhere.display())])?;
+        heir.wait_ready()?;
+        system.agent = Some(heir);
+        expect_role(&pods[0], "reader")
+    });
+}
+
+/// Has a pod send everything to M that it can, without a pause, until `act` has ended.
+fn knocking<T>(pod: &PodNetwork, act: impl FnOnce() -> Result<T>) -> Result<T> {
+    let stop = AtomicBool::new(false);
+    thread::scope(|scope| {
+        let knocking = scope.spawn(|| -> Result<u32> {
+            let mut knocks = 0;
+            while !stop.load(Relaxed) {
+                knock_once(pod)?;
+                knocks += 1;
+            }
+            Ok(knocks)
+        });
+        let acted = act();
+        stop.store(true, Relaxed);
+        let knocks = knocking.join().ok().context("the pod panicked")??;
+        ensure!(knocks > 10, "{knocks} knocks only");
+        acted
+    })
+}
+
+#[test]
+fn pins_of_another_layout_are_replaced_and_there_is_always_a_program() {
+    scenario(|system| {
+        let pods = three_served(system)?;
+        let old = ids(system, "v1")?;
+        system.agent()?.kill_both()?;
+        // As an agent of another layout leaves them.
+        fs::rename(pins(system, "v1"), pins(system, "v0"))?;
+        // The programs are all there is: without one a packet goes to the real service.
+        crate::closed::layers::flush_rules(system)?;
+        knocking(&pods[0], || system.start_agent())?;
+        system.expect_no_leak()?;
+        ensure!(!pins(system, "v0").exists(), "the old pins are there");
+        let new = ids(system, "v1")?;
+        ensure!(new.keys().eq(old.keys()), "{new:?}");
+        ensure!(new.iter().all(|(name, (id, _))| old[name].0 != *id), "adopted: {new:?}");
+        askers(&pods).into_iter().try_for_each(|(pod, role)| expect_role(pod, role))
+    });
+}
+
+#[test]
+fn an_upgrade_from_another_layout_is_an_upgrade_and_so_is_the_way_back() {
+    scenario(|system| {
+        let pods = three_served(system)?;
+        fs::rename(pins(system, "v1"), pins(system, "v0"))?;
+        let (mut successor, tally) = load::during(&askers(&pods), system, |system| {
+            let mut successor = system.spawn_successor(&[])?;
+            successor.wait_ready()?;
+            Ok(successor)
+        })?;
+        tally.expect_all_served()?;
+        ensure!(!pins(system, "v0").exists(), "the old pins are there");
+        // The older one finds what the younger left, and that is of another layout again.
+        system.agent()?.daemon.wait_log("standing by")?;
+        fs::rename(pins(system, "v1"), pins(system, "v2"))?;
+        successor.kill_both()?;
+        system.agent()?.daemon.wait_log("serving again")?;
+        system.agent()?.wait_ready()?;
+        ensure!(!pins(system, "v2").exists(), "the younger one's pins are there");
+        askers(&pods).into_iter().try_for_each(|(pod, role)| expect_role(pod, role))
+    });
+}
+
+#[test]
+fn an_old_agent_whose_pins_were_cleared_away_pins_them_again() {
+    scenario(|system| {
+        let pods = three_served(system)?;
+        let before = ids(system, "v1")?;
+        let mut newcomer = Newcomer::ask(system)?;
+        newcomer.take()?;
+        // As an agent of another layout that is killed before it is done.
+        fs::remove_dir_all(pins(system, "v1"))?;
+        drop(newcomer);
+        system.agent()?.daemon.wait_log("this one goes on")?;
+        let after = eventually("all is pinned", SOON, || {
+            let after = ids(system, "v1")?;
+            ensure!(after.keys().eq(before.keys()), "{after:?}");
+            Ok(after)
+        })?;
+        let is_map = |name: &&String| name.starts_with("kiam_");
+        ensure!(after.keys().filter(is_map).all(|name| before[name] == after[name]), "{before:?}\n{after:?}");
+        expect_role(&pods[0], "reader")?;
+        system.upgrade()?;
+        expect_role(&pods[0], "reader")
+    });
+}
+
+/// The agent that serves speaks another language: it cannot hand over, and says so to one that asks.
+#[test]
+fn an_agent_of_another_language_is_refused_with_what_to_do() {
+    scenario(|system| {
+        let pods = three_served(system)?;
+        system.agent()?.kill_both()?;
+        let _lives =
+            Flock::lock(File::open(system.bpffs().join("kiam"))?, FlockArg::LockShared).map_err(|(_, error)| error)?;
+        let socket = system.folder().join("run/agent.sock");
+        fs::remove_file(&socket)?;
+        let listener = UnixListener::bind(&socket)?;
+        let other = thread::spawn(move || -> Result<()> {
+            let (mut stream, _) = listener.accept()?;
+            stream.write_all(b"{\"protocol\":2,\"whatever\":[]}\n")?;
+            // The newcomer ends the conversation.
+            stream.read_to_end(&mut Vec::new())?;
+            Ok(())
+        });
+        let mut newcomer = system.spawn_successor(&[])?;
+        ensure!(newcomer.daemon.wait(SOON)?.code() == Some(1), "{}", newcomer.daemon.log_tail());
+        let log = newcomer.daemon.log();
+        ensure!(log.contains("stop it first") && log.contains("version 2 of the hand-over"), "{log}");
+        other.join().ok().context("the other agent panicked")??;
+        crate::support::expect_nothing(system, &pods[0])
+    });
+}
+
+/// As when one was killed as it began, and a process that it was just making of itself is still there.
+#[test]
+fn an_agent_waits_for_another_ones_start() {
+    scenario(|system| {
+        let folder = system.bpffs().join("kiam");
+        fs::create_dir(&folder)?;
+        let starting = Flock::lock(File::open(&folder)?, FlockArg::LockExclusive).map_err(|(_, error)| error)?;
+        let agent = system.spawn_agent()?;
+        eventually("it waits", SOON, || {
+            let log = agent.daemon.log();
+            ensure!(log.contains("another agent is just starting") && log.contains("waiting for it"), "{log}");
+            Ok(())
+        })?;
+        drop(starting);
+        system.agent()?.wait_armed()
+    });
+}

@@ -1,0 +1,194 @@
+//! Two agents of one node, one after the other: pods do not notice.
+
+use crate::{
+    lifecycle::load::{self, Asker, Tally},
+    support::{counted, expect_role, generation},
+};
+use anyhow::{Context as _, Result, ensure};
+use kiam_tests::{
+    clients::{BOTH, Connection, HalfOpen, M4, PATIENCE, Pod, ROLES},
+    eventually::{eventually, throughout},
+    node::{process::send_signal, topology::PodNetwork},
+    system::{Agent, SOON, System, scenario},
+};
+use nix::sys::signal::Signal;
+use std::{thread, time::Duration};
+
+/// What a client of AWS waits for one answer.
+const FAST: Duration = Duration::from_secs(1);
+/// A server that is not there.
+const NO_SERVER: &str = "--server-address=localhost:9";
+
+/// Pods of three roles, served.
+pub(crate) fn three_served(system: &mut System) -> Result<[PodNetwork; 3]> {
+    let pods = [system.add_pod(1, "reader")?, system.add_pod(2, "writer")?, system.add_pod(3, "lister")?];
+    system.start()?;
+    for (pod, role) in askers(&pods) {
+        system.wait_for_role(pod, M4, role)?;
+    }
+    Ok(pods)
+}
+
+pub(crate) fn askers(pods: &[PodNetwork; 3]) -> [Asker<'_>; 3] {
+    let [one, two, three] = pods;
+    [(one, "reader"), (two, "writer"), (three, "lister")]
+}
+
+/// Asserts that no packet was dropped for want of a listener, in all the time since the maps were made.
+fn expect_no_packet_lost(system: &mut System) -> Result<()> {
+    for reason in ["no-listener", "not-assigned"] {
+        let count = counted(system, reason)?;
+        ensure!(count == 0, "{count} packets: {reason}");
+    }
+    Ok(())
+}
+
+fn upgrade_under_load(upgrades: usize) -> impl FnOnce(&mut System) -> Result<()> {
+    move |system| {
+        let pods = three_served(system)?;
+        let first = generation(system)?;
+        let ((), tally) =
+            load::during(&askers(&pods), system, |system| (0..upgrades).try_for_each(|_| system.upgrade()))?;
+        tally.expect_all_served()?;
+        ensure!(tally.served > 20 * upgrades, "too few to have been there: {tally:?}");
+        ensure!(generation(system)? == first + upgrades as u64, "each agent once");
+        expect_no_packet_lost(system)
+    }
+}
+
+#[test]
+fn no_request_is_refused_or_wrong_in_twenty_upgrades() {
+    scenario(upgrade_under_load(20));
+}
+
+#[test]
+fn no_request_is_refused_or_wrong_in_an_upgrade_of_clsact_filters() {
+    scenario(|system| {
+        system.agent_flags.push("--tc=clsact".to_owned());
+        upgrade_under_load(3)(system)
+    });
+}
+
+#[test]
+fn an_agent_that_could_not_serve_leaves_the_node_to_the_one_that_does() {
+    scenario(|system| {
+        let pods = three_served(system)?;
+        let first = generation(system)?;
+        let ((), tally) = load::during(&askers(&pods), system, |system| {
+            let mut useless = system.spawn_successor(&[NO_SERVER.to_owned()])?;
+            expect_waiting(&useless)?;
+            throughout("it waits", Duration::from_secs(3), || expect_waiting(&useless))?;
+            system.agent()?.wait_ready()?;
+            ensure!(useless.stop()?.success(), "told to stop");
+            Ok(())
+        })?;
+        tally.expect_all_served()?;
+        ensure!(generation(system)? == first, "it took the datapath");
+        system.upgrade()?;
+        expect_role(&pods[0], "reader")
+    });
+}
+
+/// Asserts that an agent says that it waits for its worker and a server.
+pub(crate) fn expect_waiting(agent: &Agent) -> Result<()> {
+    eventually("it says that it waits", SOON, || {
+        let output = agent.health()?;
+        let said = String::from_utf8_lossy(&output.stdout).into_owned();
+        ensure!(!output.status.success() && said.contains("FAIL  owner: another agent serves this node"), "{said}");
+        Ok(())
+    })
+}
+
+#[test]
+fn while_the_old_worker_is_dead_each_request_gets_a_503_until_the_new_agent_serves() {
+    scenario(|system| {
+        let pods = three_served(system)?;
+        system.agent()?.crash_worker_until_paused(FAST)?;
+        let (successor, tally) = load::during(&askers(&pods), system, |system| {
+            let mut successor = system.spawn_successor(&[])?;
+            successor.wait_ready()?;
+            Ok(successor)
+        })?;
+        tally.expect_all_answered()?;
+        ensure!(tally.busy > 0, "the old worker was there: {tally:?}");
+        let mut old = system.agent.replace(successor).context("the old agent")?;
+        let (_, tally) = load::during(&askers(&pods), system, |_| old.stop())?;
+        tally.expect_all_served()
+    });
+}
+
+/// The last segment of a client's handshake comes long after its SYN, when another agent has the slot already and the old
+/// one was told to stop.
+#[test]
+fn a_connection_that_is_half_open_is_waited_for_even_by_an_agent_that_is_told_to_stop() {
+    scenario(|system| {
+        let pods = three_served(system)?;
+        let half_open = HalfOpen::begin(&system.topology, &pods[0], 3)?;
+        let mut old = system.start_agent_beside()?;
+        send_signal(old.parent_pid(), Signal::SIGTERM)?;
+        // Longer than it accepts in any case.
+        thread::sleep(Duration::from_secs(3));
+        let sockets = half_open.release(&system.topology, &pods[0])?;
+        let whole = sockets.into_iter().map(|socket| Connection::finish(socket, PATIENCE).context("the handshake"));
+        let mut connections = whole.collect::<Result<Vec<_>>>()?;
+        // They are whole, and have not said a word when the old agent's worker is told to stop.
+        old.daemon.wait_log("stopping: no new connections")?;
+        for connection in &mut connections {
+            connection.send("GET", ROLES, &[])?;
+        }
+        for mut connection in connections {
+            let answer = connection.answer()?;
+            ensure!(answer.text() == "reader", "{answer:?}");
+        }
+        ensure!(old.daemon.wait(SOON)?.success(), "told to stop");
+        Ok(())
+    });
+}
+
+#[test]
+fn a_request_that_is_being_answered_is_answered_by_the_agent_that_got_it() {
+    scenario(|system| {
+        let pods = three_served(system)?;
+        let mut connections = Pod::new(&pods[0])
+            .run(|| BOTH.into_iter().map(|m| Connection::open(m, None, PATIENCE)).collect::<Result<Vec<_>>>())?;
+        for connection in &mut connections {
+            connection.token(&[])?;
+            // The head's end comes later.
+            connection.send_raw(format!("GET {ROLES} HTTP/1.1\r\nHost: m\r\n").as_bytes())?;
+        }
+        let mut old = system.start_agent_beside()?;
+        send_signal(old.parent_pid(), Signal::SIGTERM)?;
+        for connection in &mut connections {
+            connection.send_raw(b"\r\n")?;
+            let answer = connection.answer()?;
+            ensure!(answer.text() == "reader", "{answer:?}");
+        }
+        ensure!(old.daemon.wait(SOON)?.success(), "told to stop");
+        Ok(())
+    });
+}
+
+#[test]
+fn the_agent_that_stands_by_serves_again_when_the_other_one_is_killed() {
+    scenario(|system| {
+        let pods = three_served(system)?;
+        let mut successor = system.spawn_successor(&[])?;
+        successor.wait_ready()?;
+        let mut old = system.agent.take().context("the old agent")?;
+        old.daemon.wait_log("standing by")?;
+        let health = old.health()?;
+        ensure!(health.status.success() && health.stdout.starts_with(b"ok    stand-by"), "{health:?}");
+        let ((), tally) = load::during(&askers(&pods), system, |_| {
+            successor.kill_both()?;
+            old.daemon.wait_log("serving again")?;
+            old.wait_ready()
+        })?;
+        // What it had accepted ends with it; who comes while nobody listens is heard a second later.
+        tally.expect_cut_at_most(2 * 6)?;
+        let Tally { served, .. } = tally;
+        ensure!(served > 0, "nobody was served");
+        system.agent = Some(old);
+        system.upgrade()?;
+        expect_role(&pods[1], "writer")
+    });
+}

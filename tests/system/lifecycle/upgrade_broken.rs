@@ -1,0 +1,164 @@
+//! An upgrade that goes wrong: one of the two agents dies or stands still, at any step. Pods are served by the other one.
+
+use crate::{
+    lifecycle::{
+        load,
+        newcomer::Newcomer,
+        upgrade::{askers, expect_waiting, three_served},
+    },
+    support::{empty_slots, expect_role, generation, set_generation},
+};
+use anyhow::{Context as _, bail, ensure};
+use kiam_tests::{
+    clients::M4,
+    node::process,
+    system::{SOON, scenario},
+};
+use std::{
+    thread,
+    time::{Duration, Instant},
+};
+
+/// How often a new agent is killed.
+const KILLS: usize = 15;
+/// Within this a new agent has started and taken over, on a machine that has other work.
+const A_START: Duration = Duration::from_secs(3);
+/// A server that is not there.
+const NO_SERVER: &str = "--server-address=localhost:9";
+/// The sockets of three clients over two families that one killed agent can have accepted.
+const CUT_BY_ONE: usize = 6;
+
+#[test]
+fn a_new_agent_that_is_killed_at_any_time_leaves_the_node_to_the_old_one() {
+    scenario(|system| {
+        let pods = three_served(system)?;
+        let (taken, tally) = load::during(&askers(&pods), system, |system| {
+            let mut taken = 0;
+            for kill in 0..KILLS {
+                let mut new = system.spawn_successor(&[])?;
+                // From before it has said anything until it has become the owner.
+                thread::sleep(A_START * u32::try_from(kill)? / u32::try_from(KILLS)?);
+                new.kill_whatever_runs()?;
+                taken += usize::from(new.daemon.log().contains("this agent's"));
+                system.agent()?.wait_ready()?;
+            }
+            Ok(taken)
+        })?;
+        ensure!(taken > 0 && taken < KILLS, "{taken} of {KILLS} had taken the datapath");
+        tally.expect_cut_at_most(CUT_BY_ONE * KILLS)?;
+        expect_role(&pods[0], "reader")?;
+        system.upgrade()?;
+        expect_role(&pods[0], "reader")
+    });
+}
+
+#[test]
+fn a_new_agent_that_is_killed_with_the_slots_in_its_hand_costs_nothing_but_a_moment() {
+    scenario(|system| {
+        let pods = three_served(system)?;
+        for _ in 0..3 {
+            let mut newcomer = Newcomer::ask(system)?;
+            newcomer.take()?;
+            // What a killed one leaves: its claim, and slots that its sockets have gone from.
+            let generation = generation(system)? + 1;
+            set_generation(system, generation)?;
+            empty_slots(system)?;
+            let died = Instant::now();
+            drop(newcomer);
+            expect_role(&pods[0], "reader")?;
+            ensure!(died.elapsed() < Duration::from_secs(5), "served after {:?}", died.elapsed());
+            ensure!(crate::support::generation(system)? == generation + 1, "the old agent has not claimed it again");
+        }
+        system.upgrade()?;
+        expect_role(&pods[0], "reader")
+    });
+}
+
+#[test]
+fn one_that_takes_the_datapath_and_does_nothing_loses_it_again() {
+    scenario(|system| {
+        let pods = three_served(system)?;
+        let mut newcomer = Newcomer::ask(system)?;
+        newcomer.take()?;
+        empty_slots(system)?;
+        system.agent()?.daemon.wait_log("this one goes on")?;
+        expect_role(&pods[0], "reader")?;
+        drop(newcomer);
+        Ok(())
+    });
+}
+
+#[test]
+fn an_old_parent_that_stands_still_is_given_up_and_finds_out() {
+    scenario(|system| {
+        let pods = three_served(system)?;
+        system.agent()?.freeze_parent()?;
+        // Its worker goes on, and cannot say more than that.
+        let (successor, tally) = load::during(&askers(&pods), system, |system| {
+            let mut successor = system.spawn_successor(&[])?;
+            successor.wait_ready()?;
+            successor.daemon.expect_log("does not answer")?;
+            Ok(successor)
+        })?;
+        tally.expect_all_answered()?;
+        let mut old = system.agent.replace(successor).context("the old agent")?;
+        let taken = generation(system)?;
+        let ((), tally) = load::during(&askers(&pods), system, |_| {
+            old.thaw_parent()?;
+            old.daemon.wait_log("another agent has taken this node's datapath")?;
+            old.daemon.wait_log("standing by")
+        })?;
+        tally.expect_all_served()?;
+        ensure!(generation(system)? == taken, "it took the datapath back");
+        // It follows the one that overtook it.
+        system.agent()?.kill_both()?;
+        old.daemon.wait_log("serving again")?;
+        old.wait_ready()?;
+        expect_role(&pods[2], "lister")
+    });
+}
+
+#[test]
+fn an_old_agent_that_stands_still_altogether_is_replaced_within_seconds() {
+    scenario(|system| {
+        let pods = three_served(system)?;
+        system.agent()?.freeze_both()?;
+        let start = Instant::now();
+        let mut successor = system.spawn_successor(&[])?;
+        let served = kiam_tests::eventually::eventually("pods are served", SOON, || {
+            let reply =
+                kiam_tests::clients::Pod::new(&pods[0]).attempt(M4, "/latest/meta-data/", Duration::from_secs(1))?;
+            if reply.answer().is_none() { bail!("{reply:?}") } else { Ok(start.elapsed()) }
+        })?;
+        ensure!(served < Duration::from_secs(10), "after {served:?}");
+        successor.wait_ready()?;
+        let old = system.agent.replace(successor).context("the old agent")?;
+        let ((), tally) = load::during(&askers(&pods), system, |_| {
+            process::send_signal(old.worker_pid()?, nix::sys::signal::Signal::SIGCONT)?;
+            process::send_signal(old.parent_pid(), nix::sys::signal::Signal::SIGCONT)?;
+            old.daemon.wait_log("standing by")
+        })?;
+        tally.expect_all_served()
+    });
+}
+
+#[test]
+fn when_the_old_agent_dies_the_waiting_one_serves_at_once() {
+    scenario(|system| {
+        let pods = three_served(system)?;
+        let useless = system.spawn_successor(&[NO_SERVER.to_owned()])?;
+        expect_waiting(&useless)?;
+        system.agent()?.kill_both()?;
+        let start = Instant::now();
+        // It has no server: but it answers.
+        let answer = kiam_tests::clients::Pod::new(&pods[0]).get(M4, kiam_tests::clients::ROLES)?;
+        ensure!(
+            answer.status == 503 && start.elapsed() < Duration::from_secs(5),
+            "{answer:?} after {:?}",
+            start.elapsed()
+        );
+        system.agent = Some(useless);
+        system.upgrade()?;
+        expect_role(&pods[0], "reader")
+    });
+}

@@ -1,0 +1,178 @@
+//! Answers to pods.
+
+use super::{
+    answer::Answer,
+    facts::{self, Always, Fact, Request},
+    pods::{self, Caller},
+    sts_gate::StsGate,
+    table,
+};
+use anyhow::{Context as _, Result, bail, ensure};
+use kiam_tests::{
+    clients::curl,
+    eventually::eventually,
+    fakes::sts::Sts,
+    node::netns::Netns,
+    system::{SOON, scenario},
+};
+use std::collections::{BTreeMap, BTreeSet};
+
+const PAGE: &str = "docs/migration.md";
+/// Differences of single answers: pod, request, kiam's answer, ours, why.
+const SINGLE: &str = "### Single answers";
+/// Differences of all answers of a kind: kinds, header, kiam's value, ours, why.
+const ALL: &str = "### All answers";
+/// M over both families, as curl takes it.
+const BOTH: [&str; 2] = ["169.254.169.254", "[fd00:ec2::254]"];
+
+/// Rows of [`SINGLE`]: from pod and request to kiam's answer and ours.
+type ByRequest<'a> = BTreeMap<(&'a str, &'a str), (&'a str, &'a str)>;
+
+/// A fact, and our answers over both families.
+struct Observed<'a> {
+    fact: &'a Fact,
+    request: Request,
+    caller: &'a Caller,
+    answers: [Answer; 2],
+}
+
+#[test]
+fn every_answer_that_differs_from_kiams_has_its_row() {
+    scenario(|system| {
+        let page = table::page(PAGE)?;
+        let (always, facts) = facts::read()?;
+        let _gate = StsGate::start(&system.topology.uplink)?;
+        system.server_flags = vec![format!("--sts-endpoint={}", StsGate::endpoint())];
+        let callers = pods::add_all(system)?;
+        system.start()?;
+        let observed = observe(&callers, &facts)?;
+        let mut problems = compare_single(&observed, &page)?;
+        problems.extend(compare_all(&observed, &always, &page)?);
+        for observed in &observed {
+            problems
+                .extend(check_credentials(observed, &system.topology.uplink).err().map(|error| format!("{error:#}")));
+        }
+        ensure!(problems.is_empty(), "{PAGE}:\n{}", problems.join("\n"));
+        Ok(())
+    });
+}
+
+/// Makes every request.
+fn observe<'a>(callers: &'a [Caller], facts: &'a [Fact]) -> Result<Vec<Observed<'a>>> {
+    let caller = |name: &str| callers.iter().find(|caller| caller.name == name).context(format!("no pod {name}"));
+    // The watch has brought the pods; before that the first answers could be those for a pod not known yet.
+    let (last, list) = (caller("session")?, Request::parse("GET $SC/")?);
+    eventually("the pods are known", SOON, || {
+        let answer = ask(last, BOTH[0], &list)?;
+        ensure!(answer.text("GET", &list.path) == "200 role-e", "{answer:?}");
+        Ok(())
+    })?;
+    let observe = |fact: &'a Fact| {
+        let (caller, request) = (caller(&fact.pod)?, Request::parse(&fact.request)?);
+        let ask = |m| {
+            eventually(&format!("{}: {} is answered at {m}", fact.pod, fact.request), SOON, || {
+                let answer = ask(caller, m, &request)?;
+                // Of a machine with other work, and of no difference to kiam.
+                ensure!(!answer.is_late(), "{answer:?}");
+                Ok(answer)
+            })
+        };
+        Ok(Observed { fact, caller, answers: [ask(BOTH[0])?, ask(BOTH[1])?], request })
+    };
+    facts.iter().map(observe).collect()
+}
+
+fn ask(caller: &Caller, m: &str, request: &Request) -> Result<Answer> {
+    let Request { method, path, headers, body } = request;
+    let url = format!("http://{m}{path}");
+    let mut arguments = vec!["--include", "--path-as-is", "--globoff"];
+    // With --request HEAD curl would wait for a body.
+    arguments.extend(if method == "HEAD" { vec!["--head"] } else { vec!["--request", method] });
+    arguments.extend(headers.iter().flat_map(|header| ["--header", header]));
+    arguments.extend(body.iter().flat_map(|body| ["--data", body]));
+    arguments.push(&url);
+    let output = curl(&caller.network, &arguments)?;
+    Answer::parse(&output.stdout).with_context(|| format!("curl: {}", output.status))
+}
+
+/// Each answer is kiam's and has no row, or it is the row's, which has kiam's right.
+fn compare_single(observed: &[Observed<'_>], page: &str) -> Result<Vec<String>> {
+    let mut problems = Vec::new();
+    let table = table::rows(page, SINGLE)?;
+    let mut rows = by_request(&table)?;
+    for Observed { fact: Fact { pod, request, answer: kiams }, request: asked, answers, .. } in observed {
+        let row = rows.remove(&(pod.as_str(), request.as_str()));
+        if row.is_some_and(|(kiam, ours)| kiam != kiams || kiam == ours) {
+            problems.push(format!("{pod}: {request}: kiam says «{kiams}», and the row {row:?}"));
+        }
+        let path = asked.path.split('?').next().unwrap_or_default();
+        for (m, answer) in BOTH.into_iter().zip(answers) {
+            let text = answer.text(&asked.method, path);
+            if text != row.map_or(kiams.as_str(), |(_, ours)| ours) {
+                let expected = if row.is_some() { "the row's" } else { "kiam's, and has no row" };
+                problems.push(format!("{pod}: {request} at {m}: not {expected}: | `{kiams}` | `{text}` |"));
+            }
+        }
+    }
+    problems.extend(rows.keys().map(|(pod, request)| format!("a row for no request: {pod}: {request}")));
+    Ok(problems)
+}
+
+/// By pod and request: kiam's answer and ours.
+fn by_request(rows: &[Vec<String>]) -> Result<ByRequest<'_>> {
+    let mut map = BTreeMap::new();
+    for row in rows {
+        let [pod, request, kiam, ours, why] = row.as_slice() else { bail!("{SINGLE}: not five cells: {row:?}") };
+        ensure!(!why.is_empty(), "{SINGLE}: a row says why: {row:?}");
+        let twice = map.insert((pod.as_str(), request.as_str()), (kiam.as_str(), ours.as_str()));
+        ensure!(twice.is_none(), "{SINGLE}: two rows for {pod}: {request}");
+    }
+    Ok(map)
+}
+
+/// The headers that all answers of a kind have are kiam's, or those of a row.
+fn compare_all(observed: &[Observed<'_>], always: &[Always], page: &str) -> Result<Vec<String>> {
+    let mut problems = BTreeSet::new();
+    let rows = table::rows(page, ALL)?;
+    let mut unused: BTreeSet<_> = rows.iter().collect();
+    for answer in observed.iter().flat_map(|observed| &observed.answers) {
+        let kind = answer.kind();
+        // kiam's errors are never pages.
+        for Always { header, value, .. } in
+            always.iter().filter(|always| kind == always.kind || kind == "page" && always.kind == "error")
+        {
+            let ours = answer.header(header);
+            if ours == value {
+                continue;
+            }
+            let is_row = |row: &&Vec<String>| {
+                row[0].split(", ").any(|one| one == kind)
+                    && row[1..4] == [header.as_str(), value, ours]
+                    && row.len() == 5
+            };
+            match rows.iter().find(is_row) {
+                Some(row) => drop(unused.remove(row)),
+                None => drop(problems.insert(format!("no row for {kind}: {header}: kiam «{value}», ours «{ours}»"))),
+            }
+        }
+    }
+    problems.extend(unused.iter().map(|row| format!("a row for no difference: {row:?}")));
+    Ok(problems.into_iter().collect())
+}
+
+/// Credentials are in kiam's document, and are those of the pod's role and session.
+fn check_credentials(observed: &Observed<'_>, uplink: &Netns) -> Result<()> {
+    let Observed { fact, request, caller, answers } = observed;
+    for answer in answers.iter().filter(|answer| answer.text(&request.method, &request.path) == "200 @credentials") {
+        let context = || format!("{}: {}", fact.pod, fact.request);
+        let key = answer.access_key_id().with_context(context)?;
+        let identity = Sts::identity_of(uplink, &key)?;
+        let session = caller.session;
+        ensure!(
+            !session.is_empty() && identity.ends_with(&format!("/{session}")),
+            "{}: they are {identity}'s",
+            context()
+        );
+    }
+    Ok(())
+}

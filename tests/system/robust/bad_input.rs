@@ -1,0 +1,274 @@
+//! Bad input: each a clear message that names the thing and what to do, no panic, and nothing else affected.
+
+use crate::support::{credentials, expect_identity};
+use anyhow::{Context as _, Result, ensure};
+use kiam_tests::{
+    clients::{BOTH, M4, Pod, ROLES},
+    eventually::eventually,
+    fakes::{
+        kube_api::{NamespaceObject, PodObject},
+        pki::{End, Flaw},
+        sts::Sts,
+    },
+    node::process::{self, Daemon, describe},
+    system::{Agent, SOON, Server, System, scenario},
+};
+
+/// `EX_USAGE`, sysexits.h: a wrong command line.
+const USAGE: i32 = 64;
+
+/// Which of the two.
+#[derive(Clone, Copy)]
+enum Binary {
+    Agent,
+    Server,
+}
+
+/// The flags of a working one, with some replaced or (where empty after `=`) left out.
+fn flags(system: &System, binary: Binary, changes: &[String]) -> Result<Vec<String>> {
+    let (folder, name) = (system.folder(), |flag: &str| flag.split('=').next().unwrap_or_default().to_owned());
+    let defaults = match binary {
+        Binary::Agent => Agent::default_flags(&folder, &system.pki.write(&folder, "a", End::Agent, Flaw::None)?),
+        Binary::Server => Server::default_flags(&folder, &system.pki.write(&folder, "s", End::Server, Flaw::None)?),
+    };
+    std::fs::write(folder.join("kubeconfig"), system.kube.kubeconfig())?;
+    let kept = defaults.into_iter().filter(|flag| !changes.iter().any(|change| name(change) == name(flag)));
+    Ok(kept.chain(changes.iter().filter(|change| !change.ends_with('=')).cloned()).collect())
+}
+
+/// Runs one until it ends; returns its exit code and what it said.
+fn run_to_end(system: &System, binary: Binary, changes: &[String]) -> Result<(Option<i32>, String)> {
+    let path = match binary {
+        Binary::Agent => system.binaries.agent(),
+        Binary::Server => system.binaries.server(),
+    };
+    let log = system.folder().join("bad-input.log");
+    drop(std::fs::remove_file(&log));
+    let mut command = system.topology.node.command(path);
+    command.env_clear().env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin").args(flags(system, binary, changes)?);
+    let mut daemon = Daemon::spawn("bad input", &mut command, &log)?;
+    let status = daemon.wait(SOON).with_context(|| format!("{changes:?} should have ended it"))?;
+    ensure!(!daemon.log().contains("panicked"), "{}", daemon.log());
+    ensure!(status.code().is_some(), "{changes:?}: {}", describe(status));
+    Ok((status.code(), daemon.log()))
+}
+
+/// Asserts that one ends with `code`, and that what it said holds each of the words.
+fn expect_refusal(system: &System, binary: Binary, changes: &[String], code: i32, words: &[&str]) -> Result<()> {
+    let (ended_with, said) = run_to_end(system, binary, changes)?;
+    ensure!(ended_with == Some(code), "{changes:?}: exit code {ended_with:?}\n{said}");
+    expect_words(&said, words).with_context(|| format!("{changes:?}"))
+}
+
+#[test]
+fn a_wrong_flag_is_named() {
+    scenario(|system| {
+        let refused =
+            |binary, change: &str, words: &[&str]| expect_refusal(system, binary, &[change.to_owned()], USAGE, words);
+        refused(Binary::Agent, "--no-such-flag=1", &["--no-such-flag"])?;
+        refused(Binary::Agent, "--port=many", &["--port", "many"])?;
+        refused(Binary::Agent, "--host-interface=!", &["--host-interface"])?;
+        refused(Binary::Agent, "--allow-route-regexp=(", &["--allow-route-regexp"])?;
+        refused(Binary::Agent, "--worker-uid=0", &["--worker-uid"])?;
+        refused(Binary::Agent, "--cert=", &["--cert"])?;
+        refused(Binary::Server, "--no-such-flag=1", &["--no-such-flag"])?;
+        refused(Binary::Server, "--session-duration=1m", &["--session-duration", "15"])?;
+        refused(Binary::Server, "--bind=nowhere", &["--bind", "nowhere"])?;
+        refused(Binary::Server, "--role-base-arn=", &["--role-base-arn"])
+    });
+}
+
+#[test]
+fn all_wrong_flags_are_named_at_once() {
+    scenario(|system| {
+        let changes = ["--port=many".to_owned(), "--server-address=".to_owned() + ":", "--bpffs=relative".to_owned()];
+        expect_refusal(system, Binary::Agent, &changes, USAGE, &["--port", "--server-address", "--bpffs"])
+    });
+}
+
+#[test]
+fn a_server_with_a_missing_or_wrong_certificate_names_it_and_ends() {
+    scenario(|system| {
+        let missing = format!("--cert={}", system.folder().join("missing.pem").display());
+        let (code, said) = run_to_end(system, Binary::Server, &[missing])?;
+        ensure!(code.is_some_and(|code| code != 0) && said.contains("missing.pem"), "{code:?}\n{said}");
+        let cases: [(Flaw, &[&str]); 3] = [
+            (Flaw::OtherKey, &["bad-OtherKey", "key"]),
+            (Flaw::NoUsage, &["bad-NoUsage", "serverAuth", "openssl"]),
+            (Flaw::NoNames, &["bad-NoNames", "subject alternative name", "openssl"]),
+        ];
+        for (flaw, words) in cases {
+            let tls = system.pki.write(&system.folder(), &format!("bad-{flaw:?}"), End::Server, flaw)?;
+            let changes = [format!("--cert={}", tls.cert.display()), format!("--key={}", tls.key.display())];
+            let (code, said) = run_to_end(system, Binary::Server, &changes)?;
+            ensure!(code.is_some_and(|code| code != 0), "{flaw:?}: exit code {code:?}\n{said}");
+            expect_words(&said, words)?;
+        }
+        Ok(())
+    });
+}
+
+#[test]
+fn an_agent_with_a_missing_or_wrong_certificate_names_it_and_stays_closed_until_it_is_good() {
+    scenario(|system| {
+        let pod = system.add_pod(1, "reader")?;
+        system.start_server()?;
+        let folder = system.folder();
+        let (cert, key) = (folder.join("changing.pem"), folder.join("changing-key.pem"));
+        system.agent_flags = vec![format!("--cert={}", cert.display()), format!("--key={}", key.display())];
+        system.spawn_agent()?;
+        expect_agent_says(system, &["changing.pem"])?;
+        let cases: [(Flaw, &[&str]); 2] =
+            [(Flaw::OtherKey, &["changing-key.pem"]), (Flaw::NoUsage, &["clientAuth", "openssl"])];
+        for (flaw, words) in cases {
+            system.pki.write(&folder, "changing", End::Agent, flaw)?;
+            expect_agent_says(system, words)?;
+            for m in BOTH {
+                let answer = Pod::new(&pod).get(m, ROLES)?;
+                ensure!(answer.status == 503, "{answer:?}");
+            }
+        }
+        system.pki.write(&folder, "changing", End::Agent, Flaw::None)?;
+        system.agent()?.wait_ready()?;
+        system.wait_for_role(&pod, M4, "reader")
+    });
+}
+
+/// Waits until the running agent has said each of the words.
+fn expect_agent_says(system: &mut System, words: &[&str]) -> Result<()> {
+    let agent = system.agent()?;
+    eventually("the agent says what is wrong", SOON, || {
+        let log = agent.daemon.log();
+        ensure!(!log.contains("panicked"), "{log}");
+        expect_words(&log, words)
+    })
+}
+
+/// Asserts that a text holds each of the words, in upper or lower case.
+fn expect_words(text: &str, words: &[&str]) -> Result<()> {
+    for word in words {
+        ensure!(text.to_lowercase().contains(&word.to_lowercase()), "no {word:?} in\n{text}");
+    }
+    Ok(())
+}
+
+#[test]
+fn a_folder_that_is_no_bpffs_is_named_with_the_command_that_makes_one() {
+    scenario(|system| {
+        let folder = system.folder().join("plain");
+        std::fs::create_dir(&folder)?;
+        let change = format!("--bpffs={}", folder.display());
+        expect_refusal(system, Binary::Agent, &[change], 1, &["--bpffs", "mount -t bpf"])?;
+        // What it leaves is closed, not half open.
+        let pod = system.topology.add_pod(1)?;
+        crate::support::expect_nothing(system, &pod)?;
+        let routes = system.topology.node.ip("route show table 4242")?;
+        ensure!(routes.starts_with("blackhole"), "half an agent is left: {routes}");
+        Ok(())
+    });
+}
+
+#[test]
+fn an_invalid_expression_of_a_namespace_denies_its_pods_and_no_others() {
+    scenario(|system| {
+        let (pod, other) = (system.topology.add_pod(1)?, system.add_pod(2, "reader")?);
+        system.kube.put_namespace(&NamespaceObject::permitting("broken", "(unclosed"));
+        system.kube.put_pod(&PodObject::running("broken", "app", Some("reader"), pod.v4, pod.v6));
+        system.start()?;
+        system.wait_for_role(&other, M4, "reader")?;
+        eventually("the pod is denied", SOON, || {
+            let answer = credentials(&pod, M4, "reader")?;
+            ensure!(answer.status == 403, "{answer:?}");
+            Ok(())
+        })?;
+        expect_event(system, "app", &["iam.amazonaws.com/permitted"])?;
+        expect_identity(system, &other, M4, "reader")
+    });
+}
+
+#[test]
+fn a_malformed_arn_denies_its_pod_and_no_other() {
+    scenario(|system| {
+        let (pod, other) = (system.topology.add_pod(1)?, system.add_pod(2, "reader")?);
+        system.announce(&pod, "odd", Some("arn:aws:iam:::role"));
+        system.start()?;
+        system.wait_for_role(&other, M4, "reader")?;
+        eventually("the pod is denied", SOON, || {
+            let answer = credentials(&pod, M4, "arn:aws:iam:::role")?;
+            ensure!(answer.status == 403, "{answer:?}");
+            Ok(())
+        })?;
+        expect_event(system, "odd", &["arn:aws:iam:::role"])?;
+        expect_identity(system, &other, M4, "reader")
+    });
+}
+
+/// Waits for an Event on a pod whose message holds each of the words.
+fn expect_event(system: &System, pod: &str, words: &[&str]) -> Result<()> {
+    eventually(&format!("an Event on {pod}"), SOON, || {
+        let events = system.kube.events();
+        let found = events.iter().any(|event| {
+            let object = if event["involvedObject"].is_null() { &event["regarding"] } else { &event["involvedObject"] };
+            let message = event["message"].as_str().or(event["note"].as_str()).unwrap_or_default();
+            object["name"] == pod && words.iter().all(|word| message.contains(word))
+        });
+        ensure!(found, "{events:#?}");
+        Ok(())
+    })
+}
+
+#[test]
+fn an_unreachable_api_server_is_named_and_waited_for() {
+    scenario(|system| {
+        let pod = system.add_pod(1, "reader")?;
+        system.kube.stop();
+        system.spawn_server()?;
+        let server = system.server()?;
+        eventually("the log names the API server", SOON, || {
+            ensure!(server.daemon.is_running()?, "it ended\n{}", server.daemon.log_tail());
+            ensure!(server.daemon.log().contains("127.0.0.1:6443"), "{}", server.daemon.log_tail());
+            Ok(())
+        })?;
+        system.kube.listen(&system.topology.node)?;
+        system.server()?.wait_ready()?;
+        system.start_agent()?;
+        system.wait_for_role(&pod, M4, "reader")
+    });
+}
+
+#[test]
+fn an_unreachable_sts_is_named_and_waited_for() {
+    scenario(|system| {
+        let pod = system.add_pod(1, "reader")?;
+        system.sts = None;
+        system.start()?;
+        system.wait_for_role(&pod, M4, "reader")?;
+        eventually("the pod is told to come back", SOON, || {
+            let answer = credentials(&pod, M4, "reader")?;
+            ensure!(answer.status == 503, "{answer:?}");
+            Ok(())
+        })?;
+        // As an SDK does, the pod asks again.
+        eventually("an Event tells the pod's owner", SOON, || {
+            credentials(&pod, M4, "reader")?;
+            ensure!(!system.kube.events().is_empty(), "no Event");
+            Ok(())
+        })?;
+        expect_event(system, "pod-1", &["STS", "refused"])?;
+        let log = system.server()?.daemon.log();
+        ensure!(log.contains(&Sts::endpoint()) || log.contains("10.8.1.1:5000"), "STS is not named in\n{log}");
+        system.sts = Some(Sts::start(&system.topology.uplink, &system.python, &system.folder())?);
+        eventually("credentials once STS is back", SOON * 3, || expect_identity(system, &pod, M4, "reader"))
+    });
+}
+
+#[test]
+fn health_of_no_agent_is_a_clear_failure() {
+    scenario(|system| {
+        let run_dir = format!("--run-dir={}", system.folder().join("run").display());
+        let output = process::output(std::process::Command::new(system.binaries.agent()).arg("health").arg(run_dir))?;
+        let said = String::from_utf8_lossy(&output.stderr);
+        ensure!(!output.status.success() && said.contains("probe.sock"), "{output:?}");
+        Ok(())
+    });
+}

@@ -1,0 +1,184 @@
+//! What becomes of a connection in each of its states when the agent is killed, and of a SYN that comes while no agent
+//! listens.
+
+use anyhow::{Context as _, Result, ensure};
+use kiam_tests::{
+    clients::{BOTH, Connection, M4, PATIENCE, Pod, ROLES, Reply, VAIN},
+    node::{process::send_signal, topology::PodNetwork},
+    system::{System, scenario},
+};
+use nix::sys::signal::Signal;
+use std::{
+    net::IpAddr,
+    thread,
+    time::{Duration, Instant},
+};
+
+/// How many connections of each kind.
+const CONNECTIONS: usize = 50;
+/// How often a worker is killed under load.
+const CRASHES: usize = 5;
+/// A killed process's connections end at once: within this, on a machine that has other work.
+const AT_ONCE: Duration = Duration::from_secs(1);
+
+fn served(system: &mut System) -> Result<PodNetwork> {
+    let pod = system.add_pod(1, "reader")?;
+    system.start()?;
+    system.wait_for_role(&pod, M4, "reader")?;
+    Ok(pod)
+}
+
+/// What becomes of connections when the agent is killed now.
+fn kill_and_watch(system: &mut System, open: Vec<Connection>) -> Result<Vec<Reply>> {
+    system.agent()?.kill_both()?;
+    let killed = Instant::now();
+    let replies = open.into_iter().map(Connection::end).collect();
+    ensure!(killed.elapsed() < AT_ONCE, "after {:?}", killed.elapsed());
+    system.expect_no_leak()?;
+    Ok(replies)
+}
+
+fn connect(pod: &PodNetwork, m: IpAddr, count: usize) -> Result<Vec<Connection>> {
+    Pod::new(pod).run(|| (0..count).map(|_| Connection::open(m, None, PATIENCE)).collect())
+}
+
+#[test]
+fn idle_connections_end_when_the_agent_is_killed() {
+    scenario(|system| {
+        let pod = served(system)?;
+        for m in BOTH {
+            let mut open = connect(&pod, m, CONNECTIONS)?;
+            for connection in &mut open {
+                connection.token(&[])?;
+            }
+            for reply in kill_and_watch(system, open)? {
+                ensure!(reply == Reply::Closed, "{reply:?} at {m}");
+            }
+            system.start_agent()?;
+            system.wait_for_role(&pod, m, "reader")?;
+        }
+        Ok(())
+    });
+}
+
+#[test]
+fn connections_in_the_accept_queue_are_reset_when_the_agent_is_killed() {
+    scenario(|system| {
+        let pod = served(system)?;
+        for m in BOTH {
+            // Neither accepts: what connects now waits in the queue.
+            system.agent()?.freeze_both()?;
+            let open = connect(&pod, m, CONNECTIONS)?;
+            for reply in kill_and_watch(system, open)? {
+                ensure!(reply == Reply::Reset, "{reply:?} at {m}");
+            }
+            system.start_agent()?;
+            system.wait_for_role(&pod, m, "reader")?;
+        }
+        Ok(())
+    });
+}
+
+#[test]
+fn requests_in_flight_end_when_the_agent_is_killed() {
+    scenario(|system| {
+        let _pod = served(system)?;
+        // Nobody knows this pod: its requests wait in the server for up to 900 ms.
+        let unknown = system.topology.add_pod(2)?;
+        for m in BOTH {
+            let mut open = connect(&unknown, m, CONNECTIONS)?;
+            for connection in &mut open {
+                connection.send("GET", ROLES, &[])?;
+            }
+            for reply in kill_and_watch(system, open)? {
+                ensure!([Reply::Reset, Reply::Closed].contains(&reply), "{reply:?} at {m}");
+            }
+            system.start_agent()?;
+        }
+        Ok(())
+    });
+}
+
+#[test]
+fn a_syn_that_no_agent_hears_is_served_once_one_listens() {
+    scenario(|system| {
+        let pod = served(system)?;
+        for m in BOTH {
+            system.agent()?.kill_both()?;
+            let begun =
+                Pod::new(&pod).run(|| (0..10).map(|_| Connection::begin(m, None)).collect::<Result<Vec<_>>>())?;
+            thread::sleep(Duration::from_millis(100));
+            for socket in &begun {
+                ensure!(socket.take_error()?.is_none(), "a SYN that no agent hears is answered by nobody, over {m}");
+            }
+            system.expect_no_leak()?;
+            system.start_agent()?;
+            for socket in begun {
+                let mut connection = Connection::finish(socket, PATIENCE).context("the SYN is sent again")?;
+                connection.send("GET", ROLES, &[])?;
+                let answer = connection.answer()?;
+                ensure!([200, 503].contains(&answer.status), "{answer:?}");
+            }
+            system.wait_for_role(&pod, m, "reader")?;
+        }
+        Ok(())
+    });
+}
+
+#[test]
+fn a_killed_agent_is_silent_to_new_connections_over_both_families() {
+    scenario(|system| {
+        let pod = served(system)?;
+        system.agent()?.kill_both()?;
+        // The program drops what no listener is there for, so that IPv6 is as silent as IPv4.
+        crate::support::expect_reply(system, &pod, [&[Reply::Silent], &[Reply::Silent]])
+    });
+}
+
+#[test]
+fn with_the_fence_alone_ipv4_is_silent_and_ipv6_may_refuse() {
+    scenario(|system| {
+        let _pod = served(system)?;
+        system.agent()?.kill_both()?;
+        let new = system.topology.add_pod(2)?;
+        // The kernel sends resets from M over IPv6 only: over IPv4 they would leave by a transparent socket.
+        crate::support::expect_reply(system, &new, [&[Reply::Silent], &[Reply::Refused, Reply::Silent]])
+    });
+}
+
+#[test]
+fn no_connection_is_refused_while_workers_crash() {
+    scenario(|system| {
+        let pod = served(system)?;
+        let stop = std::sync::atomic::AtomicBool::new(false);
+        let replies = thread::scope(|scope| -> Result<Vec<Reply>> {
+            let clients = scope.spawn(|| {
+                let mut replies = Vec::new();
+                while !stop.load(std::sync::atomic::Ordering::Relaxed) || replies.len() < 500 {
+                    for m in BOTH {
+                        replies.push(Pod::new(&pod).attempt(m, ROLES, VAIN)?);
+                    }
+                }
+                Ok::<_, anyhow::Error>(replies)
+            });
+            let mut crashes = || -> Result<()> {
+                let mut worker = system.agent()?.worker_pid()?;
+                for _ in 0..CRASHES {
+                    send_signal(worker, Signal::SIGKILL)?;
+                    worker = system.agent()?.wait_for_worker_after(worker)?;
+                }
+                Ok(())
+            };
+            let crashed = crashes();
+            stop.store(true, std::sync::atomic::Ordering::Relaxed);
+            let replies = clients.join().ok().context("the clients panicked")?;
+            crashed.and(replies)
+        })?;
+        // The listener is the parent's too: a crash costs at most the requests that the worker had accepted.
+        let lost = replies.iter().filter(|reply| matches!(reply, Reply::Reset | Reply::Closed)).count();
+        let bad = replies.iter().find(|reply| !matches!(reply, Reply::Answer(_) | Reply::Reset | Reply::Closed));
+        ensure!(bad.is_none(), "{bad:?}");
+        ensure!(lost <= 2 * CRASHES, "{lost} of {} requests were lost by {CRASHES} crashes", replies.len());
+        system.wait_for_role(&pod, M4, "reader")
+    });
+}

@@ -1,0 +1,288 @@
+//! TCP at the edges of a redirect by socket assignment: ports used again, late segments, forgotten connections, SYN
+//! cookies, connections from before. Each case over IPv4 and IPv6.
+
+use crate::support::{sockets_in, tcp_counter};
+use anyhow::{Context as _, Result, ensure};
+use kiam_tests::{
+    clients::{BOTH, Connection, M4, PATIENCE, Pod, ROLES, Reply, VAIN},
+    eventually::eventually,
+    node::{netns::Netns, process, topology::PodNetwork},
+    system::{SOON, System, scenario},
+};
+use socket2::SockRef;
+use std::{
+    io,
+    net::IpAddr,
+    ops::Range,
+    time::{Duration, Instant},
+};
+
+/// Source ports that nothing else uses: below the ephemeral ones.
+const PORTS: Range<u16> = 20_000..20_060;
+/// Most time for a connection over an old one: a SYN that is lost or answered wrongly is sent again after a second.
+const CONNECT_MAX: Duration = Duration::from_millis(900);
+
+/// One request that the agent is asked to close after.
+fn request_and_be_closed(m: IpAddr, port: u16) -> Result<Connection> {
+    let mut connection = Connection::open(m, Some(port), PATIENCE)?;
+    connection.token(&[("Connection", "close")]).with_context(|| format!("port {port}"))?;
+    Ok(connection)
+}
+
+/// A request from a port that was used before; returns how long the connection took.
+fn connect_again(m: IpAddr, port: u16) -> Result<Duration> {
+    let (mut connection, took) = eventually(&format!("port {port} again"), PATIENCE, || {
+        let start = Instant::now();
+        match Connection::open(m, Some(port), PATIENCE) {
+            // The pod's own end of the old connection waits for its last acknowledgement.
+            Err(error) if is_port_in_use(&error) => Err(error),
+            other => Ok((other, start.elapsed())),
+        }
+    })
+    .and_then(|(connection, took)| Ok((connection.with_context(|| format!("port {port} again at {m}"))?, took)))?;
+    connection.token(&[]).with_context(|| format!("port {port} again at {m}"))?;
+    Ok(took)
+}
+
+fn is_port_in_use(error: &anyhow::Error) -> bool {
+    error.downcast_ref::<io::Error>().is_some_and(|error| error.kind() == io::ErrorKind::AddrNotAvailable)
+}
+
+/// All of the ports again, each fast.
+fn expect_all_again(m: IpAddr, ports: Range<u16>) -> Result<()> {
+    for port in ports {
+        let took = connect_again(m, port)?;
+        ensure!(took < CONNECT_MAX, "port {port} again at {m} took {took:?}");
+    }
+    Ok(())
+}
+
+/// The node's connections that the agent has done with: all that the kernel keeps of one is what `ss` shows with a
+/// TIME_WAIT timer, until the pod's FIN comes.
+fn waiting_for_a_fin(node: &Netns) -> Result<usize> {
+    let sockets = process::run(node.command("ss").args(["-Htno", "state", "fin-wait-2", "sport", "=", ":80"]))?;
+    Ok(sockets.lines().filter(|socket| socket.contains("timer:(timewait,")).count())
+}
+
+/// How the pod is connected with its node.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Way {
+    Veth,
+    Bridge,
+}
+
+impl Way {
+    /// A pod that is permitted `reader`.
+    fn add_pod(self, system: &mut System) -> Result<PodNetwork> {
+        if self == Self::Veth {
+            return system.add_pod(1, "reader");
+        }
+        system.topology.add_bridge("cni0")?;
+        let pod = system.topology.add_pod_on(1, "cni0")?;
+        system.announce(&pod, "pod1", Some("reader"));
+        system.agent_flags.push("--host-interface=cni0".to_owned());
+        Ok(pod)
+    }
+}
+
+fn served(system: &mut System, way: Way) -> Result<PodNetwork> {
+    system.agent_flags.push("--level=info".to_owned());
+    let pod = way.add_pod(system)?;
+    system.start()?;
+    system.wait_for_role(&pod, M4, "reader")?;
+    Ok(pod)
+}
+
+fn a_source_port_is_used_again_over_time_wait(way: Way) {
+    scenario(|system| {
+        let pod = served(system, way)?;
+        for m in BOTH {
+            Pod::new(&pod).run(|| {
+                for port in PORTS {
+                    ensure!(request_and_be_closed(m, port)?.end() == Reply::Closed, "the agent closes first");
+                    let took = connect_again(m, port)?;
+                    ensure!(took < CONNECT_MAX, "port {port} again at {m} took {took:?}");
+                }
+                Ok(())
+            })?;
+        }
+        Ok(())
+    });
+}
+
+fn a_source_port_is_used_again_over_time_wait_with_rfc1337(way: Way) {
+    scenario(|system| {
+        let pod = served(system, way)?;
+        system.topology.node.sysctl("net.ipv4.tcp_rfc1337", "1")?;
+        for m in BOTH {
+            Pod::new(&pod).run(|| {
+                for port in PORTS {
+                    ensure!(request_and_be_closed(m, port)?.end() == Reply::Closed, "the agent closes first");
+                }
+                expect_all_again(m, PORTS)
+            })?;
+        }
+        Ok(())
+    });
+}
+
+fn a_late_fin_reaches_the_socket_that_waits_for_it(way: Way) {
+    scenario(|system| {
+        let pod = served(system, way)?;
+        let node = &system.topology.node;
+        for m in BOTH {
+            let resets = tcp_counter(node, "OutRsts")?;
+            let waiting_before = sockets_in(node, "time-wait")?;
+            Pod::new(&pod).run(|| {
+                let open: Vec<Connection> = PORTS.map(|port| request_and_be_closed(m, port)).collect::<Result<_>>()?;
+                eventually("the agent has closed all of them", SOON, || {
+                    let waiting = waiting_for_a_fin(node)?;
+                    ensure!(waiting == PORTS.len(), "{waiting}");
+                    Ok(())
+                })?;
+                // Now the pod's FINs come, late.
+                drop(open);
+                Ok(())
+            })?;
+            eventually("each FIN has reached its socket", SOON, || {
+                let (waiting, done) =
+                    (sockets_in(node, "fin-wait-2")?, sockets_in(node, "time-wait")? - waiting_before);
+                ensure!(waiting == 0 && done == PORTS.len(), "{waiting} in FIN-WAIT-2, {done} in TIME-WAIT");
+                Ok(())
+            })?;
+            let sent = tcp_counter(node, "OutRsts")? - resets;
+            ensure!(sent == 0, "{sent} resets in answer to late FINs at {m}");
+            Pod::new(&pod).run(|| expect_all_again(m, PORTS))?;
+        }
+        Ok(())
+    });
+}
+
+fn a_syn_over_a_connection_that_the_pod_has_forgotten_is_served(way: Way) {
+    scenario(|system| {
+        let pod = served(system, way)?;
+        for m in BOTH {
+            let established = sockets_in(&system.topology.node, "established")?;
+            Pod::new(&pod).run(|| {
+                let mut open = Vec::new();
+                for port in PORTS {
+                    let mut connection = Connection::open(m, Some(port), PATIENCE)?;
+                    connection.token(&[])?;
+                    open.push(connection);
+                }
+                // The pod's resets go nowhere: the node's side of each connection stays.
+                pod.ip(&format!("route add blackhole {m}"))?;
+                for connection in open {
+                    SockRef::from(connection.stream()).set_linger(Some(Duration::ZERO))?;
+                }
+                pod.ip(&format!("route del blackhole {m}"))?;
+                Ok(())
+            })?;
+            let stale = sockets_in(&system.topology.node, "established")? - established;
+            ensure!(stale == PORTS.len(), "only {stale} connections are stale at {m}: the case is not there");
+            Pod::new(&pod).run(|| expect_all_again(m, PORTS))?;
+        }
+        Ok(())
+    });
+}
+
+fn connections_come_up_with_syn_cookies_forced(way: Way) {
+    scenario(|system| {
+        let pod = served(system, way)?;
+        system.topology.node.sysctl("net.ipv4.tcp_syncookies", "2")?;
+        for m in BOTH {
+            Pod::new(&pod).run(|| {
+                for _ in 0..3_000 {
+                    let mut connection = Connection::open(m, None, PATIENCE)?;
+                    connection.token(&[])?;
+                }
+                for port in PORTS {
+                    ensure!(request_and_be_closed(m, port)?.end() == Reply::Closed, "the agent closes first");
+                }
+                expect_all_again(m, PORTS)
+            })?;
+        }
+        let cookies = tcp_counter(&system.topology.node, "SyncookiesRecv")?;
+        ensure!(cookies >= 6_000, "only {cookies} connections came by a cookie: the case is not there");
+        Ok(())
+    });
+}
+
+/// Connections to the real IMDS, from before anything of ours was there.
+fn open_before(pod: &PodNetwork, m: IpAddr, count: usize) -> Result<Vec<Connection>> {
+    Pod::new(pod).run(|| {
+        let mut open = Vec::new();
+        for _ in 0..count {
+            let mut connection = Connection::open(m, None, PATIENCE)?;
+            connection.send("GET", ROLES, &[])?;
+            ensure!(connection.answer()?.text() == kiam_tests::fakes::canary::NODE_ROLE);
+            connection.stream().set_read_timeout(Some(VAIN))?;
+            open.push(connection);
+        }
+        Ok(open)
+    })
+}
+
+fn connections_opened_before_the_install_are_reset(way: Way) {
+    scenario(|system| {
+        let pod = way.add_pod(system)?;
+        let mut open = Vec::new();
+        for m in BOTH {
+            open.extend(open_before(&pod, m, 50)?);
+        }
+        system.start()?;
+        system.canary.settle(&system.topology.node)?;
+        system.canary.forget();
+        for mut connection in open {
+            let start = Instant::now();
+            connection.send("GET", ROLES, &[])?;
+            let reply = connection.end();
+            ensure!(reply == Reply::Reset, "{reply:?} after {:?}", start.elapsed());
+            ensure!(start.elapsed() < CONNECT_MAX, "reset after {:?}", start.elapsed());
+        }
+        system.expect_no_leak()
+    });
+}
+
+fn connections_opened_before_the_install_are_silent_when_no_agent_listens(way: Way) {
+    scenario(|system| {
+        let pod = way.add_pod(system)?;
+        let mut open = [open_before(&pod, BOTH[0], 10)?, open_before(&pod, BOTH[1], 10)?];
+        system.start()?;
+        system.agent()?.kill_both()?;
+        system.canary.settle(&system.topology.node)?;
+        system.canary.forget();
+        for connection in open.iter_mut().flatten() {
+            connection.send("GET", ROLES, &[])?;
+        }
+        // All have been waiting from their request on; the first one's patience is everybody's. A packet that got past the
+        // program would be reset by the node over IPv6, which needs no socket for that.
+        for (family, m) in open.iter_mut().zip(BOTH) {
+            let reply = family.remove(0).end();
+            ensure!(reply == Reply::Silent, "no agent, no answer, but {reply:?} of {m}");
+        }
+        system.expect_no_leak()
+    });
+}
+
+/// Each over both ways.
+macro_rules! over_both_ways {
+    ($($test:ident,)*) => {
+        mod veth {
+            $(#[test] fn $test() { super::$test(super::Way::Veth); })*
+        }
+        mod bridge {
+            $(#[test] fn $test() { super::$test(super::Way::Bridge); })*
+        }
+    };
+}
+
+over_both_ways! {
+    a_source_port_is_used_again_over_time_wait,
+    a_source_port_is_used_again_over_time_wait_with_rfc1337,
+    a_late_fin_reaches_the_socket_that_waits_for_it,
+    a_syn_over_a_connection_that_the_pod_has_forgotten_is_served,
+    connections_come_up_with_syn_cookies_forced,
+    connections_opened_before_the_install_are_reset,
+    connections_opened_before_the_install_are_silent_when_no_agent_listens,
+}
