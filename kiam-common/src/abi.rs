@@ -7,7 +7,7 @@ mod config;
 mod flow;
 mod owner;
 #[cfg(feature = "user")]
-mod pod;
+mod plain_data;
 mod reason;
 mod redirected;
 
