@@ -5,7 +5,6 @@ use aya_ebpf::{
     btf_maps::{Array, HashMap, PerCpuArray, PerCpuHashMap, SkStorage, SockMap},
     macros::btf_map,
 };
-use core::hint::black_box;
 use kiam_common::abi::{
     Address, Config, Counters, Flow, FlowKey, MAX_EXEMPT, MAX_FLOWS, MAX_INTERFACES, MAX_NODE_ADDRS, MAX_OWNERS,
     MAX_RING_PARTS, Owner, Places, Port, Reason, Redirected, Ring, RingPart, SLOTS,
@@ -66,43 +65,21 @@ pub static OWNER: Array<Owner, 1> = Array::new();
 #[btf_map(name = "kiam_probes")]
 pub static PROBES: Array<u32, { SLOTS as usize }> = Array::new();
 
-/// Counts a packet of an attached interface.
+/// Counts a packet in a value of a per-CPU map.
 ///
-/// Each counter at a fixed offset, never at a computed one: for programs of a process without CAP_PERFMON the verifier
-/// refuses pointer arithmetic whose operand differs between paths (kernel/bpf/verifier.c, `sanitize_ptr_alu`).
+/// # Safety
+/// `counters` is a value of a per-CPU map, checked for null.
 #[inline(always)]
-pub fn count(counters: *mut Counters, reason: Reason) {
-    match reason {
-        Reason::Listener => add::<{ Reason::Listener as usize }>(counters),
-        Reason::Connection => add::<{ Reason::Connection as usize }>(counters),
-        Reason::NotHttp => add::<{ Reason::NotHttp as usize }>(counters),
-        Reason::Malformed => add::<{ Reason::Malformed as usize }>(counters),
-        Reason::BadSource => add::<{ Reason::BadSource as usize }>(counters),
-        Reason::NoListener => add::<{ Reason::NoListener as usize }>(counters),
-        Reason::NotAssigned => add::<{ Reason::NotAssigned as usize }>(counters),
-        Reason::Unattached => add::<{ Reason::Unattached as usize }>(counters),
-        Reason::NotToBridge => add::<{ Reason::NotToBridge as usize }>(counters),
-        Reason::Forwarded => add::<{ Reason::Forwarded as usize }>(counters),
-        Reason::PodSocket => add::<{ Reason::PodSocket as usize }>(counters),
-        Reason::FromNetwork => add::<{ Reason::FromNetwork as usize }>(counters),
-        Reason::Connect => add::<{ Reason::Connect as usize }>(counters),
-        Reason::ConnectRefused => add::<{ Reason::ConnectRefused as usize }>(counters),
-    }
-}
-
-#[inline(always)]
-fn add<const INDEX: usize>(counters: *mut Counters) {
-    // SAFETY: a value of a per-CPU map, checked for null by the lookup: nobody else writes this CPU's copy while the
-    // program runs.
-    unsafe { (*counters).packets[INDEX] += 1 };
-    // Keeps the optimiser from merging the branches into one computed offset.
-    black_box(());
+pub unsafe fn count(counters: *mut Counters, reason: Reason) {
+    // SAFETY: the caller's; nothing else writes this CPU's copy while the program runs.
+    unsafe { (*counters).count(reason) };
 }
 
 /// Counts what no attached interface counts.
 #[inline(always)]
 pub fn count_stray(reason: Reason) {
     if let Some(counters) = STRAYS.get_ptr_mut(0) {
-        count(counters, reason);
+        // SAFETY: a value of the map.
+        unsafe { count(counters, reason) };
     }
 }

@@ -1,88 +1,93 @@
 //! Why a packet or a connection to M went where it went, and how often.
 
-/// What became of a packet to M, or of a `connect` to it. The discriminant is the index into [`Counters::packets`].
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-#[repr(u32)]
-pub enum Reason {
+use core::hint::black_box;
+
+/// Defines [`Reason`] and everything that has one entry for each reason: a row is its documentation, its variant, the
+/// index of its counter, and its name.
+macro_rules! reasons {
+    ($($(#[$doc:meta])+ $variant:ident = $index:literal, $name:literal;)+) => {
+        /// Verdict on a packet to the IMDS, or on a `connect` to it. The discriminant is the index into
+        /// [`Counters::packets`].
+        #[derive(Clone, Copy, PartialEq, Eq, Debug)]
+        #[repr(u32)]
+        pub enum Reason {
+            $($(#[$doc])+ $variant = $index,)+
+        }
+
+        impl Reason {
+            /// All reasons, in the order of their indexes.
+            pub const ALL: [Self; REASONS] = [$(Self::$variant),+];
+
+            /// Returns the reason's name in metrics and tables.
+            #[must_use]
+            pub const fn name(self) -> &'static str {
+                match self {
+                    $(Self::$variant => $name,)+
+                }
+            }
+        }
+
+        /// Number of reasons.
+        pub const REASONS: usize = [$($index),+].len();
+
+        impl Counters {
+            /// Counts one packet.
+            ///
+            /// Each counter has a branch with a fixed offset, never a computed one: for programs of a process without
+            /// CAP_PERFMON the verifier refuses pointer arithmetic whose operand differs between paths
+            /// (kernel/bpf/verifier.c, `sanitize_ptr_alu`).
+            #[inline(always)]
+            pub fn count(&mut self, reason: Reason) {
+                match reason {
+                    $(Reason::$variant => {
+                        self.packets[$index] += 1;
+                        // Keeps the optimiser from merging the branches into one computed offset.
+                        black_box(());
+                    })+
+                }
+            }
+        }
+    };
+}
+
+reasons! {
     /// Handed to the agent's listener: a new connection, or a packet of one that the node doesn't know (reset there).
-    Listener = 0,
+    Listener = 0, "listener";
     /// Handed to the socket that it belongs to: established, half-open or in TIME_WAIT.
-    Connection = 1,
+    Connection = 1, "connection";
     /// Dropped: not TCP (an IPv6 extension header included), or not to port 80.
-    NotHttp = 2,
+    NotHttp = 2, "not-http";
     /// Dropped: a fragment, a bad header length, a VLAN tag, or cut short.
-    Malformed = 3,
+    Malformed = 3, "malformed";
     /// Dropped: from an address that no pod can own; from M, to whomever.
-    BadSource = 4,
+    BadSource = 4, "bad-source";
     /// Dropped: no agent listens.
-    NoListener = 5,
+    NoListener = 5, "no-listener";
     /// Dropped: the kernel refused the assignment.
-    NotAssigned = 6,
+    NotAssigned = 6, "not-assigned";
     /// Dropped by the backstop: the packet came by an interface without the TC program.
-    Unattached = 7,
+    Unattached = 7, "unattached";
     /// Dropped on a port of a bridge: addressed to another station than the bridge, so it would leave by another port.
-    NotToBridge = 8,
+    NotToBridge = 8, "not-to-bridge";
     /// Dropped by the guard on its way out: it was forwarded past the fence.
-    Forwarded = 9,
+    Forwarded = 9, "forwarded";
     /// Dropped by the guard on its way out: sent by a socket of a pod that must not have the node's role.
-    PodSocket = 10,
+    PodSocket = 10, "pod-socket";
     /// Dropped by the guard on its way in: the network has no business with the node's metadata service.
-    FromNetwork = 11,
+    FromNetwork = 11, "from-network";
     /// A `connect` of a pod's process, sent to the agent's listener instead.
-    Connect = 12,
+    Connect = 12, "connect";
     /// A `connect` of a pod's process, refused: no agent listens, or it was not TCP to port 80.
-    ConnectRefused = 13,
+    ConnectRefused = 13, "connect-refused";
 }
 
 impl Reason {
-    /// All reasons, in the order of their indexes.
-    pub const ALL: [Self; REASONS] = [
-        Self::Listener,
-        Self::Connection,
-        Self::NotHttp,
-        Self::Malformed,
-        Self::BadSource,
-        Self::NoListener,
-        Self::NotAssigned,
-        Self::Unattached,
-        Self::NotToBridge,
-        Self::Forwarded,
-        Self::PodSocket,
-        Self::FromNetwork,
-        Self::Connect,
-        Self::ConnectRefused,
-    ];
-
-    /// The reason's name in metrics and tables.
-    #[must_use]
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::Listener => "listener",
-            Self::Connection => "connection",
-            Self::NotHttp => "not-http",
-            Self::Malformed => "malformed",
-            Self::BadSource => "bad-source",
-            Self::NoListener => "no-listener",
-            Self::NotAssigned => "not-assigned",
-            Self::Unattached => "unattached",
-            Self::NotToBridge => "not-to-bridge",
-            Self::Forwarded => "forwarded",
-            Self::PodSocket => "pod-socket",
-            Self::FromNetwork => "from-network",
-            Self::Connect => "connect",
-            Self::ConnectRefused => "connect-refused",
-        }
-    }
-
-    /// Whether the packet was dropped, or the `connect` refused.
+    /// Returns whether the packet was dropped, or the `connect` refused.
     #[must_use]
     pub const fn is_drop(self) -> bool {
         !matches!(self, Self::Listener | Self::Connection | Self::Connect)
     }
 }
-
-/// Number of reasons.
-pub const REASONS: usize = 14;
 
 /// Packets to M by [`Reason`], on one CPU.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -103,6 +108,17 @@ mod tests {
     fn reasons_stand_at_their_indexes() {
         for (index, reason) in Reason::ALL.iter().enumerate() {
             assert_eq!(*reason as usize, index, "{}", reason.name());
+        }
+    }
+
+    #[test]
+    fn each_reason_has_a_counter_of_its_own() {
+        for (index, reason) in Reason::ALL.into_iter().enumerate() {
+            let mut counters = Counters::default();
+            counters.count(reason);
+            let mut expected = [0; REASONS];
+            expected[index] = 1;
+            assert_eq!(counters.packets, expected, "{}", reason.name());
         }
     }
 }
