@@ -21,9 +21,7 @@ use kiam_common::abi::{
     BY_HOOK_NODE, BY_HOOK_POD, FLAG_CGROUP_ONLY, FLAG_ENFORCE, Reason, Redirected, SLOT_NODE_V4, SLOT_NODE_V6, SLOT_V4,
     SLOT_V6,
 };
-
-/// IANA protocol number.
-const TCP: u32 = 6;
+use kiam_ebpf::net::TCP;
 
 /// `connect` to an IPv4 address.
 #[inline(always)]
@@ -82,7 +80,7 @@ fn redirect(ctx: &SockAddrContext, kind: Kind, in_node: bool) -> Result<bool, Re
     }
     // SAFETY: the context is valid for the run of the program; the verifier checks each field.
     let (protocol, port) = unsafe { ((*ctx.sock_addr).protocol, (*ctx.sock_addr).user_port) };
-    if protocol != TCP || port != u32::from(IMDS.port) {
+    if protocol != u32::from(TCP) || port != u32::from(IMDS.port) {
         return Err(Refused);
     }
     let to = listener(slot(kind, in_node)).ok_or(Refused)?;

@@ -16,13 +16,8 @@ use aya_ebpf::{
     programs::SkLookupContext,
 };
 use core::ptr::read_volatile;
-use kiam_common::abi::{IMDS_PORT, IMDS_V4, IMDS_V6, Reason, SLOT_V4, SLOT_V6};
-
-/// Address families (include/linux/socket.h).
-const AF_INET: u32 = 2;
-const AF_INET6: u32 = 10;
-/// IANA protocol number.
-const TCP: u32 = 6;
+use kiam_common::abi::{IMDS_PORT, Reason, SLOT_V4, SLOT_V6};
+use kiam_ebpf::net::{AF_INET, AF_INET6, IMDS_V4_WORD, IMDS_V6_WORDS, TCP};
 
 /// Whether the context has `ingress_ifindex`; set before the object is loaded (`abi::GLOBAL_INGRESS_IFINDEX`). A constant
 /// to the verifier, which never looks at what it rules out.
@@ -41,7 +36,7 @@ pub fn run(ctx: &SkLookupContext) -> u32 {
     let Some(slot) = slot_of(ctx.lookup) else { return SK_PASS };
     // SAFETY: the context is valid for the run of the program; the verifier checks each field.
     let lookup = unsafe { &*ctx.lookup };
-    let http = lookup.protocol == TCP && lookup.local_port == u32::from(IMDS_PORT);
+    let http = lookup.protocol == u32::from(TCP) && lookup.local_port == u32::from(IMDS_PORT);
     if !tells_interface() {
         if !http {
             count_stray(Reason::Unattached);
@@ -65,17 +60,16 @@ fn slot_of(lookup: *const bpf_sk_lookup) -> Option<u32> {
         AF_INET => {
             // SAFETY: as above.
             let address = unsafe { (*lookup).local_ip4 };
-            (address == u32::from_ne_bytes(IMDS_V4)).then_some(SLOT_V4)
+            (address == IMDS_V4_WORD).then_some(SLOT_V4)
         }
         AF_INET6 => {
             // The context allows loads of at most four bytes: volatile, so that none are merged.
             // SAFETY: as above.
             let words = unsafe { &raw const (*lookup).local_ip6 }.cast::<u32>();
-            let expected = const { imds_v6_words() };
             let mut index = 0;
-            while index < expected.len() {
+            while index < IMDS_V6_WORDS.len() {
                 // SAFETY: within the four words of the address.
-                if unsafe { read_volatile(words.add(index)) } != expected[index] {
+                if unsafe { read_volatile(words.add(index)) } != IMDS_V6_WORDS[index] {
                     return None;
                 }
                 index += 1;
@@ -84,14 +78,4 @@ fn slot_of(lookup: *const bpf_sk_lookup) -> Option<u32> {
         }
         _ => None,
     }
-}
-
-const fn imds_v6_words() -> [u32; 4] {
-    let m = IMDS_V6;
-    [
-        u32::from_ne_bytes([m[0], m[1], m[2], m[3]]),
-        u32::from_ne_bytes([m[4], m[5], m[6], m[7]]),
-        u32::from_ne_bytes([m[8], m[9], m[10], m[11]]),
-        u32::from_ne_bytes([m[12], m[13], m[14], m[15]]),
-    ]
 }

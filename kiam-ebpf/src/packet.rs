@@ -11,42 +11,17 @@ use aya_ebpf::{
     programs::TcContext,
 };
 use kiam_common::abi::{Address, IMDS_PORT, IMDS_V4, IMDS_V6, Reason, SLOT_V4, SLOT_V6};
-use kiam_ebpf::source::{impossible_v4, impossible_v6};
+use kiam_ebpf::{
+    net::{
+        ACK, ARP_TARGET, ETHERNET_LEN, IMDS_V4_WORD, IMDS_V6_WORDS, IPV4_LEN, IPV4_SOURCE, IPV6_DESTINATION, IPV6_LEN,
+        IPV6_SOURCE, SYN, TCP, TCP_FLAGS, VLAN_TAG_LEN, ethertype,
+    },
+    source::{impossible_v4, impossible_v6},
+};
 
-/// Bytes of an Ethernet header without a VLAN tag (IEEE 802.3).
-const ETHERNET: usize = 14;
-/// Bytes of an 802.1Q tag.
-const VLAN_TAG: usize = 4;
 /// Tags that are looked under. A receiver takes off as many as there are that name no VLAN, so a frame with more is taken
 /// for one that concerns M: there is no honest one.
 const TAGS_MAX: usize = 4;
-/// Offset of the source address in an IPv4 header (RFC 791); the destination follows it.
-const IPV4_SOURCE: usize = 12;
-/// Bytes of an IPv4 header without options.
-const IPV4_HEADER: usize = 20;
-/// Offset of the source address in an IPv6 header (RFC 8200); the destination follows it.
-const IPV6_SOURCE: usize = 8;
-const IPV6_DESTINATION: usize = 24;
-/// Bytes of an IPv6 header.
-const IPV6_HEADER: usize = 40;
-
-/// EtherTypes (IEEE 802 numbers) in network order, as `skb->protocol` holds them.
-const IPV4: u16 = 0x0800_u16.to_be();
-const IPV6: u16 = 0x86dd_u16.to_be();
-const VLAN: u16 = 0x8100_u16.to_be();
-const QINQ: u16 = 0x88a8_u16.to_be();
-
-const ARP: u16 = 0x0806_u16.to_be();
-
-/// Offset of the target's protocol address in an ARP packet for IPv4 over Ethernet (RFC 826).
-const ARP_TARGET: usize = 24;
-
-/// IANA protocol number.
-const TCP: u8 = 6;
-/// Offset of the flags in a TCP header (RFC 9293), and those that tell a packet which opens a connection.
-const TCP_FLAGS: usize = 13;
-const SYN: u8 = 0x02;
-const ACK: u8 = 0x10;
 
 /// What a packet is to us.
 pub enum Packet {
@@ -90,17 +65,17 @@ pub fn classify(ctx: &TcContext) -> Packet {
     // The kernel moves the outer VLAN tag out of the data, and `protocol` is then what follows it.
     let tagged = skb.vlan_present != 0;
     match skb.protocol as u16 {
-        IPV4 => match ends_v4(ctx, ETHERNET) {
+        ethertype::IPV4 => match ends_v4(ctx, ETHERNET_LEN) {
             Ends::ToImds => refuse_tagged(tagged).unwrap_or_else(|| ipv4(ctx)),
             Ends::FromImds(to) => Packet::FromImds(Destination::V4(to)),
             Ends::Others => Packet::Other,
         },
-        IPV6 => match ends_v6(ctx, ETHERNET) {
+        ethertype::IPV6 => match ends_v6(ctx, ETHERNET_LEN) {
             Ends::ToImds => refuse_tagged(tagged).unwrap_or_else(|| ipv6(ctx)),
             Ends::FromImds(to) => Packet::FromImds(Destination::V6(halves(to))),
             Ends::Others => Packet::Other,
         },
-        VLAN | QINQ => still_tagged(ctx),
+        ethertype::VLAN | ethertype::QINQ => still_tagged(ctx),
         _ => Packet::Other,
     }
 }
@@ -115,11 +90,11 @@ fn refuse_tagged(tagged: bool) -> Option<Packet> {
 /// takes off as many as there are that name no VLAN, and delivers what is under them.
 #[inline(always)]
 fn still_tagged(ctx: &TcContext) -> Packet {
-    let Ok(inner) = ctx.load::<u16>(ETHERNET + VLAN_TAG - size_of::<u16>()) else { return Packet::Other };
+    let Ok(inner) = ctx.load::<u16>(ETHERNET_LEN + VLAN_TAG_LEN - size_of::<u16>()) else { return Packet::Other };
     let refused = match inner {
-        IPV4 => !matches!(ends_v4(ctx, ETHERNET + VLAN_TAG), Ends::Others),
-        IPV6 => !matches!(ends_v6(ctx, ETHERNET + VLAN_TAG), Ends::Others),
-        VLAN | QINQ => true,
+        ethertype::IPV4 => !matches!(ends_v4(ctx, ETHERNET_LEN + VLAN_TAG_LEN), Ends::Others),
+        ethertype::IPV6 => !matches!(ends_v6(ctx, ETHERNET_LEN + VLAN_TAG_LEN), Ends::Others),
+        ethertype::VLAN | ethertype::QINQ => true,
         _ => false,
     };
     if refused { Packet::Refused(Reason::Malformed) } else { Packet::Other }
@@ -135,31 +110,30 @@ enum Ends<A> {
 
 #[inline(always)]
 fn ends_v4(ctx: &TcContext, header: usize) -> Ends<u32> {
-    const M: u32 = u32::from_ne_bytes(IMDS_V4);
     match ctx.load::<[u32; 2]>(header + IPV4_SOURCE) {
-        Ok([_, M]) => Ends::ToImds,
-        Ok([M, to]) => Ends::FromImds(to),
+        Ok([_, IMDS_V4_WORD]) => Ends::ToImds,
+        Ok([IMDS_V4_WORD, to]) => Ends::FromImds(to),
         _ => Ends::Others,
     }
 }
 
 #[inline(always)]
 fn ends_v6(ctx: &TcContext, header: usize) -> Ends<[u64; 2]> {
-    const M: [u64; 2] = words64(IMDS_V6);
+    const IMDS: [u64; 2] = words64(IMDS_V6);
     match ctx.load::<[[u64; 2]; 2]>(header + IPV6_SOURCE) {
-        Ok([_, M]) => Ends::ToImds,
-        Ok([M, to]) => Ends::FromImds(to),
+        Ok([_, IMDS]) => Ends::ToImds,
+        Ok([IMDS, to]) => Ends::FromImds(to),
         _ => Ends::Others,
     }
 }
 
 #[inline(always)]
 fn ipv4(ctx: &TcContext) -> Packet {
-    let Ok(h) = ctx.load::<[u8; IPV4_HEADER]>(ETHERNET) else { return Packet::Refused(Reason::Malformed) };
+    let Ok(h) = ctx.load::<[u8; IPV4_LEN]>(ETHERNET_LEN) else { return Packet::Refused(Reason::Malformed) };
     let header_len = usize::from(h[0] & 0x0f) * 4;
     // More fragments to come, or an offset: the ports may be elsewhere.
     let fragment = (h[6] & 0x3f) != 0 || h[7] != 0;
-    if header_len < IPV4_HEADER || fragment {
+    if header_len < IPV4_LEN || fragment {
         return Packet::Refused(Reason::Malformed);
     }
     if h[9] != TCP {
@@ -169,12 +143,12 @@ fn ipv4(ctx: &TcContext) -> Packet {
     if impossible_v4(source) {
         return Packet::Refused(Reason::BadSource);
     }
-    let Segment { port, syn } = match segment(ctx, ETHERNET + header_len) {
+    let Segment { port, syn } = match segment(ctx, ETHERNET_LEN + header_len) {
         Ok(segment) => segment,
         Err(reason) => return Packet::Refused(reason),
     };
     let (sport, dport) = (port, IMDS_PORT.to_be());
-    let ipv4 = Tuple4 { saddr: u32::from_ne_bytes(source), daddr: u32::from_ne_bytes(IMDS_V4), sport, dport };
+    let ipv4 = Tuple4 { saddr: u32::from_ne_bytes(source), daddr: IMDS_V4_WORD, sport, dport };
     // The larger member first: the verifier lets nobody without CAP_PERFMON read a stack that was not written.
     let ipv6 = Tuple6 { saddr: [0; 4], daddr: [0; 4], sport: 0, dport: 0 };
     let mut tuple = bpf_sock_tuple { __bindgen_anon_1: bpf_sock_tuple__bindgen_ty_1 { ipv6 } };
@@ -185,21 +159,23 @@ fn ipv4(ctx: &TcContext) -> Packet {
 
 #[inline(always)]
 fn ipv6(ctx: &TcContext) -> Packet {
-    let Ok(h) = ctx.load::<[u8; IPV6_DESTINATION]>(ETHERNET) else { return Packet::Refused(Reason::Malformed) };
+    let Ok(h) = ctx.load::<[u8; IPV6_DESTINATION]>(ETHERNET_LEN) else { return Packet::Refused(Reason::Malformed) };
     // An extension header is not walked: no client of M sends one.
     if h[6] != TCP {
         return Packet::Refused(Reason::NotHttp);
     }
-    let Ok(source) = ctx.load::<[u8; 16]>(ETHERNET + IPV6_SOURCE) else { return Packet::Refused(Reason::Malformed) };
+    let Ok(source) = ctx.load::<[u8; 16]>(ETHERNET_LEN + IPV6_SOURCE) else {
+        return Packet::Refused(Reason::Malformed);
+    };
     if impossible_v6(source) {
         return Packet::Refused(Reason::BadSource);
     }
-    let Segment { port, syn } = match segment(ctx, ETHERNET + IPV6_HEADER) {
+    let Segment { port, syn } = match segment(ctx, ETHERNET_LEN + IPV6_LEN) {
         Ok(segment) => segment,
         Err(reason) => return Packet::Refused(reason),
     };
     let (sport, dport) = (port, IMDS_PORT.to_be());
-    let ipv6 = Tuple6 { saddr: words32(source), daddr: const { words32(IMDS_V6) }, sport, dport };
+    let ipv6 = Tuple6 { saddr: words32(source), daddr: IMDS_V6_WORDS, sport, dport };
     Packet::Http(Flow {
         tuple: bpf_sock_tuple { __bindgen_anon_1: bpf_sock_tuple__bindgen_ty_1 { ipv6 } },
         tuple_len: size_of::<Tuple6>() as u32,
@@ -236,15 +212,15 @@ pub fn destination_mac(ctx: &TcContext) -> Option<[u8; 6]> {
 /// socket says of the protocol need not be true. All of the node's traffic comes here: for most of it that is one load.
 #[inline(always)]
 pub fn concerns_imds(ctx: &TcContext) -> bool {
-    let mut header = ETHERNET;
-    while header <= ETHERNET + TAGS_MAX * VLAN_TAG {
+    let mut header = ETHERNET_LEN;
+    while header <= ETHERNET_LEN + TAGS_MAX * VLAN_TAG_LEN {
         // The type, and what is as long as the shortest header: nothing to M is shorter.
-        let Ok(h) = ctx.load::<[u16; 1 + IPV4_HEADER / 2]>(header - size_of::<u16>()) else { return false };
+        let Ok(h) = ctx.load::<[u16; 1 + IPV4_LEN / 2]>(header - size_of::<u16>()) else { return false };
         match h[0] {
-            VLAN | QINQ => header += VLAN_TAG,
-            IPV4 => return [h[9], h[10]] == const { words16(IMDS_V4) },
-            IPV6 => return matches!(ends_v6(ctx, header), Ends::ToImds),
-            ARP => return ctx.load(header + ARP_TARGET) == Ok(IMDS_V4),
+            ethertype::VLAN | ethertype::QINQ => header += VLAN_TAG_LEN,
+            ethertype::IPV4 => return [h[9], h[10]] == const { words16(IMDS_V4) },
+            ethertype::IPV6 => return matches!(ends_v6(ctx, header), Ends::ToImds),
+            ethertype::ARP => return ctx.load(header + ARP_TARGET) == Ok(IMDS_V4),
             _ => return false,
         }
     }
@@ -252,7 +228,7 @@ pub fn concerns_imds(ctx: &TcContext) -> bool {
 }
 
 #[inline(always)]
-pub const fn words32(octets: [u8; 16]) -> [u32; 4] {
+const fn words32(octets: [u8; 16]) -> [u32; 4] {
     // SAFETY: both are 16 bytes for which every bit pattern is valid.
     unsafe { core::mem::transmute(octets) }
 }

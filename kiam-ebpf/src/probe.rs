@@ -12,17 +12,10 @@ use aya_ebpf::{
 };
 use core::ptr::read_volatile;
 use kiam_common::abi::{IMDS_PORT, SLOT_V4, SLOT_V6};
+use kiam_ebpf::net::{ACK, ETHERNET_LEN, IPV4_LEN, IPV6_LEN, SYN, TCP_ACKNOWLEDGMENT, TCP_FLAGS, ethertype};
 
-/// Bytes of the headers before TCP's: Ethernet, and IPv4 without options or IPv6.
-const BEFORE_TCP_V4: usize = 14 + 20;
-const BEFORE_TCP_V6: usize = 14 + 40;
-/// Offsets in a TCP header (RFC 9293).
-const ACKNOWLEDGED: usize = 8;
-const FLAGS: usize = 13;
-const SYN_ACK: u8 = 0x12;
-/// EtherTypes in network order, as `skb->protocol` holds them.
-const IPV4: u32 = 0x0800_u16.to_be() as u32;
-const IPV6: u32 = 0x86dd_u16.to_be() as u32;
+/// The flags of a reply that accepts a connection.
+const SYN_ACK: u8 = SYN | ACK;
 
 /// The port of the listening socket in a slot; 0: there is none.
 #[inline(always)]
@@ -52,9 +45,9 @@ pub fn send(ctx: &TcContext) -> i32 {
 #[inline(always)]
 pub fn answered(ctx: &TcContext) -> i32 {
     // SAFETY: the context is valid for the run of the program; the verifier checks each field.
-    let (slot, tcp) = match unsafe { (*ctx.skb.skb).protocol } {
-        IPV4 => (SLOT_V4, BEFORE_TCP_V4),
-        IPV6 => (SLOT_V6, BEFORE_TCP_V6),
+    let (slot, tcp) = match unsafe { (*ctx.skb.skb).protocol } as u16 {
+        ethertype::IPV4 => (SLOT_V4, ETHERNET_LEN + IPV4_LEN),
+        ethertype::IPV6 => (SLOT_V6, ETHERNET_LEN + IPV6_LEN),
         _ => return DROP,
     };
     if let Some(acknowledged) = acknowledged(ctx, tcp) {
@@ -68,8 +61,8 @@ pub fn answered(ctx: &TcContext) -> i32 {
 #[inline(always)]
 fn acknowledged(ctx: &TcContext, tcp: usize) -> Option<u32> {
     let port: u16 = ctx.load(tcp).ok()?;
-    let flags: u8 = ctx.load(tcp + FLAGS).ok()?;
-    let acknowledged: u32 = ctx.load(tcp + ACKNOWLEDGED).ok()?;
+    let flags: u8 = ctx.load(tcp + TCP_FLAGS).ok()?;
+    let acknowledged: u32 = ctx.load(tcp + TCP_ACKNOWLEDGMENT).ok()?;
     (port == IMDS_PORT.to_be() && flags & SYN_ACK == SYN_ACK).then_some(u32::from_be(acknowledged))
 }
 

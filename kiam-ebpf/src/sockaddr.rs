@@ -2,7 +2,8 @@
 
 use aya_ebpf::bindings::bpf_sock_addr;
 use core::ptr::{read_volatile, write_volatile};
-use kiam_common::abi::{IMDS_PORT, IMDS_V4, IMDS_V6};
+use kiam_common::abi::IMDS_PORT;
+use kiam_ebpf::net::{IMDS_V4_WORD, IMDS_V6_WORDS};
 
 /// What a hook returns: the system call goes on.
 pub const ALLOW: i32 = 1;
@@ -29,20 +30,8 @@ pub struct Endpoint {
     pub port: u16,
 }
 
-/// M.
-pub const IMDS: Endpoint = {
-    let m = IMDS_V6;
-    Endpoint {
-        v4: u32::from_ne_bytes(IMDS_V4),
-        v6: [
-            u32::from_ne_bytes([m[0], m[1], m[2], m[3]]),
-            u32::from_ne_bytes([m[4], m[5], m[6], m[7]]),
-            u32::from_ne_bytes([m[8], m[9], m[10], m[11]]),
-            u32::from_ne_bytes([m[12], m[13], m[14], m[15]]),
-        ],
-        port: IMDS_PORT.to_be(),
-    }
-};
+/// The IMDS.
+pub const IMDS: Endpoint = Endpoint { v4: IMDS_V4_WORD, v6: IMDS_V6_WORDS, port: IMDS_PORT.to_be() };
 
 /// The kind of an IPv6 address.
 #[inline(always)]

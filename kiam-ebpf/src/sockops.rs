@@ -9,9 +9,7 @@ use aya_ebpf::{
 };
 use core::ptr::{null_mut, read_volatile};
 use kiam_common::abi::{Address, Flow, FlowKey, OWNER_IS_POD, Redirected};
-
-/// Address family (include/linux/socket.h).
-const AF_INET: u32 = 2;
+use kiam_ebpf::net::AF_INET;
 
 /// The whole program. What it returns changes nothing, and no reply is set: others' stands.
 #[inline(always)]

@@ -5,7 +5,7 @@
 //! service's answers to the node come in there. So it is asked which way is the node's, as for strict reverse-path
 //! filtering, which the kernel has for IPv4 alone.
 
-use crate::packet::{Destination, words32};
+use crate::packet::Destination;
 use aya_ebpf::{
     EbpfContext as _,
     bindings::{
@@ -16,21 +16,17 @@ use aya_ebpf::{
     helpers::bpf_fib_lookup,
     programs::TcContext,
 };
-use kiam_common::abi::{IMDS_V4, IMDS_V6};
-
-/// Address families (include/linux/socket.h).
-const AF_INET: u8 = 2;
-const AF_INET6: u8 = 10;
+use kiam_ebpf::net::{AF_INET, AF_INET6, IMDS_V4_WORD, IMDS_V6_WORDS};
 
 /// Whether the node sends to M by this interface when it answers from `node`.
 #[inline(always)]
 pub fn to_imds_is_by(ctx: &TcContext, interface: u32, node: &Destination) -> bool {
-    let (family, source, m) = match *node {
-        Destination::V4(address) => (AF_INET, [address, 0, 0, 0], [u32::from_ne_bytes(IMDS_V4), 0, 0, 0]),
-        Destination::V6(address) => (AF_INET6, address, const { words32(IMDS_V6) }),
+    let (family, source, imds) = match *node {
+        Destination::V4(address) => (AF_INET, [address, 0, 0, 0], [IMDS_V4_WORD, 0, 0, 0]),
+        Destination::V6(address) => (AF_INET6, address, IMDS_V6_WORDS),
     };
     let mut lookup = Lookup {
-        family,
+        family: family as u8,
         l4_protocol: 0,
         sport: 0,
         dport: 0,
@@ -39,7 +35,7 @@ pub fn to_imds_is_by(ctx: &TcContext, interface: u32, node: &Destination) -> boo
         __bindgen_anon_2: bpf_fib_lookup__bindgen_ty_2 { flowinfo: 0 },
         // An IPv4 address is the first word.
         __bindgen_anon_3: bpf_fib_lookup__bindgen_ty_3 { ipv6_src: source },
-        __bindgen_anon_4: bpf_fib_lookup__bindgen_ty_4 { ipv6_dst: m },
+        __bindgen_anon_4: bpf_fib_lookup__bindgen_ty_4 { ipv6_dst: imds },
         __bindgen_anon_5: bpf_fib_lookup__bindgen_ty_5 { tbid: 0 },
         smac: [0; 6],
         dmac: [0; 6],
