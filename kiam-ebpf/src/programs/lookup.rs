@@ -7,7 +7,7 @@
 //! used again while its last connection is in TIME_WAIT costs its client one reset, or with `net.ipv4.tcp_rfc1337`, under
 //! which that reset counts for nothing, is dead until TIME_WAIT ends.
 
-use crate::maps::{INTERFACES, LISTENERS, count_stray};
+use super::maps::{INTERFACES, LISTENERS, count_stray};
 use aya_ebpf::{
     bindings::{
         bpf_sk_lookup,

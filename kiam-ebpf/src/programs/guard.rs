@@ -1,7 +1,7 @@
 //! The guard on the node's uplinks: the last that a packet to M meets on its way out, for networks that get around the
 //! node's routing; and the first on its way in, because a `local` route to M would answer the network.
 
-use crate::{
+use super::{
     ancestry,
     maps::{CONFIG, EXEMPT, count_stray},
     packet::concerns_imds,

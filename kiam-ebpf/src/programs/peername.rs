@@ -1,6 +1,6 @@
 //! `getpeername` of a redirected socket tells M: what the client has called.
 
-use crate::{
+use super::{
     maps::SOCKETS,
     sockaddr::{ALLOW, IMDS, Kind, kind6, rewrite},
 };

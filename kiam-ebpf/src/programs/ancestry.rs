@@ -1,6 +1,6 @@
 //! Where a cgroup stands below the kubepods cgroup.
 
-use crate::maps::CONFIG;
+use super::maps::CONFIG;
 
 /// Deepest level that the kubepods cgroup is looked for at, the hierarchy's root being 0. It is 1 on a plain node, 4 on a
 /// node that is itself a container. The agent cannot tell it: of a hierarchy it may see no more than a part.

@@ -1,6 +1,6 @@
 //! Who makes a system call that a cgroup hook sees: the process's own cgroup, and the network namespace of its socket.
 
-use crate::{ancestry, maps::EXEMPT};
+use super::{ancestry, maps::EXEMPT};
 use aya_ebpf::helpers::{bpf_get_current_ancestor_cgroup_id, bpf_get_current_cgroup_id, bpf_get_netns_cookie};
 use core::{ffi::c_void, ptr::null_mut};
 use kiam_common::abi::Config;

@@ -3,7 +3,7 @@
 //! Each owner (an interface; for the cgroup hooks a pod) has a ring of records, so that a flood of half-open connections
 //! costs nobody but its sender.
 
-use crate::{
+use super::{
     ancestry,
     maps::{FLOWS, PLACES, RINGS},
     packet,

@@ -1,7 +1,7 @@
 //! The self-check's own programs. Two are run by the agent itself (`BPF_PROG_TEST_RUN`) and take what they are to do from
 //! `cb[0]`; the third is on the egress of the agent's own interface, which nobody else sends by.
 
-use crate::{
+use super::{
     maps::{LISTENERS, PROBES},
     redirect::DROP,
 };

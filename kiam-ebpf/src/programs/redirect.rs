@@ -4,7 +4,7 @@
 //! A bridge takes the socket off a packet on its way up, and the sender's socket is no longer seen there. So a bridge's
 //! ports note who opens a connection, and see to it that it goes up; the bridge assigns.
 
-use crate::{
+use super::{
     flows,
     maps::{INTERFACES, LISTENERS, NODE_ADDRS, PORTS, count},
     packet::{Flow, Packet, classify, destination_mac},

@@ -1,7 +1,7 @@
 //! The record of a connection that `connect` was redirected for: only here, as its first packet is made, is its own
 //! port known.
 
-use crate::{flows, maps::SOCKETS};
+use super::{flows, maps::SOCKETS};
 use aya_ebpf::{
     bindings::{BPF_SOCK_OPS_TCP_CONNECT_CB, bpf_sock_ops},
     helpers::bpf_sk_storage_get,

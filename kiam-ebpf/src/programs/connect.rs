@@ -5,7 +5,7 @@
 //! A connection goes to the socket that is in the listener's slot at this moment: an address and a port that somebody
 //! wrote down could be another process's by now. No socket there, no connection.
 
-use crate::{
+use super::{
     caller::{cgroups, in_node_netns, is_exempt},
     maps::{CONFIG, LISTENERS, SOCKETS, count_stray},
     sockaddr::{ALLOW, Endpoint, IMDS, Kind, REFUSE, imds6, rewrite},

@@ -1,7 +1,7 @@
 //! Two socket options make packets that no TC program sees, so the guard doesn't either: under enforcement hostNetwork
 //! pods are refused them. (A system call of another word size passes this hook by: net/socket.c, `compat`.)
 
-use crate::{
+use super::{
     caller::{cgroups, in_node_netns, is_exempt},
     maps::CONFIG,
     sockaddr::{ALLOW, REFUSE},

@@ -5,7 +5,7 @@
 //! service's answers to the node come in there. So it is asked which way is the node's, as for strict reverse-path
 //! filtering, which the kernel has for IPv4 alone.
 
-use crate::packet::Destination;
+use super::packet::Destination;
 use aya_ebpf::{
     EbpfContext as _,
     bindings::{

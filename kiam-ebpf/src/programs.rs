@@ -1,0 +1,114 @@
+//! The kernel programs of kiam: entry points only. Why each case goes the way it goes stands in ARCHITECTURE.md,
+//! «The way of a packet».
+
+mod ancestry;
+mod caller;
+mod connect;
+mod flows;
+mod guard;
+mod lookup;
+mod maps;
+mod packet;
+mod peername;
+mod probe;
+mod redirect;
+mod setsockopt;
+mod sockaddr;
+mod sockops;
+mod way;
+
+use aya_ebpf::{
+    macros::{cgroup_sock_addr, cgroup_sockopt, classifier, sk_lookup, sock_ops},
+    programs::{SkLookupContext, SockAddrContext, SockOpsContext, SockoptContext, TcContext},
+};
+
+/// TC ingress of each interface that pods are behind: hands TCP to M:80 to the agent, drops all else to M.
+#[classifier]
+pub fn kiam_tc_ingress(ctx: TcContext) -> i32 {
+    redirect::run(&ctx)
+}
+
+/// TC egress of each uplink: nothing that was forwarded leaves for M, and nothing of a pod's sockets where that is
+/// enforced.
+#[classifier]
+pub fn kiam_guard(ctx: TcContext) -> i32 {
+    guard::outward(&ctx)
+}
+
+/// TC ingress of each uplink: the network has no business with the node's M.
+#[classifier]
+pub fn kiam_guard_in(ctx: TcContext) -> i32 {
+    guard::inward(&ctx)
+}
+
+/// Socket lookup in the node's network namespace: the backstop behind the TC program.
+#[sk_lookup]
+pub fn kiam_sk_lookup(ctx: SkLookupContext) -> u32 {
+    lookup::run(&ctx)
+}
+
+/// `connect` of a pod's socket to an IPv4 address.
+#[cgroup_sock_addr(connect4)]
+pub fn kiam_connect4(ctx: SockAddrContext) -> i32 {
+    connect::to_v4(&ctx)
+}
+
+/// `connect` of a pod's socket to an IPv6 address.
+#[cgroup_sock_addr(connect6)]
+pub fn kiam_connect6(ctx: SockAddrContext) -> i32 {
+    connect::to_v6(&ctx)
+}
+
+/// `getpeername` of a pod's IPv4 socket.
+#[cgroup_sock_addr(getpeername4)]
+pub fn kiam_peername4(ctx: SockAddrContext) -> i32 {
+    peername::of_v4(&ctx)
+}
+
+/// `getpeername` of a pod's IPv6 socket.
+#[cgroup_sock_addr(getpeername6)]
+pub fn kiam_peername6(ctx: SockAddrContext) -> i32 {
+    peername::of_v6(&ctx)
+}
+
+/// The first packet of a pod's connection: notes who opened it.
+#[sock_ops]
+pub fn kiam_sockops(ctx: SockOpsContext) -> u32 {
+    sockops::run(&ctx);
+    1
+}
+
+/// `setsockopt` of a pod's socket, for the two options that would hide its packets from the guard.
+#[cgroup_sockopt(setsockopt)]
+pub fn kiam_setsockopt(ctx: SockoptContext) -> i32 {
+    setsockopt::run(&ctx)
+}
+
+/// The self-check's question: whose socket is in a slot?
+#[classifier]
+pub fn kiam_slot(ctx: TcContext) -> i32 {
+    probe::slot(&ctx)
+}
+
+/// The self-check's probe: a packet that arrives as a pod's would.
+#[classifier]
+pub fn kiam_probe(ctx: TcContext) -> i32 {
+    probe::send(&ctx)
+}
+
+/// TC egress of the probe's interface: the answer to a probe.
+#[classifier]
+pub fn kiam_probe_out(ctx: TcContext) -> i32 {
+    probe::answered(&ctx)
+}
+
+#[panic_handler]
+fn panic(_: &core::panic::PanicInfo<'_>) -> ! {
+    // The verifier refuses a program in which this can be reached.
+    loop {}
+}
+
+/// The helpers that assign sockets are for GPL-compatible programs only (`gpl_only`, net/core/filter.c).
+#[unsafe(link_section = "license")]
+#[unsafe(no_mangle)]
+static LICENSE: [u8; 13] = *b"Dual MIT/GPL\0";
