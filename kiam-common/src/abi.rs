@@ -4,7 +4,7 @@
 //! maps of another shape.
 
 mod config;
-mod flow;
+mod connection_record;
 mod owner;
 #[cfg(feature = "user")]
 mod plain_data;
@@ -12,7 +12,7 @@ mod reason;
 mod redirected;
 
 pub use config::{Config, FLAG_CGROUP_ONLY, FLAG_ENFORCE, Port};
-pub use flow::{
+pub use connection_record::{
     Address, BY_HOOK_NODE, BY_HOOK_POD, FLOWS_PER_OWNER, Flow, FlowKey, MAX_FLOWS, MAX_OWNERS, MAX_RING_PARTS,
     OWNER_IS_POD, PLACES_PER_PART, Places, Ring, RingPart,
 };

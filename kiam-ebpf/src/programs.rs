@@ -2,11 +2,12 @@
 //! «The way of a packet».
 
 mod ancestry;
+mod backstop;
 mod caller;
 mod connect;
-mod flows;
+mod connection_records;
 mod guard;
-mod lookup;
+mod imds_route;
 mod maps;
 mod packet;
 mod peername;
@@ -15,7 +16,6 @@ mod redirect;
 mod setsockopt;
 mod sockaddr;
 mod sockops;
-mod way;
 
 use aya_ebpf::{
     macros::{cgroup_sock_addr, cgroup_sockopt, classifier, sk_lookup, sock_ops},
@@ -44,7 +44,7 @@ pub fn kiam_guard_in(ctx: TcContext) -> i32 {
 /// Socket lookup in the node's network namespace: the backstop behind the TC program.
 #[sk_lookup]
 pub fn kiam_sk_lookup(ctx: SkLookupContext) -> u32 {
-    lookup::run(&ctx)
+    backstop::run(&ctx)
 }
 
 /// `connect` of a pod's socket to an IPv4 address.

@@ -32,7 +32,7 @@ pub enum Packet {
     /// Addressed to M, and to be dropped.
     Refused(Reason),
     /// TCP to M:80.
-    Http(Flow),
+    Http(HttpPacket),
 }
 
 /// Where a packet goes, in network order.
@@ -42,7 +42,7 @@ pub enum Destination {
 }
 
 /// The connection that a packet belongs to.
-pub struct Flow {
+pub struct HttpPacket {
     /// For the kernel's socket lookup.
     pub tuple: bpf_sock_tuple,
     /// Bytes of `tuple` that the lookup reads: they tell the family.
@@ -154,7 +154,7 @@ fn ipv4(ctx: &TcContext) -> Packet {
     let mut tuple = bpf_sock_tuple { __bindgen_anon_1: bpf_sock_tuple__bindgen_ty_1 { ipv6 } };
     tuple.__bindgen_anon_1.ipv4 = ipv4;
     let source = Address::from_v4(source);
-    Packet::Http(Flow { tuple, tuple_len: size_of::<Tuple4>() as u32, source, port, syn, slot: SLOT_V4 })
+    Packet::Http(HttpPacket { tuple, tuple_len: size_of::<Tuple4>() as u32, source, port, syn, slot: SLOT_V4 })
 }
 
 #[inline(always)]
@@ -176,7 +176,7 @@ fn ipv6(ctx: &TcContext) -> Packet {
     };
     let (sport, dport) = (port, IMDS_PORT.to_be());
     let ipv6 = Tuple6 { saddr: words32(source), daddr: IMDS_V6_WORDS, sport, dport };
-    Packet::Http(Flow {
+    Packet::Http(HttpPacket {
         tuple: bpf_sock_tuple { __bindgen_anon_1: bpf_sock_tuple__bindgen_ty_1 { ipv6 } },
         tuple_len: size_of::<Tuple6>() as u32,
         source: Address { octets: source },

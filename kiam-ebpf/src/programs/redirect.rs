@@ -5,10 +5,9 @@
 //! ports note who opens a connection, and see to it that it goes up; the bridge assigns.
 
 use super::{
-    flows,
+    connection_records, imds_route,
     maps::{INTERFACES, LISTENERS, NODE_ADDRS, PORTS, count},
-    packet::{Flow, Packet, classify, destination_mac},
-    way,
+    packet::{HttpPacket, Packet, classify, destination_mac},
 };
 use aya_ebpf::{
     EbpfContext as _,
@@ -35,7 +34,7 @@ pub fn run(ctx: &TcContext) -> i32 {
     // SAFETY: the context is valid for the run of the program; the verifier checks each field.
     let interface = unsafe { (*ctx.skb.skb).ifindex };
     if let Packet::FromImds(to) = &packet
-        && way::to_imds_is_by(ctx, interface, to)
+        && imds_route::uses_interface(ctx, interface, to)
     {
         return NEXT;
     }
@@ -46,15 +45,15 @@ pub fn run(ctx: &TcContext) -> i32 {
         Packet::Refused(reason) => reason,
         // What the node answers would go to the real service.
         Packet::FromImds(_) => Reason::BadSource,
-        Packet::Http(flow) => {
+        Packet::Http(packet) => {
             // Before an assignment takes the place of the sender's socket. The connection may come up at once, or by an
             // ACK that carries a SYN cookie, or over TIME_WAIT, where the stack itself finds the listener.
-            if flow.syn {
-                flows::note(interface, &flow, flows::origin(ctx));
+            if packet.syn {
+                connection_records::record(interface, &packet, connection_records::origin(ctx));
             }
             // SAFETY: the value is copied at once.
             match unsafe { PORTS.get(&interface) } {
-                None => assign(ctx, flow),
+                None => assign(ctx, packet),
                 Some(port) if destination_mac(ctx) == Some(port.mac) => return NEXT,
                 Some(_) => Reason::NotToBridge,
             }
@@ -74,21 +73,21 @@ pub fn run(ctx: &TcContext) -> i32 {
 /// the flags: the listener validates SYN cookies and resets what it does not know. To hand every SYN to the listener
 /// would make a port dead for as long as its old connection is in TIME_WAIT.
 #[inline(always)]
-fn assign(ctx: &TcContext, mut flow: Flow) -> Reason {
+fn assign(ctx: &TcContext, mut packet: HttpPacket) -> Reason {
     // SAFETY: the verifier checks both arguments and that each reference is released on every path.
     unsafe {
         let found: *mut bpf_sock =
-            bpf_skc_lookup_tcp(ctx.as_ptr(), &mut flow.tuple, flow.tuple_len, BPF_F_CURRENT_NETNS as u64, 0);
+            bpf_skc_lookup_tcp(ctx.as_ptr(), &mut packet.tuple, packet.tuple_len, BPF_F_CURRENT_NETNS as u64, 0);
         if !found.is_null() {
             if read_volatile(&raw const (*found).state) != BPF_TCP_LISTEN {
                 return assign_and_release(ctx, found.cast(), Reason::Connection);
             }
             bpf_sk_release(found.cast());
         }
-        if NODE_ADDRS.get(&flow.source).is_some() {
+        if NODE_ADDRS.get(&packet.source).is_some() {
             return Reason::BadSource;
         }
-        let listener = bpf_map_lookup_elem((&raw const LISTENERS).cast_mut().cast(), (&raw const flow.slot).cast());
+        let listener = bpf_map_lookup_elem((&raw const LISTENERS).cast_mut().cast(), (&raw const packet.slot).cast());
         if listener.is_null() {
             return Reason::NoListener;
         }

@@ -1,7 +1,7 @@
 //! The record of a connection that `connect` was redirected for: only here, as its first packet is made, is its own
 //! port known.
 
-use super::{flows, maps::SOCKETS};
+use super::{connection_records, maps::SOCKETS};
 use aya_ebpf::{
     bindings::{BPF_SOCK_OPS_TCP_CONNECT_CB, bpf_sock_ops},
     helpers::bpf_sk_storage_get,
@@ -23,7 +23,7 @@ pub fn run(ctx: &SockOpsContext) {
     let flow = Flow { cgroup, ancestors, cookie, noted_ns: 0, owner: 0, slot: 0, pad: 0 };
     let port = (ctx.local_port() as u16).to_be();
     let key = FlowKey { address: local_address(ctx.ops), interface, port, pad: 0 };
-    flows::note_as(owner(&ancestors), &key, flow);
+    connection_records::record_for(owner(&ancestors), &key, flow);
 }
 
 #[inline(always)]

@@ -6,7 +6,7 @@
 use super::{
     ancestry,
     maps::{FLOWS, PLACES, RINGS},
-    packet,
+    packet::HttpPacket,
 };
 use aya_ebpf::{
     bindings::{BPF_ANY, BPF_NOEXIST},
@@ -36,14 +36,14 @@ pub fn origin(ctx: &TcContext) -> Flow {
 
 /// Notes who opened the connection of a packet that came by an interface.
 #[inline(always)]
-pub fn note(interface: u32, packet: &packet::Flow, origin: Flow) {
+pub fn record(interface: u32, packet: &HttpPacket, origin: Flow) {
     let key = FlowKey { address: packet.source, interface, port: packet.port, pad: 0 };
-    note_as(u64::from(interface), &key, origin);
+    record_for(u64::from(interface), &key, origin);
 }
 
 /// Notes who opened a connection, at the cost of its owner's oldest record.
 #[inline(always)]
-pub fn note_as(owner: u64, key: &FlowKey, mut flow: Flow) {
+pub fn record_for(owner: u64, key: &FlowKey, mut flow: Flow) {
     flow.owner = owner;
     // SAFETY: a helper without arguments.
     flow.noted_ns = unsafe { bpf_ktime_get_ns() };

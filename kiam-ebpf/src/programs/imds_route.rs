@@ -20,7 +20,7 @@ use kiam_ebpf::net::{AF_INET, AF_INET6, IMDS_V4_WORD, IMDS_V6_WORDS};
 
 /// Whether the node sends to M by this interface when it answers from `node`.
 #[inline(always)]
-pub fn to_imds_is_by(ctx: &TcContext, interface: u32, node: &Destination) -> bool {
+pub fn uses_interface(ctx: &TcContext, interface: u32, node: &Destination) -> bool {
     let (family, source, imds) = match *node {
         Destination::V4(address) => (AF_INET, [address, 0, 0, 0], [IMDS_V4_WORD, 0, 0, 0]),
         Destination::V6(address) => (AF_INET6, address, IMDS_V6_WORDS),
