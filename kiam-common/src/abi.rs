@@ -1,7 +1,7 @@
-//! What the eBPF programs and the agent must agree on: addresses, names, map layouts and their bounds.
+//! Contract between the eBPF programs and the agent: addresses, names, map layouts and their bounds.
 //!
-//! A change of a layout here changes [`LAYOUT`], and with it the folder of the pins, so that an agent never opens
-//! maps of another shape.
+//! Changing a layout requires a new [`LAYOUT`], which is a new pin folder, so that an agent never opens maps of another
+//! layout.
 
 mod config;
 mod connection_record;
@@ -20,14 +20,14 @@ pub use owner::{MAP_OWNER, Owner, RUN_DIR_LEN};
 pub use reason::{Counters, REASONS, Reason};
 pub use redirected::Redirected;
 
-/// The instance metadata service over IPv4 (AWS: "Instance metadata and user data").
+/// IPv4 address of the IMDS (AWS: "Instance metadata and user data").
 pub const IMDS_V4: [u8; 4] = [169, 254, 169, 254];
-/// The instance metadata service over IPv6, `fd00:ec2::254` (AWS: "Instance metadata and user data").
+/// IPv6 address of the IMDS, `fd00:ec2::254` (AWS: "Instance metadata and user data").
 pub const IMDS_V6: [u8; 16] = [0xfd, 0x00, 0x0e, 0xc2, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0x02, 0x54];
-/// The only port of the metadata service that is served, in host order.
+/// The only port of the IMDS that is served, in host order.
 pub const IMDS_PORT: u16 = 80;
 
-/// Version of the map layouts, and the name of the folder of the pins below `kiam` in the bpffs.
+/// Version of the map layouts, and the name of the pin folder below `kiam` in the bpffs.
 pub const LAYOUT: &str = "v1";
 
 /// TC ingress program of every matched interface.
@@ -51,45 +51,45 @@ pub const PROG_SOCKOPS: &str = "kiam_sockops";
 /// `cgroup/setsockopt` program of the kubepods cgroup.
 pub const PROG_SETSOCKOPT: &str = "kiam_setsockopt";
 
-/// TC program that the agent runs by itself: the port of the listening socket in a slot.
+/// TC program that the agent runs itself (`BPF_PROG_TEST_RUN`): returns the port of the socket in a listener slot.
 pub const PROG_SLOT: &str = "kiam_slot";
-/// TC program that the agent runs by itself: lets a packet arrive by an interface.
+/// TC program that the agent runs itself (`BPF_PROG_TEST_RUN`): makes a packet arrive on an interface.
 pub const PROG_PROBE: &str = "kiam_probe";
 /// TC egress program of the probe's interface.
 pub const PROG_PROBE_OUT: &str = "kiam_probe_out";
 
-/// SOCKMAP of the agent's listening sockets, one slot a family ([`SLOT_V4`], [`SLOT_V6`]).
+/// SOCKMAP of the agent's listening sockets, indexed by the `SLOT_…`.
 pub const MAP_LISTENERS: &str = "kiam_listeners";
 /// Per-CPU hash, interface index to [`Counters`]: the interfaces that the TC program is attached to.
 pub const MAP_INTERFACES: &str = "kiam_interfaces";
-/// Hash, interface index to [`Port`]: those of them that are ports of a bridge.
+/// Hash, interface index to [`Port`]: the interfaces of [`MAP_INTERFACES`] that are ports of a bridge.
 pub const MAP_PORTS: &str = "kiam_ports";
-/// Hash of the node's own addresses ([`Address`]): no pod can own one of them.
+/// Hash of the node's own addresses ([`Address`]), which no pod can have.
 pub const MAP_NODE_ADDRS: &str = "kiam_node_addrs";
-/// Per-CPU array of one [`Counters`]: what is counted by no attached interface: the backstop's strays, the guard's and
-/// the hooks' verdicts.
+/// Per-CPU array of one [`Counters`], for verdicts without an attached interface: those of the backstop, the guard and
+/// the cgroup hooks.
 pub const MAP_STRAYS: &str = "kiam_strays";
 /// Array of one [`Config`].
 pub const MAP_CONFIG: &str = "kiam_config";
-/// Hash, [`FlowKey`] to [`Flow`]: who opened the connections that are not accepted yet.
+/// Hash, [`FlowKey`] to [`Flow`]: the connection records of the connections that are not accepted yet.
 pub const MAP_FLOWS: &str = "kiam_flows";
-/// Hash, [`RingPart`] to [`Places`]: the records of each owner.
+/// Hash, [`RingPart`] to [`Places`]: the keys of the connection records of each owner.
 pub const MAP_PLACES: &str = "kiam_places";
-/// Hash, owner to its [`Ring`].
+/// Hash, owner of connection records ([`Flow::owner`]) to its [`Ring`].
 pub const MAP_RINGS: &str = "kiam_rings";
-/// Storage of sockets, [`Redirected`]: those that a cgroup hook redirected.
+/// Socket storage, [`Redirected`]: the sockets that a cgroup hook redirected.
 pub const MAP_SOCKETS: &str = "kiam_sockets";
-/// Hash, identifier of a pod's cgroup to one of the `EXEMPT_…`: the pods that keep the node's role.
+/// Hash, identifier of a pod's cgroup to one of the `EXEMPT_…`: the exempt pods, which keep the node role.
 pub const MAP_EXEMPT: &str = "kiam_exempt";
-/// In [`MAP_EXEMPT`]: a pod of a ServiceAccount that is exempt. The programs do not ask why.
+/// Value in [`MAP_EXEMPT`]: a pod of an exempt ServiceAccount. The programs treat both values alike.
 pub const EXEMPT_LISTED: u8 = 1;
-/// In [`MAP_EXEMPT`]: the pod of an agent, its own business: the old or the new one of an upgrade.
+/// Value in [`MAP_EXEMPT`]: the pod of an agent, added by that agent. During an upgrade there are two.
 pub const EXEMPT_AGENT: u8 = 2;
 
-/// Array, slot to the number that the last answer to a probe acknowledges.
+/// Array, listener slot to the TCP acknowledgment number of the last reply to a probe.
 pub const MAP_PROBES: &str = "kiam_probes";
 
-/// In the loaded object: 1 where `bpf_sk_lookup` has `ingress_ifindex` (Linux 5.17 and later), else 0.
+/// Global variable of the object: 1 if `bpf_sk_lookup` has `ingress_ifindex` (Linux 5.17 and later), else 0.
 pub const GLOBAL_INGRESS_IFINDEX: &str = "KIAM_INGRESS_IFINDEX";
 /// In the loaded object: what `cgroup/setsockopt` programs are told, one of the `SOCKOPT_TELLS_…`.
 pub const GLOBAL_SOCKOPT_TELLS: &str = "KIAM_SOCKOPT_TELLS";
@@ -108,19 +108,19 @@ pub const SLOT_V6: u32 = 1;
 pub const SLOT_NODE_V4: u32 = 2;
 /// Slot of the IPv6 listener on the node's own address.
 pub const SLOT_NODE_V6: u32 = 3;
-/// Slots in [`MAP_LISTENERS`].
+/// Number of slots in [`MAP_LISTENERS`].
 pub const SLOTS: u32 = 4;
 
-/// Most interfaces that can be attached to at one time: ten times the pods of the largest EC2 node.
+/// Maximum number of attached interfaces: ten times the pods of the largest EC2 node.
 pub const MAX_INTERFACES: u32 = 8192;
-/// Most addresses of the node that are known: a node with kube-proxy in IPVS mode carries one for each Service.
+/// Maximum number of node addresses: a node with kube-proxy in IPVS mode has one for each Service.
 pub const MAX_NODE_ADDRS: u32 = 65_536;
-/// Most pods that keep the node's role on one node.
+/// Maximum number of exempt pods on one node.
 pub const MAX_EXEMPT: u32 = 4096;
 
 #[expect(clippy::indexing_slicing, reason = "evaluated by the compiler")]
 const _: () = {
-    // `bpftool` shows at most 15 characters of a name (`BPF_OBJ_NAME_LEN`, include/uapi/linux/bpf.h).
+    // The kernel stores at most 15 characters of a name (`BPF_OBJ_NAME_LEN`, include/uapi/linux/bpf.h).
     let names = [
         PROG_TC_INGRESS,
         PROG_SK_LOOKUP,

@@ -1,31 +1,31 @@
-//! What the programs are told by the agent while they run.
+//! Settings that the agent passes to the attached programs.
 
-/// The settings that change while programs stay attached.
+/// Settings that change while the programs stay attached.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 #[repr(C)]
 pub struct Config {
-    /// Identifier of the kubepods cgroup in the v2 hierarchy; 0: there is none.
+    /// Identifier of the kubepods cgroup in the v2 hierarchy; 0 if there is none.
     pub kubepods: u64,
-    /// Cookie of the node's network namespace (`SO_NETNS_COOKIE`); 0: the kernel's first one.
+    /// Cookie of the node's network namespace (`SO_NETNS_COOKIE`); 0 for the kernel's initial namespace.
     pub netns: u64,
-    /// The `FLAG_…` that are on.
+    /// The `FLAG_…` that are set.
     pub flags: u32,
     /// Zero.
     pub pad: u32,
 }
 
-/// [`Config::flags`]: sockets of pods in the node's network namespace may not reach M, exemptions apart.
+/// [`Config::flags`]: pods in the node's network namespace cannot reach the real IMDS unless they are exempt.
 pub const FLAG_ENFORCE: u32 = 1;
-/// [`Config::flags`]: pods in their own network namespaces are redirected by the cgroup hooks.
+/// [`Config::flags`]: the cgroup hooks redirect pods in network namespaces of their own.
 pub const FLAG_CGROUP_ONLY: u32 = 2;
 
-/// A port of a bridge that pods are behind.
+/// Bridge port that leads to pods.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 #[repr(C)]
 pub struct Port {
     /// Index of the bridge.
     pub bridge: u32,
-    /// The bridge's own MAC address: what is addressed to it goes up to the node, all else to another port.
+    /// MAC address of the bridge. Frames to it go up to the node's network stack, all others leave by another port.
     pub mac: [u8; 6],
     /// Zero.
     pub pad: [u8; 2],

@@ -1,23 +1,23 @@
-//! Which agent keeps the datapath of a node.
+//! The active agent of a node, which owns the datapath.
 
-/// Array of one [`Owner`]. Pinned beside the folders of the layouts, not in one of them: agents of different layouts
-/// must agree on it, so its own layout never changes.
+/// Array of one [`Owner`]. Pinned next to the pin folders of the layouts, not inside one: agents of different layouts
+/// share it, so its own layout never changes.
 pub const MAP_OWNER: &str = "kiam_owner";
 
-/// Longest path of [`Owner::run_dir`], bytes: for people, so a longer one is cut.
+/// Bytes of [`Owner::run_dir`]. It is for display only, so a longer path is truncated.
 pub const RUN_DIR_LEN: usize = 104;
 
-/// The agent that repairs the datapath and writes the listeners' slots; no other one does.
+/// The active agent: the only one that repairs the datapath and writes listener slots.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[repr(C)]
 pub struct Owner {
-    /// Counts the owners. An agent is the owner for as long as this is the number that it wrote. 0: nobody was yet.
+    /// Generation of the owner; 0 before the first claim. An agent is the owner as long as its own number is here.
     pub generation: u64,
     /// Device of the owner's `--run-dir`. Agents that share the folder are one installation.
     pub run_dir_device: u64,
     /// Inode of the owner's `--run-dir`.
     pub run_dir_inode: u64,
-    /// The folder's path as its owner sees it, filled up with NUL.
+    /// Path of the folder as its owner sees it, padded with NUL.
     pub run_dir: [u8; RUN_DIR_LEN],
 }
 

@@ -1,4 +1,4 @@
-//! Why a packet or a connection to M went where it went, and how often.
+//! Verdicts of the programs on packets and connections to the IMDS, and their counters.
 
 use core::hint::black_box;
 
@@ -51,33 +51,33 @@ macro_rules! reasons {
 }
 
 reasons! {
-    /// Handed to the agent's listener: a new connection, or a packet of one that the node doesn't know (reset there).
+    /// Assigned to the agent's listener: a new connection, or a packet of an unknown one, which the listener resets.
     Listener = 0, "listener";
-    /// Handed to the socket that it belongs to: established, half-open or in TIME_WAIT.
+    /// Assigned to the socket of its connection: established, half-open or in TIME_WAIT.
     Connection = 1, "connection";
     /// Dropped: not TCP (an IPv6 extension header included), or not to port 80.
     NotHttp = 2, "not-http";
-    /// Dropped: a fragment, a bad header length, a VLAN tag, or cut short.
+    /// Dropped: a fragment, a bad header length, a VLAN tag, or truncated.
     Malformed = 3, "malformed";
-    /// Dropped: from an address that no pod can own; from M, to whomever.
+    /// Dropped: from an address that no pod can have. A packet from the IMDS is dropped whatever its destination.
     BadSource = 4, "bad-source";
-    /// Dropped: no agent listens.
+    /// Dropped: no agent is listening.
     NoListener = 5, "no-listener";
     /// Dropped: the kernel refused the assignment.
     NotAssigned = 6, "not-assigned";
-    /// Dropped by the backstop: the packet came by an interface without the TC program.
+    /// Dropped by the backstop: arrived on an interface without the TC program.
     Unattached = 7, "unattached";
-    /// Dropped on a port of a bridge: addressed to another station than the bridge, so it would leave by another port.
+    /// Dropped on a bridge port: the frame is not addressed to the bridge, so it would leave by another port.
     NotToBridge = 8, "not-to-bridge";
-    /// Dropped by the guard on its way out: it was forwarded past the fence.
+    /// Dropped by the guard on egress: forwarded past the fence.
     Forwarded = 9, "forwarded";
-    /// Dropped by the guard on its way out: sent by a socket of a pod that must not have the node's role.
+    /// Dropped by the guard on egress: sent by a socket of a pod that is not exempt.
     PodSocket = 10, "pod-socket";
-    /// Dropped by the guard on its way in: the network has no business with the node's metadata service.
+    /// Dropped by the guard on ingress: the network must not reach the node's IMDS.
     FromNetwork = 11, "from-network";
-    /// A `connect` of a pod's process, sent to the agent's listener instead.
+    /// A `connect` of a pod's process, redirected to the agent's listener.
     Connect = 12, "connect";
-    /// A `connect` of a pod's process, refused: no agent listens, or it was not TCP to port 80.
+    /// A `connect` of a pod's process, refused: no agent is listening, or it was not TCP to port 80.
     ConnectRefused = 13, "connect-refused";
 }
 
@@ -89,7 +89,7 @@ impl Reason {
     }
 }
 
-/// Packets to M by [`Reason`], on one CPU.
+/// Packets to the IMDS by [`Reason`], on one CPU.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 #[repr(C)]
 pub struct Counters {
@@ -97,7 +97,7 @@ pub struct Counters {
     pub packets: [u64; REASONS],
 }
 
-// The kernel copies these bytes as they lie: no padding, no surprise.
+// The kernel copies these bytes as they are, so there must be no padding.
 const _: () = assert!(size_of::<Counters>() == 8 * REASONS && align_of::<Counters>() == 8);
 
 #[cfg(test)]
@@ -105,7 +105,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn reasons_stand_at_their_indexes() {
+    fn reasons_are_at_their_indexes() {
         for (index, reason) in Reason::ALL.iter().enumerate() {
             assert_eq!(*reason as usize, index, "{}", reason.name());
         }

@@ -1,15 +1,16 @@
-//! What is noted on a socket that a cgroup hook redirected.
+//! Record that a cgroup hook stores with each socket that it redirects.
 
-/// Who called `connect`, from the hook that saw the call to the one that sees the connection's own port; and the sign
-/// by which `getpeername` is answered with M. The first fields are those of [`super::Flow`].
+/// Caller of a redirected `connect`. The `connect` hook stores it; the `sock_ops` program, which sees the port of the
+/// connection, writes the connection record from it. While it exists, `getpeername` returns the IMDS. The first fields
+/// are those of [`super::Flow`].
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[repr(C)]
 pub struct Redirected {
-    /// The caller's own cgroup.
+    /// Cgroup of the calling process.
     pub cgroup: u64,
-    /// Its ancestors.
+    /// The ancestors of that cgroup.
     pub ancestors: [u64; 3],
-    /// The socket's cookie.
+    /// Cookie of the socket.
     pub cookie: u64,
     /// [`super::BY_HOOK_NODE`] or [`super::BY_HOOK_POD`].
     pub interface: u32,
