@@ -1,11 +1,12 @@
-//! Which source addresses no pod can own, whatever the node's own addresses are.
+//! Source addresses that no pod can have, on any node. The node's own addresses are in a map.
 //!
-//! A SYN from M to M that is handed to the listener makes the node send its SYN-ACK to the real metadata service;
-//! loopback and multicast sources have similar ends. The node's own addresses are kept in a map.
+//! If the listener received a SYN from the IMDS to the IMDS, the node would send the SYN-ACK to the real IMDS; loopback
+//! and multicast sources have similar effects.
 
 use kiam_common::abi::{IMDS_V4, IMDS_V6};
 
-/// Whether no pod can own this IPv4 address: M, 0.0.0.0/8 and 127.0.0.0/8 (RFC 6890), 224.0.0.0/4 and 240.0.0.0/4.
+/// Returns whether no pod can have this IPv4 address: the IMDS, 0.0.0.0/8 and 127.0.0.0/8 (RFC 6890), 224.0.0.0/4 and
+/// 240.0.0.0/4.
 #[must_use]
 #[inline(always)]
 pub const fn impossible_v4(source: [u8; 4]) -> bool {
@@ -13,15 +14,15 @@ pub const fn impossible_v4(source: [u8; 4]) -> bool {
     first == 0 || first == 127 || first >= 224 || u32::from_ne_bytes(source) == u32::from_ne_bytes(IMDS_V4)
 }
 
-/// Whether no pod can own this IPv6 address: M, `::/32` (unspecified, loopback, v4-mapped and v4-compatible, RFC 4291),
-/// `ff00::/8`, and link-local `fe80::/10`, which names nobody without its interface.
+/// Returns whether no pod can have this IPv6 address: the IMDS, `::/32` (unspecified, loopback, v4-mapped and
+/// v4-compatible, RFC 4291), `ff00::/8`, and link-local `fe80::/10`, which is ambiguous without its interface.
 #[must_use]
 #[inline(always)]
 pub const fn impossible_v6(source: [u8; 16]) -> bool {
     let [a, b, c, d, ..] = source;
-    let unassigned = a == 0 && b == 0 && c == 0 && d == 0;
+    let reserved = a == 0 && b == 0 && c == 0 && d == 0;
     let link_local = a == 0xfe && (b & 0xc0) == 0x80;
-    unassigned || a == 0xff || link_local || u128::from_ne_bytes(source) == u128::from_ne_bytes(IMDS_V6)
+    reserved || a == 0xff || link_local || u128::from_ne_bytes(source) == u128::from_ne_bytes(IMDS_V6)
 }
 
 #[cfg(test)]

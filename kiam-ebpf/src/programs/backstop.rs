@@ -1,11 +1,11 @@
-//! The backstop behind the TC program. It runs for M in three cases: inside `bpf_skc_lookup_tcp`; for a SYN that meets
-//! TIME_WAIT, where the stack looks the listener up itself; and for strays: an interface without the program, another
-//! port, UDP. The first two get the listener; strays get nothing, so no process of the node that listens on a wildcard
-//! address ever sees one.
+//! The backstop of the TC program. It runs for the IMDS in three cases: inside `bpf_skc_lookup_tcp`; for a SYN that
+//! meets TIME_WAIT, where the stack looks up the listener itself; and for strays: an interface without the program,
+//! another port, UDP. The first two get the listener. Strays are dropped, so that no process of the node that listens
+//! on a wildcard address ever receives one.
 //!
-//! A kernel that does not tell the interface (before 5.17) leaves one way: nobody gets anything. Then a port that is
-//! used again while its last connection is in TIME_WAIT costs its client one reset, or with `net.ipv4.tcp_rfc1337`, under
-//! which that reset counts for nothing, is dead until TIME_WAIT ends.
+//! Before Linux 5.17 the context does not contain the interface, so everything is dropped. A client that reuses a port
+//! whose last connection is in TIME_WAIT then gets one reset; with `net.ipv4.tcp_rfc1337`, which makes the kernel
+//! ignore that reset, the port is dead until TIME_WAIT ends.
 
 use super::maps::{INTERFACES, LISTENERS, count_stray};
 use aya_ebpf::{
@@ -19,25 +19,25 @@ use core::ptr::read_volatile;
 use kiam_common::abi::{IMDS_PORT, Reason, SLOT_V4, SLOT_V6};
 use kiam_ebpf::net::{AF_INET, AF_INET6, IMDS_V4_WORD, IMDS_V6_WORDS, TCP};
 
-/// Whether the context has `ingress_ifindex`; set before the object is loaded (`abi::GLOBAL_INGRESS_IFINDEX`). A constant
-/// to the verifier, which never looks at what it rules out.
+/// 1 if the context has `ingress_ifindex`; set before the object is loaded (`abi::GLOBAL_INGRESS_IFINDEX`). To the
+/// verifier it is a constant, so the code that it excludes is not verified.
 #[unsafe(no_mangle)]
 static KIAM_INGRESS_IFINDEX: u8 = 1;
 
 #[inline(always)]
-fn tells_interface() -> bool {
-    // SAFETY: a live static; volatile, because the value is the loader's, not the compiler's.
+fn has_interface() -> bool {
+    // SAFETY: a live static; volatile, because the loader changes the value that the compiler sees.
     unsafe { read_volatile(&raw const KIAM_INGRESS_IFINDEX) != 0 }
 }
 
-/// The whole program.
+/// Returns the verdict on a socket lookup.
 #[inline(always)]
 pub fn run(ctx: &SkLookupContext) -> u32 {
     let Some(slot) = slot_of(ctx.lookup) else { return SK_PASS };
     // SAFETY: the context is valid for the run of the program; the verifier checks each field.
     let lookup = unsafe { &*ctx.lookup };
     let http = lookup.protocol == u32::from(TCP) && lookup.local_port == u32::from(IMDS_PORT);
-    if !tells_interface() {
+    if !has_interface() {
         if !http {
             count_stray(Reason::Unattached);
         }
@@ -51,7 +51,7 @@ pub fn run(ctx: &SkLookupContext) -> u32 {
     if http && LISTENERS.redirect_sk_lookup(ctx, slot, 0).is_ok() { SK_PASS } else { SK_DROP }
 }
 
-/// The slot of the listener for a lookup of M; `None` for any other address.
+/// Returns the listener slot for a lookup of the IMDS; `None` for any other address.
 #[inline(always)]
 fn slot_of(lookup: *const bpf_sk_lookup) -> Option<u32> {
     // SAFETY: the context is valid for the run of the program; the verifier checks each field.
@@ -63,7 +63,7 @@ fn slot_of(lookup: *const bpf_sk_lookup) -> Option<u32> {
             (address == IMDS_V4_WORD).then_some(SLOT_V4)
         }
         AF_INET6 => {
-            // The context allows loads of at most four bytes: volatile, so that none are merged.
+            // The context allows loads of at most four bytes: volatile, so that the compiler does not merge them.
             // SAFETY: as above.
             let words = unsafe { &raw const (*lookup).local_ip6 }.cast::<u32>();
             let mut index = 0;

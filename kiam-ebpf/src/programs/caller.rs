@@ -1,20 +1,22 @@
-//! Who makes a system call that a cgroup hook sees: the process's own cgroup, and the network namespace of its socket.
+//! The caller of a system call in a cgroup hook: the cgroup of the process, and the network namespace of its socket.
 
 use super::{ancestry, maps::EXEMPT};
 use aya_ebpf::helpers::{bpf_get_current_ancestor_cgroup_id, bpf_get_current_cgroup_id, bpf_get_netns_cookie};
 use core::{ffi::c_void, ptr::null_mut};
 use kiam_common::abi::Config;
 
-/// The calling process's cgroup, and of its ancestors the kubepods cgroup and the two below it.
+/// Cgroups of the calling process.
 pub struct Cgroups {
+    /// The cgroup that the process is in.
     pub own: u64,
+    /// Its ancestors from kubepods down.
     pub ancestors: [u64; 3],
 }
 
-/// The calling process's cgroups.
+/// Returns the cgroups of the calling process; `None` if it is not below kubepods.
 ///
-/// The hooks run for the sockets that were made below the kubepods cgroup. The caller may be another: a socket can be
-/// handed on. One from outside gets `None`, and no connection: a pod's socket does not become the node's that way.
+/// The hooks run for sockets that were created below the kubepods cgroup, but a socket can be passed to another
+/// process. A caller outside kubepods gets no connection: it cannot use a pod's socket as the node's.
 #[inline(always)]
 pub fn cgroups() -> Option<Cgroups> {
     // SAFETY: a helper without pointers.
@@ -24,7 +26,7 @@ pub fn cgroups() -> Option<Cgroups> {
     Some(Cgroups { own, ancestors })
 }
 
-/// Whether these are the cgroups of a pod that keeps the node's role.
+/// Returns whether these are the cgroups of an exempt pod.
 #[inline(always)]
 pub fn is_exempt(cgroups: &Cgroups) -> bool {
     let [_, one_below, two_below] = &cgroups.ancestors;
@@ -32,7 +34,7 @@ pub fn is_exempt(cgroups: &Cgroups) -> bool {
     unsafe { EXEMPT.get(one_below).is_some() || EXEMPT.get(two_below).is_some() }
 }
 
-/// Whether a hook's socket is in the node's network namespace: its process belongs to a hostNetwork pod.
+/// Returns whether the hook's socket is in the node's network namespace, as those of hostNetwork pods are.
 ///
 /// # Safety
 /// `ctx` is the context of this run.
@@ -40,7 +42,7 @@ pub fn is_exempt(cgroups: &Cgroups) -> bool {
 pub unsafe fn in_node_netns(ctx: *mut c_void, config: &Config) -> bool {
     // SAFETY: the caller's.
     let netns = unsafe { bpf_get_netns_cookie(ctx) };
-    // SAFETY: without a context the helper tells the cookie of the kernel's first namespace.
+    // SAFETY: without a context the helper returns the cookie of the kernel's initial namespace.
     let node = if config.netns == 0 { unsafe { bpf_get_netns_cookie(null_mut()) } } else { config.netns };
     netns == node
 }

@@ -1,9 +1,9 @@
-//! The redirect by `connect`, for processes of pods that TC does not see: those of hostNetwork pods where that is
-//! enforced, and those of all pods where the hooks are the only redirect. The kernel runs it for sockets that were made
-//! below the kubepods cgroup, so the node's own processes never meet it.
+//! The redirect by `connect`, for pods that TC does not see: hostNetwork pods under enforcement, and all pods where the
+//! hooks are the only redirect. The kernel runs it for sockets that were created below the kubepods cgroup, so never
+//! for the node's own processes.
 //!
-//! A connection goes to the socket that is in the listener's slot at this moment: an address and a port that somebody
-//! wrote down could be another process's by now. No socket there, no connection.
+//! A connection goes to the socket that is in the listener slot at this moment: a stored address and port could belong
+//! to another process by now. Without a socket in the slot the connection is refused.
 
 use super::{
     caller::{cgroups, in_node_netns, is_exempt},
@@ -23,7 +23,7 @@ use kiam_common::abi::{
 };
 use kiam_ebpf::net::TCP;
 
-/// `connect` to an IPv4 address.
+/// Handles a `connect` to an IPv4 address.
 #[inline(always)]
 pub fn to_v4(ctx: &SockAddrContext) -> i32 {
     // SAFETY: the context is valid for the run of the program; the verifier checks each field.
@@ -31,7 +31,7 @@ pub fn to_v4(ctx: &SockAddrContext) -> i32 {
     if address == IMDS.v4 { to_imds(ctx, Kind::V4) } else { elsewhere(ctx) }
 }
 
-/// `connect` to an IPv6 address, v4-mapped ones among them.
+/// Handles a `connect` to an IPv6 address, including v4-mapped ones.
 #[inline(always)]
 pub fn to_v6(ctx: &SockAddrContext) -> i32 {
     match imds6(ctx.sock_addr) {
@@ -40,11 +40,11 @@ pub fn to_v6(ctx: &SockAddrContext) -> i32 {
     }
 }
 
-/// A socket can be connected anew: what was noted of its last connection is not true of this one.
+/// Deletes what was stored for an earlier connection of the socket: a socket can be connected again.
 #[inline(always)]
 fn elsewhere(ctx: &SockAddrContext) -> i32 {
     // SAFETY: the socket of the context.
-    let _not_noted = unsafe { SOCKETS.delete((*ctx.sock_addr).__bindgen_anon_1.sk) };
+    let _not_stored = unsafe { SOCKETS.delete((*ctx.sock_addr).__bindgen_anon_1.sk) };
     ALLOW
 }
 
@@ -71,7 +71,7 @@ fn to_imds(ctx: &SockAddrContext, kind: Kind) -> i32 {
 
 struct Refused;
 
-/// Sends the connection to the agent; false for a pod that keeps the node's role.
+/// Redirects the connection to the agent; false for an exempt pod.
 #[inline(always)]
 fn redirect(ctx: &SockAddrContext, kind: Kind, in_node: bool) -> Result<bool, Refused> {
     let caller = cgroups().ok_or(Refused)?;
@@ -87,26 +87,27 @@ fn redirect(ctx: &SockAddrContext, kind: Kind, in_node: bool) -> Result<bool, Re
     // SAFETY: the context of this run.
     let cookie = unsafe { bpf_get_socket_cookie(ctx.as_ptr()) };
     let interface = if in_node { BY_HOOK_NODE } else { BY_HOOK_POD };
-    note(ctx, Redirected { cgroup: caller.own, ancestors: caller.ancestors, cookie, interface, pad: 0 })?;
+    store(ctx, Redirected { cgroup: caller.own, ancestors: caller.ancestors, cookie, interface, pad: 0 })?;
     // SAFETY: the context of this run.
     unsafe { rewrite(ctx.sock_addr, kind, &to) };
     Ok(true)
 }
 
-/// In place of what may have been noted for an earlier connection of this socket.
+/// Stores the caller with the socket, in place of the caller of an earlier connection.
 #[inline(always)]
-fn note(ctx: &SockAddrContext, mut redirected: Redirected) -> Result<(), Refused> {
-    // SAFETY: the socket of the context, and a value that lives on.
-    let noted = unsafe { SOCKETS.get_or_insert_ptr_mut(ctx, Some(&mut redirected)) };
-    if noted.is_null() {
+fn store(ctx: &SockAddrContext, mut redirected: Redirected) -> Result<(), Refused> {
+    // SAFETY: the socket of the context, and a value that outlives the call.
+    let stored = unsafe { SOCKETS.get_or_insert_ptr_mut(ctx, Some(&mut redirected)) };
+    if stored.is_null() {
         return Err(Refused);
     }
-    // SAFETY: a value of the map, checked for null, is not on the stack. (As an assignment it would be a loop.)
-    unsafe { copy_nonoverlapping(&raw const redirected, noted, 1) };
+    // SAFETY: a value of the map, checked for null, not on the stack. (The compiler would make an assignment a loop.)
+    unsafe { copy_nonoverlapping(&raw const redirected, stored, 1) };
     Ok(())
 }
 
-/// On loopback for the node's namespace; on the node's own address for others, whose loopback is another one.
+/// Returns the listener slot: the listener on loopback for the node's network namespace; the one on the node's address
+/// for other namespaces, which have a loopback of their own.
 #[inline(always)]
 const fn slot(kind: Kind, in_node: bool) -> u32 {
     match (kind, in_node) {
@@ -117,7 +118,7 @@ const fn slot(kind: Kind, in_node: bool) -> u32 {
     }
 }
 
-/// Where the socket in a slot listens.
+/// Returns the address and port of the socket in a listener slot.
 #[inline(always)]
 fn listener(slot: u32) -> Option<Endpoint> {
     // SAFETY: the map and a key of its size.
@@ -126,8 +127,8 @@ fn listener(slot: u32) -> Option<Endpoint> {
     if socket.is_null() {
         return None;
     }
-    // SAFETY: a referenced socket, checked for null; the kernel allows loads of four bytes: volatile, so that none are
-    // merged.
+    // SAFETY: a referenced socket, checked for null; the kernel allows loads of four bytes only: volatile, so that the
+    // compiler does not merge them.
     let endpoint = unsafe {
         let v6 = (&raw const (*socket).src_ip6).cast::<u32>();
         Endpoint {

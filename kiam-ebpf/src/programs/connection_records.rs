@@ -1,7 +1,7 @@
-//! Who opened a connection, noted for the agent that will accept it.
+//! Writes connection records for the agent, which reads them when it accepts the connections.
 //!
-//! Each owner (an interface; for the cgroup hooks a pod) has a ring of records, so that a flood of half-open connections
-//! costs nobody but its sender.
+//! Each owner (an interface; for the cgroup hooks a pod) has a ring of records, so that a flood of half-open
+//! connections displaces only the records of its sender.
 
 use super::{
     ancestry,
@@ -19,11 +19,11 @@ use aya_ebpf::{
 };
 use kiam_common::abi::{Address, FLOWS_PER_OWNER, Flow, FlowKey, PLACES_PER_PART, Places, Ring, RingPart};
 
-/// Keys of no connection. A static, because a part of a ring has no room on the stack.
+/// Empty part of a ring. A static, because it does not fit on the stack.
 static NO_PLACES: Places =
     [FlowKey { address: Address { octets: [0; 16] }, interface: 0, port: 0, pad: 0 }; PLACES_PER_PART as usize];
 
-/// What the kernel knows of the socket that sent this packet; zeros when it was none of this machine's.
+/// Returns the evidence of the socket that sent this packet; zeros if the packet carries no socket.
 #[inline(always)]
 pub fn origin(ctx: &TcContext) -> Flow {
     let skb = ctx.skb.skb;
@@ -34,14 +34,14 @@ pub fn origin(ctx: &TcContext) -> Flow {
     Flow { cgroup, ancestors: ancestors.unwrap_or_default(), cookie, ..Flow::default() }
 }
 
-/// Notes who opened the connection of a packet that came by an interface.
+/// Records the connection of a packet that arrived on an interface.
 #[inline(always)]
 pub fn record(interface: u32, packet: &HttpPacket, origin: Flow) {
     let key = FlowKey { address: packet.source, interface, port: packet.port, pad: 0 };
     record_for(u64::from(interface), &key, origin);
 }
 
-/// Notes who opened a connection, at the cost of its owner's oldest record.
+/// Records a connection, in place of its owner's oldest record if the ring is full.
 #[inline(always)]
 pub fn record_for(owner: u64, key: &FlowKey, mut flow: Flow) {
     flow.owner = owner;
@@ -49,16 +49,16 @@ pub fn record_for(owner: u64, key: &FlowKey, mut flow: Flow) {
     flow.noted_ns = unsafe { bpf_ktime_get_ns() };
     // SAFETY: read at once.
     flow.slot = match unsafe { FLOWS.get(key) } {
-        // The same client tries again.
+        // A retransmitted SYN, or a new attempt from the same port.
         Some(known) if known.owner == owner => known.slot,
         _ => {
             let Some(slot) = next_slot(owner) else { return };
-            // A record without a place would count against nobody.
+            // A record without a place would not count against its owner.
             let Some(()) = take_place(owner, slot, key) else { return };
             slot
         }
     };
-    // A full map: no record, and so no credentials.
+    // If the map is full there is no record, and so no credentials.
     let _full = FLOWS.insert(key, &flow, BPF_ANY.into());
 }
 
@@ -67,8 +67,8 @@ fn next_slot(owner: u64) -> Option<u32> {
     let ring = get_or_insert(&RINGS, &owner, &Ring::default())?;
     // SAFETY: a value of the map, checked for null.
     let lock = unsafe { &raw mut (*ring).lock }.cast();
-    // Without it, a flood from many processors would leave records without a place, and fill the map for everybody.
-    // SAFETY: the verifier sees to it that the lock is released on every path; what it protects is this value's.
+    // Without the lock, a flood on many CPUs would leave records without a place, and fill the map for all owners.
+    // SAFETY: the verifier checks that the lock is released on every path; it protects this value only.
     let number = unsafe {
         bpf_spin_lock(lock);
         let number = (*ring).next;
@@ -79,17 +79,17 @@ fn next_slot(owner: u64) -> Option<u32> {
     Some(number % FLOWS_PER_OWNER)
 }
 
-/// Gives a place to a record, and removes the one that had it, unless it has been noted anew since. `None`: the map is
-/// full.
+/// Gives a place to a record, and removes the previous record of that place unless it has got another place since.
+/// `None` if the map is full.
 #[inline(always)]
 fn take_place(owner: u64, slot: u32, key: &FlowKey) -> Option<()> {
     let place = place(owner, slot)?;
-    // SAFETY: a value of the map. Another processor comes here only when it has gone all the way round the ring.
+    // SAFETY: a value of the map. Another CPU gets the same place only after a whole round of the ring.
     let oldest = unsafe { place.replace(*key) };
     // SAFETY: read at once.
-    let has_it = unsafe { FLOWS.get(&oldest) };
-    if has_it.is_some_and(|flow| flow.owner == owner && flow.slot == slot) {
-        let _read_meanwhile = FLOWS.remove(&oldest);
+    let record = unsafe { FLOWS.get(&oldest) };
+    if record.is_some_and(|flow| flow.owner == owner && flow.slot == slot) {
+        let _already_read = FLOWS.remove(&oldest);
     }
     Some(())
 }
@@ -102,10 +102,10 @@ fn place(owner: u64, slot: u32) -> Option<*mut FlowKey> {
     Some(unsafe { places.cast::<FlowKey>().add((slot % PLACES_PER_PART) as usize) })
 }
 
-/// The value of a key, which is `empty` when it was not there. `None`: the map is full.
+/// Returns the value of a key, inserting `empty` if it is missing; `None` if the map is full.
 #[inline(always)]
-fn get_or_insert<K, V, const M: usize, const F: usize>(
-    map: &HashMap<K, V, M, F>,
+fn get_or_insert<K, V, const MAX_ENTRIES: usize, const FLAGS: usize>(
+    map: &HashMap<K, V, MAX_ENTRIES, FLAGS>,
     key: &K,
     empty: &V,
 ) -> Option<*mut V> {

@@ -1,5 +1,6 @@
-//! The guard on the node's uplinks: the last that a packet to M meets on its way out, for networks that get around the
-//! node's routing; and the first on its way in, because a `local` route to M would answer the network.
+//! The guard on the node's uplinks. On egress it is the last check of a packet to the IMDS, for networks that bypass
+//! the node's routing. On ingress it drops packets from the network, which the fence's `local` route would otherwise
+//! deliver.
 
 use super::{
     ancestry,
@@ -10,7 +11,7 @@ use super::{
 use aya_ebpf::{bindings::__sk_buff, helpers::bpf_skb_ancestor_cgroup_id, programs::TcContext};
 use kiam_common::abi::{FLAG_ENFORCE, Reason};
 
-/// On egress: drops what was forwarded and, under enforcement, what a pod's socket sent.
+/// Drops, on egress, packets to the IMDS that were forwarded and, under enforcement, those that a pod's socket sent.
 #[inline(always)]
 pub fn outward(ctx: &TcContext) -> i32 {
     if !concerns_imds(ctx) {
@@ -27,13 +28,13 @@ pub fn outward(ctx: &TcContext) -> i32 {
     }
 }
 
-/// On ingress: drops packets to M, and questions for it.
+/// Drops, on ingress, packets to the IMDS and ARP requests for it.
 #[inline(always)]
 pub fn inward(ctx: &TcContext) -> i32 {
     if concerns_imds(ctx) { drop(Reason::FromNetwork) } else { NEXT }
 }
 
-/// Whether a socket of a pod sent the packet that has no exemption. Packet sockets have a cgroup like all others.
+/// Returns whether a socket of a pod without an exemption sent the packet. Packet sockets have a cgroup, too.
 #[inline(always)]
 fn is_pods(skb: *mut __sk_buff) -> bool {
     // SAFETY: a helper on the context of this run.

@@ -1,9 +1,9 @@
-//! The node's own way to M. What comes from M comes by it; who else says so is a pod, and what the node answers would go
-//! to the real service.
+//! The node's route to the real IMDS. Replies from the real IMDS arrive on it. A packet that claims the IMDS as its
+//! source on any other interface comes from a pod; answering it would send packets to the real IMDS.
 //!
-//! `--host-interface` may match interfaces of the node's towards its network (`!eth0` matches a second one), and the real
-//! service's answers to the node come in there. So it is asked which way is the node's, as for strict reverse-path
-//! filtering, which the kernel has for IPv4 alone.
+//! `--host-interface` may match interfaces to the node's network (`!eth0` matches a second one), where replies of the
+//! real IMDS to the node arrive. So the route is looked up, as strict reverse-path filtering does, which the kernel has
+//! for IPv4 only.
 
 use super::packet::Destination;
 use aya_ebpf::{
@@ -18,7 +18,7 @@ use aya_ebpf::{
 };
 use kiam_ebpf::net::{AF_INET, AF_INET6, IMDS_V4_WORD, IMDS_V6_WORDS};
 
-/// Whether the node sends to M by this interface when it answers from `node`.
+/// Returns whether the node's route to the IMDS, from its address `node`, leaves by this interface.
 #[inline(always)]
 pub fn uses_interface(ctx: &TcContext, interface: u32, node: &Destination) -> bool {
     let (family, source, imds) = match *node {
@@ -41,11 +41,12 @@ pub fn uses_interface(ctx: &TcContext, interface: u32, node: &Destination) -> bo
         dmac: [0; 6],
     };
     let length = size_of::<Lookup>() as i32;
-    // As a packet of the node's own (`iif lo`): past the fence.
+    // Looked up as a packet of the node itself (`iif lo`), to which the fence does not apply.
     // SAFETY: the verifier checks the arguments.
     let found = unsafe { bpf_fib_lookup(ctx.as_ptr(), &raw mut lookup, length, BPF_FIB_LOOKUP_OUTPUT) };
-    // Those after it have a route, and no neighbour yet, for instance. Where the interface does not forward nothing is told:
-    // that is no uplink, then. IPv6 may find a route by another interface.
+    // The codes after FWD_DISABLED mean a route with a problem, for instance without a neighbour. FWD_DISABLED means
+    // that the interface does not forward and no lookup was made: then it is no uplink. For IPv6 the route may use
+    // another interface.
     let has_route = found == i64::from(BPF_FIB_LKUP_RET_SUCCESS) || found > i64::from(BPF_FIB_LKUP_RET_FWD_DISABLED);
     has_route && lookup.ifindex == interface
 }

@@ -1,4 +1,4 @@
-//! Every map, with its bound. Names and layouts are those of `kiam_common::abi`.
+//! All maps and their bounds. Names and layouts are those of `kiam_common::abi`.
 
 use aya_ebpf::{
     bindings::BPF_F_NO_PREALLOC,
@@ -10,18 +10,18 @@ use kiam_common::abi::{
     MAX_RING_PARTS, Owner, Places, Port, Reason, Redirected, Ring, RingPart, SLOTS,
 };
 
-/// Most maps of a node use a small part of their bound.
+/// No preallocation: most maps of a node use a small part of their bound.
 const NO_PREALLOC: usize = BPF_F_NO_PREALLOC as usize;
 
 /// The agent's listening sockets. The kernel empties a slot when its socket closes.
 #[btf_map(name = "kiam_listeners")]
 pub static LISTENERS: SockMap<{ SLOTS as usize }> = SockMap::new();
 
-/// The interfaces that the TC program is attached to, filled before attaching, and what became of their packets.
+/// Counters of the interfaces that the TC program is attached to. An entry is added before attaching.
 #[btf_map(name = "kiam_interfaces")]
 pub static INTERFACES: PerCpuHashMap<u32, Counters, { MAX_INTERFACES as usize }, NO_PREALLOC> = PerCpuHashMap::new();
 
-/// Those of them that are ports of a bridge.
+/// The interfaces of [`INTERFACES`] that are ports of a bridge.
 #[btf_map(name = "kiam_ports")]
 pub static PORTS: HashMap<u32, Port, { MAX_INTERFACES as usize }, NO_PREALLOC> = HashMap::new();
 
@@ -29,39 +29,39 @@ pub static PORTS: HashMap<u32, Port, { MAX_INTERFACES as usize }, NO_PREALLOC> =
 #[btf_map(name = "kiam_node_addrs")]
 pub static NODE_ADDRS: HashMap<Address, u8, { MAX_NODE_ADDRS as usize }, NO_PREALLOC> = HashMap::new();
 
-/// What is counted by no attached interface.
+/// Counters of everything outside the attached interfaces.
 #[btf_map(name = "kiam_strays")]
 pub static STRAYS: PerCpuArray<Counters, 1> = PerCpuArray::new();
 
-/// What the agent says while the programs run.
+/// The agent's settings for the running programs.
 #[btf_map(name = "kiam_config")]
 pub static CONFIG: Array<Config, 1> = Array::new();
 
-/// Who opened the connections that are not accepted yet.
+/// The connection records.
 #[btf_map(name = "kiam_flows")]
 pub static FLOWS: HashMap<FlowKey, Flow, { MAX_FLOWS as usize }, NO_PREALLOC> = HashMap::new();
 
-/// The records of each owner, in a ring.
+/// The rings of each owner's records, in parts.
 #[btf_map(name = "kiam_places")]
 pub static PLACES: HashMap<RingPart, Places, { MAX_RING_PARTS as usize }, NO_PREALLOC> = HashMap::new();
 
-/// The number of each owner's next record.
+/// The number of each owner's next record, which gives its place in the ring.
 #[btf_map(name = "kiam_rings")]
 pub static RINGS: HashMap<u64, Ring, { MAX_OWNERS as usize }, NO_PREALLOC> = HashMap::new();
 
-/// The sockets that a hook redirected.
+/// The sockets that a cgroup hook redirected.
 #[btf_map(name = "kiam_sockets")]
 pub static SOCKETS: SkStorage<Redirected> = SkStorage::new();
 
-/// The cgroups of pods that keep the node's role.
+/// The cgroups of exempt pods.
 #[btf_map(name = "kiam_exempt")]
 pub static EXEMPT: HashMap<u64, u8, { MAX_EXEMPT as usize }, NO_PREALLOC> = HashMap::new();
 
-/// Which agent keeps the datapath. No program reads it; it is here so that it has a type to show.
+/// The active agent. No program uses it; declared here, the map has a type that tools can display.
 #[btf_map(name = "kiam_owner")]
 pub static OWNER: Array<Owner, 1> = Array::new();
 
-/// What the last answer to a probe acknowledged, by slot.
+/// The acknowledgment number of the last reply to a probe, by listener slot.
 #[btf_map(name = "kiam_probes")]
 pub static PROBES: Array<u32, { SLOTS as usize }> = Array::new();
 
@@ -75,7 +75,7 @@ pub unsafe fn count(counters: *mut Counters, reason: Reason) {
     unsafe { (*counters).count(reason) };
 }
 
-/// Counts what no attached interface counts.
+/// Counts a packet or connection outside the attached interfaces.
 #[inline(always)]
 pub fn count_stray(reason: Reason) {
     if let Some(counters) = STRAYS.get_ptr_mut(0) {

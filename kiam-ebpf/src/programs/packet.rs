@@ -1,7 +1,7 @@
-//! From the bytes of a frame to what the TC program must know of it.
+//! Parser of frames for the TC programs.
 //!
-//! Offsets are fixed because the program is attached to Ethernet devices only, and at TC ingress the data starts at the
-//! Ethernet header.
+//! Offsets are fixed because the programs are attached to Ethernet devices only, where the data starts at the Ethernet
+//! header.
 
 use aya_ebpf::{
     bindings::{
@@ -19,50 +19,50 @@ use kiam_ebpf::{
     source::{impossible_v4, impossible_v6},
 };
 
-/// Tags that are looked under. A receiver takes off as many as there are that name no VLAN, so a frame with more is taken
-/// for one that concerns M: there is no honest one.
-const TAGS_MAX: usize = 4;
+/// Number of VLAN tags that are parsed. A receiver removes any number of tags with VLAN 0, so a frame with more is
+/// treated as one to the IMDS: no legitimate frame has so many.
+const VLAN_TAGS_MAX: usize = 4;
 
-/// What a packet is to us.
+/// Classes of packets.
 pub enum Packet {
-    /// Neither addressed to M nor from it.
+    /// Neither to the IMDS nor from it.
     Other,
-    /// Says that it comes from M.
+    /// With the IMDS as its source address.
     FromImds(Destination),
-    /// Addressed to M, and to be dropped.
+    /// To the IMDS, to be dropped.
     Refused(Reason),
-    /// TCP to M:80.
+    /// TCP to port 80 of the IMDS.
     Http(HttpPacket),
 }
 
-/// Where a packet goes, in network order.
+/// Destination address of a packet, in network order.
 pub enum Destination {
     V4(u32),
     V6([u32; 4]),
 }
 
-/// The connection that a packet belongs to.
+/// A TCP packet to port 80 of the IMDS.
 pub struct HttpPacket {
-    /// For the kernel's socket lookup.
+    /// Argument of the kernel's socket lookup.
     pub tuple: bpf_sock_tuple,
-    /// Bytes of `tuple` that the lookup reads: they tell the family.
+    /// Bytes of `tuple` that the lookup reads; they determine the address family.
     pub tuple_len: u32,
-    /// Who sent the packet.
+    /// The sender's address.
     pub source: Address,
     /// The sender's port, in network order.
     pub port: u16,
-    /// The packet opens a connection.
+    /// True if the packet opens a connection.
     pub syn: bool,
-    /// The slot of the listener of this family.
+    /// Listener slot for the address family.
     pub slot: u32,
 }
 
-/// Reads as much of the packet as it takes to know what it is; for a packet that is not to M that is one load.
+/// Classifies a packet, reading as little of it as possible: one load for a packet that is not to the IMDS.
 #[inline(always)]
 pub fn classify(ctx: &TcContext) -> Packet {
     // SAFETY: the context is valid for the run of the program; the verifier checks each field.
     let skb = unsafe { &*ctx.skb.skb };
-    // The kernel moves the outer VLAN tag out of the data, and `protocol` is then what follows it.
+    // The kernel moves the outer VLAN tag out of the data; `protocol` is then the EtherType that follows it.
     let tagged = skb.vlan_present != 0;
     match skb.protocol as u16 {
         ethertype::IPV4 => match ends_v4(ctx, ETHERNET_LEN) {
@@ -80,14 +80,15 @@ pub fn classify(ctx: &TcContext) -> Packet {
     }
 }
 
-/// A pod's interface carries no VLANs of ours: a tagged packet would be delivered by another device than ours.
+/// Refuses a packet with a VLAN tag: a VLAN device would deliver it instead of the pod interface.
 #[inline(always)]
 fn refuse_tagged(tagged: bool) -> Option<Packet> {
     tagged.then_some(Packet::Refused(Reason::Malformed))
 }
 
-/// A frame with a tag in its data, the second one of a frame. Nobody behind a pod's interface sends a third: the receiver
-/// takes off as many as there are that name no VLAN, and delivers what is under them.
+/// Classifies a frame with a VLAN tag in its data, which is its second tag. A frame with a third tag is refused: the
+/// receiver removes any number of tags with VLAN 0 and delivers the packet under them, and no legitimate pod sends
+/// that.
 #[inline(always)]
 fn still_tagged(ctx: &TcContext) -> Packet {
     let Ok(inner) = ctx.load::<u16>(ETHERNET_LEN + VLAN_TAG_LEN - size_of::<u16>()) else { return Packet::Other };
@@ -100,11 +101,13 @@ fn still_tagged(ctx: &TcContext) -> Packet {
     if refused { Packet::Refused(Reason::Malformed) } else { Packet::Other }
 }
 
-/// Which end of a packet M is. Of one that says that it is both, the destination counts.
+/// Addresses of a packet. If both are the IMDS, the destination counts.
 enum Ends<A> {
+    /// Neither is the IMDS.
     Others,
-    /// And goes to this address.
+    /// The source is the IMDS; the value is the destination.
     FromImds(A),
+    /// The destination is the IMDS.
     ToImds,
 }
 
@@ -131,7 +134,7 @@ fn ends_v6(ctx: &TcContext, header: usize) -> Ends<[u64; 2]> {
 fn ipv4(ctx: &TcContext) -> Packet {
     let Ok(h) = ctx.load::<[u8; IPV4_LEN]>(ETHERNET_LEN) else { return Packet::Refused(Reason::Malformed) };
     let header_len = usize::from(h[0] & 0x0f) * 4;
-    // More fragments to come, or an offset: the ports may be elsewhere.
+    // The flag for more fragments, or an offset: the ports may be in another fragment.
     let fragment = (h[6] & 0x3f) != 0 || h[7] != 0;
     if header_len < IPV4_LEN || fragment {
         return Packet::Refused(Reason::Malformed);
@@ -149,7 +152,7 @@ fn ipv4(ctx: &TcContext) -> Packet {
     };
     let (sport, dport) = (port, IMDS_PORT.to_be());
     let ipv4 = Tuple4 { saddr: u32::from_ne_bytes(source), daddr: IMDS_V4_WORD, sport, dport };
-    // The larger member first: the verifier lets nobody without CAP_PERFMON read a stack that was not written.
+    // The larger member is written first: without CAP_PERFMON the verifier rejects reading stack that was not written.
     let ipv6 = Tuple6 { saddr: [0; 4], daddr: [0; 4], sport: 0, dport: 0 };
     let mut tuple = bpf_sock_tuple { __bindgen_anon_1: bpf_sock_tuple__bindgen_ty_1 { ipv6 } };
     tuple.__bindgen_anon_1.ipv4 = ipv4;
@@ -160,7 +163,7 @@ fn ipv4(ctx: &TcContext) -> Packet {
 #[inline(always)]
 fn ipv6(ctx: &TcContext) -> Packet {
     let Ok(h) = ctx.load::<[u8; IPV6_DESTINATION]>(ETHERNET_LEN) else { return Packet::Refused(Reason::Malformed) };
-    // An extension header is not walked: no client of M sends one.
+    // Extension headers are not parsed: no client of the IMDS sends one.
     if h[6] != TCP {
         return Packet::Refused(Reason::NotHttp);
     }
@@ -186,10 +189,11 @@ fn ipv6(ctx: &TcContext) -> Packet {
     })
 }
 
-/// What matters of a TCP header.
+/// The relevant fields of a TCP header.
 struct Segment {
-    /// The sender's, in network order.
+    /// The sender's port, in network order.
     port: u16,
+    /// True if the packet opens a connection.
     syn: bool,
 }
 
@@ -202,19 +206,20 @@ fn segment(ctx: &TcContext, tcp: usize) -> Result<Segment, Reason> {
     Ok(Segment { port: u16::from_ne_bytes([h[0], h[1]]), syn: h[TCP_FLAGS] & (SYN | ACK) == SYN })
 }
 
-/// The station that a frame is addressed to.
+/// Returns the destination MAC address of a frame.
 #[inline(always)]
 pub fn destination_mac(ctx: &TcContext) -> Option<[u8; 6]> {
     ctx.load(0).ok()
 }
 
-/// Whether a frame carries a packet to M of whatever kind, or asks for M's MAC address. By its bytes: what a packet
-/// socket says of the protocol need not be true. All of the node's traffic comes here: for most of it that is one load.
+/// Returns whether a frame carries a packet of any kind to the IMDS, or is an ARP packet for the IMDS. It parses the
+/// bytes, because a packet socket can set a wrong `skb->protocol`. All of the node's traffic is checked, most of it by
+/// one load.
 #[inline(always)]
 pub fn concerns_imds(ctx: &TcContext) -> bool {
     let mut header = ETHERNET_LEN;
-    while header <= ETHERNET_LEN + TAGS_MAX * VLAN_TAG_LEN {
-        // The type, and what is as long as the shortest header: nothing to M is shorter.
+    while header <= ETHERNET_LEN + VLAN_TAGS_MAX * VLAN_TAG_LEN {
+        // The EtherType and the length of the shortest header: no packet to the IMDS is shorter.
         let Ok(h) = ctx.load::<[u16; 1 + IPV4_LEN / 2]>(header - size_of::<u16>()) else { return false };
         match h[0] {
             ethertype::VLAN | ethertype::QINQ => header += VLAN_TAG_LEN,

@@ -1,4 +1,4 @@
-//! `getpeername` of a redirected socket tells M: what the client has called.
+//! `getpeername` of a redirected socket returns the IMDS, the address that the client connected to.
 
 use super::{
     maps::SOCKETS,
@@ -6,20 +6,20 @@ use super::{
 };
 use aya_ebpf::programs::SockAddrContext;
 
-/// Of an IPv4 socket.
+/// Handles the call for an IPv4 socket.
 #[inline(always)]
 pub fn of_v4(ctx: &SockAddrContext) -> i32 {
-    tell(ctx, |_| Kind::V4)
+    rewrite_redirected(ctx, |_| Kind::V4)
 }
 
-/// Of an IPv6 socket.
+/// Handles the call for an IPv6 socket.
 #[inline(always)]
 pub fn of_v6(ctx: &SockAddrContext) -> i32 {
-    tell(ctx, |ctx| kind6(ctx.sock_addr))
+    rewrite_redirected(ctx, |ctx| kind6(ctx.sock_addr))
 }
 
 #[inline(always)]
-fn tell(ctx: &SockAddrContext, kind: impl Fn(&SockAddrContext) -> Kind) -> i32 {
+fn rewrite_redirected(ctx: &SockAddrContext, kind: impl Fn(&SockAddrContext) -> Kind) -> i32 {
     // SAFETY: nothing is read of the value.
     if !unsafe { SOCKETS.get_ptr_mut(ctx) }.is_null() {
         // SAFETY: the context of this run.

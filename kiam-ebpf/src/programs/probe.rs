@@ -1,5 +1,5 @@
-//! The self-check's own programs. Two are run by the agent itself (`BPF_PROG_TEST_RUN`) and take what they are to do from
-//! `cb[0]`; the third is on the egress of the agent's own interface, which nobody else sends by.
+//! The programs of the self-check. The agent runs two of them itself (`BPF_PROG_TEST_RUN`), with their argument in
+//! `cb[0]`; the third is on the egress of the agent's own interface, which carries no other traffic.
 
 use super::{
     maps::{LISTENERS, PROBES},
@@ -14,10 +14,10 @@ use core::ptr::read_volatile;
 use kiam_common::abi::{IMDS_PORT, SLOT_V4, SLOT_V6};
 use kiam_ebpf::net::{ACK, ETHERNET_LEN, IPV4_LEN, IPV6_LEN, SYN, TCP_ACKNOWLEDGMENT, TCP_FLAGS, ethertype};
 
-/// The flags of a reply that accepts a connection.
+/// TCP flags of the reply that accepts a connection.
 const SYN_ACK: u8 = SYN | ACK;
 
-/// The port of the listening socket in a slot; 0: there is none.
+/// Returns the port of the listening socket in a slot; 0 if there is none.
 #[inline(always)]
 pub fn slot(ctx: &TcContext) -> i32 {
     let slot = argument(ctx);
@@ -34,14 +34,14 @@ pub fn slot(ctx: &TcContext) -> i32 {
     }
 }
 
-/// Lets the packet that it is run with arrive by an interface.
+/// Makes the packet that the program is run with arrive on an interface.
 #[inline(always)]
 pub fn send(ctx: &TcContext) -> i32 {
     // SAFETY: a helper on the context of this run.
     unsafe { bpf_clone_redirect(ctx.skb.skb, argument(ctx), BPF_F_INGRESS as u64) as i32 }
 }
 
-/// Notes what the answer to a probe acknowledges. Nothing leaves by this interface.
+/// Records the acknowledgment number of the reply to a probe. Every packet is dropped: none leaves by this interface.
 #[inline(always)]
 pub fn answered(ctx: &TcContext) -> i32 {
     // SAFETY: the context is valid for the run of the program; the verifier checks each field.
@@ -51,13 +51,13 @@ pub fn answered(ctx: &TcContext) -> i32 {
         _ => return DROP,
     };
     if let Some(acknowledged) = acknowledged(ctx, tcp) {
-        // A slot that does not exist is the only error.
+        // The only possible error is a slot that does not exist.
         let _ = PROBES.set(slot, acknowledged, 0);
     }
     DROP
 }
 
-/// What a SYN-ACK from M's port acknowledges.
+/// Returns the acknowledgment number of a SYN-ACK from the IMDS's port.
 #[inline(always)]
 fn acknowledged(ctx: &TcContext, tcp: usize) -> Option<u32> {
     let port: u16 = ctx.load(tcp).ok()?;

@@ -1,8 +1,9 @@
-//! The redirect by socket assignment: each packet to M:80 that goes on carries a socket, and a packet that carries one
-//! is never forwarded, fence or no fence.
+//! The redirect by socket assignment. Every packet to port 80 of the IMDS that passes carries a socket, and the kernel
+//! never forwards a packet that carries one, with or without the fence.
 //!
-//! A bridge takes the socket off a packet on its way up, and the sender's socket is no longer seen there. So a bridge's
-//! ports note who opens a connection, and see to it that it goes up; the bridge assigns.
+//! A bridge removes the socket from a packet that it passes up, and the sender's socket is not visible there. So the
+//! program on a bridge port writes the connection record and drops what the bridge would not pass up; the program on
+//! the bridge assigns.
 
 use super::{
     connection_records, imds_route,
@@ -19,12 +20,14 @@ use aya_log_ebpf::debug;
 use core::{ffi::c_void, ptr::read_volatile};
 use kiam_common::abi::Reason;
 
-/// The next program of the chain, then the stack: the CNI's own programs and policies still run. `TC_ACT_OK` and
-/// `TC_ACT_PIPE` would end the chain (include/net/tcx.h); for clsact the same value is `TC_ACT_UNSPEC`.
+/// Verdict: continue with the next program of the chain, then the stack, so that the CNI's programs and policies still
+/// run. `TC_ACT_OK` and `TC_ACT_PIPE` would end the chain (include/net/tcx.h); for clsact the same value is
+/// `TC_ACT_UNSPEC`.
 pub const NEXT: i32 = TCX_NEXT;
+/// Verdict: drop the packet.
 pub const DROP: i32 = TC_ACT_SHOT as i32;
 
-/// The whole program.
+/// Returns the verdict on a packet.
 #[inline(always)]
 pub fn run(ctx: &TcContext) -> i32 {
     let packet = classify(ctx);
@@ -38,16 +41,16 @@ pub fn run(ctx: &TcContext) -> i32 {
     {
         return NEXT;
     }
-    // Filled before the program is attached: an interface that is missing is being detached.
+    // The entry is added before the program is attached: an interface without one is being detached.
     let Some(counters) = INTERFACES.get_ptr_mut(interface) else { return DROP };
     let reason = match packet {
         Packet::Other => return NEXT,
         Packet::Refused(reason) => reason,
-        // What the node answers would go to the real service.
+        // The node's reply would go to the real IMDS.
         Packet::FromImds(_) => Reason::BadSource,
         Packet::Http(packet) => {
-            // Before an assignment takes the place of the sender's socket. The connection may come up at once, or by an
-            // ACK that carries a SYN cookie, or over TIME_WAIT, where the stack itself finds the listener.
+            // Before the assignment, which replaces the sender's socket. Every SYN is recorded: the connection may be
+            // established directly, by an ACK with a SYN cookie, or over TIME_WAIT, where the stack finds the listener.
             if packet.syn {
                 connection_records::record(interface, &packet, connection_records::origin(ctx));
             }
@@ -64,14 +67,15 @@ pub fn run(ctx: &TcContext) -> i32 {
     if !reason.is_drop() {
         return NEXT;
     }
-    // Unreachable for the verifier unless the agent logs at debug. A number (`Reason`): each name would be a path of its own.
-    debug!(ctx, "interface {}: dropped a packet to the metadata service, reason {}", interface, reason as u32);
+    // Unreachable for the verifier unless the agent logs at debug. The reason is a number (`Reason`), because each name
+    // would be a path of its own.
+    debug!(ctx, "interface {}: dropped a packet to or from the IMDS, reason {}", interface, reason as u32);
     DROP
 }
 
-/// Assigns the socket that the stack would have found (established, half-open, TIME_WAIT), else the listener, whatever
-/// the flags: the listener validates SYN cookies and resets what it does not know. To hand every SYN to the listener
-/// would make a port dead for as long as its old connection is in TIME_WAIT.
+/// Assigns the socket that the stack would find (established, half-open, TIME_WAIT), else the listener, whatever the
+/// flags: the listener validates SYN cookies and resets unknown connections. If every SYN were assigned to the
+/// listener, a port would be dead for as long as its old connection is in TIME_WAIT.
 #[inline(always)]
 fn assign(ctx: &TcContext, mut packet: HttpPacket) -> Reason {
     // SAFETY: the verifier checks both arguments and that each reference is released on every path.
@@ -95,8 +99,10 @@ fn assign(ctx: &TcContext, mut packet: HttpPacket) -> Reason {
     }
 }
 
+/// Assigns a socket to the packet and releases it.
+///
 /// # Safety
-/// `socket` is a referenced socket out of a lookup, and the caller does not use it again.
+/// `socket` is a referenced socket from a lookup, and the caller does not use it again.
 #[inline(always)]
 unsafe fn assign_and_release(ctx: &TcContext, socket: *mut c_void, assigned: Reason) -> Reason {
     // SAFETY: the reference is ours until the release.
