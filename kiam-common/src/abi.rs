@@ -91,14 +91,15 @@ pub const MAP_PROBES: &str = "kiam_probes";
 
 /// Global variable of the object: 1 if `bpf_sk_lookup` has `ingress_ifindex` (Linux 5.17 and later), else 0.
 pub const GLOBAL_INGRESS_IFINDEX: &str = "KIAM_INGRESS_IFINDEX";
-/// In the loaded object: what `cgroup/setsockopt` programs are told, one of the `SOCKOPT_TELLS_…`.
-pub const GLOBAL_SOCKOPT_TELLS: &str = "KIAM_SOCKOPT_TELLS";
-/// [`GLOBAL_SOCKOPT_TELLS`]: neither the network namespace nor the pod (before Linux 5.15).
-pub const SOCKOPT_TELLS_NOTHING: u8 = 0;
-/// [`GLOBAL_SOCKOPT_TELLS`]: the network namespace (`bpf_get_netns_cookie`, Linux 5.15).
-pub const SOCKOPT_TELLS_NETNS: u8 = 1;
-/// [`GLOBAL_SOCKOPT_TELLS`]: the pod as well (`bpf_get_current_ancestor_cgroup_id`, Linux 6.1).
-pub const SOCKOPT_TELLS_POD: u8 = 2;
+/// Global variable of the object: the helpers that the kernel provides to `cgroup/setsockopt` programs, one of the
+/// `SOCKOPT_HELPERS_…`.
+pub const GLOBAL_SOCKOPT_HELPERS: &str = "KIAM_SOCKOPT_HELPERS";
+/// Value of [`GLOBAL_SOCKOPT_HELPERS`]: no helper for the network namespace or the pod (before Linux 5.15).
+pub const SOCKOPT_HELPERS_NONE: u8 = 0;
+/// Value of [`GLOBAL_SOCKOPT_HELPERS`]: a helper for the network namespace (`bpf_get_netns_cookie`, Linux 5.15).
+pub const SOCKOPT_HELPERS_NETNS: u8 = 1;
+/// Value of [`GLOBAL_SOCKOPT_HELPERS`]: also one for the pod (`bpf_get_current_ancestor_cgroup_id`, Linux 6.1).
+pub const SOCKOPT_HELPERS_POD: u8 = 2;
 
 /// Slot of the IPv4 listener in [`MAP_LISTENERS`].
 pub const SLOT_V4: u32 = 0;

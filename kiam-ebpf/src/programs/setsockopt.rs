@@ -8,7 +8,7 @@ use super::{
 };
 use aya_ebpf::{EbpfContext as _, programs::SockoptContext};
 use core::ptr::read_volatile;
-use kiam_common::abi::{Config, FLAG_ENFORCE, SOCKOPT_TELLS_NETNS, SOCKOPT_TELLS_POD};
+use kiam_common::abi::{Config, FLAG_ENFORCE, SOCKOPT_HELPERS_NETNS, SOCKOPT_HELPERS_POD};
 
 /// Level and name of the option by which packets go directly to the device (packet(7); include/linux/socket.h,
 /// include/uapi/linux/if_packet.h).
@@ -21,15 +21,15 @@ const XDP_UMEM_REG: (i32, i32) = (283, 4);
 /// kernel/bpf/cgroup.c).
 const PAGE_SIZE_MIN: i32 = 4096;
 
-/// Helpers that the kernel provides here, set before the object is loaded (`abi::GLOBAL_SOCKOPT_TELLS`). To the
+/// Helpers that the kernel provides here, set before the object is loaded (`abi::GLOBAL_SOCKOPT_HELPERS`). To the
 /// verifier it is a constant, so the code that it excludes is not verified.
 #[unsafe(no_mangle)]
-static KIAM_SOCKOPT_TELLS: u8 = SOCKOPT_TELLS_POD;
+static KIAM_SOCKOPT_HELPERS: u8 = SOCKOPT_HELPERS_POD;
 
 #[inline(always)]
-fn tells(what: u8) -> bool {
+fn provides(helpers: u8) -> bool {
     // SAFETY: a live static; volatile, because the loader changes the value that the compiler sees.
-    unsafe { read_volatile(&raw const KIAM_SOCKOPT_TELLS) >= what }
+    unsafe { read_volatile(&raw const KIAM_SOCKOPT_HELPERS) >= helpers }
 }
 
 /// Returns the verdict on a `setsockopt`.
@@ -55,8 +55,8 @@ fn is_refused(ctx: &SockoptContext, config: &Config) -> bool {
         return false;
     }
     // SAFETY: the context of this run.
-    if tells(SOCKOPT_TELLS_NETNS) && !unsafe { in_node_netns(ctx.as_ptr(), config) } {
+    if provides(SOCKOPT_HELPERS_NETNS) && !unsafe { in_node_netns(ctx.as_ptr(), config) } {
         return false;
     }
-    !tells(SOCKOPT_TELLS_POD) || !cgroups().is_some_and(|caller| is_exempt(&caller))
+    !provides(SOCKOPT_HELPERS_POD) || !cgroups().is_some_and(|caller| is_exempt(&caller))
 }

@@ -12,11 +12,11 @@ use aya::{
     sys::{BpfHelper, is_helper_supported},
 };
 use kiam_common::abi::{
-    Address, Config, Counters, GLOBAL_INGRESS_IFINDEX, GLOBAL_SOCKOPT_TELLS, MAP_CONFIG, MAP_EXEMPT, MAP_FLOWS,
+    Address, Config, Counters, GLOBAL_INGRESS_IFINDEX, GLOBAL_SOCKOPT_HELPERS, MAP_CONFIG, MAP_EXEMPT, MAP_FLOWS,
     MAP_INTERFACES, MAP_LISTENERS, MAP_NODE_ADDRS, MAP_OWNER, MAP_PLACES, MAP_PORTS, MAP_RINGS, MAP_SOCKETS,
     MAP_STRAYS, Owner, PROG_GUARD, PROG_GUARD_IN, PROG_PROBE, PROG_PROBE_OUT, PROG_SK_LOOKUP, PROG_SLOT,
-    PROG_TC_INGRESS, Port, SLOT_NODE_V4, SLOT_NODE_V6, SLOT_V4, SLOT_V6, SOCKOPT_TELLS_NETNS, SOCKOPT_TELLS_NOTHING,
-    SOCKOPT_TELLS_POD,
+    PROG_TC_INGRESS, Port, SLOT_NODE_V4, SLOT_NODE_V6, SLOT_V4, SLOT_V6, SOCKOPT_HELPERS_NETNS, SOCKOPT_HELPERS_NONE,
+    SOCKOPT_HELPERS_POD,
 };
 use std::{
     net::{IpAddr, TcpListener},
@@ -52,7 +52,7 @@ pub(crate) struct Object {
     log_lines: JoinSet<()>,
     /// The kernel tells `sk_lookup` by which interface a packet came.
     lookup_tells_interface: bool,
-    /// One of the `SOCKOPT_TELLS_…`.
+    /// One of the `SOCKOPT_HELPERS_…`.
     sockopt_tells: u8,
 }
 
@@ -96,7 +96,7 @@ impl Object {
         let told = u8::from(lookup_tells_interface);
         loader.override_global(GLOBAL_INGRESS_IFINDEX, &told, true);
         let sockopt_tells = sockopt_tells().context("asking what cgroup/setsockopt programs can know")?;
-        loader.override_global(GLOBAL_SOCKOPT_TELLS, &sockopt_tells, true);
+        loader.override_global(GLOBAL_SOCKOPT_HELPERS, &sockopt_tells, true);
         let ebpf = loader.load(OBJECT).context("making the maps")?;
         Ok(Self { ebpf, log_lines: JoinSet::new(), lookup_tells_interface, sockopt_tells })
     }
@@ -112,7 +112,7 @@ impl Object {
         self.lookup_tells_interface
     }
 
-    /// What the kernel tells `cgroup/setsockopt` programs: one of the `SOCKOPT_TELLS_…`.
+    /// What the kernel tells `cgroup/setsockopt` programs: one of the `SOCKOPT_HELPERS_…`.
     pub(crate) const fn sockopt_tells(&self) -> u8 {
         self.sockopt_tells
     }
@@ -306,8 +306,8 @@ fn log_program(name: &str, program: &Program) {
 fn sockopt_tells() -> Result<u8, ProgramError> {
     let tells = |helper| is_helper_supported(ProgramType::CgroupSockopt, helper);
     if !tells(BpfHelper::BPF_FUNC_get_netns_cookie)? {
-        return Ok(SOCKOPT_TELLS_NOTHING);
+        return Ok(SOCKOPT_HELPERS_NONE);
     }
     let pod = tells(BpfHelper::BPF_FUNC_get_current_ancestor_cgroup_id)?;
-    Ok(if pod { SOCKOPT_TELLS_POD } else { SOCKOPT_TELLS_NETNS })
+    Ok(if pod { SOCKOPT_HELPERS_POD } else { SOCKOPT_HELPERS_NETNS })
 }

@@ -10,7 +10,7 @@ use crate::{
     },
     report::Choice,
 };
-use kiam_common::abi::{SOCKOPT_TELLS_NETNS, SOCKOPT_TELLS_POD};
+use kiam_common::abi::{SOCKOPT_HELPERS_NETNS, SOCKOPT_HELPERS_POD};
 
 const AS_GIVEN: &str = "as given";
 
@@ -122,8 +122,8 @@ fn interface_of_lookup(object: &Object) -> Choice {
 
 fn sockopt_choice(object: &Object) -> Choice {
     let (in_use, why) = match object.sockopt_tells() {
-        SOCKOPT_TELLS_POD => ("pods on the node's network", "this kernel tells whose the call is"),
-        SOCKOPT_TELLS_NETNS => {
+        SOCKOPT_HELPERS_POD => ("pods on the node's network", "this kernel tells whose the call is"),
+        SOCKOPT_HELPERS_NETNS => {
             ("pods on the node's network, exempt or not", "this kernel does not tell which pod calls")
         }
         _ => ("all pods", "this kernel does not tell who calls"),
