@@ -6,8 +6,8 @@
 //!                  └────── grpc::Kiam ─────┘ ──▶ EventRecorder
 //! ```
 
+mod admin;
 mod clock;
-mod face;
 mod tasks;
 
 use crate::{
@@ -18,10 +18,10 @@ use crate::{
     grpc::{self, ConnectionSettings, GrpcMetrics, Incoming, Kiam},
     k8s::{self, Cluster, EventRecorder, WatchMetrics},
 };
+use admin::Admin;
 use anyhow::Context as _;
 use clock::SystemClock;
-use face::Face;
-use kiam_common::{admin, kubernetes, tls};
+use kiam_common::{admin::serve as serve_admin, kubernetes, tls};
 use prometheus_client::{metrics::counter::Counter, registry::Registry};
 use std::{
     future::Future,
@@ -70,12 +70,12 @@ pub(crate) async fn build(config: Config) -> anyhow::Result<Bound> {
 
     let listener = bind("--bind", grpc.bind).await?;
     let (incoming, accept) = grpc::accept(listener, Arc::clone(&tls));
-    let face = Arc::new(Face::new(Arc::clone(&pods), registry));
+    let handler = Arc::new(Admin::new(Arc::clone(&pods), registry));
     let admin_listener = bind("--port", SocketAddr::from((Ipv4Addr::LOCALHOST, admin.port))).await?;
-    tasks.add("admin face", admin::serve(admin_listener, Arc::clone(&face)));
+    tasks.add("admin face", serve_admin(admin_listener, Arc::clone(&handler)));
     if let Some(address) = admin.prometheus {
         let listener = bind("--prometheus-listen-addr", address).await?;
-        tasks.add("metrics", admin::serve(listener, face));
+        tasks.add("metrics", serve_admin(listener, handler));
     }
     tasks.add("certificates", tls.watch());
     tasks.add("pods", k8s::watch_pods(client.clone(), Arc::clone(&pods), watch_metrics.clone()));

@@ -6,18 +6,18 @@ use prometheus_client::{encoding::text, registry::Registry};
 use std::sync::Arc;
 
 /// Health and metrics of the server.
-pub(super) struct Face {
+pub(super) struct Admin {
     pods: Arc<Cluster>,
     registry: Registry,
 }
 
-impl Face {
+impl Admin {
     pub(super) const fn new(pods: Arc<Cluster>, registry: Registry) -> Self {
         Self { pods, registry }
     }
 }
 
-impl AdminFace for Face {
+impl AdminFace for Admin {
     fn health(&self) -> Result<String, String> {
         if self.pods.is_synced() {
             Ok("ok\n".to_owned())
