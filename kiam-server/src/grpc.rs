@@ -1,6 +1,6 @@
 //! The face towards agents: `kiam.KiamService` over mutual TLS, as kiam v4 speaks it.
 
-mod answer;
+mod convert;
 mod incoming;
 mod metrics;
 mod service;

@@ -1,7 +1,7 @@
 //! The three methods of `kiam.KiamService`: find the pod, decide, hand out.
 
 use super::{
-    GrpcMetrics, answer,
+    GrpcMetrics, convert,
     status::{self, Method},
 };
 use crate::core::{
@@ -57,7 +57,7 @@ impl<L: PodLookup, S: CredentialSource, N: NoticeSink> Kiam<L, S, N> {
         let found = self.find(ip, caller.as_ref(), Method::PodRole).await?;
         let name = found.pod.wanted_role().unwrap_or_default().to_owned();
         tracing::debug!(namespace = found.pod.namespace, pod = found.pod.name, ?name, "role told");
-        Ok(proto::Role { name, seen: answer::seen(&found, caller.as_ref()) })
+        Ok(proto::Role { name, seen: convert::seen(&found, caller.as_ref()) })
     }
 
     async fn pod_credentials(&self, request: &proto::GetPodCredentialsRequest) -> Result<proto::Credentials, Status> {
@@ -77,11 +77,11 @@ impl<L: PodLookup, S: CredentialSource, N: NoticeSink> Kiam<L, S, N> {
             }
         };
         log_issue(&found.pod, &identity, &credentials);
-        Ok(answer::credentials(&credentials, answer::seen(&found, caller.as_ref())))
+        Ok(convert::credentials(&credentials, convert::seen(&found, caller.as_ref())))
     }
 
     async fn find(&self, ip: &str, caller: Option<&proto::Caller>, method: Method) -> Result<Found, Status> {
-        let found = match answer::asker(ip, caller) {
+        let found = match convert::asker(ip, caller) {
             Some(asker) => self.pods.find(asker).await,
             None => Err(LookupError::NotFound),
         };
