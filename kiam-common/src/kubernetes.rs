@@ -1,7 +1,7 @@
-//! The way to the Kubernetes API: a client that notices when the other end has gone, and the pauses of a watch that fails.
+//! The Kubernetes API: a client that detects a dead connection, and the backoff of a watch that fails.
 
+mod backoff;
 mod client;
-mod pauses;
 
+pub use backoff::Backoff;
 pub use client::{ConnectError, connect};
-pub use pauses::Pauses;

@@ -4,8 +4,8 @@
 //! A fetch belongs to the cache and not to whoever asked first, so nobody's impatience costs others their answer, and
 //! one identity is fetched once however many ask.
 
+mod backoff;
 mod metrics;
-mod pauses;
 mod plan;
 mod prefetch;
 mod worker;

@@ -8,7 +8,7 @@ use crate::{
 use futures::{StreamExt as _, future::join_all};
 use k8s_openapi::api::core::v1::Pod;
 use kiam_common::{
-    kubernetes::{Pauses, connect},
+    kubernetes::{Backoff, connect},
     telemetry::chain,
 };
 use kube::{
@@ -41,13 +41,13 @@ pub(crate) async fn follow(config: &ExemptConfig, known: &watch::Sender<Known>) 
 
 /// Reading the credentials again until they are there: nothing is connected to yet.
 async fn client(config: &ExemptConfig, known: &watch::Sender<Known>) -> Client {
-    let mut pauses = Pauses::default();
+    let mut backoff = Backoff::default();
     loop {
         let error = match connect(config.kubeconfig.as_deref()).await {
             Ok(client) => return client,
             Err(error) => chain(&error),
         };
-        let pause = pauses.next(Instant::now());
+        let pause = backoff.next(Instant::now());
         tracing::warn!("--exempt: {error}");
         known.send_if_modified(|known| known.fail_all(&error));
         sleep(pause).await;
@@ -70,7 +70,7 @@ impl Watch<'_> {
         let api: Api<PartialObjectMeta<Pod>> = Api::namespaced(client, &self.account.namespace);
         let mut events = pin!(watcher(api, watcher::Config::default().fields(&fields)));
         let mut pods = Pods::default();
-        let mut pauses = Pauses::default();
+        let mut backoff = Backoff::default();
         while let Some(event) = events.next().await {
             match event {
                 Ok(event) => {
@@ -78,7 +78,7 @@ impl Watch<'_> {
                         self.tell(&pods.told);
                     }
                 }
-                Err(error) => self.complain(&error, pauses.next(Instant::now())).await,
+                Err(error) => self.complain(&error, backoff.next(Instant::now())).await,
             }
         }
     }

@@ -1,7 +1,7 @@
 //! The plan: a state machine without tasks and without a clock. Time, wishes and results come in; what to fetch next,
 //! and when to look again, comes out.
 
-use super::{Answer, Published, pauses::Pauses};
+use super::{Answer, Published, backoff::Backoff};
 use crate::core::{
     credentials::{Credentials, Identity, RefreshAhead},
     ids::PodUid,
@@ -211,10 +211,10 @@ impl Plan {
         let jitter = (self.jitter)();
         let Some(entry) = self.entries.get_mut(identity) else { return (Err(error), now) };
         entry.failures = entry.failures.saturating_add(1);
-        let pauses = Pauses::after(error.class, entry.failures, jitter);
-        entry.failure = Some(Failure { error: error.clone(), until: after(now, pauses.answer) });
+        let backoff = Backoff::after(error.class, entry.failures, jitter);
+        entry.failure = Some(Failure { error: error.clone(), until: after(now, backoff.answer) });
         // Whoever waits does so because nothing is valid.
-        (Err(error), after(now, pauses.retry))
+        (Err(error), after(now, backoff.retry))
     }
 
     /// What it has, unless that has ended: then it has nothing any more.

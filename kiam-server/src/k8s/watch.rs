@@ -7,7 +7,7 @@ use k8s_openapi::{
     api::core::v1::{Namespace, Pod},
     apimachinery::pkg::apis::meta::v1::ObjectMeta,
 };
-use kiam_common::kubernetes::Pauses;
+use kiam_common::kubernetes::Backoff;
 use kube::{
     Api, Client, Resource,
     core::DeserializeGuard,
@@ -114,12 +114,12 @@ where
     let config = watcher::Config::default().timeout(WATCH_LEN_SECONDS);
     let mut events = pin!(watcher(api, config));
     let mut feed = Feed { target, metrics, listed: Vec::new() };
-    let mut pauses = Pauses::default();
+    let mut backoff = Backoff::default();
     while let Some(event) = events.next().await {
         match event {
             Ok(event) => feed.take(event),
             Err(error) => {
-                let pause = pauses.next(Instant::now());
+                let pause = backoff.next(Instant::now());
                 metrics.errors.get_or_create(&T::LABEL).inc();
                 complain(T::LABEL.resource, &error, pause);
                 tokio::time::sleep(pause).await;

@@ -4,14 +4,14 @@ use crate::core::ports::FailureClass;
 use std::time::Duration;
 
 /// How long a failure is left alone.
-pub(super) struct Pauses {
+pub(super) struct Backoff {
     /// For this long it is the answer to whoever asks.
     pub(super) answer: Duration,
     /// After this long we try again by ourselves.
     pub(super) retry: Duration,
 }
 
-impl Pauses {
+impl Backoff {
     pub(super) fn after(class: FailureClass, failures: u32, jitter: f64) -> Self {
         let doubled = |first: u64, most: u64| {
             Duration::from_secs(first.saturating_mul(1 << failures.saturating_sub(1).min(16)).min(most))

@@ -15,12 +15,12 @@ const CALM: Duration = Duration::from_secs(90);
 /// Pauses that grow while errors follow one another. Events don't tell that it goes well again: each attempt to list
 /// begins with one.
 #[derive(Debug, Default)]
-pub struct Pauses {
+pub struct Backoff {
     growing: Option<ExponentialBackoff>,
     last: Option<Instant>,
 }
 
-impl Pauses {
+impl Backoff {
     /// How long to wait now that an error has come.
     pub fn next(&mut self, now: Instant) -> Duration {
         if self.last.is_none_or(|last| now.duration_since(last) > CALM) {
@@ -42,7 +42,7 @@ mod tests {
 
     #[tokio::test]
     async fn pauses_grow_until_it_was_calm() {
-        let (mut pauses, start) = (Pauses::default(), Instant::now());
+        let (mut pauses, start) = (Backoff::default(), Instant::now());
         let row: Vec<Duration> = (0..10).map(|second| pauses.next(start + Duration::from_secs(second))).collect();
         // Jitter adds up to the pause itself.
         assert!(row[0] <= 2 * PAUSE_MIN && row[9] >= PAUSE_MAX, "{row:?}");
