@@ -4,10 +4,10 @@
 pub(crate) mod annotations;
 pub(crate) mod credentials;
 pub(crate) mod ids;
+pub(crate) mod lookup;
 pub(crate) mod namespace;
 pub(crate) mod pod;
 pub(crate) mod policy;
-pub(crate) mod ports;
 pub(crate) mod role;
 pub(crate) mod session;
 pub(crate) mod text;

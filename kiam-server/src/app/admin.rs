@@ -1,6 +1,6 @@
 //! What the admin face shows.
 
-use crate::{core::ports::PodLookup as _, k8s::Cluster};
+use crate::{core::lookup::PodLookup as _, k8s::Cluster};
 use kiam_common::admin::AdminFace;
 use prometheus_client::{encoding::text, registry::Registry};
 use std::sync::Arc;

@@ -1,6 +1,6 @@
 //! The time of day.
 
-use crate::core::ports::Clock;
+use crate::core::lookup::Clock;
 use jiff::Timestamp;
 
 /// The system's clock.

@@ -3,7 +3,7 @@
 use super::Aws;
 use crate::core::{
     credentials::{Credentials, Identity},
-    ports::{BoxFuture, Clock, CredentialError, CredentialProvider, FailureClass},
+    lookup::{BoxFuture, Clock, CredentialError, CredentialProvider, FailureClass},
 };
 use aws_sdk_sts::{
     Client,

@@ -5,7 +5,7 @@ use super::{Answer, Published, backoff::Backoff};
 use crate::core::{
     credentials::{Credentials, Identity, RefreshAhead},
     ids::PodUid,
-    ports::{CredentialError, FailureClass},
+    lookup::{CredentialError, FailureClass},
 };
 use jiff::{SignedDuration, Timestamp};
 use std::{

@@ -2,7 +2,7 @@
 //! so an annotation alone makes nobody call STS.
 
 use super::Cache;
-use crate::core::{policy::Policy, ports::PodChange, ports::PodChanges};
+use crate::core::{lookup::PodChange, lookup::PodChanges, policy::Policy};
 use std::sync::Arc;
 
 /// Pods that are looked at in one go, between which others get the index's lock.

@@ -4,7 +4,7 @@ use super::*;
 use crate::core::{
     credentials::RefreshAhead,
     ids::RoleArn,
-    ports::{BoxFuture, CredentialProvider},
+    lookup::{BoxFuture, CredentialProvider},
     session::SessionName,
 };
 use jiff::{SignedDuration, Timestamp};

@@ -3,7 +3,7 @@
 use crate::core::{
     credentials::Credentials,
     ids::PodUid,
-    ports::{Asker, Found, Origin},
+    lookup::{Asker, Found, Origin},
 };
 use jiff::Timestamp;
 use kiam_common::proto;

@@ -6,9 +6,9 @@ use super::{
 };
 use crate::core::{
     credentials::{Credentials, Identity},
+    lookup::{CredentialSource, Found, LookupError, Notice, NoticeSink, PodLookup},
     pod::PodFacts,
     policy::{Denial, Policy},
-    ports::{CredentialSource, Found, LookupError, Notice, NoticeSink, PodLookup},
     text::quote,
 };
 use kiam_common::proto::{self, kiam_service_server::KiamService};

@@ -3,8 +3,8 @@
 //! itself, and for a caller who is not who it is said to be.
 
 use crate::core::{
+    lookup::{CredentialError, FailureClass, LookupError},
     policy::Denial,
-    ports::{CredentialError, FailureClass, LookupError},
 };
 use kiam_common::proto::CONTRADICTION;
 use tonic::Status;

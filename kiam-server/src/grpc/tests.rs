@@ -4,10 +4,10 @@ use super::*;
 use crate::core::{
     credentials::{Credentials, Identity},
     ids::PodUid,
+    lookup::{Asker, CredentialError, Found, LookupError, Notice, Origin},
     namespace::{Anchoring, NamespaceFacts, Permitted},
     pod::PodFacts,
     policy::Policy,
-    ports::{Asker, CredentialError, Found, LookupError, Notice, Origin},
     role::RoleBase,
     session::SessionName,
 };

@@ -2,8 +2,8 @@
 
 use crate::core::{
     ids::PodUid,
+    lookup::{Notice, NoticeSink},
     pod::PodFacts,
-    ports::{Notice, NoticeSink},
     text::cut,
 };
 use k8s_openapi::api::core::v1::ObjectReference;

@@ -9,9 +9,9 @@
 use super::convert::PodName;
 use crate::core::{
     ids::PodUid,
+    lookup::{LookupError, Origin},
     namespace::NamespaceFacts,
     pod::PodFacts,
-    ports::{LookupError, Origin},
 };
 use std::{
     collections::{HashMap, HashSet},

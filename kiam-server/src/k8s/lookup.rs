@@ -6,9 +6,9 @@ use super::{
 };
 use crate::core::{
     ids::PodUid,
+    lookup::{Asker, Found, LookupError, PodChange, PodChanges, PodLookup},
     namespace::{Anchoring, NamespaceFacts, Permitted},
     pod::PodFacts,
-    ports::{Asker, Found, LookupError, PodChange, PodChanges, PodLookup},
 };
 use k8s_openapi::api::core::v1::{Namespace, Pod};
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard};
@@ -139,7 +139,7 @@ fn change(pod: PodUid, now: Option<(Arc<PodFacts>, Option<Arc<NamespaceFacts>>)>
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::core::ports::Origin;
+    use crate::core::lookup::Origin;
     use std::net::IpAddr;
 
     const MS: Duration = Duration::from_millis(1);

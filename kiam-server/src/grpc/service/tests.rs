@@ -3,8 +3,8 @@
 use super::*;
 use crate::core::{
     ids::PodUid,
+    lookup::{Asker, CredentialError, FailureClass, Origin},
     namespace::{Anchoring, NamespaceFacts, Permitted},
-    ports::{Asker, CredentialError, FailureClass, Origin},
     role::RoleBase,
     session::SessionName,
 };

@@ -2,8 +2,8 @@
 
 use super::*;
 use crate::core::{
+    lookup::{Asker, LookupError, Origin, PodLookup as _},
     namespace::Anchoring,
-    ports::{Asker, LookupError, Origin, PodLookup as _},
 };
 use serde_json::json;
 use std::net::IpAddr;
