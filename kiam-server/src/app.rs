@@ -14,7 +14,7 @@ use crate::{
     aws::{self, Aws, Sts},
     cache::{self, CacheMetrics},
     config::{AwsConfig, BaseArn, Config, GrpcConfig, RoleConfig},
-    core::{lookup::Clock, policy::Policy, role::RoleBase, session::SessionName},
+    core::{policy::Policy, provider::Clock, role::RoleBase, session::SessionName},
     grpc::{self, ConnectionSettings, GrpcMetrics, Incoming, Kiam},
     k8s::{self, Cluster, EventRecorder, WatchMetrics},
 };

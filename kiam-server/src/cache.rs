@@ -17,7 +17,7 @@ pub(crate) use worker::{Settings, worker};
 use crate::core::{
     credentials::{Credentials, Identity},
     ids::PodUid,
-    lookup::{Clock, CredentialError, CredentialSource, FailureClass},
+    provider::{Clock, CredentialError, CredentialSource, FailureClass},
 };
 use dashmap::DashMap;
 use std::sync::Arc;

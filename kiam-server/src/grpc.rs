@@ -10,7 +10,7 @@ pub(crate) use incoming::{Incoming, accept};
 pub(crate) use metrics::GrpcMetrics;
 pub(crate) use service::Kiam;
 
-use crate::core::lookup::{CredentialSource, NoticeSink, PodLookup};
+use crate::core::{lookup::PodLookup, notice::NoticeSink, provider::CredentialSource};
 use kiam_common::proto::kiam_service_server::KiamServiceServer;
 use std::{future::Future, time::Duration};
 use tonic::transport::Server;

@@ -1,6 +1,6 @@
 //! The time of day.
 
-use crate::core::lookup::Clock;
+use crate::core::provider::Clock;
 use jiff::Timestamp;
 
 /// The system's clock.

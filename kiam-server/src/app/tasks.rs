@@ -1,6 +1,6 @@
 //! Tasks that run as long as the process. When one of them ends, the process must: half a server looks well and isn't.
 
-use crate::core::lookup::BoxFuture;
+use futures::future::BoxFuture;
 use tokio::task::JoinSet;
 
 /// Named tasks that are not started yet.

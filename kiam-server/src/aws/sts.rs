@@ -3,13 +3,14 @@
 use super::Aws;
 use crate::core::{
     credentials::{Credentials, Identity},
-    lookup::{BoxFuture, Clock, CredentialError, CredentialProvider, FailureClass},
+    provider::{Clock, CredentialError, CredentialProvider, FailureClass},
 };
 use aws_sdk_sts::{
     Client,
     error::{ProvideErrorMetadata as _, SdkError},
     operation::assume_role::{AssumeRoleError, AssumeRoleOutput},
 };
+use futures::future::BoxFuture;
 use jiff::Timestamp;
 use kiam_common::secret::Secret;
 use std::{sync::Arc, time::Duration};

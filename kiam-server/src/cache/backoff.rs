@@ -1,6 +1,6 @@
 //! How long a failure is left alone, by what kind it was and how often it came.
 
-use crate::core::lookup::FailureClass;
+use crate::core::provider::FailureClass;
 use std::time::Duration;
 
 /// How long a failure is left alone.

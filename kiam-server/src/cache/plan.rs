@@ -5,7 +5,7 @@ use super::{Answer, Published, backoff::Backoff};
 use crate::core::{
     credentials::{Credentials, Identity, RefreshAhead},
     ids::PodUid,
-    lookup::{CredentialError, FailureClass},
+    provider::{CredentialError, FailureClass},
 };
 use jiff::{SignedDuration, Timestamp};
 use std::{

@@ -1,12 +1,8 @@
 //! The cache against a scripted STS, in virtual time.
 
 use super::*;
-use crate::core::{
-    credentials::RefreshAhead,
-    ids::RoleArn,
-    lookup::{BoxFuture, CredentialProvider},
-    session::SessionName,
-};
+use crate::core::{credentials::RefreshAhead, ids::RoleArn, provider::CredentialProvider, session::SessionName};
+use futures::future::BoxFuture;
 use jiff::{SignedDuration, Timestamp};
 use kiam_common::secret::Secret;
 use prometheus_client::registry::Registry;

@@ -6,7 +6,7 @@ use super::{
 };
 use crate::core::{
     credentials::{Credentials, Identity, RefreshAhead},
-    lookup::{Clock, CredentialError, CredentialProvider, FailureClass},
+    provider::{Clock, CredentialError, CredentialProvider, FailureClass},
 };
 use std::{collections::HashMap, future::Future, sync::Arc, time::Duration};
 use tokio::{

@@ -1,139 +1,75 @@
-//! What the domain asks of the outside; implemented by the Kubernetes watch, STS, the cache and the clock.
+//! Looking up the pod of a request, and following changes of pods; implemented by the Kubernetes watch.
 
-use super::{
-    credentials::{Credentials, Identity},
-    ids::PodUid,
-    namespace::NamespaceFacts,
-    pod::PodFacts,
-};
-use jiff::Timestamp;
-use std::{future::Future, net::IpAddr, pin::Pin, sync::Arc, time::Duration};
+use super::{ids::PodUid, namespace::NamespaceFacts, pod::PodFacts};
+use std::{future::Future, net::IpAddr, sync::Arc, time::Duration};
 
-/// A future behind a trait object.
-pub(crate) type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
-
-/// The time of day. Injected, so that tests own it.
-pub(crate) trait Clock: Send + Sync + 'static {
-    fn now(&self) -> Timestamp;
-}
-
-/// Who asks: the address of a pod, and what the agent's kernel knows of the connection.
+/// A lookup: the identifiers of the calling pod, and what the agent's kernel reported of the connection.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub(crate) struct Asker {
+pub(crate) struct Query {
     pub(crate) origin: Origin,
-    /// How long ago the interface of the connection appeared. A pod that was seen at the address before that is
-    /// another one, whose address was given away.
+    /// Time since the interface of the connection appeared. A pod seen at the address before that is a former owner of
+    /// the address, not the caller.
     pub(crate) interface_age: Option<Duration>,
-    /// How long to wait for the watch to show a pod.
+    /// Longest wait for the watch to deliver the pod.
     pub(crate) wait: Duration,
 }
 
-/// How a pod is known.
+/// Identifiers of the calling pod.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(crate) enum Origin {
-    /// By its address.
+    /// Its address.
     Address(IpAddr),
-    /// By the cgroup that the connection came from, at its address.
+    /// Its address, and the uid from the cgroup of the connection.
     Both(IpAddr, PodUid),
-    /// By its cgroup alone: its address is not its own (the node's network), or none that Kubernetes knows.
+    /// The uid from the cgroup alone: the address is the node's, or one that Kubernetes does not list.
     Uid(PodUid),
 }
 
-/// The one pod that asks.
+/// The pod that a lookup found.
 #[derive(Clone, Debug)]
 pub(crate) struct Found {
     pub(crate) pod: Arc<PodFacts>,
-    /// `None`: the watch hasn't shown it.
+    /// `None`: the watch has not delivered it.
     pub(crate) namespace: Option<Arc<NamespaceFacts>>,
-    /// How long ago this pod was first seen at this address; zero for one that is known by its cgroup alone.
+    /// Time since this pod was first seen at this address; zero for a pod found by its uid alone.
     pub(crate) seen_for: Duration,
 }
 
-/// Why no pod was found.
+/// Reason why a lookup found no pod.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
 pub(crate) enum LookupError {
-    #[error("the pods of the cluster are not known yet")]
+    #[error("pods and namespaces have not been listed yet")]
     NotSynced,
-    #[error("no such pod is known")]
+    #[error("no such pod in the cluster")]
     NotFound,
-    #[error("several pods are known at this address")]
+    #[error("several pods have this address")]
     Ambiguous,
-    #[error("the pod with this uid is known, and not at this address")]
+    #[error("the pod with this uid is not at this address")]
     Contradiction,
 }
 
-/// Finds pods by address.
+/// Finds the pod of a request.
 pub(crate) trait PodLookup: Send + Sync + 'static {
-    /// Whether every pod and namespace was seen once.
+    /// Returns `true` once pods and namespaces have been listed.
     fn is_synced(&self) -> bool;
 
-    /// The one pod that asks, waited for as long as the asker says.
-    fn find(&self, asker: Asker) -> impl Future<Output = Result<Found, LookupError>> + Send;
+    /// Finds the one active pod that matches, waiting up to [`Query::wait`] for it to appear.
+    fn find(&self, query: Query) -> impl Future<Output = Result<Found, LookupError>> + Send;
 }
 
-/// A pod whose prospects changed: it appeared, its annotations or its namespace's changed, or it is gone.
+/// A pod that appeared or disappeared, or whose annotations or namespace changed.
 #[derive(Clone, Debug)]
 pub(crate) struct PodChange {
     pub(crate) pod: PodUid,
-    /// `None`: it is gone.
+    /// `None`: the pod is gone.
     pub(crate) now: Option<(Arc<PodFacts>, Option<Arc<NamespaceFacts>>)>,
 }
 
-/// Tells which pods changed. Level-triggered: several changes of a pod are one, and none is lost.
+/// Lists the pods that changed. Level-triggered: several changes of a pod are one, and none is lost.
 pub(crate) trait PodChanges: Send + Sync + 'static {
-    /// Waits until something changed since `seen`, and moves that on.
+    /// Waits until something has changed since version `seen`, and updates `seen`.
     fn changed(&self, seen: &mut u64) -> impl Future<Output = ()> + Send;
 
-    /// At most `max` pods that changed since they were last taken.
+    /// Takes at most `max` pods that changed since they were last taken.
     fn take(&self, max: usize) -> Vec<PodChange>;
-}
-
-/// What kind of failure it was, and so how long to leave it alone.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) enum FailureClass {
-    /// The role's trust or our own permissions say no: asking again soon changes nothing.
-    AccessDenied,
-    /// STS asks for fewer calls.
-    Throttled,
-    /// Network, time-out, a fault of STS.
-    Transient,
-    /// Anything else that STS answers: a malformed request, a region that is switched off.
-    Other,
-}
-
-/// Why there are no credentials for an identity.
-#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
-#[error("{message}")]
-pub(crate) struct CredentialError {
-    pub(crate) class: FailureClass,
-    /// `Code: message` as AWS gave it, or what went wrong on the way; one line, nothing secret.
-    pub(crate) message: String,
-}
-
-/// Makes credentials: STS.
-pub(crate) trait CredentialProvider: Send + Sync + 'static {
-    fn assume<'a>(&'a self, identity: &'a Identity) -> BoxFuture<'a, Result<Credentials, CredentialError>>;
-}
-
-/// Has credentials: the cache.
-pub(crate) trait CredentialSource: Send + Sync + 'static {
-    /// Valid credentials of this identity.
-    fn credentials(
-        &self,
-        identity: &Identity,
-    ) -> impl Future<Output = Result<Arc<Credentials>, CredentialError>> + Send;
-}
-
-/// What is told to the people behind a pod, as an Event of Kubernetes.
-#[derive(Clone, PartialEq, Eq, Hash, Debug)]
-pub(crate) enum Notice {
-    /// Policy forbids it.
-    RoleForbidden { requested: String, explanation: String },
-    /// STS refuses, or can't be reached.
-    CredentialError { explanation: String },
-}
-
-/// Tells it. Never waits: what can't be taken is dropped and counted.
-pub(crate) trait NoticeSink: Send + Sync + 'static {
-    fn notify(&self, pod: &Arc<PodFacts>, notice: Notice);
 }

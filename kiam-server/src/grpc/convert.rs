@@ -3,15 +3,15 @@
 use crate::core::{
     credentials::Credentials,
     ids::PodUid,
-    lookup::{Asker, Found, Origin},
+    lookup::{Found, Origin, Query},
 };
 use jiff::Timestamp;
 use kiam_common::proto;
 use std::{net::IpAddr, time::Duration};
 
 /// Who asks; `None` when it cannot be told.
-pub(super) fn asker(ip: &str, caller: Option<&proto::Caller>) -> Option<Asker> {
-    Some(Asker {
+pub(super) fn query(ip: &str, caller: Option<&proto::Caller>) -> Option<Query> {
+    Some(Query {
         origin: origin(ip, caller.and_then(|caller| caller.pod_uid.as_deref()))?,
         interface_age: caller.and_then(|caller| caller.interface_age_ms).map(Duration::from_millis),
         // kiam's agents ask again by themselves.

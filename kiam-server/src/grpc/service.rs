@@ -6,9 +6,11 @@ use super::{
 };
 use crate::core::{
     credentials::{Credentials, Identity},
-    lookup::{CredentialSource, Found, LookupError, Notice, NoticeSink, PodLookup},
+    lookup::{Found, LookupError, PodLookup},
+    notice::{Notice, NoticeSink},
     pod::PodFacts,
     policy::{Denial, Policy},
+    provider::CredentialSource,
     text::quote,
 };
 use kiam_common::proto::{self, kiam_service_server::KiamService};
@@ -81,8 +83,8 @@ impl<L: PodLookup, S: CredentialSource, N: NoticeSink> Kiam<L, S, N> {
     }
 
     async fn find(&self, ip: &str, caller: Option<&proto::Caller>, method: Method) -> Result<Found, Status> {
-        let found = match convert::asker(ip, caller) {
-            Some(asker) => self.pods.find(asker).await,
+        let found = match convert::query(ip, caller) {
+            Some(query) => self.pods.find(query).await,
             None => Err(LookupError::NotFound),
         };
         found.map_err(|error| {

@@ -3,8 +3,9 @@
 //! itself, and for a caller who is not who it is said to be.
 
 use crate::core::{
-    lookup::{CredentialError, FailureClass, LookupError},
+    lookup::LookupError,
     policy::Denial,
+    provider::{CredentialError, FailureClass},
 };
 use kiam_common::proto::CONTRADICTION;
 use tonic::Status;

@@ -4,10 +4,12 @@ use super::*;
 use crate::core::{
     credentials::{Credentials, Identity},
     ids::PodUid,
-    lookup::{Asker, CredentialError, Found, LookupError, Notice, Origin},
+    lookup::{Found, LookupError, Origin, Query},
     namespace::{Anchoring, NamespaceFacts, Permitted},
+    notice::Notice,
     pod::PodFacts,
     policy::Policy,
+    provider::CredentialError,
     role::RoleBase,
     session::SessionName,
 };
@@ -80,8 +82,8 @@ impl PodLookup for OnePod {
         true
     }
 
-    async fn find(&self, asker: Asker) -> Result<Found, LookupError> {
-        let Origin::Address(address) = asker.origin else { return Err(LookupError::NotFound) };
+    async fn find(&self, query: Query) -> Result<Found, LookupError> {
+        let Origin::Address(address) = query.origin else { return Err(LookupError::NotFound) };
         if address.to_string() != "10.0.0.1" {
             return Err(LookupError::NotFound);
         }

@@ -2,7 +2,7 @@
 
 use crate::core::{
     ids::PodUid,
-    lookup::{Notice, NoticeSink},
+    notice::{Notice, NoticeSink},
     pod::PodFacts,
     text::cut,
 };

@@ -6,7 +6,7 @@ use super::{
 };
 use crate::core::{
     ids::PodUid,
-    lookup::{Asker, Found, LookupError, PodChange, PodChanges, PodLookup},
+    lookup::{Found, LookupError, PodChange, PodChanges, PodLookup, Query},
     namespace::{Anchoring, NamespaceFacts, Permitted},
     pod::PodFacts,
 };
@@ -81,8 +81,8 @@ impl Cluster {
         Ok(facts)
     }
 
-    fn look(&self, asker: &Asker, not_before: Option<Instant>) -> Result<Found, LookupError> {
-        let hit = self.read().find(&asker.origin, not_before)?;
+    fn look(&self, query: &Query, not_before: Option<Instant>) -> Result<Found, LookupError> {
+        let hit = self.read().find(&query.origin, not_before)?;
         let seen_for = hit.since.map(|since| since.elapsed()).unwrap_or_default();
         Ok(Found { pod: hit.pod, namespace: hit.namespace, seen_for })
     }
@@ -93,16 +93,16 @@ impl PodLookup for Cluster {
         self.read().is_listed()
     }
 
-    async fn find(&self, asker: Asker) -> Result<Found, LookupError> {
+    async fn find(&self, query: Query) -> Result<Found, LookupError> {
         let now = Instant::now();
         // An age that reaches back beyond the clock's beginning rules nobody out.
-        let not_before = asker.interface_age.and_then(|age| now.checked_sub(age));
-        let deadline = now + asker.wait.min(WAIT_MAX);
+        let not_before = query.interface_age.and_then(|age| now.checked_sub(age));
+        let deadline = now + query.wait.min(WAIT_MAX);
         let mut version = self.version.subscribe();
         loop {
             // Before the look: a change during it is seen by the wait.
             version.mark_unchanged();
-            let found = self.look(&asker, not_before);
+            let found = self.look(&query, not_before);
             let settled = match &found {
                 // A namespace that the watch has not shown yet permits nothing: worth waiting for.
                 Ok(found) => found.namespace.is_some(),
@@ -163,8 +163,8 @@ mod tests {
         NamespaceFacts { name: "ns".to_owned(), permitted: Permitted::Nothing }
     }
 
-    fn asker(interface_age: Option<Duration>, wait: Duration) -> Asker {
-        Asker { origin: Origin::Address(IpAddr::from([10, 0, 0, 1])), interface_age, wait }
+    fn query(interface_age: Option<Duration>, wait: Duration) -> Query {
+        Query { origin: Origin::Address(IpAddr::from([10, 0, 0, 1])), interface_age, wait }
     }
 
     fn listed() -> Arc<Cluster> {
@@ -182,7 +182,7 @@ mod tests {
             tokio::time::sleep(300 * MS).await;
             later.apply_pod(pod("a"));
         });
-        let found = cluster.find(asker(Some(50 * MS), 900 * MS)).await.unwrap();
+        let found = cluster.find(query(Some(50 * MS), 900 * MS)).await.unwrap();
         assert_eq!((found.pod.uid.as_str(), start.elapsed()), ("a", 300 * MS));
         assert!(found.seen_for < 50 * MS);
         watch.await.unwrap();
@@ -191,9 +191,9 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn the_wait_ends_by_itself() {
         let (cluster, start) = (listed(), Instant::now());
-        assert_eq!(cluster.find(asker(None, Duration::ZERO)).await.err(), Some(LookupError::NotFound));
+        assert_eq!(cluster.find(query(None, Duration::ZERO)).await.err(), Some(LookupError::NotFound));
         assert_eq!(start.elapsed(), Duration::ZERO);
-        assert_eq!(cluster.find(asker(None, 3600 * 1000 * MS)).await.err(), Some(LookupError::NotFound));
+        assert_eq!(cluster.find(query(None, 3600 * 1000 * MS)).await.err(), Some(LookupError::NotFound));
         assert_eq!(start.elapsed(), WAIT_MAX);
     }
 
@@ -202,18 +202,18 @@ mod tests {
         let cluster = listed();
         cluster.apply_pod(pod("old"));
         tokio::time::advance(Duration::from_secs(60)).await;
-        let young = asker(Some(Duration::from_secs(1)), 900 * MS);
+        let young = query(Some(Duration::from_secs(1)), 900 * MS);
         assert_eq!(cluster.find(young.clone()).await.err(), Some(LookupError::NotFound));
-        assert_eq!(cluster.find(asker(None, 900 * MS)).await.unwrap().pod.uid.as_str(), "old");
+        assert_eq!(cluster.find(query(None, 900 * MS)).await.unwrap().pod.uid.as_str(), "old");
         cluster.apply_pod(pod("new"));
         assert_eq!(cluster.find(young).await.unwrap().pod.uid.as_str(), "new");
-        assert_eq!(cluster.find(asker(None, 900 * MS)).await.err(), Some(LookupError::Ambiguous));
+        assert_eq!(cluster.find(query(None, 900 * MS)).await.err(), Some(LookupError::Ambiguous));
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_namespace_is_waited_for_too_and_no_list_is_not() {
         let cluster = Arc::new(Cluster::new(Anchoring::Strict));
-        assert_eq!(cluster.find(asker(None, 900 * MS)).await.err(), Some(LookupError::NotSynced));
+        assert_eq!(cluster.find(query(None, 900 * MS)).await.err(), Some(LookupError::NotSynced));
         cluster.reset_pods(vec![pod("a")]);
         cluster.reset_namespaces(vec![]);
         let later = Arc::clone(&cluster);
@@ -221,7 +221,7 @@ mod tests {
             tokio::time::sleep(100 * MS).await;
             later.apply_namespace(namespace());
         });
-        assert!(cluster.find(asker(None, 900 * MS)).await.unwrap().namespace.is_some());
+        assert!(cluster.find(query(None, 900 * MS)).await.unwrap().namespace.is_some());
         watch.await.unwrap();
     }
 }

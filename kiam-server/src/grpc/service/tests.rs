@@ -3,8 +3,9 @@
 use super::*;
 use crate::core::{
     ids::PodUid,
-    lookup::{Asker, CredentialError, FailureClass, Origin},
+    lookup::{Origin, Query},
     namespace::{Anchoring, NamespaceFacts, Permitted},
+    provider::{CredentialError, FailureClass},
     role::RoleBase,
     session::SessionName,
 };
@@ -21,8 +22,8 @@ impl PodLookup for FakePods {
         !self.0.iter().any(|(_, result)| matches!(result, Err(LookupError::NotSynced)))
     }
 
-    async fn find(&self, asker: Asker) -> Result<Found, LookupError> {
-        let Origin::Address(address) = asker.origin else { return Err(LookupError::Contradiction) };
+    async fn find(&self, query: Query) -> Result<Found, LookupError> {
+        let Origin::Address(address) = query.origin else { return Err(LookupError::Contradiction) };
         let known = self.0.iter().find(|(last, _)| address == IpAddr::from([10, 0, 0, *last]));
         known.map_or(Err(LookupError::NotFound), |(_, result)| result.clone())
     }

@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::core::{
-    lookup::{Asker, LookupError, Origin, PodLookup as _},
+    lookup::{LookupError, Origin, PodLookup as _, Query},
     namespace::Anchoring,
 };
 use serde_json::json;
@@ -31,8 +31,8 @@ fn bad(name: &str) -> DeserializeGuard<Pod> {
 
 async fn find(cluster: &Cluster, last: u8) -> Result<String, LookupError> {
     let origin = Origin::Address(IpAddr::from([10, 0, 0, last]));
-    let asker = Asker { origin, interface_age: None, wait: Duration::ZERO };
-    cluster.find(asker).await.map(|found| found.pod.uid.as_str().to_owned())
+    let query = Query { origin, interface_age: None, wait: Duration::ZERO };
+    cluster.find(query).await.map(|found| found.pod.uid.as_str().to_owned())
 }
 
 #[tokio::test]
