@@ -7,10 +7,11 @@ use http::{HeaderValue, Method, Request, Response, StatusCode, header};
 use http_body_util::Full;
 use hyper::{body::Incoming, server::conn::http1, service::service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
-use std::{convert::Infallible, future::Future, io, sync::Arc, time::Duration};
-use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
-use tokio::sync::Semaphore;
+use std::{convert::Infallible, sync::Arc, time::Duration};
+use tokio::{
+    net::{TcpListener, TcpStream},
+    sync::Semaphore,
+};
 
 /// Longest request head, bytes: a probe's or a scraper's is below one kibibyte.
 const HEAD_LEN_MAX: usize = 8 * 1024;
@@ -37,38 +38,16 @@ pub trait AdminFace: Send + Sync + 'static {
     }
 }
 
-/// What the admin face listens on: a TCP port, or a unix socket for probes that no network may reach.
-pub trait Listener: Send + 'static {
-    /// An accepted connection.
-    type Connection: AsyncRead + AsyncWrite + Unpin + Send + 'static;
-    /// The next connection.
-    fn next(&self) -> impl Future<Output = io::Result<Self::Connection>> + Send;
-}
-
-impl Listener for TcpListener {
-    type Connection = TcpStream;
-    async fn next(&self) -> io::Result<TcpStream> {
-        self.accept().await.map(|(stream, _)| stream)
-    }
-}
-
-impl Listener for UnixListener {
-    type Connection = UnixStream;
-    async fn next(&self) -> io::Result<UnixStream> {
-        self.accept().await.map(|(stream, _)| stream)
-    }
-}
-
 /// Serves the face until the future is dropped.
-pub async fn serve(listener: impl Listener, face: Arc<impl AdminFace>) {
+pub async fn serve(listener: TcpListener, face: Arc<impl AdminFace>) {
     let places = Arc::new(Semaphore::new(CONNECTIONS_MAX));
     // Dropping the set ends its connections with this future.
     let mut connections = tokio::task::JoinSet::new();
     loop {
         let Ok(place) = Arc::clone(&places).acquire_owned().await else { return };
         while connections.try_join_next().is_some() {}
-        match listener.next().await {
-            Ok(stream) => {
+        match listener.accept().await {
+            Ok((stream, _)) => {
                 let face = Arc::clone(&face);
                 connections.spawn(async move {
                     serve_connection(stream, face).await;
@@ -83,7 +62,7 @@ pub async fn serve(listener: impl Listener, face: Arc<impl AdminFace>) {
     }
 }
 
-async fn serve_connection(stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static, face: Arc<impl AdminFace>) {
+async fn serve_connection(stream: TcpStream, face: Arc<impl AdminFace>) {
     let service = service_fn(move |request| {
         let response = answer(&request, face.as_ref());
         async move { Ok::<_, Infallible>(response) }

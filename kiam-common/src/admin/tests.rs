@@ -66,16 +66,3 @@ async fn a_silent_client_is_dropped() {
     let answer = dropped.await.expect("dropped in time");
     assert!(!answer.contains("200"), "{answer}");
 }
-
-#[tokio::test]
-async fn serves_a_unix_socket() {
-    let folder = tempfile::tempdir().unwrap();
-    let path = folder.path().join("admin.sock");
-    let server = tokio::spawn(serve(UnixListener::bind(&path).unwrap(), Arc::new(Face { well: true })));
-    let mut stream = UnixStream::connect(&path).await.unwrap();
-    stream.write_all(b"GET /ping HTTP/1.0\r\n\r\n").await.unwrap();
-    let mut answer = String::new();
-    stream.read_to_string(&mut answer).await.unwrap();
-    server.abort();
-    assert!(answer.ends_with("pong"), "{answer}");
-}
