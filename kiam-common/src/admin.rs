@@ -1,6 +1,6 @@
-//! The admin face of both binaries: `/ping`, `/health` and `/metrics` over HTTP/1.
+//! The admin endpoint of both binaries: `/ping`, `/health` and `/metrics` over HTTP/1.
 //!
-//! It answers whoever can reach its address, so it tells nothing that is secret, and every limit is fixed.
+//! Clients are not authenticated, so the answers contain no secret, and every limit is fixed.
 
 use bytes::Bytes;
 use http::{HeaderValue, Method, Request, Response, StatusCode, header};
@@ -13,71 +13,71 @@ use tokio::{
     sync::Semaphore,
 };
 
-/// Longest request head, bytes: a probe's or a scraper's is below one kibibyte.
+/// Longest request head, bytes; probes and scrapers send less than one kibibyte.
 const HEAD_LEN_MAX: usize = 8 * 1024;
-/// Longest wait for a request's head.
-const HEAD_WAIT_MAX: Duration = Duration::from_secs(2);
-/// Longest life of a connection: a scraper that keeps one alive makes the next in time.
+/// Longest wait for a complete request head.
+const HEAD_TIMEOUT: Duration = Duration::from_secs(2);
+/// Longest life of a connection; a scraper with keep-alive then opens another.
 const CONNECTION_AGE_MAX: Duration = Duration::from_secs(300);
-/// Most connections at one time; further ones wait in the backlog.
+/// Most concurrent connections; further ones wait in the backlog.
 const CONNECTIONS_MAX: usize = 32;
-/// Pause after a failed accept (no file descriptor left), so that it doesn't spin.
-const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+/// Pause after a failed accept (no file descriptor left), so that the loop doesn't spin.
+const ACCEPT_RETRY_INTERVAL: Duration = Duration::from_millis(100);
 
-/// What the admin face shows.
-pub trait AdminFace: Send + Sync + 'static {
-    /// `/health`: `Ok` is 200, `Err` is 503; the text is the body and names what is missing.
+/// Answers of the admin endpoint.
+pub trait AdminHandler: Send + Sync + 'static {
+    /// Returns the body of `/health`: `Ok` is sent with status 200, `Err` with 503.
     ///
     /// # Errors
-    /// What is not well.
+    /// The failed checks, one a line.
     fn health(&self) -> Result<String, String>;
 
-    /// `/metrics` in the Prometheus text format; `None`: this face has none, 404.
+    /// Returns `/metrics` in the OpenMetrics text format; `None` is answered with 404.
     fn metrics(&self) -> Option<String> {
         None
     }
 }
 
-/// Serves the face until the future is dropped.
-pub async fn serve(listener: TcpListener, face: Arc<impl AdminFace>) {
-    let places = Arc::new(Semaphore::new(CONNECTIONS_MAX));
-    // Dropping the set ends its connections with this future.
+/// Serves the endpoint until the future is dropped.
+pub async fn serve(listener: TcpListener, handler: Arc<impl AdminHandler>) {
+    let slots = Arc::new(Semaphore::new(CONNECTIONS_MAX));
+    // Dropping this future drops the set, which closes the connections.
     let mut connections = tokio::task::JoinSet::new();
     loop {
-        let Ok(place) = Arc::clone(&places).acquire_owned().await else { return };
+        let Ok(slot) = Arc::clone(&slots).acquire_owned().await else { return };
         while connections.try_join_next().is_some() {}
         match listener.accept().await {
             Ok((stream, _)) => {
-                let face = Arc::clone(&face);
+                let handler = Arc::clone(&handler);
                 connections.spawn(async move {
-                    serve_connection(stream, face).await;
-                    drop(place);
+                    serve_connection(stream, handler).await;
+                    drop(slot);
                 });
             }
             Err(error) => {
-                tracing::warn!(%error, "admin face: a connection could not be accepted");
-                tokio::time::sleep(ACCEPT_PAUSE).await;
+                tracing::warn!(%error, "admin endpoint: cannot accept a connection");
+                tokio::time::sleep(ACCEPT_RETRY_INTERVAL).await;
             }
         }
     }
 }
 
-async fn serve_connection(stream: TcpStream, face: Arc<impl AdminFace>) {
+async fn serve_connection(stream: TcpStream, handler: Arc<impl AdminHandler>) {
     let service = service_fn(move |request| {
-        let response = answer(&request, face.as_ref());
+        let response = answer(&request, handler.as_ref());
         async move { Ok::<_, Infallible>(response) }
     });
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
-        .header_read_timeout(HEAD_WAIT_MAX)
+        .header_read_timeout(HEAD_TIMEOUT)
         .max_buf_size(HEAD_LEN_MAX)
         .serve_connection(TokioIo::new(stream), service);
     if let Ok(Err(error)) = tokio::time::timeout(CONNECTION_AGE_MAX, connection).await {
-        tracing::debug!(%error, "admin face: a connection ended");
+        tracing::debug!(%error, "admin endpoint: connection failed");
     }
 }
 
-fn answer(request: &Request<Incoming>, face: &impl AdminFace) -> Response<Full<Bytes>> {
+fn answer(request: &Request<Incoming>, handler: &impl AdminHandler) -> Response<Full<Bytes>> {
     if !matches!(*request.method(), Method::GET | Method::HEAD) {
         let mut response = text(StatusCode::METHOD_NOT_ALLOWED, "only GET and HEAD are served\n".to_owned());
         response.headers_mut().insert(header::ALLOW, HeaderValue::from_static("GET, HEAD"));
@@ -85,11 +85,11 @@ fn answer(request: &Request<Incoming>, face: &impl AdminFace) -> Response<Full<B
     }
     match request.uri().path() {
         "/ping" => text(StatusCode::OK, "pong".to_owned()),
-        "/health" => match face.health() {
+        "/health" => match handler.health() {
             Ok(body) => text(StatusCode::OK, body),
             Err(body) => text(StatusCode::SERVICE_UNAVAILABLE, body),
         },
-        "/metrics" => match face.metrics() {
+        "/metrics" => match handler.metrics() {
             Some(body) => typed(StatusCode::OK, body, "application/openmetrics-text; version=1.0.0; charset=utf-8"),
             None => not_found(),
         },

@@ -5,7 +5,7 @@ use crate::{
     report::{Condition, Status},
 };
 use anyhow::Context as _;
-use kiam_common::admin::AdminFace;
+use kiam_common::admin::AdminHandler;
 use prometheus_client::registry::Registry;
 use socket2::{Domain, Protocol, Socket, Type};
 use std::{
@@ -63,7 +63,7 @@ fn listen(address: SocketAddr) -> io::Result<TcpListener> {
     TcpListener::from_std(socket.into())
 }
 
-impl AdminFace for Admin {
+impl AdminHandler for Admin {
     fn health(&self) -> Result<String, String> {
         let mut missing = String::new();
         for Condition { name, problem } in &self.status.borrow().conditions {
@@ -92,7 +92,7 @@ impl AdminFace for Admin {
     }
 }
 
-impl AdminFace for MetricsOnly {
+impl AdminHandler for MetricsOnly {
     fn health(&self) -> Result<String, String> {
         Err("health is told on loopback only: --port\n".to_owned())
     }

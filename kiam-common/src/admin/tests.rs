@@ -1,26 +1,26 @@
-//! The admin face over real sockets.
+//! The admin endpoint over real sockets.
 
 use super::*;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
-struct Face {
-    well: bool,
+struct Handler {
+    healthy: bool,
 }
 
-impl AdminFace for Face {
+impl AdminHandler for Handler {
     fn health(&self) -> Result<String, String> {
-        if self.well { Ok("ok".to_owned()) } else { Err("pods: not synced yet".to_owned()) }
+        if self.healthy { Ok("ok".to_owned()) } else { Err("pods: not synced yet".to_owned()) }
     }
 
     fn metrics(&self) -> Option<String> {
-        self.well.then(|| "# EOF\n".to_owned())
+        self.healthy.then(|| "# EOF\n".to_owned())
     }
 }
 
-async fn exchange(well: bool, request: &[u8]) -> String {
+async fn exchange(healthy: bool, request: &[u8]) -> String {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
-    let server = tokio::spawn(serve(listener, Arc::new(Face { well })));
+    let server = tokio::spawn(serve(listener, Arc::new(Handler { healthy })));
     let mut stream = TcpStream::connect(address).await.unwrap();
     stream.write_all(request).await.unwrap();
     let mut answer = Vec::new();
@@ -29,13 +29,13 @@ async fn exchange(well: bool, request: &[u8]) -> String {
     String::from_utf8(answer).unwrap()
 }
 
-async fn get(well: bool, path: &str) -> String {
-    exchange(well, format!("GET {path} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n").as_bytes()).await
+async fn get(healthy: bool, path: &str) -> String {
+    exchange(healthy, format!("GET {path} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n").as_bytes()).await
 }
 
 #[tokio::test]
 async fn answers_each_path() {
-    for (well, path, status, body) in [
+    for (healthy, path, status, body) in [
         (true, "/ping", "200", "pong"),
         (false, "/ping", "200", "pong"),
         (true, "/health", "200", "ok"),
@@ -44,7 +44,7 @@ async fn answers_each_path() {
         (false, "/metrics", "404", "not found: there are /ping, /health and /metrics\n"),
         (true, "/", "404", "not found: there are /ping, /health and /metrics\n"),
     ] {
-        let answer = get(well, path).await;
+        let answer = get(healthy, path).await;
         assert!(answer.starts_with(&format!("HTTP/1.1 {status} ")), "{path}: {answer}");
         assert!(answer.ends_with(&format!("\r\n\r\n{body}")), "{path}: {answer}");
     }
@@ -62,7 +62,7 @@ async fn refuses_other_methods_and_long_heads() {
 
 #[tokio::test]
 async fn a_silent_client_is_dropped() {
-    let dropped = tokio::time::timeout(HEAD_WAIT_MAX * 3, exchange(true, b"GET /ping HTT"));
+    let dropped = tokio::time::timeout(HEAD_TIMEOUT * 3, exchange(true, b"GET /ping HTT"));
     let answer = dropped.await.expect("dropped in time");
     assert!(!answer.contains("200"), "{answer}");
 }

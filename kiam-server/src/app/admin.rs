@@ -1,7 +1,7 @@
 //! What the admin face shows.
 
 use crate::{core::lookup::PodLookup as _, k8s::Cluster};
-use kiam_common::admin::AdminFace;
+use kiam_common::admin::AdminHandler;
 use prometheus_client::{encoding::text, registry::Registry};
 use std::sync::Arc;
 
@@ -17,7 +17,7 @@ impl Admin {
     }
 }
 
-impl AdminFace for Admin {
+impl AdminHandler for Admin {
     fn health(&self) -> Result<String, String> {
         if self.pods.is_synced() {
             Ok("ok\n".to_owned())
