@@ -57,19 +57,19 @@ fn filter(level: &str) -> Result<EnvFilter, TelemetryError> {
     EnvFilter::builder().parse(directives).map_err(|source| TelemetryError::Level { level: level.to_owned(), source })
 }
 
-/// An error and what caused it, in one line.
+/// Returns the texts of an error and its sources, joined by colons.
 #[must_use]
 pub fn chain(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(source) = cause {
+    let mut next = error.source();
+    while let Some(source) = next {
         let more = source.to_string();
-        // Some libraries repeat the cause in their own text.
+        // Some libraries repeat the source in their own text.
         if !text.contains(&more) {
             text.push_str(": ");
             text.push_str(&more);
         }
-        cause = source.source();
+        next = source.source();
     }
     text
 }

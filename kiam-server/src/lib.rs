@@ -19,5 +19,3 @@ mod k8s;
 mod run;
 
 pub use run::main;
-
-use kiam_common::telemetry::chain;

@@ -36,7 +36,7 @@ pub fn main() -> ExitCode {
     match result {
         Ok(Ok(())) => ExitCode::SUCCESS,
         Ok(Err(error)) => {
-            tell(&in_one_line(&crate::chain(error.as_ref())));
+            tell(&in_one_line(&telemetry::chain(error.as_ref())));
             ExitCode::FAILURE
         }
         Err(problems) => usage(&problems),

@@ -15,6 +15,7 @@ use crate::{
 use backon::{BackoffBuilder as _, ExponentialBackoff, ExponentialBuilder};
 use kiam_common::{
     proto::{GetHealthRequest, kiam_service_client::KiamServiceClient},
+    telemetry::chain,
     tls,
 };
 use rustls::pki_types::{InvalidDnsNameError, ServerName};
@@ -225,16 +226,4 @@ impl Connector {
 fn pauses() -> ExponentialBackoff {
     let builder = ExponentialBuilder::new().with_min_delay(PAUSE_MIN).with_max_delay(PAUSE_MAX);
     builder.with_jitter().without_max_times().build()
-}
-
-/// An error and what caused it, in one line.
-fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(source) = cause {
-        text.push_str(": ");
-        text.push_str(&source.to_string());
-        cause = source.source();
-    }
-    text
 }

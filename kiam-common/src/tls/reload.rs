@@ -1,11 +1,11 @@
 //! Files that are read again each second, by content: a change of time stamps or of symlinks alone changes nothing.
 
 use super::{TlsConfig, TlsError, TlsFiles, material::Contents, metrics::Metrics};
+use crate::telemetry::chain;
 use arc_swap::ArcSwap;
 use prometheus_client::registry::Registry;
 use rustls::{Error, InconsistentKeys};
 use std::{
-    error::Error as _,
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
@@ -122,16 +122,4 @@ fn build<C: TlsConfig>(contents: &Contents, files: &TlsFiles, metrics: &Metrics)
         );
     }
     Ok(config)
-}
-
-/// An error and what caused it, in one line.
-fn chain(error: &TlsError) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(source) = cause {
-        text.push_str(": ");
-        text.push_str(&source.to_string());
-        cause = source.source();
-    }
-    text
 }

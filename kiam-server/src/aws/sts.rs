@@ -12,7 +12,7 @@ use aws_sdk_sts::{
 };
 use futures::future::BoxFuture;
 use jiff::Timestamp;
-use kiam_common::secret::Secret;
+use kiam_common::{secret::Secret, telemetry::chain};
 use std::{sync::Arc, time::Duration};
 
 /// Longest text of an error that is kept.
@@ -83,7 +83,7 @@ fn failure(error: &SdkError<AssumeRoleError>, which: &str) -> CredentialError {
         }
         other => CredentialError {
             class: FailureClass::Transient,
-            message: in_one_line(&format!("STS {which} could not be asked: {}", crate::chain(other))),
+            message: in_one_line(&format!("STS {which} could not be asked: {}", chain(other))),
         },
     }
 }

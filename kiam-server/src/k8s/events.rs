@@ -7,6 +7,7 @@ use crate::core::{
     text::cut,
 };
 use k8s_openapi::api::core::v1::ObjectReference;
+use kiam_common::telemetry::chain;
 use kube::{
     Client,
     runtime::events::{Event, EventType, Recorder, Reporter},
@@ -92,7 +93,7 @@ async fn write_all(client: Client, mut waiting: mpsc::Receiver<(Arc<PodFacts>, N
         let written = tokio::time::timeout(WRITE_WAIT_MAX, recorder.publish(&event, &pod)).await;
         let error = match written {
             Ok(Ok(())) => None,
-            Ok(Err(error)) => Some(crate::chain(&error)),
+            Ok(Err(error)) => Some(chain(&error)),
             Err(elapsed) => Some(elapsed.to_string()),
         };
         if let Some(error) = error {

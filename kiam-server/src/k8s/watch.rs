@@ -7,7 +7,7 @@ use k8s_openapi::{
     api::core::v1::{Namespace, Pod},
     apimachinery::pkg::apis::meta::v1::ObjectMeta,
 };
-use kiam_common::kubernetes::Backoff;
+use kiam_common::{kubernetes::Backoff, telemetry::chain};
 use kube::{
     Api, Client, Resource,
     core::DeserializeGuard,
@@ -135,7 +135,7 @@ fn complain(resource: &'static str, error: &watcher::Error, pause: Duration) {
         tracing::info!(resource, "the watch fell too far behind: listing anew");
         return;
     }
-    let error = crate::chain(error);
+    let error = chain(error);
     tracing::warn!(
         resource,
         error,
