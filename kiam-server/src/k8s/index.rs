@@ -9,7 +9,7 @@
 use super::convert::PodName;
 use crate::core::{
     ids::PodUid,
-    lookup::{LookupError, Origin},
+    lookup::{LookupError, Origin, PodChange},
     namespace::NamespaceFacts,
     pod::PodFacts,
 };
@@ -49,9 +49,6 @@ pub(super) struct Hit {
     /// `None`: it is on the node's network.
     pub(super) since: Option<Instant>,
 }
-
-/// A pod whose prospects changed; `None`: it is gone.
-pub(super) type Changed = (PodUid, Option<(Arc<PodFacts>, Option<Arc<NamespaceFacts>>)>);
 
 impl Index {
     /// Whether pods and namespaces were listed once.
@@ -175,14 +172,14 @@ impl Index {
     }
 
     /// Hands out at most `max` of the pods whose prospects changed.
-    pub(super) fn take_changed(&mut self, max: usize) -> Vec<Changed> {
+    pub(super) fn take_changed(&mut self, max: usize) -> Vec<PodChange> {
         let uids: Vec<PodUid> = self.changed.iter().take(max).cloned().collect();
         uids.into_iter()
-            .map(|uid| {
-                self.changed.remove(&uid);
-                let pod = self.pods.get(&uid);
-                let facts = pod.map(|pod| (Arc::clone(pod), self.namespaces.get(&pod.namespace).cloned()));
-                (uid, facts)
+            .map(|pod| {
+                self.changed.remove(&pod);
+                let facts = self.pods.get(&pod);
+                let now = facts.map(|facts| (Arc::clone(facts), self.namespaces.get(&facts.namespace).cloned()));
+                PodChange { pod, now }
             })
             .collect()
     }

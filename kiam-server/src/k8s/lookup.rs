@@ -1,16 +1,10 @@
 //! The index as the rest of the server sees it: shared, and awaited without polling.
 
-use super::{
-    convert::{self, PodName},
-    index::{Changed, Index},
-};
+use super::index::Index;
 use crate::core::{
-    ids::PodUid,
     lookup::{Found, LookupError, PodChange, PodChanges, PodLookup, Query},
-    namespace::{Anchoring, NamespaceFacts, Permitted},
-    pod::PodFacts,
+    namespace::{Anchoring, NamespaceFacts},
 };
-use k8s_openapi::api::core::v1::{Namespace, Pod};
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard};
 use std::time::Duration;
 use tokio::{sync::watch, time::Instant};
@@ -35,50 +29,18 @@ impl Cluster {
         self.index.read().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn change(&self, change: impl FnOnce(&mut Index)) {
+    /// Changes the index and wakes the lookups that wait for a change.
+    pub(super) fn change(&self, change: impl FnOnce(&mut Index)) {
         change(&mut self.index.write().unwrap_or_else(PoisonError::into_inner));
         self.version.send_modify(|version| *version = version.wrapping_add(1));
     }
 
-    pub(super) fn apply_pod(&self, facts: PodFacts) {
-        self.change(|index| index.apply_pod(facts, Instant::now()));
+    pub(super) fn namespace(&self, name: &str) -> Option<Arc<NamespaceFacts>> {
+        self.read().namespace(name).cloned()
     }
 
-    pub(super) fn remove_pod(&self, name: &PodName) {
-        self.change(|index| index.remove_pod(name));
-    }
-
-    pub(super) fn reset_pods(&self, all: Vec<PodFacts>) {
-        self.change(|index| index.reset_pods(all, Instant::now()));
-    }
-
-    pub(super) fn apply_namespace(&self, facts: NamespaceFacts) {
-        self.change(|index| index.apply_namespace(facts));
-    }
-
-    pub(super) fn remove_namespace(&self, name: &str) {
-        self.change(|index| index.remove_namespace(name));
-    }
-
-    pub(super) fn reset_namespaces(&self, all: Vec<NamespaceFacts>) {
-        self.change(|index| index.reset_namespaces(all));
-    }
-
-    pub(super) fn convert_pod(&self, pod: Pod) -> Result<PodFacts, convert::ConvertError> {
-        convert::pod(pod)
-    }
-
-    /// Compiles the namespace's expression unless it is known already; says so when it is none.
-    pub(super) fn convert_namespace(&self, namespace: Namespace) -> Result<NamespaceFacts, convert::ConvertError> {
-        let known = namespace.metadata.name.as_deref().and_then(|name| self.read().namespace(name).cloned());
-        let facts = convert::namespace(namespace, self.anchoring, known.as_deref())?;
-        if let Permitted::Invalid { expression, error } = &facts.permitted {
-            tracing::warn!(
-                namespace = facts.name, ?expression, %error,
-                "annotation iam.amazonaws.com/permitted is not a regular expression: pods of this namespace get nothing"
-            );
-        }
-        Ok(facts)
+    pub(super) const fn anchoring(&self) -> Anchoring {
+        self.anchoring
     }
 
     fn look(&self, query: &Query, not_before: Option<Instant>) -> Result<Found, LookupError> {
@@ -127,19 +89,14 @@ impl PodChanges for Cluster {
     }
 
     fn take(&self, max: usize) -> Vec<PodChange> {
-        let changed = self.index.write().unwrap_or_else(PoisonError::into_inner).take_changed(max);
-        changed.into_iter().map(|(pod, now): Changed| change(pod, now)).collect()
+        self.index.write().unwrap_or_else(PoisonError::into_inner).take_changed(max)
     }
-}
-
-fn change(pod: PodUid, now: Option<(Arc<PodFacts>, Option<Arc<NamespaceFacts>>)>) -> PodChange {
-    PodChange { pod, now }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::core::lookup::Origin;
+    use crate::core::{ids::PodUid, lookup::Origin, namespace::Permitted, pod::PodFacts};
     use std::net::IpAddr;
 
     const MS: Duration = Duration::from_millis(1);
@@ -167,10 +124,20 @@ mod tests {
         Query { origin: Origin::Address(IpAddr::from([10, 0, 0, 1])), interface_age, wait }
     }
 
+    fn apply_pod(cluster: &Cluster, uid: &str) {
+        cluster.change(|index| index.apply_pod(pod(uid), Instant::now()));
+    }
+
+    fn list(cluster: &Cluster, pods: Vec<PodFacts>, namespaces: Vec<NamespaceFacts>) {
+        cluster.change(|index| {
+            index.reset_pods(pods, Instant::now());
+            index.reset_namespaces(namespaces);
+        });
+    }
+
     fn listed() -> Arc<Cluster> {
         let cluster = Cluster::new(Anchoring::Strict);
-        cluster.reset_pods(vec![]);
-        cluster.reset_namespaces(vec![namespace()]);
+        list(&cluster, vec![], vec![namespace()]);
         Arc::new(cluster)
     }
 
@@ -180,7 +147,7 @@ mod tests {
         let later = Arc::clone(&cluster);
         let watch = tokio::spawn(async move {
             tokio::time::sleep(300 * MS).await;
-            later.apply_pod(pod("a"));
+            apply_pod(&later, "a");
         });
         let found = cluster.find(query(Some(50 * MS), 900 * MS)).await.unwrap();
         assert_eq!((found.pod.uid.as_str(), start.elapsed()), ("a", 300 * MS));
@@ -200,12 +167,12 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn an_old_pod_at_a_new_interface_is_waited_away() {
         let cluster = listed();
-        cluster.apply_pod(pod("old"));
+        apply_pod(&cluster, "old");
         tokio::time::advance(Duration::from_secs(60)).await;
         let young = query(Some(Duration::from_secs(1)), 900 * MS);
         assert_eq!(cluster.find(young.clone()).await.err(), Some(LookupError::NotFound));
         assert_eq!(cluster.find(query(None, 900 * MS)).await.unwrap().pod.uid.as_str(), "old");
-        cluster.apply_pod(pod("new"));
+        apply_pod(&cluster, "new");
         assert_eq!(cluster.find(young).await.unwrap().pod.uid.as_str(), "new");
         assert_eq!(cluster.find(query(None, 900 * MS)).await.err(), Some(LookupError::Ambiguous));
     }
@@ -214,12 +181,11 @@ mod tests {
     async fn a_namespace_is_waited_for_too_and_no_list_is_not() {
         let cluster = Arc::new(Cluster::new(Anchoring::Strict));
         assert_eq!(cluster.find(query(None, 900 * MS)).await.err(), Some(LookupError::NotSynced));
-        cluster.reset_pods(vec![pod("a")]);
-        cluster.reset_namespaces(vec![]);
+        list(&cluster, vec![pod("a")], vec![]);
         let later = Arc::clone(&cluster);
         let watch = tokio::spawn(async move {
             tokio::time::sleep(100 * MS).await;
-            later.apply_namespace(namespace());
+            later.change(|index| index.apply_namespace(namespace()));
         });
         assert!(cluster.find(query(None, 900 * MS)).await.unwrap().namespace.is_some());
         watch.await.unwrap();

@@ -1,7 +1,14 @@
-//! Two watches that never end: what the API server tells goes into the index, and what it can't tell is asked again.
+//! The watches of pods and namespaces. Both run for as long as the server does and keep the index current.
 
-use super::{convert::PodName, lookup::Cluster};
-use crate::core::{namespace::NamespaceFacts, pod::PodFacts};
+use super::{
+    convert::{self, ConvertError, PodName},
+    index::Index,
+    lookup::Cluster,
+};
+use crate::core::{
+    namespace::{NamespaceFacts, Permitted},
+    pod::PodFacts,
+};
 use futures::StreamExt as _;
 use k8s_openapi::{
     api::core::v1::{Namespace, Pod},
@@ -15,12 +22,13 @@ use kube::{
 };
 use prometheus_client::{encoding::EncodeLabelSet, metrics::counter::Counter, metrics::family::Family};
 use serde::de::DeserializeOwned;
-use std::{error::Error, fmt::Debug, pin::pin, sync::Arc, time::Duration};
+use std::{fmt::Debug, pin::pin, sync::Arc, time::Duration};
 use tokio::time::Instant;
 
-/// A watch is renewed after this long, so that a connection that is open but mute is noticed: within 65 s.
+/// Length of one watch request, seconds: a connection that is open but silent is detected within 65 s.
 const WATCH_LEN_SECONDS: u32 = 60;
-/// What the watches count.
+
+/// Counters of the watches.
 #[derive(Clone, Default)]
 pub(crate) struct WatchMetrics {
     /// Errors, by resource.
@@ -37,121 +45,120 @@ pub(crate) struct ResourceLabel {
 
 /// Keeps the index's pods current. Never returns.
 pub(crate) async fn watch_pods(client: Client, cluster: Arc<Cluster>, metrics: WatchMetrics) {
-    follow::<Pod, _>(Api::all(client), &Pods(cluster), &metrics).await;
+    follow::<Pod>(Api::all(client), &cluster, &metrics).await;
 }
 
 /// Keeps the index's namespaces current. Never returns.
 pub(crate) async fn watch_namespaces(client: Client, cluster: Arc<Cluster>, metrics: WatchMetrics) {
-    follow::<Namespace, _>(Api::all(client), &Namespaces(cluster), &metrics).await;
+    follow::<Namespace>(Api::all(client), &cluster, &metrics).await;
 }
 
-/// Where objects of one kind go.
-trait Target<K> {
+/// A watched resource, and how its objects change the index.
+trait Watched: Resource<DynamicType = ()> + Clone + Debug + DeserializeOwned + Send + 'static {
     const LABEL: ResourceLabel;
     type Facts;
-    fn convert(&self, object: K) -> Result<Self::Facts, Box<dyn Error>>;
-    fn apply(&self, facts: Self::Facts);
-    fn remove(&self, metadata: &ObjectMeta);
-    fn reset(&self, all: Vec<Self::Facts>);
+    fn facts(self, cluster: &Cluster) -> Result<Self::Facts, ConvertError>;
+    fn apply(index: &mut Index, facts: Self::Facts);
+    fn remove(index: &mut Index, metadata: &ObjectMeta);
+    fn reset(index: &mut Index, all: Vec<Self::Facts>);
 }
 
-struct Pods(Arc<Cluster>);
-struct Namespaces(Arc<Cluster>);
-
-impl Target<Pod> for Pods {
+impl Watched for Pod {
     const LABEL: ResourceLabel = ResourceLabel { resource: "pods" };
     type Facts = PodFacts;
 
-    fn convert(&self, object: Pod) -> Result<PodFacts, Box<dyn Error>> {
-        Ok(self.0.convert_pod(object)?)
+    fn facts(self, _: &Cluster) -> Result<PodFacts, ConvertError> {
+        convert::pod(self)
     }
 
-    fn apply(&self, facts: PodFacts) {
-        self.0.apply_pod(facts);
+    fn apply(index: &mut Index, facts: PodFacts) {
+        index.apply_pod(facts, Instant::now());
     }
 
-    fn remove(&self, metadata: &ObjectMeta) {
+    fn remove(index: &mut Index, metadata: &ObjectMeta) {
         if let Some(name) = PodName::of(metadata) {
-            self.0.remove_pod(&name);
+            index.remove_pod(&name);
         }
     }
 
-    fn reset(&self, all: Vec<PodFacts>) {
-        tracing::info!(pods = all.len(), "pods listed");
-        self.0.reset_pods(all);
+    fn reset(index: &mut Index, all: Vec<PodFacts>) {
+        index.reset_pods(all, Instant::now());
     }
 }
 
-impl Target<Namespace> for Namespaces {
+impl Watched for Namespace {
     const LABEL: ResourceLabel = ResourceLabel { resource: "namespaces" };
     type Facts = NamespaceFacts;
 
-    fn convert(&self, object: Namespace) -> Result<NamespaceFacts, Box<dyn Error>> {
-        Ok(self.0.convert_namespace(object)?)
+    /// Compiles the namespace's expression, unless the index has it compiled, and logs an invalid one.
+    fn facts(self, cluster: &Cluster) -> Result<NamespaceFacts, ConvertError> {
+        let known = self.metadata.name.as_deref().and_then(|name| cluster.namespace(name));
+        let facts = convert::namespace(self, cluster.anchoring(), known.as_deref())?;
+        if let Permitted::Invalid { expression, error } = &facts.permitted {
+            tracing::warn!(
+                namespace = facts.name, ?expression, %error,
+                "annotation iam.amazonaws.com/permitted is not a regular expression: pods of this namespace get no role"
+            );
+        }
+        Ok(facts)
     }
 
-    fn apply(&self, facts: NamespaceFacts) {
-        self.0.apply_namespace(facts);
+    fn apply(index: &mut Index, facts: NamespaceFacts) {
+        index.apply_namespace(facts);
     }
 
-    fn remove(&self, metadata: &ObjectMeta) {
+    fn remove(index: &mut Index, metadata: &ObjectMeta) {
         if let Some(name) = &metadata.name {
-            self.0.remove_namespace(name);
+            index.remove_namespace(name);
         }
     }
 
-    fn reset(&self, all: Vec<NamespaceFacts>) {
-        tracing::info!(namespaces = all.len(), "namespaces listed");
-        self.0.reset_namespaces(all);
+    fn reset(index: &mut Index, all: Vec<NamespaceFacts>) {
+        index.reset_namespaces(all);
     }
 }
 
-async fn follow<K, T>(api: Api<DeserializeGuard<K>>, target: &T, metrics: &WatchMetrics)
-where
-    K: Resource<DynamicType = ()> + Clone + Debug + DeserializeOwned + Send + 'static,
-    T: Target<K>,
-{
+async fn follow<K: Watched>(api: Api<DeserializeGuard<K>>, cluster: &Cluster, metrics: &WatchMetrics) {
     let config = watcher::Config::default().timeout(WATCH_LEN_SECONDS);
     let mut events = pin!(watcher(api, config));
-    let mut feed = Feed { target, metrics, listed: Vec::new() };
+    let mut feed = Feed::<K> { cluster, metrics, listed: Vec::new() };
     let mut backoff = Backoff::default();
     while let Some(event) = events.next().await {
         match event {
             Ok(event) => feed.take(event),
             Err(error) => {
-                let pause = backoff.next(Instant::now());
-                metrics.errors.get_or_create(&T::LABEL).inc();
-                complain(T::LABEL.resource, &error, pause);
-                tokio::time::sleep(pause).await;
+                let delay = backoff.next(Instant::now());
+                metrics.errors.get_or_create(&K::LABEL).inc();
+                log_error(K::LABEL.resource, &error, delay);
+                tokio::time::sleep(delay).await;
             }
         }
     }
 }
 
-fn complain(resource: &'static str, error: &watcher::Error, pause: Duration) {
+fn log_error(resource: &'static str, error: &watcher::Error, delay: Duration) {
     if let watcher::Error::WatchError(status) = error
         && status.code == 410
     {
-        tracing::info!(resource, "the watch fell too far behind: listing anew");
+        tracing::info!(resource, "the watch fell too far behind; listing again");
         return;
     }
-    let error = chain(error);
     tracing::warn!(
         resource,
-        error,
-        retry_in_ms = u64::try_from(pause.as_millis()).unwrap_or(u64::MAX),
-        "the Kubernetes API cannot be watched: serving what is known, trying again"
+        error = chain(error),
+        retry_in_ms = u64::try_from(delay.as_millis()).unwrap_or(u64::MAX),
+        "cannot watch the Kubernetes API; serving from the last known state, retrying"
     );
 }
 
-/// From the watch's events to the target: a list is gathered first, then it replaces all.
-struct Feed<'a, K, T: Target<K>> {
-    target: &'a T,
+/// Applies the events of a watch to the index. A list is gathered first, then it replaces everything.
+struct Feed<'a, K: Watched> {
+    cluster: &'a Cluster,
     metrics: &'a WatchMetrics,
-    listed: Vec<T::Facts>,
+    listed: Vec<K::Facts>,
 }
 
-impl<K: Resource<DynamicType = ()>, T: Target<K>> Feed<'_, K, T> {
+impl<K: Watched> Feed<'_, K> {
     fn take(&mut self, event: Event<DeserializeGuard<K>>) {
         match event {
             Event::Init => self.listed.clear(),
@@ -160,31 +167,36 @@ impl<K: Resource<DynamicType = ()>, T: Target<K>> Feed<'_, K, T> {
                     self.listed.push(facts);
                 }
             }
-            Event::InitDone => self.target.reset(std::mem::take(&mut self.listed)),
+            Event::InitDone => {
+                let all = std::mem::take(&mut self.listed);
+                tracing::info!(count = all.len(), "{} listed", K::LABEL.resource);
+                self.cluster.change(|index| K::reset(index, all));
+            }
             Event::Apply(object) => {
                 let metadata = object.meta().clone();
-                match self.read(object) {
-                    Some(facts) => self.target.apply(facts),
-                    // What it was before is no longer true, and what it is now can't be read.
-                    None => self.target.remove(&metadata),
-                }
+                let facts = self.read(object);
+                self.cluster.change(|index| match facts {
+                    Some(facts) => K::apply(index, facts),
+                    // The facts in the index are outdated, and the new ones can't be read.
+                    None => K::remove(index, &metadata),
+                });
             }
-            Event::Delete(object) => self.target.remove(object.meta()),
+            Event::Delete(object) => self.cluster.change(|index| K::remove(index, object.meta())),
         }
     }
 
-    fn read(&self, object: DeserializeGuard<K>) -> Option<T::Facts> {
+    fn read(&self, object: DeserializeGuard<K>) -> Option<K::Facts> {
         let metadata = object.meta().clone();
         let facts = match object.0 {
-            Ok(object) => self.target.convert(object).map_err(|error| error.to_string()),
+            Ok(object) => object.facts(self.cluster).map_err(|error| error.to_string()),
             Err(invalid) => Err(invalid.error),
         };
         facts
             .inspect_err(|error| {
-                self.metrics.skipped.get_or_create(&T::LABEL).inc();
+                self.metrics.skipped.get_or_create(&K::LABEL).inc();
                 tracing::warn!(
-                    resource = T::LABEL.resource, namespace = ?metadata.namespace, name = ?metadata.name, error,
-                    "an object cannot be read and is left out"
+                    resource = K::LABEL.resource, namespace = ?metadata.namespace, name = ?metadata.name, error,
+                    "skipped: cannot read an object of the Kubernetes API"
                 );
             })
             .ok()

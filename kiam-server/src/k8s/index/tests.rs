@@ -191,8 +191,10 @@ async fn changes_are_told_once_each() {
     index.apply_pod(PodFacts { role: Some("other".to_owned()), ..pod("a", 1) }, Instant::now());
     assert_eq!(index.take_changed(10).len(), 1);
     index.remove_pod(&name("b"));
-    assert!(matches!(index.take_changed(10).as_slice(), [(_, None)]));
+    assert!(matches!(index.take_changed(10).as_slice(), [PodChange { now: None, .. }]));
     index.apply_namespace(namespace(""));
     let changed = index.take_changed(10);
-    assert!(matches!(changed.as_slice(), [(_, Some((_, Some(namespace))))] if !namespace.permitted.is_of(".*")));
+    assert!(
+        matches!(changed.as_slice(), [PodChange { now: Some((_, Some(namespace))), .. }] if !namespace.permitted.is_of(".*"))
+    );
 }

@@ -37,17 +37,16 @@ async fn find(cluster: &Cluster, last: u8) -> Result<String, LookupError> {
 
 #[tokio::test]
 async fn a_list_is_gathered_then_swapped_in_and_a_bad_object_is_left_out() {
-    let cluster = Arc::new(Cluster::new(Anchoring::Strict));
-    cluster.reset_namespaces(vec![]);
-    let (target, metrics) = (Pods(Arc::clone(&cluster)), WatchMetrics::default());
-    let mut feed = Feed { target: &target, metrics: &metrics, listed: Vec::new() };
+    let (cluster, metrics) = (Cluster::new(Anchoring::Strict), WatchMetrics::default());
+    cluster.change(|index| index.reset_namespaces(vec![]));
+    let mut feed = Feed { cluster: &cluster, metrics: &metrics, listed: Vec::new() };
     for event in [Event::Init, Event::InitApply(object("a", 1)), Event::InitApply(bad("b"))] {
         feed.take(event);
         assert_eq!(find(&cluster, 1).await, Err(LookupError::NotSynced), "not before the list is whole");
     }
     feed.take(Event::InitDone);
     assert_eq!(find(&cluster, 1).await, Ok("a".to_owned()));
-    assert_eq!(metrics.skipped.get_or_create(&Pods::LABEL).get(), 1);
+    assert_eq!(metrics.skipped.get_or_create(&Pod::LABEL).get(), 1);
 
     // A relist that breaks off and begins again: nothing of the first attempt stays.
     for event in [Event::Init, Event::InitApply(object("x", 9)), Event::Init, Event::InitApply(object("c", 3))] {
@@ -62,10 +61,9 @@ async fn a_list_is_gathered_then_swapped_in_and_a_bad_object_is_left_out() {
 
 #[tokio::test]
 async fn an_update_that_cannot_be_read_removes_what_was_known() {
-    let cluster = Arc::new(Cluster::new(Anchoring::Strict));
-    cluster.reset_namespaces(vec![]);
-    let (target, metrics) = (Pods(Arc::clone(&cluster)), WatchMetrics::default());
-    let mut feed = Feed { target: &target, metrics: &metrics, listed: Vec::new() };
+    let (cluster, metrics) = (Cluster::new(Anchoring::Strict), WatchMetrics::default());
+    cluster.change(|index| index.reset_namespaces(vec![]));
+    let mut feed = Feed { cluster: &cluster, metrics: &metrics, listed: Vec::new() };
     feed.take(Event::Init);
     feed.take(Event::InitDone);
     feed.take(Event::Apply(object("a", 1)));
@@ -92,7 +90,7 @@ async fn an_api_server_that_refuses_is_asked_ever_more_rarely() {
     let metrics = WatchMetrics::default();
     let watch = watch_pods(client, cluster, metrics.clone());
     assert!(tokio::time::timeout(Duration::from_secs(600), watch).await.is_err(), "it never ends");
-    let (asked, errors) = (asked.load(Ordering::SeqCst), metrics.errors.get_or_create(&Pods::LABEL).get());
+    let (asked, errors) = (asked.load(Ordering::SeqCst), metrics.errors.get_or_create(&Pod::LABEL).get());
     assert!((30..80).contains(&asked), "{asked}");
     assert_eq!(errors, asked as u64);
 }
