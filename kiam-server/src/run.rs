@@ -4,6 +4,7 @@ use crate::{
     app,
     args::{self, Cli, Command},
     config::{Config, HealthConfig, LogConfig},
+    core::text::in_one_line,
     health,
 };
 use anyhow::Context as _;
@@ -49,11 +50,6 @@ fn usage(problems: &Problems) -> ExitCode {
     }
     tell("see kiam-server --help");
     ExitCode::from(EXIT_USAGE)
-}
-
-/// An invalid file is shown in a drawing of several lines; a log has one for each problem.
-fn in_one_line(text: &str) -> String {
-    text.split_whitespace().collect::<Vec<_>>().join(" ")
 }
 
 /// Through the log where there is one, so that JSON stays JSON.

@@ -4,6 +4,7 @@ use super::Aws;
 use crate::core::{
     credentials::{Credentials, Identity},
     provider::{Clock, CredentialError, CredentialProvider, FailureClass},
+    text::{cut, in_one_line},
 };
 use aws_sdk_sts::{
     Client,
@@ -15,7 +16,7 @@ use jiff::Timestamp;
 use kiam_common::{secret::Secret, telemetry::chain};
 use std::{sync::Arc, time::Duration};
 
-/// Longest text of an error that is kept.
+/// Longest error message that is kept, bytes.
 const MESSAGE_LEN_MAX: usize = 500;
 
 /// STS.
@@ -78,12 +79,12 @@ fn failure(error: &SdkError<AssumeRoleError>, which: &str) -> CredentialError {
             let message = answer.err().message().unwrap_or("no message");
             CredentialError {
                 class: class(code, answer.raw().status().as_u16()),
-                message: in_one_line(&format!("{code}: {message}")),
+                message: bounded_line(&format!("{code}: {message}")),
             }
         }
         other => CredentialError {
             class: FailureClass::Transient,
-            message: in_one_line(&format!("STS {which} could not be asked: {}", chain(other))),
+            message: bounded_line(&format!("STS {which} could not be asked: {}", chain(other))),
         },
     }
 }
@@ -106,8 +107,8 @@ fn class(code: &str, status: u16) -> FailureClass {
     }
 }
 
-fn in_one_line(text: &str) -> String {
-    text.split_whitespace().collect::<Vec<_>>().join(" ").chars().take(MESSAGE_LEN_MAX).collect()
+fn bounded_line(text: &str) -> String {
+    cut(in_one_line(text), MESSAGE_LEN_MAX)
 }
 
 #[cfg(test)]
@@ -137,7 +138,7 @@ mod tests {
 
     #[test]
     fn messages_are_one_bounded_line() {
-        assert_eq!(in_one_line("a\n\tstatus code: 403,\r\n b"), "a status code: 403, b");
-        assert_eq!(in_one_line(&"x".repeat(9999)).len(), MESSAGE_LEN_MAX);
+        assert_eq!(bounded_line("a\n\tstatus code: 403,\r\n b"), "a status code: 403, b");
+        assert_eq!(bounded_line(&"x".repeat(9999)).len(), MESSAGE_LEN_MAX);
     }
 }

@@ -82,11 +82,11 @@ fn build(expression: &str) -> Result<Regex, String> {
         .size_limit(COMPILED_LEN_MAX)
         .dfa_size_limit(COMPILED_LEN_MAX)
         .build()
-        .map_err(|error| in_one_line(&error.to_string()))
+        .map_err(|error| last_line(&error.to_string()))
 }
 
-/// The library draws an arrow below the expression, over several lines: the last one says what is wrong.
-fn in_one_line(error: &str) -> String {
+/// Returns the last line of the library's error, which names the problem; the lines before it quote the expression.
+fn last_line(error: &str) -> String {
     let line = error.lines().rev().find(|line| !line.trim().is_empty()).unwrap_or(error);
     line.trim().trim_start_matches("error: ").chars().take(ERROR_LEN_MAX).collect()
 }

@@ -1,6 +1,6 @@
 //! What a session is called: it shows in CloudTrail, and in the ARN of the assumed role.
 
-use super::ids::is_name_byte;
+use super::{ids::is_name_byte, text::short_digest};
 
 /// Longest name of a session (STS API reference, AssumeRole).
 const SESSION_NAME_LEN_MAX: usize = 64;
@@ -8,8 +8,6 @@ const SESSION_NAME_LEN_MAX: usize = 64;
 const ASKED_LEN_MAX: usize = 256;
 /// In front of every name, as in kiam.
 const PREFIX: &str = "kiam-";
-/// Hexadecimal digits of the hash that stands for what was cut off.
-const HASH_LEN: usize = 8;
 
 /// The name of a session, as STS takes it.
 #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]
@@ -42,10 +40,10 @@ impl SessionName {
         let mut session: String =
             PREFIX.chars().chain(name.chars().map(|c| if is_name_byte(c as u8) { c } else { '-' })).collect();
         if session.len() > SESSION_NAME_LEN_MAX {
-            let hash = hash(name);
-            session.truncate(SESSION_NAME_LEN_MAX - HASH_LEN - 1);
+            let digest = short_digest(name);
+            session.truncate(SESSION_NAME_LEN_MAX - digest.len() - 1);
             session.push('-');
-            session.push_str(&hash);
+            session.push_str(&digest);
         }
         Ok(Self(session.into()))
     }
@@ -53,12 +51,6 @@ impl SessionName {
     pub(crate) fn as_str(&self) -> &str {
         &self.0
     }
-}
-
-/// The first digits of the SHA-256.
-fn hash(text: &str) -> String {
-    let digest = ring::digest::digest(&ring::digest::SHA256, text.as_bytes());
-    digest.as_ref().iter().take(HASH_LEN / 2).map(|byte| format!("{byte:02x}")).collect()
 }
 
 #[cfg(test)]

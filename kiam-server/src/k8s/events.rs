@@ -4,7 +4,7 @@ use crate::core::{
     ids::PodUid,
     notice::{Notice, NoticeSink},
     pod::PodFacts,
-    text::cut,
+    text::{cut, short_digest},
 };
 use k8s_openapi::api::core::v1::ObjectReference;
 use kiam_common::telemetry::chain;
@@ -120,11 +120,6 @@ fn event(notice: &Notice) -> Event {
         note: Some(cut(note, NOTE_LEN_MAX)),
         secondary: None,
     }
-}
-
-fn short_digest(text: &str) -> String {
-    let digest = ring::digest::digest(&ring::digest::SHA256, text.as_bytes());
-    digest.as_ref().iter().take(4).map(|byte| format!("{byte:02x}")).collect()
 }
 
 fn reference(pod: &PodFacts) -> ObjectReference {
