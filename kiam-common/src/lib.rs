@@ -18,6 +18,8 @@ pub mod proto;
 #[cfg(feature = "rpc")]
 pub mod secret;
 #[cfg(feature = "rpc")]
+pub mod tasks;
+#[cfg(feature = "rpc")]
 pub mod telemetry;
 #[cfg(feature = "rpc")]
 pub mod tls;

@@ -8,7 +8,6 @@
 
 mod admin;
 mod clock;
-mod tasks;
 
 use crate::{
     aws::{self, Aws, Sts},
@@ -21,7 +20,7 @@ use crate::{
 use admin::Admin;
 use anyhow::Context as _;
 use clock::SystemClock;
-use kiam_common::{admin::serve as serve_admin, kubernetes, tls};
+use kiam_common::{admin::serve as serve_admin, kubernetes, tasks::Tasks, tls};
 use prometheus_client::{metrics::counter::Counter, registry::Registry};
 use std::{
     future::Future,
@@ -29,7 +28,6 @@ use std::{
     sync::Arc,
     time::Duration,
 };
-use tasks::Tasks;
 use tokio::{net::TcpListener, sync::oneshot};
 
 /// Longest that requests may take that were begun before the server was told to stop.
@@ -72,7 +70,7 @@ pub(crate) async fn build(config: Config) -> anyhow::Result<Bound> {
     let (incoming, accept) = grpc::accept(listener, Arc::clone(&tls));
     let handler = Arc::new(Admin::new(Arc::clone(&pods), registry));
     let admin_listener = bind("--port", SocketAddr::from((Ipv4Addr::LOCALHOST, admin.port))).await?;
-    tasks.add("admin face", serve_admin(admin_listener, Arc::clone(&handler)));
+    tasks.add("admin endpoint", serve_admin(admin_listener, Arc::clone(&handler)));
     if let Some(address) = admin.prometheus {
         let listener = bind("--prometheus-listen-addr", address).await?;
         tasks.add("metrics", serve_admin(listener, handler));

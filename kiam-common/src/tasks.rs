@@ -1,21 +1,24 @@
 //! Tasks that run as long as the process. When one of them ends, the process must: half a server looks well and isn't.
 
-use futures::future::BoxFuture;
+use std::{future::Future, pin::Pin};
 use tokio::task::JoinSet;
 
 /// Named tasks that are not started yet.
 #[derive(Default)]
-pub(super) struct Tasks(Vec<(&'static str, BoxFuture<'static, ()>)>);
+pub struct Tasks(Vec<(&'static str, Pin<Box<dyn Future<Output = ()> + Send>>)>);
 
 /// Named tasks that run; dropped, they end.
-pub(super) struct Running(JoinSet<&'static str>);
+pub struct Running(JoinSet<&'static str>);
 
 impl Tasks {
-    pub(super) fn add(&mut self, name: &'static str, task: impl Future<Output = ()> + Send + 'static) {
+    /// Adds one.
+    pub fn add(&mut self, name: &'static str, task: impl Future<Output = ()> + Send + 'static) {
         self.0.push((name, Box::pin(task)));
     }
 
-    pub(super) fn start(self) -> Running {
+    /// Starts all of them.
+    #[must_use]
+    pub fn start(self) -> Running {
         let mut running = JoinSet::new();
         for (name, task) in self.0 {
             running.spawn(async move {
@@ -29,7 +32,7 @@ impl Tasks {
 
 impl Running {
     /// Waits for the first that ends, by itself or by a panic.
-    pub(super) async fn first_to_end(&mut self) -> String {
+    pub async fn first_to_end(&mut self) -> String {
         match self.0.join_next().await {
             Some(Ok(name)) => name.to_owned(),
             Some(Err(error)) => error.to_string(),
