@@ -16,11 +16,12 @@ use crate::{
     worker_protocol::Handoff,
 };
 use admin::{Admin, Listeners, MetricsOnly};
-use anyhow::{Context as _, bail};
+use anyhow::Context as _;
 use control::News;
 use ingress::KernelIngress;
 use kiam_common::{
-    admin as admin_face,
+    admin::serve as serve_admin,
+    tasks::Tasks,
     tls::{self, TlsError},
 };
 use prometheus_client::registry::Registry;
@@ -30,7 +31,6 @@ use tokio::{
     runtime,
     signal::unix::{SignalKind, signal},
     sync::watch,
-    task::JoinSet,
 };
 
 /// Most threads: four answer more than a node's pods can ask.
@@ -49,9 +49,6 @@ pub(crate) fn run(handoff: Handoff, config: Config) -> anyhow::Result<()> {
     let runtime = runtime::Builder::new_multi_thread().worker_threads(threads).enable_all().build()?;
     runtime.block_on(Box::pin(serve(handoff, config)))
 }
-
-/// Everything that runs beside the answering of pods; none of it may end.
-type Tasks = JoinSet<anyhow::Result<()>>;
 
 async fn serve(handoff: Handoff, config: Config) -> anyhow::Result<()> {
     let Handoff { listeners, token_key, client, control } = handoff;
@@ -81,40 +78,29 @@ async fn serve(handoff: Handoff, config: Config) -> anyhow::Result<()> {
         v1: imds.v1,
         metrics,
     }));
-    let mut tasks = Tasks::new();
-    tasks.spawn(asking);
+    let mut tasks = Tasks::default();
+    tasks.add_fallible("attestation client", asking);
     for listener in listeners {
         let listener = to_tokio(listener).context("a listening socket of the parent's")?;
         let service = Arc::clone(&service);
-        tasks.spawn(async move {
-            service.accept_from(listener).await;
-            Ok(())
-        });
+        tasks.add("listener", async move { service.accept_from(listener).await });
     }
     spawn_admin(&mut tasks, Admin { registry, status: known_status, reached: reached.clone() }, admin_listeners);
-    tasks.spawn(ending(tls.watch()));
-    tasks.spawn(ending(connector.run()));
+    tasks.add("certificates", tls.watch());
+    tasks.add("upstream connector", connector.run());
     let (hear, say) = control::open(control).context("the control socket")?;
-    tasks.spawn(ending(control::tell(say, reached)));
+    tasks.add("control socket", control::tell(say, reached));
+    let mut running = tasks.start();
     tracing::info!(uid = datapath.worker_uid, gid = datapath.worker_gid, "answering pods");
 
     let news = News { interfaces, status };
     tokio::select! {
         _ = terminate.recv() => {}
         stopped = control::listen(hear, &news) => stopped?,
-        Some(ended) = tasks.join_next() => {
-            ended.context("a part of the agent failed")??;
-            bail!("a part of the agent ended by itself");
-        }
+        end = running.first_to_end() => return Err(end.into()),
     }
     tracing::info!("stopping: no new connections");
     service.stop(DRAIN).await;
-    Ok(())
-}
-
-/// A task of this kind never ends; when it does, the process does.
-async fn ending(task: impl Future<Output = ()> + Send) -> anyhow::Result<()> {
-    task.await;
     Ok(())
 }
 
@@ -122,9 +108,9 @@ fn spawn_admin(tasks: &mut Tasks, admin: Admin, listeners: Listeners) {
     let admin = Arc::new(admin);
     if let Some(listener) = listeners.metrics {
         let metrics = Arc::new(MetricsOnly(Arc::clone(&admin)));
-        tasks.spawn(ending(admin_face::serve(listener, metrics)));
+        tasks.add("metrics", serve_admin(listener, metrics));
     }
-    tasks.spawn(ending(admin_face::serve(listeners.local, admin)));
+    tasks.add("admin endpoint", serve_admin(listeners.local, admin));
 }
 
 fn to_tokio(listener: std::net::TcpListener) -> io::Result<TcpListener> {

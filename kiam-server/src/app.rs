@@ -105,7 +105,7 @@ impl Bound {
                 ended.context("the gRPC server ended")?;
                 anyhow::bail!("the gRPC server ended by itself");
             }
-            name = running.first_to_end() => anyhow::bail!("{name}: ended, though it never should"),
+            end = running.first_to_end() => return Err(end.into()),
             () = stop => {}
         }
         tracing::info!("stopping: finishing the requests that were begun");
