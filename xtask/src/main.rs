@@ -12,6 +12,8 @@ mod release;
 mod root;
 mod setup;
 mod test;
+mod text;
+mod tidy;
 mod vm;
 mod workspace;
 
@@ -31,6 +33,8 @@ enum Task {
     Codegen(codegen::Args),
     /// Run all that must hold before a change lands.
     Ci,
+    /// Check what a program can check of CONTRIBUTING.md: imports, heads, words, documents, names of tests.
+    Tidy(tidy::Args),
     /// Run every test that this machine can run, after installing what it lacks.
     Test(test::Args),
     /// Run the tests of the datapath on other kernels than this machine's, in QEMU.
@@ -57,6 +61,7 @@ fn execute(task: Task) -> anyhow::Result<()> {
     match task {
         Task::Codegen(args) => codegen::run(&args),
         Task::Ci => ci::run(),
+        Task::Tidy(args) => tidy::run(&args),
         Task::Test(args) => test::run(&args),
         Task::Vm(args) => vm::run(&args),
         Task::Bench(args) => bench::run(&args),
