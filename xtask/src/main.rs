@@ -15,6 +15,7 @@ mod test;
 mod text;
 mod tidy;
 mod vm;
+mod words;
 mod workspace;
 
 use clap::{Parser, Subcommand};
@@ -35,6 +36,8 @@ enum Task {
     Ci,
     /// Check what a program can check of CONTRIBUTING.md: imports, heads, words, documents, names of tests.
     Tidy(tidy::Args),
+    /// Measure the language of the comments, and the sizes of the code.
+    Words(words::Args),
     /// Run every test that this machine can run, after installing what it lacks.
     Test(test::Args),
     /// Run the tests of the datapath on other kernels than this machine's, in QEMU.
@@ -62,6 +65,7 @@ fn execute(task: Task) -> anyhow::Result<()> {
         Task::Codegen(args) => codegen::run(&args),
         Task::Ci => ci::run(),
         Task::Tidy(args) => tidy::run(&args),
+        Task::Words(args) => words::run(&args),
         Task::Test(args) => test::run(&args),
         Task::Vm(args) => vm::run(&args),
         Task::Bench(args) => bench::run(&args),

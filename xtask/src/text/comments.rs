@@ -1,6 +1,6 @@
 //! The prose that people wrote in a file: its comments, or the whole of a document.
 
-use super::{files::File, prose};
+use super::{files::File, prose, rust::Line};
 
 /// Other files than Rust whose comments start with `#`.
 const HASH_COMMENTS: [&str; 6] = [".toml", ".yaml", ".sh", ".py", ".service", ".ci/run"];
@@ -10,14 +10,18 @@ pub(crate) fn of(file: &File) -> Vec<String> {
     if file.is_document() {
         prose::without_code(file.text.lines())
     } else if file.is_rust() {
-        let comments =
-            file.lines().iter().map(|line| line.comment.as_ref().map_or("", |comment| comment.text.as_str()));
-        prose::without_code(comments)
+        prose_of(file.lines())
     } else if HASH_COMMENTS.iter().any(|ending| file.path.ends_with(ending)) {
         prose::without_code(file.text.lines().map(after_hash))
     } else {
         Vec::new()
     }
+}
+
+/// Returns the prose in the comments of Rust lines, one text for each.
+pub(crate) fn prose_of(lines: &[Line]) -> Vec<String> {
+    let comments = lines.iter().map(|line| line.comment.as_ref().map_or("", |comment| comment.text.as_str()));
+    prose::without_code(comments)
 }
 
 /// Returns the comment of a line of TOML, YAML, shell or Python.

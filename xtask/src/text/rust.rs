@@ -42,6 +42,20 @@ pub(crate) fn lines(text: &str) -> Vec<Line> {
     text.lines().map(|line| read_line(line, &mut state)).collect()
 }
 
+/// Returns the first line of each doc comment of an item, with its index.
+pub(crate) fn first_lines_of_docs(lines: &[Line]) -> Vec<(usize, String)> {
+    let mut firsts = Vec::new();
+    let mut in_doc = false;
+    for (index, line) in lines.iter().enumerate() {
+        let doc = line.comment.as_ref().filter(|comment| comment.kind == Kind::Item);
+        if let (Some(doc), false) = (doc, in_doc) {
+            firsts.push((index, doc.text.trim().to_owned()));
+        }
+        in_doc = doc.is_some();
+    }
+    firsts
+}
+
 fn read_line(line: &str, state: &mut State) -> Line {
     let mut read = Line::default();
     let mut rest = line;

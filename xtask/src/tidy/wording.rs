@@ -48,7 +48,7 @@ fn openings(file: &File) -> Vec<Finding> {
     if !file.is_rust() {
         return Vec::new();
     }
-    let firsts = first_lines(file.lines());
+    let firsts = rust::first_lines_of_docs(file.lines());
     let opening = |text: &str| OPENINGS.find(text).map(|word| word.as_str().to_owned());
     let found = firsts.into_iter().filter_map(|(index, text)| Some((index, opening(&text)?)));
     found.map(|(index, word)| Finding::at(file, index, advice(&word))).collect()
@@ -56,20 +56,6 @@ fn openings(file: &File) -> Vec<Finding> {
 
 fn advice(word: &str) -> String {
     format!("a doc comment that opens with `{word}`: begin with a verb in the third person, or with a noun")
-}
-
-/// Returns the first line of each doc comment of an item, with its index.
-pub(crate) fn first_lines(lines: &[rust::Line]) -> Vec<(usize, String)> {
-    let mut firsts = Vec::new();
-    let mut in_doc = false;
-    for (index, line) in lines.iter().enumerate() {
-        let doc = line.comment.as_ref().filter(|comment| comment.kind == rust::Kind::Item);
-        if let (Some(doc), false) = (doc, in_doc) {
-            firsts.push((index, doc.text.trim().to_owned()));
-        }
-        in_doc = doc.is_some();
-    }
-    firsts
 }
 
 #[cfg(test)]
