@@ -65,7 +65,7 @@ fn install(tiers: &[Tier]) -> Vec<String> {
         problems.extend(setup::for_system().err());
     } else {
         // The agent embeds the object.
-        problems.extend(ebpf::run(&ebpf::Args { install: true }).err());
+        problems.extend(ebpf::ensure(&ebpf::Args { install: true }).err());
     }
     if tiers.contains(&Tier::Acceptance) {
         problems.extend(setup::for_cluster().err());

@@ -115,7 +115,8 @@ fn build(mutation: &Mutation) -> anyhow::Result<PathBuf> {
     ebpf::build_in(&copy, &target)?;
     let mut cargo = Command::new("cargo");
     cargo.args(["build", "--quiet", "--locked", "--workspace", "--bin", "kiam-agent", "--bin", "kiam-server"]);
-    cargo.env("CARGO_TARGET_DIR", &target).current_dir(&copy);
+    // The object of the copy, also where the environment names another one.
+    cargo.env("CARGO_TARGET_DIR", &target).env_remove(ebpf::OVERRIDE).current_dir(&copy);
     progress::step(&format!("building without {}", mutation.name), &mut cargo)?;
     Ok(target.join("debug"))
 }
