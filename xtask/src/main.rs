@@ -32,7 +32,9 @@ struct Args {
 enum Task {
     /// Generate the gRPC code from kiam-common/proto, in pure Rust.
     Codegen(codegen::Args),
-    /// Run all that must hold before a change lands.
+    /// Run the quick half of `ci`: formatting, generated code, tidy, clippy, documentation, dependencies, unit tests.
+    Check,
+    /// Run everything that a change must pass: `check`, then all tests, the demo, other kernels and the mutations.
     Ci,
     /// Check what a program can check of CONTRIBUTING.md: imports, heads, words, documents, names of tests.
     Tidy(tidy::Args),
@@ -63,6 +65,7 @@ fn main() -> ExitCode {
 fn execute(task: Task) -> anyhow::Result<()> {
     match task {
         Task::Codegen(args) => codegen::run(&args),
+        Task::Check => ci::check(),
         Task::Ci => ci::run(),
         Task::Tidy(args) => tidy::run(&args),
         Task::Words(args) => words::run(&args),

@@ -32,7 +32,7 @@ fn is_refused(rule: &Rule, path: &str) -> bool {
     let covers = |entry: &&str| {
         **entry == *"*" || path.strip_prefix(*entry).is_some_and(|rest| rest.is_empty() || rest.starts_with("::"))
     };
-    rule.never.iter().any(|entry| covers(&entry)) && !rule.except.iter().any(|entry| covers(&entry))
+    rule.never.iter().any(covers) && !rule.except.iter().any(covers)
 }
 
 fn is_in(path: &str, room: &str) -> bool {
