@@ -5,7 +5,7 @@ use anyhow::{Result, ensure};
 use serde_json::Value;
 use std::collections::BTreeSet;
 
-const HEADING: &str = "## What it does, and what to do";
+const HEADING: &str = "## Inspecting a node";
 /// Its fields are names of what was repaired.
 const OPEN_ENDED: &str = "agent.repairs";
 
