@@ -7,10 +7,9 @@
 mod kiam;
 
 pub(crate) use kiam::KiamArgs;
-pub(crate) use kiam_common::flags::exit_code;
 
 use clap::{Args, Parser, Subcommand};
-use kiam_common::flags::{self, AdminArgs, LogArgs};
+use kiam_common::flags::{self, AdminArgs, LogArgs, TlsArgs};
 use std::ffi::OsString;
 
 /// kiam's flags that are off or on: `--json-log`, `--json-log=false` and `--no-json-log` are all understood.
@@ -124,15 +123,6 @@ pub(crate) struct UpstreamArgs {
     /// servers.
     #[arg(long, env = "KIAM_SERVER_ADDRESS", default_value = "localhost:9610", value_name = "HOST:PORT")]
     pub(crate) server_address: String,
-    /// The agent's certificate, PEM. Read again when it changes.
-    #[arg(long, env = "KIAM_CERT", value_name = "FILE")]
-    pub(crate) cert: Option<String>,
-    /// The private key of --cert, PEM; readable by --worker-uid or --worker-gid.
-    #[arg(long, env = "KIAM_KEY", value_name = "FILE")]
-    pub(crate) key: Option<String>,
-    /// The authority that signed the server's certificate, PEM.
-    #[arg(long, env = "KIAM_CA", value_name = "FILE")]
-    pub(crate) ca: Option<String>,
     /// How often an idle connection to the server is checked.
     #[arg(long, env = "KIAM_GRPC_KEEPALIVE_TIME_DURATION", default_value = "2s", value_name = "DURATION")]
     pub(crate) grpc_keepalive_time_duration: String,
@@ -145,6 +135,8 @@ pub(crate) struct UpstreamArgs {
     /// kiam 3's --grpc-keepalive-timeout-duration, in milliseconds.
     #[arg(long, env = "KIAM_GRPC_KEEPALIVE_TIMEOUT_MS", value_name = "MS", hide = true)]
     pub(crate) grpc_keepalive_timeout_ms: Option<String>,
+    #[command(flatten)]
+    pub(crate) tls: TlsArgs,
 }
 
 /// How pods' connections are caught, and where the agent keeps what it shares with the kernel.
@@ -183,7 +175,8 @@ pub(crate) struct RedirectArgs {
     pub(crate) kubepods_cgroup: String,
     #[command(flatten)]
     pub(crate) paths: PathArgs,
-    /// The user that answers pods and speaks to the server; it can do nothing else.
+    /// The user that answers pods and speaks to the server; it can do nothing else. It or --worker-gid must be able to
+    /// read --cert, --key and --ca.
     #[arg(long, env = "KIAM_WORKER_UID", default_value = "65532", value_name = "UID")]
     pub(crate) worker_uid: String,
     /// The group of that user.
@@ -237,10 +230,7 @@ pub(crate) struct PathArgs {
     pub(crate) probe_socket: Option<String>,
 }
 
-/// Parses a command line, the program's name first.
-///
-/// # Errors
-/// An unknown flag, a missing value; and also `--help` and `--version`: see [`exit_code`].
+/// Parses a command line, the program's name first. `--help` and `--version` are errors, too.
 pub(crate) fn parse(argv: impl IntoIterator<Item = OsString>) -> Result<Cli, clap::Error> {
     flags::parse(argv, SWITCHES)
 }

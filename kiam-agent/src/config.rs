@@ -22,7 +22,7 @@ pub(crate) use imds::{ImdsConfig, ImdsV1};
 pub(crate) use kiam_common::flags::{AdminConfig, LogConfig};
 pub(crate) use mode::{HostNetworkPods, RedirectMode};
 pub(crate) use status::{Output, StatusConfig};
-pub(crate) use upstream::{ServerAddress, UpstreamConfig};
+pub(crate) use upstream::UpstreamConfig;
 
 use crate::args::{CleanupArgs, HealthArgs, RunArgs};
 use kiam_common::flags::{self, Problems};

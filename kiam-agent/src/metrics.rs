@@ -6,7 +6,7 @@ mod grpc;
 pub(crate) use datapath::Datapath;
 pub(crate) use grpc::Rpc;
 
-use grpc::Grpc;
+use kiam_common::{rpc_metrics::RpcMetrics, tls::Side};
 use prometheus_client::{
     encoding::{EncodeLabelSet, EncodeLabelValue, LabelValueEncoder},
     metrics::{
@@ -84,7 +84,7 @@ pub(crate) struct Metrics {
     server_connected: Gauge,
     server_connects: Counter,
     server_connect_errors: Counter,
-    grpc: Grpc,
+    grpc: RpcMetrics,
 }
 
 impl Metrics {
@@ -104,7 +104,7 @@ impl Metrics {
             server_connected: Gauge::default(),
             server_connects: Counter::default(),
             server_connect_errors: Counter::default(),
-            grpc: Grpc::new(registry),
+            grpc: RpcMetrics::register(Side::Client, registry),
         };
         metrics.register_kiams(registry);
         metrics.register_ours(registry);
@@ -188,12 +188,12 @@ impl Metrics {
 
     /// A call to a server begins.
     pub(crate) fn rpc_started(&self, rpc: Rpc) {
-        self.grpc.started(rpc);
+        self.grpc.started(rpc.method());
     }
 
     /// A call to a server ended.
     pub(crate) fn rpc_handled(&self, rpc: Rpc, code: Code) {
-        self.grpc.handled(rpc, code);
+        self.grpc.handled(rpc.method(), code);
     }
 }
 

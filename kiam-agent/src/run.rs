@@ -7,21 +7,21 @@ use crate::{
 };
 use anyhow::Context as _;
 use kiam_common::{
-    flags::{EXIT_USAGE, Problems},
-    telemetry,
+    exit,
+    flags::Problems,
+    telemetry::{self, chain},
 };
 use std::{env, io::Write as _, os::fd::AsFd as _, os::unix::net::UnixStream, process::ExitCode};
+
+/// The program's name, in front of its messages.
+const PROGRAM: &str = "kiam-agent";
 
 /// Runs what the command line asks for. Exit codes: 0, 1 for a failure, 64 for a wrong command line.
 #[must_use]
 pub fn main() -> ExitCode {
     let cli = match args::parse(env::args_os()) {
         Ok(cli) => cli,
-        Err(error) => {
-            // Help and errors look as clap makes them; a closed terminal is no reason to fail otherwise.
-            drop(error.print());
-            return ExitCode::from(args::exit_code(&error));
-        }
+        Err(error) => return exit::unparsed(&error),
     };
     let result = match cli.command {
         None => Config::try_from(cli.run).map_err(Failure::Usage).and_then(|config| Ok(run(&config)?)),
@@ -57,18 +57,10 @@ impl From<anyhow::Error> for Failure {
 
 impl Failure {
     fn report(&self) -> ExitCode {
-        let (text, code) = match self {
-            Self::Usage(problems) => (problems.to_string(), ExitCode::from(EXIT_USAGE)),
-            Self::Start(error) => (format!("{error:#}"), ExitCode::FAILURE),
-        };
-        let mut stderr = std::io::stderr().lock();
-        for line in text.lines() {
-            // Nobody reads standard error any more: the exit code still tells.
-            if writeln!(stderr, "kiam-agent: {line}").is_err() {
-                break;
-            }
+        match self {
+            Self::Usage(problems) => exit::misused(PROGRAM, problems),
+            Self::Start(error) => exit::failed(PROGRAM, &chain(error.as_ref())),
         }
-        code
     }
 }
 

@@ -7,6 +7,7 @@ use http::{HeaderValue, Method, Request, Response, StatusCode, header};
 use http_body_util::Full;
 use hyper::{body::Incoming, server::conn::http1, service::service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
+use prometheus_client::{encoding, registry::Registry};
 use std::{convert::Infallible, sync::Arc, time::Duration};
 use tokio::{
     net::{TcpListener, TcpStream},
@@ -36,6 +37,15 @@ pub trait AdminHandler: Send + Sync + 'static {
     fn metrics(&self) -> Option<String> {
         None
     }
+}
+
+/// Encodes all metrics in the OpenMetrics text format.
+pub fn encode(registry: &Registry) -> Option<String> {
+    let mut text = String::new();
+    encoding::text::encode(&mut text, registry)
+        .inspect_err(|error| tracing::error!(%error, "cannot encode the metrics"))
+        .ok()?;
+    Some(text)
 }
 
 /// Serves the endpoint until the future is dropped.

@@ -7,6 +7,8 @@ mod ignored;
 mod log;
 mod parse;
 mod problems;
+mod server_address;
+mod tls;
 
 pub use admin::{AdminArgs, AdminConfig};
 pub use command_line::{EXIT_USAGE, exit_code, parse};
@@ -14,6 +16,8 @@ pub use ignored::{Ignored, IgnoredArgs};
 pub use log::{LogArgs, LogConfig};
 pub use parse::{absolute_path, duration, level, listen_address, milliseconds, path, port, switch};
 pub use problems::Problems;
+pub use server_address::{ServerAddress, server_address};
+pub use tls::TlsArgs;
 
 #[cfg(test)]
 mod tests;

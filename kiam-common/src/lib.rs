@@ -10,11 +10,15 @@ pub mod abi;
 #[cfg(feature = "rpc")]
 pub mod admin;
 #[cfg(feature = "rpc")]
+pub mod exit;
+#[cfg(feature = "rpc")]
 pub mod flags;
 #[cfg(feature = "kubernetes")]
 pub mod kubernetes;
 #[cfg(feature = "rpc")]
 pub mod proto;
+#[cfg(feature = "rpc")]
+pub mod rpc_metrics;
 #[cfg(feature = "rpc")]
 pub mod secret;
 #[cfg(feature = "rpc")]

@@ -14,13 +14,13 @@ use crate::{
     cache::{self, CacheMetrics},
     config::{AwsConfig, BaseArn, Config, GrpcConfig, RoleConfig},
     core::{policy::Policy, provider::Clock, role::RoleBase, session::SessionName},
-    grpc::{self, ConnectionSettings, GrpcMetrics, Incoming, Kiam},
+    grpc::{self, ConnectionSettings, Incoming, Kiam},
     k8s::{self, Cluster, EventRecorder, WatchMetrics},
 };
 use admin::Admin;
 use anyhow::Context as _;
 use clock::SystemClock;
-use kiam_common::{admin::serve as serve_admin, kubernetes, tasks::Tasks, tls};
+use kiam_common::{admin::serve as serve_admin, kubernetes, rpc_metrics::RpcMetrics, tasks::Tasks, tls};
 use prometheus_client::{metrics::counter::Counter, registry::Registry};
 use std::{
     future::Future,
@@ -63,7 +63,7 @@ pub(crate) async fn build(config: Config) -> anyhow::Result<Bound> {
         credentials: cache.clone(),
         notices,
         policy: Arc::clone(&policy),
-        metrics: GrpcMetrics::register(&mut registry),
+        metrics: RpcMetrics::register(tls::Side::Server, &mut registry),
     };
 
     let listener = bind("--bind", grpc.bind).await?;

@@ -7,10 +7,9 @@
 mod kiam;
 
 pub(crate) use kiam::KiamArgs;
-pub(crate) use kiam_common::flags::exit_code;
 
 use clap::{Args, Parser, Subcommand};
-use kiam_common::flags::{self, AdminArgs, LogArgs};
+use kiam_common::flags::{self, AdminArgs, LogArgs, TlsArgs};
 use std::ffi::OsString;
 
 /// kiam's flags that are off or on: `--json-log`, `--json-log=false` and `--no-json-log` are all understood.
@@ -59,21 +58,6 @@ pub(crate) struct RunArgs {
     pub(crate) aws: AwsArgs,
     #[command(flatten)]
     pub(crate) kiam: KiamArgs,
-}
-
-/// Certificates.
-#[derive(Debug, Args)]
-#[command(next_help_heading = "Certificates")]
-pub(crate) struct TlsArgs {
-    /// Our certificate, PEM. Read again when it changes.
-    #[arg(long, env = "KIAM_CERT", value_name = "FILE")]
-    pub(crate) cert: Option<String>,
-    /// The private key of --cert, PEM.
-    #[arg(long, env = "KIAM_KEY", value_name = "FILE")]
-    pub(crate) key: Option<String>,
-    /// The authority, or the authorities, that signed the other end's certificate, PEM.
-    #[arg(long, env = "KIAM_CA", value_name = "FILE")]
-    pub(crate) ca: Option<String>,
 }
 
 /// How agents are served.
@@ -194,10 +178,7 @@ pub(crate) struct HealthArgs {
     pub(crate) server_address_refresh: Option<String>,
 }
 
-/// Parses a command line, the program's name first.
-///
-/// # Errors
-/// An unknown flag, a missing value; and also `--help` and `--version`: see [`exit_code`].
+/// Parses a command line, the program's name first. `--help` and `--version` are errors, too.
 pub(crate) fn parse(argv: impl IntoIterator<Item = OsString>) -> Result<Cli, clap::Error> {
     flags::parse(argv, SWITCHES)
 }

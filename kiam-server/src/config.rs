@@ -8,15 +8,12 @@ mod roles;
 
 pub(crate) use aws::AwsConfig;
 pub(crate) use grpc::GrpcConfig;
-pub(crate) use health::{HealthConfig, ServerAddress};
+pub(crate) use health::HealthConfig;
 pub(crate) use kiam_common::flags::{AdminConfig, LogConfig};
 pub(crate) use roles::{BaseArn, RoleConfig};
 
-use crate::args::{ClusterArgs, RunArgs, TlsArgs};
-use kiam_common::{
-    flags::{self, Problems},
-    tls::TlsFiles,
-};
+use crate::args::{ClusterArgs, RunArgs};
+use kiam_common::{flags::Problems, tls::TlsFiles};
 use std::path::PathBuf;
 
 /// The whole server's configuration.
@@ -48,7 +45,7 @@ impl TryFrom<RunArgs> for Config {
         let mut problems = Problems::default();
         let log = problems.section(LogConfig::try_from(log));
         let admin = problems.section(AdminConfig::try_from(admin));
-        let tls = problems.section(tls_files(tls));
+        let tls = problems.section(TlsFiles::try_from(tls));
         let grpc = problems.section(GrpcConfig::try_from(grpc));
         let cluster = problems.section(ClusterConfig::try_from(cluster));
         let roles = problems.section(RoleConfig::try_from(roles));
@@ -70,18 +67,6 @@ impl TryFrom<ClusterArgs> for ClusterConfig {
     fn try_from(args: ClusterArgs) -> Result<Self, Problems> {
         let ClusterArgs { kubeconfig } = args;
         Ok(Self { kubeconfig: kubeconfig.filter(|path| !path.is_empty()).map(PathBuf::from) })
-    }
-}
-
-fn tls_files(args: TlsArgs) -> Result<TlsFiles, Problems> {
-    let TlsArgs { cert, key, ca } = args;
-    let mut problems = Problems::default();
-    let cert = problems.required("--cert", cert.as_deref(), "our certificate, PEM", flags::path);
-    let key = problems.required("--key", key.as_deref(), "the private key of --cert, PEM", flags::path);
-    let ca = problems.required("--ca", ca.as_deref(), "who signed the other end's certificate, PEM", flags::path);
-    match (cert, key, ca) {
-        (Some(cert), Some(key), Some(ca)) => Ok(TlsFiles { ca, cert, key }),
-        _ => Err(problems),
     }
 }
 

@@ -2,12 +2,10 @@
 
 mod convert;
 mod incoming;
-mod metrics;
 mod service;
 mod status;
 
 pub(crate) use incoming::{Incoming, accept};
-pub(crate) use metrics::GrpcMetrics;
 pub(crate) use service::Kiam;
 
 use crate::core::{lookup::PodLookup, notice::NoticeSink, provider::CredentialSource};

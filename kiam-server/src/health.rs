@@ -1,9 +1,10 @@
 //! `kiam-server health`: asks a server as an agent would. For exec probes, as kiam's sub-command is.
 
-use crate::config::{HealthConfig, ServerAddress};
+use crate::config::HealthConfig;
 use anyhow::Context as _;
 use hyper_util::rt::TokioIo;
 use kiam_common::{
+    flags::ServerAddress,
     proto::{GetHealthRequest, kiam_service_client::KiamServiceClient},
     tls,
 };
@@ -32,7 +33,7 @@ pub(crate) async fn check(config: HealthConfig) -> anyhow::Result<()> {
             Err(_elapsed) => anyhow::anyhow!("no answer within --timeout"),
         };
         if Instant::now() + PAUSE >= deadline {
-            return Err(error.context(format!("error retrieving health of {}:{}", server.host, server.port)));
+            return Err(error.context(format!("error retrieving health of {server}")));
         }
         tokio::time::sleep(PAUSE).await;
     }

@@ -9,26 +9,21 @@ use crate::{
 };
 use anyhow::Context as _;
 use kiam_common::{
-    flags::{EXIT_USAGE, Problems},
-    telemetry,
+    exit,
+    telemetry::{self, chain},
 };
-use std::{
-    env,
-    io::{self, Write as _},
-    process::ExitCode,
-};
+use std::{env, process::ExitCode};
 use tokio::signal::unix::{SignalKind, signal};
 
-/// The whole program.
+/// The program's name, in front of its messages.
+const PROGRAM: &str = "kiam-server";
+
+/// Runs the program.
 #[must_use]
 pub fn main() -> ExitCode {
     let Cli { command, run } = match args::parse(env::args_os()) {
         Ok(cli) => cli,
-        Err(error) => {
-            // Where neither output can be written to, the code alone has to tell.
-            drop(error.print());
-            return ExitCode::from(args::exit_code(&error));
-        }
+        Err(error) => return exit::unparsed(&error),
     };
     let result = match command {
         None => Config::try_from(run).map(serve),
@@ -36,28 +31,9 @@ pub fn main() -> ExitCode {
     };
     match result {
         Ok(Ok(())) => ExitCode::SUCCESS,
-        Ok(Err(error)) => {
-            tell(&in_one_line(&telemetry::chain(error.as_ref())));
-            ExitCode::FAILURE
-        }
-        Err(problems) => usage(&problems),
-    }
-}
-
-fn usage(problems: &Problems) -> ExitCode {
-    for line in problems.to_string().lines() {
-        tell(line);
-    }
-    tell("see kiam-server --help");
-    ExitCode::from(EXIT_USAGE)
-}
-
-/// Through the log where there is one, so that JSON stays JSON.
-fn tell(line: &str) {
-    if tracing::dispatcher::has_been_set() {
-        tracing::error!("{line}");
-    } else {
-        drop(writeln!(io::stderr(), "kiam-server: {line}"));
+        // Some errors are multi-line excerpts of a file.
+        Ok(Err(error)) => exit::failed(PROGRAM, &in_one_line(&chain(error.as_ref()))),
+        Err(problems) => exit::misused(PROGRAM, &problems),
     }
 }
 

@@ -1,6 +1,6 @@
 use super::*;
 use clap::CommandFactory as _;
-use kiam_common::flags::EXIT_USAGE;
+use kiam_common::flags::{EXIT_USAGE, exit_code};
 
 fn cli(arguments: &[&str]) -> Result<Cli, clap::Error> {
     parse(std::iter::once("kiam-agent").chain(arguments.iter().copied()).map(OsString::from))

@@ -1,9 +1,11 @@
 //! How the server is reached.
 
 use crate::args::UpstreamArgs;
-use kiam_common::flags::{self, Problems};
-use kiam_common::tls::TlsFiles;
-use std::{fmt, net::Ipv6Addr, time::Duration};
+use kiam_common::{
+    flags::{self, Problems, ServerAddress},
+    tls::TlsFiles,
+};
+use std::time::Duration;
 
 /// An idle connection may not be checked more often than this: ten thousand agents share three servers.
 const KEEPALIVE_TIME_MIN: Duration = Duration::from_millis(500);
@@ -27,55 +29,32 @@ pub(crate) struct UpstreamConfig {
     pub(crate) keepalive_timeout: Duration,
 }
 
-/// A host name or IP address, and a port.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct ServerAddress {
-    /// Without brackets. The name that the server's certificate must carry.
-    pub(crate) host: String,
-    /// Never 0.
-    pub(crate) port: u16,
-}
-
-impl fmt::Display for ServerAddress {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { host, port } = self;
-        if host.contains(':') { write!(f, "[{host}]:{port}") } else { write!(f, "{host}:{port}") }
-    }
-}
-
 impl TryFrom<UpstreamArgs> for UpstreamConfig {
     type Error = Problems;
 
     fn try_from(args: UpstreamArgs) -> Result<Self, Problems> {
         let UpstreamArgs {
             server_address,
-            cert,
-            key,
-            ca,
+            tls,
             grpc_keepalive_time_duration: time,
             grpc_keepalive_timeout_duration: timeout,
             grpc_keepalive_time_ms: time_ms,
             grpc_keepalive_timeout_ms: timeout_ms,
         } = args;
         let mut problems = Problems::default();
-        let server = problems.value("--server-address", &server_address, server_address_of);
-        let cert = problems.required("--cert", cert.as_deref(), "the agent's certificate, a PEM file", flags::path);
-        let key = problems.required("--key", key.as_deref(), "the private key of --cert, a PEM file", flags::path);
-        let authority = "the certificate of the authority that signed the server's, a PEM file";
-        let ca = problems.required("--ca", ca.as_deref(), authority, flags::path);
+        let server = problems.value("--server-address", &server_address, flags::server_address);
+        let tls = problems.section(TlsFiles::try_from(tls));
         let time = problems.value("--grpc-keepalive-time-duration", &time, time_duration);
         let time_ms = problems.optional("--grpc-keepalive-time-ms", time_ms.as_deref(), time_milliseconds);
         let timeout = problems.value("--grpc-keepalive-timeout-duration", &timeout, timeout_duration);
         let timeout_ms = problems.optional("--grpc-keepalive-timeout-ms", timeout_ms.as_deref(), timeout_milliseconds);
-        match (server, cert, key, ca, time, time_ms, timeout, timeout_ms) {
-            (Some(server), Some(cert), Some(key), Some(ca), Some(time), Some(time_ms), Some(timeout), Some(ms)) => {
-                Ok(Self {
-                    server,
-                    tls: TlsFiles { ca, cert, key },
-                    keepalive_time: time_ms.unwrap_or(time),
-                    keepalive_timeout: ms.unwrap_or(timeout),
-                })
-            }
+        match (server, tls, time, time_ms, timeout, timeout_ms) {
+            (Some(server), Some(tls), Some(time), Some(time_ms), Some(timeout), Some(ms)) => Ok(Self {
+                server,
+                tls,
+                keepalive_time: time_ms.unwrap_or(time),
+                keepalive_timeout: ms.unwrap_or(timeout),
+            }),
             _ => Err(problems),
         }
     }
@@ -95,21 +74,4 @@ fn timeout_duration(text: &str) -> Result<Duration, String> {
 
 fn timeout_milliseconds(text: &str) -> Result<Duration, String> {
     flags::milliseconds(text, KEEPALIVE_TIMEOUT_MIN, KEEPALIVE_TIMEOUT_MAX)
-}
-
-fn server_address_of(text: &str) -> Result<ServerAddress, &'static str> {
-    const WRONG: &str = "not a host and a port, like kiam-server:443 or [fd00::1]:443";
-    let (host, number) = text.rsplit_once(':').ok_or(WRONG)?;
-    let port = flags::port(number)?;
-    let host = match host.strip_prefix('[') {
-        Some(rest) => {
-            let inner = rest.strip_suffix(']').ok_or(WRONG)?;
-            inner.parse::<Ipv6Addr>().map_err(|_not_v6| WRONG)?;
-            inner
-        }
-        None => host,
-    };
-    // What a certificate can carry is what TLS can check.
-    rustls::pki_types::ServerName::try_from(host).map_err(|_not_a_name| WRONG)?;
-    Ok(ServerAddress { host: host.to_owned(), port })
 }

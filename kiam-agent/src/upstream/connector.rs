@@ -9,11 +9,12 @@ use super::{
     resolve::{self, Lookup, ResolveError},
 };
 use crate::{
-    config::{ServerAddress, UpstreamConfig},
+    config::UpstreamConfig,
     metrics::{Metrics, Rpc},
 };
 use backon::{BackoffBuilder as _, ExponentialBackoff, ExponentialBuilder};
 use kiam_common::{
+    flags::ServerAddress,
     proto::{GetHealthRequest, kiam_service_client::KiamServiceClient},
     telemetry::chain,
     tls,

@@ -1,7 +1,7 @@
 //! From `--server-address` to the addresses to try, in which order.
 
-use crate::config::ServerAddress;
 use futures::future::BoxFuture;
+use kiam_common::flags::ServerAddress;
 use std::{hash::BuildHasher as _, io, net::SocketAddr, time::Duration};
 use tokio::time::{error::Elapsed, timeout};
 

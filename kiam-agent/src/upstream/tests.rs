@@ -3,11 +3,8 @@
 mod server;
 
 use super::*;
-use crate::{
-    attestation::PodUid,
-    config::{ServerAddress, UpstreamConfig},
-    source::AttestedPod,
-};
+use crate::{attestation::PodUid, config::UpstreamConfig, source::AttestedPod};
+use kiam_common::flags::ServerAddress;
 use prometheus_client::registry::Registry;
 use server::{Pki, Server};
 use std::{net::SocketAddr, time::Duration};

@@ -5,7 +5,7 @@ use crate::{
     report::{Condition, Status},
 };
 use anyhow::Context as _;
-use kiam_common::admin::AdminHandler;
+use kiam_common::admin::{AdminHandler, encode};
 use prometheus_client::registry::Registry;
 use socket2::{Domain, Protocol, Socket, Type};
 use std::{
@@ -81,14 +81,7 @@ impl AdminHandler for Admin {
     }
 
     fn metrics(&self) -> Option<String> {
-        let mut text = String::new();
-        match prometheus_client::encoding::text::encode(&mut text, &self.registry) {
-            Ok(()) => Some(text),
-            Err(error) => {
-                tracing::error!(%error, "the metrics cannot be written down");
-                None
-            }
-        }
+        encode(&self.registry)
     }
 }
 

@@ -42,6 +42,20 @@ fn addresses_to_listen_on() {
 }
 
 #[test]
+fn servers_are_a_host_and_a_port() {
+    for (text, host) in
+        [("kiam-server:443", "kiam-server"), ("127.0.0.1:443", "127.0.0.1"), ("[fd00::1]:443", "fd00::1")]
+    {
+        let address = server_address(text).unwrap();
+        assert_eq!((address.host.as_str(), address.port), (host, 443));
+        assert_eq!(address.to_string(), text);
+    }
+    for text in ["", "kiam-server", ":443", "kiam-server:0", "kiam server:443", "[kiam-server]:443", "[fd00::1:443"] {
+        assert!(server_address(text).is_err(), "{text}");
+    }
+}
+
+#[test]
 fn problems_are_all_told_with_their_flags() {
     let mut problems = Problems::default();
     assert_eq!(problems.value("--level", "info", level), Some("info".to_owned()));

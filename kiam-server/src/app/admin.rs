@@ -1,8 +1,8 @@
 //! What the admin face shows.
 
 use crate::{core::lookup::PodLookup as _, k8s::Cluster};
-use kiam_common::admin::AdminHandler;
-use prometheus_client::{encoding::text, registry::Registry};
+use kiam_common::admin::{AdminHandler, encode};
+use prometheus_client::registry::Registry;
 use std::sync::Arc;
 
 /// Health and metrics of the server.
@@ -28,10 +28,6 @@ impl AdminHandler for Admin {
     }
 
     fn metrics(&self) -> Option<String> {
-        let mut out = String::new();
-        text::encode(&mut out, &self.registry)
-            .inspect_err(|error| tracing::error!(%error, "metrics cannot be written"))
-            .ok()?;
-        Some(out)
+        encode(&self.registry)
     }
 }

@@ -1,9 +1,9 @@
 //! Of `kiam-server health`.
 
-use super::{LogConfig, tls_files};
+use super::LogConfig;
 use crate::args::HealthArgs;
 use kiam_common::{
-    flags::{self, Problems},
+    flags::{self, Problems, ServerAddress},
     tls::TlsFiles,
 };
 use std::time::Duration;
@@ -21,13 +21,6 @@ pub(crate) struct HealthConfig {
     pub(crate) connect_timeout: Duration,
 }
 
-/// A name and a port. The name is what the server's certificate must carry.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub(crate) struct ServerAddress {
-    pub(crate) host: String,
-    pub(crate) port: u16,
-}
-
 impl TryFrom<HealthArgs> for HealthConfig {
     type Error = Problems;
 
@@ -35,8 +28,8 @@ impl TryFrom<HealthArgs> for HealthConfig {
         let HealthArgs { log, tls, server_address, timeout, gateway_timeout_creation, .. } = args;
         let mut problems = Problems::default();
         let log = problems.section(LogConfig::try_from(log));
-        let tls = problems.section(tls_files(tls));
-        let server = problems.value("--server-address", &server_address, parse_address);
+        let tls = problems.section(TlsFiles::try_from(tls));
+        let server = problems.value("--server-address", &server_address, flags::server_address);
         let mut wait = |name, text: &str| problems.value(name, text, |text| flags::duration(text, WAIT.0, WAIT.1));
         let timeout = wait("--timeout", &timeout);
         let connect_timeout = wait("--gateway-timeout-creation", &gateway_timeout_creation);
@@ -47,14 +40,4 @@ impl TryFrom<HealthArgs> for HealthConfig {
             _ => Err(problems),
         }
     }
-}
-
-fn parse_address(text: &str) -> Result<ServerAddress, &'static str> {
-    const WRONG: &str = "not a server's address, like kiam-server:9610";
-    let (host, port) = text.rsplit_once(':').ok_or(WRONG)?;
-    let host = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host);
-    if host.is_empty() {
-        return Err(WRONG);
-    }
-    Ok(ServerAddress { host: host.to_owned(), port: flags::port(port)? })
 }

@@ -5,7 +5,10 @@ use crate::{
     args::{self, Command},
     core::{credentials::RefreshAhead, namespace::Anchoring},
 };
-use kiam_common::telemetry::LogFormat;
+use kiam_common::{
+    flags::{ServerAddress, exit_code},
+    telemetry::LogFormat,
+};
 use std::time::Duration;
 
 const NEEDED: &[&str] = &["--cert=c", "--key=k", "--ca=a", "--role-base-arn=arn:aws:iam::123456789012:role/"];
@@ -152,7 +155,7 @@ fn the_probe_has_its_own_flags() {
 #[test]
 fn unknown_flags_are_usage_errors() {
     let error = args::parse(["kiam-server".into(), "--rolebase".into()]).unwrap_err();
-    assert_eq!(args::exit_code(&error), 64);
+    assert_eq!(exit_code(&error), 64);
     let help = args::parse(["kiam-server".into(), "--help".into()]).unwrap_err();
-    assert_eq!(args::exit_code(&help), 0);
+    assert_eq!(exit_code(&help), 0);
 }

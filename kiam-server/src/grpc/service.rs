@@ -1,7 +1,7 @@
 //! The three methods of `kiam.KiamService`: find the pod, decide, hand out.
 
 use super::{
-    GrpcMetrics, convert,
+    convert,
     status::{self, Method},
 };
 use crate::core::{
@@ -13,9 +13,12 @@ use crate::core::{
     provider::CredentialSource,
     text::quote,
 };
-use kiam_common::proto::{self, kiam_service_server::KiamService};
+use kiam_common::{
+    proto::{self, kiam_service_server::KiamService},
+    rpc_metrics::RpcMetrics,
+};
 use std::sync::Arc;
-use tonic::{Request, Response, Status};
+use tonic::{Code, Request, Response, Status};
 
 /// The service, over whoever finds pods, has credentials and tells people.
 pub(crate) struct Kiam<L, S, N> {
@@ -23,37 +26,42 @@ pub(crate) struct Kiam<L, S, N> {
     pub(crate) credentials: S,
     pub(crate) notices: Arc<N>,
     pub(crate) policy: Arc<Policy>,
-    pub(crate) metrics: GrpcMetrics,
+    pub(crate) metrics: RpcMetrics,
 }
 
 #[tonic::async_trait]
 impl<L: PodLookup, S: CredentialSource, N: NoticeSink> KiamService for Kiam<L, S, N> {
     async fn get_pod_role(&self, request: Request<proto::GetPodRoleRequest>) -> Result<Response<proto::Role>, Status> {
-        self.metrics.begin("GetPodRole");
+        self.metrics.started("GetPodRole");
         let result = self.pod_role(&request.into_inner()).await;
-        self.metrics.end("GetPodRole", result)
+        self.end("GetPodRole", result)
     }
 
     async fn get_pod_credentials(
         &self,
         request: Request<proto::GetPodCredentialsRequest>,
     ) -> Result<Response<proto::Credentials>, Status> {
-        self.metrics.begin("GetPodCredentials");
+        self.metrics.started("GetPodCredentials");
         let result = self.pod_credentials(&request.into_inner()).await;
-        self.metrics.end("GetPodCredentials", result)
+        self.end("GetPodCredentials", result)
     }
 
     async fn get_health(&self, _: Request<proto::GetHealthRequest>) -> Result<Response<proto::HealthStatus>, Status> {
-        self.metrics.begin("GetHealth");
+        self.metrics.started("GetHealth");
         let result = match self.pods.is_synced() {
             true => Ok(proto::HealthStatus { message: "ok".to_owned() }),
             false => Err(status::not_synced()),
         };
-        self.metrics.end("GetHealth", result)
+        self.end("GetHealth", result)
     }
 }
 
 impl<L: PodLookup, S: CredentialSource, N: NoticeSink> Kiam<L, S, N> {
+    fn end<T>(&self, method: &'static str, result: Result<T, Status>) -> Result<Response<T>, Status> {
+        self.metrics.handled(method, result.as_ref().map_or_else(Status::code, |_| Code::Ok));
+        result.map(Response::new)
+    }
+
     async fn pod_role(&self, request: &proto::GetPodRoleRequest) -> Result<proto::Role, Status> {
         let proto::GetPodRoleRequest { ip, caller } = request;
         let found = self.find(ip, caller.as_ref(), Method::PodRole).await?;

@@ -20,8 +20,9 @@ use hyper::body::Incoming as Body;
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use kiam_common::{
     proto,
+    rpc_metrics::RpcMetrics,
     secret::Secret,
-    tls::{self, TlsFiles},
+    tls::{self, Side, TlsFiles},
 };
 use prometheus_client::registry::Registry;
 use prost::Message as _;
@@ -145,7 +146,7 @@ async fn start() -> TestServer {
             role_base: RoleBase::parse("arn:aws:iam::123456789012:role/").unwrap(),
             default_session: SessionName::parse("kiam").unwrap(),
         }),
-        metrics: GrpcMetrics::register(&mut Registry::default()),
+        metrics: RpcMetrics::register(Side::Server, &mut Registry::default()),
     };
     let settings = ConnectionSettings {
         keepalive_time: Duration::from_secs(10),

@@ -9,10 +9,9 @@ use crate::core::{
     role::RoleBase,
     session::SessionName,
 };
-use kiam_common::secret::Secret;
+use kiam_common::{secret::Secret, tls::Side};
 use prometheus_client::registry::Registry;
 use std::{net::IpAddr, sync::Mutex, time::Duration};
-use tonic::Code;
 
 /// Answers by the last number of the address: what to answer is the test's.
 struct FakePods(Vec<(u8, Result<Found, LookupError>)>);
@@ -90,7 +89,7 @@ fn kiam(answers: Vec<Result<Found, LookupError>>, failure: Option<CredentialErro
             role_base: RoleBase::parse("arn:aws:iam::123456789012:role/").unwrap(),
             default_session: SessionName::parse("kiam").unwrap(),
         }),
-        metrics: GrpcMetrics::register(&mut Registry::default()),
+        metrics: RpcMetrics::register(Side::Server, &mut Registry::default()),
     }
 }
 

@@ -10,8 +10,8 @@ use std::{
 
 /// Where metrics are registered, and the page that lists them.
 const PAGES: [(&str, &[&str]); 2] = [
-    ("docs/agent.md", &["kiam-agent/src", "kiam-common/src/tls/metrics.rs"]),
-    ("docs/server.md", &["kiam-server/src", "kiam-common/src/tls/metrics.rs"]),
+    ("docs/agent.md", &["kiam-agent/src", "kiam-common/src/rpc_metrics.rs", "kiam-common/src/tls/metrics.rs"]),
+    ("docs/server.md", &["kiam-server/src", "kiam-common/src/rpc_metrics.rs", "kiam-common/src/tls/metrics.rs"]),
 ];
 const HEADING: &str = "## Metrics";
 /// What stands before the name of a metric where it is given a name.
