@@ -31,9 +31,9 @@ use std::{
 use tokio::{net::TcpListener, sync::oneshot};
 
 /// Longest that requests may take that were begun before the server was told to stop.
-const DRAIN_WAIT_MAX: Duration = Duration::from_secs(10);
+const DRAIN_TIMEOUT: Duration = Duration::from_secs(10);
 /// What our own session is called when `--assume-role-arn` is taken.
-const OWN_SESSION: &str = "server";
+const OWN_SESSION_NAME: &str = "server";
 
 /// A server that has everything and serves nobody yet.
 pub(crate) struct Bound {
@@ -110,7 +110,7 @@ impl Bound {
         }
         tracing::info!("stopping: finishing the requests that were begun");
         drop(drain);
-        match tokio::time::timeout(DRAIN_WAIT_MAX, serve).await {
+        match tokio::time::timeout(DRAIN_TIMEOUT, serve).await {
             Ok(ended) => ended.context("stopping the gRPC server")?,
             Err(_elapsed) => tracing::warn!("some requests did not end in time"),
         }
@@ -127,7 +127,7 @@ async fn connect_aws(aws: &AwsConfig, roles: RoleConfig, clock: Arc<dyn Clock>) 
     };
     if let Some(role) = &aws.assume_role {
         let role = role_base.resolve(role).with_context(|| format!("--assume-role-arn={role}"))?;
-        connection = connection.assume(&role, &SessionName::parse(OWN_SESSION)?).await;
+        connection = connection.assume(&role, &SessionName::parse(OWN_SESSION_NAME)?).await;
         tracing::info!(%role, "pods' roles are taken with this role's credentials");
     }
     let sts = Sts::new(&connection, aws.session_duration, clock);

@@ -20,7 +20,7 @@ const HEADERS_LEN_MAX: u32 = 16 * 1024;
 /// Requests at a time on one connection: a node has at most some hundred pods.
 const STREAMS_MAX: u32 = 256;
 /// Longest that a request may take; agents wait for 5 s.
-const REQUEST_WAIT_MAX: Duration = Duration::from_secs(10);
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Life of connections.
 #[derive(Clone, Copy, Debug)]
@@ -42,7 +42,7 @@ pub(crate) async fn serve<L: PodLookup, S: CredentialSource, N: NoticeSink>(
         .max_decoding_message_size(MESSAGE_LEN_MAX)
         .max_encoding_message_size(MESSAGE_LEN_MAX);
     Server::builder()
-        .timeout(REQUEST_WAIT_MAX)
+        .timeout(REQUEST_TIMEOUT)
         .max_concurrent_streams(STREAMS_MAX)
         .http2_max_header_list_size(HEADERS_LEN_MAX)
         .http2_keepalive_interval(Some(settings.keepalive_time))

@@ -15,7 +15,7 @@ use tokio_rustls::TlsConnector;
 use tonic::transport::{Channel, Endpoint, Uri};
 
 /// Pause between two tries, as in kiam.
-const PAUSE: Duration = Duration::from_millis(100);
+const RETRY_INTERVAL: Duration = Duration::from_millis(100);
 
 /// Asks until it is answered well or the time is over; the last error is the one that is told.
 pub(crate) async fn check(config: HealthConfig) -> anyhow::Result<()> {
@@ -32,10 +32,10 @@ pub(crate) async fn check(config: HealthConfig) -> anyhow::Result<()> {
             Ok(Err(error)) => error,
             Err(_elapsed) => anyhow::anyhow!("no answer within --timeout"),
         };
-        if Instant::now() + PAUSE >= deadline {
+        if Instant::now() + RETRY_INTERVAL >= deadline {
             return Err(error.context(format!("error retrieving health of {server}")));
         }
-        tokio::time::sleep(PAUSE).await;
+        tokio::time::sleep(RETRY_INTERVAL).await;
     }
 }
 

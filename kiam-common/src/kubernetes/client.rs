@@ -11,15 +11,15 @@ use std::{path::Path, path::PathBuf, time::Duration};
 use tower::{BoxError, ServiceBuilder, timeout::TimeoutLayer};
 
 /// Longest that a connection may take to come about.
-const CONNECT_WAIT_MAX: Duration = Duration::from_secs(5);
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// Longest wait for the head of an answer; a list's comes when the list is ready, a watch's at once.
-const ANSWER_WAIT_MAX: Duration = Duration::from_secs(30);
+const RESPONSE_HEAD_TIMEOUT: Duration = Duration::from_secs(30);
 /// A connection that nothing comes from is probed after this long, so that a dead one is known within 15 s.
-const KEEPALIVE_IDLE: Duration = Duration::from_secs(5);
+const KEEPALIVE_IDLE_TIME: Duration = Duration::from_secs(5);
 /// Pause between two probes.
 const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(3);
 /// Unanswered probes that make a connection dead.
-const KEEPALIVE_PROBES: u32 = 3;
+const KEEPALIVE_PROBES_MAX: u32 = 3;
 
 /// Why there is no client.
 #[derive(Debug, thiserror::Error)]
@@ -62,16 +62,16 @@ fn client(config: &Config) -> Result<Client, kube::Error> {
     let mut tcp = HttpConnector::new();
     tcp.enforce_http(false);
     tcp.set_nodelay(true);
-    tcp.set_connect_timeout(Some(CONNECT_WAIT_MAX));
-    tcp.set_keepalive(Some(KEEPALIVE_IDLE));
+    tcp.set_connect_timeout(Some(CONNECT_TIMEOUT));
+    tcp.set_keepalive(Some(KEEPALIVE_IDLE_TIME));
     tcp.set_keepalive_interval(Some(KEEPALIVE_INTERVAL));
-    tcp.set_keepalive_retries(Some(KEEPALIVE_PROBES));
-    tcp.set_tcp_user_timeout(Some(KEEPALIVE_IDLE + KEEPALIVE_INTERVAL * KEEPALIVE_PROBES));
+    tcp.set_keepalive_retries(Some(KEEPALIVE_PROBES_MAX));
+    tcp.set_tcp_user_timeout(Some(KEEPALIVE_IDLE_TIME + KEEPALIVE_INTERVAL * KEEPALIVE_PROBES_MAX));
     let tls = config.rustls_https_connector_with_connector(tcp)?;
     let http: legacy::Client<_, Body> = legacy::Client::builder(TokioExecutor::new()).build(tls);
     let service = ServiceBuilder::new()
         .layer(config.base_uri_layer())
-        .layer(TimeoutLayer::new(ANSWER_WAIT_MAX))
+        .layer(TimeoutLayer::new(RESPONSE_HEAD_TIMEOUT))
         .option_layer(config.auth_layer()?)
         .layer(config.extra_headers_layer()?)
         .map_err(BoxError::from)

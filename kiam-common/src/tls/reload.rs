@@ -12,7 +12,7 @@ use std::{
 use tokio::time::MissedTickBehavior;
 
 /// How often the files are read: three small files on tmpfs.
-const INTERVAL: Duration = Duration::from_secs(1);
+const READ_INTERVAL: Duration = Duration::from_secs(1);
 
 /// One end's TLS configuration, always the newest that is usable.
 pub struct Reloading<C> {
@@ -59,7 +59,7 @@ impl<C: TlsConfig> Reloading<C> {
 
     /// Keeps [`Self::config`] current. Never returns.
     pub async fn watch(self: Arc<Self>) {
-        let mut ticks = tokio::time::interval(INTERVAL);
+        let mut ticks = tokio::time::interval(READ_INTERVAL);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             ticks.tick().await;

@@ -9,7 +9,7 @@ use std::time::Duration;
 /// Tells the instance profile (EC2 user guide, "Instance metadata categories").
 const INFO_PATH: &str = "/latest/meta-data/iam/info";
 /// Longest that one attempt may take: the service is a millisecond away, or not there.
-const ATTEMPT_WAIT_MAX: Duration = Duration::from_secs(2);
+const ATTEMPT_TIMEOUT: Duration = Duration::from_secs(2);
 /// Attempts, with the SDK's pauses between them.
 const ATTEMPTS_MAX: u32 = 3;
 
@@ -40,8 +40,8 @@ struct Info {
 pub(crate) async fn detect_role_base(aws: &Aws) -> Result<RoleBase, AccountError> {
     let client = imds::Client::builder()
         .configure(&aws.provider_config())
-        .connect_timeout(ATTEMPT_WAIT_MAX)
-        .read_timeout(ATTEMPT_WAIT_MAX)
+        .connect_timeout(ATTEMPT_TIMEOUT)
+        .read_timeout(ATTEMPT_TIMEOUT)
         .max_attempts(ATTEMPTS_MAX)
         .build();
     let info = client.get(INFO_PATH).await.map_err(|error| AccountError::Imds(Box::new(error)))?;

@@ -22,15 +22,15 @@ use rustls::{
 use std::{path::Path, path::PathBuf, time::Duration};
 
 /// Longest that a connection to AWS may take to come about.
-const CONNECT_WAIT_MAX: Duration = Duration::from_secs(2);
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
 /// Longest that one attempt of a call may take; STS answers in 0.2 s, and in 0.6 s when it is slow.
-const ATTEMPT_WAIT_MAX: Duration = Duration::from_secs(4);
+const ATTEMPT_TIMEOUT: Duration = Duration::from_secs(4);
 /// Longest that a call may take with its retries. Nobody waits longer: agents give up after 5 s.
-const CALL_WAIT_MAX: Duration = Duration::from_secs(10);
+const CALL_TIMEOUT: Duration = Duration::from_secs(10);
 /// Attempts of a call (the SDK's standard mode, with its own pauses).
 const ATTEMPTS_MAX: u32 = 3;
 /// Longest that we look for a region: the instance metadata service may be away.
-const REGION_WAIT_MAX: Duration = Duration::from_secs(5);
+const REGION_TIMEOUT: Duration = Duration::from_secs(5);
 /// The region and the endpoint where no region is configured, as in kiam.
 const GLOBAL: (&str, &str) = ("us-east-1", "https://sts.amazonaws.com");
 
@@ -81,9 +81,9 @@ impl Aws {
             .retry_config(RetryConfig::standard().with_max_attempts(ATTEMPTS_MAX))
             .timeout_config(
                 TimeoutConfig::builder()
-                    .connect_timeout(CONNECT_WAIT_MAX)
-                    .operation_attempt_timeout(ATTEMPT_WAIT_MAX)
-                    .operation_timeout(CALL_WAIT_MAX)
+                    .connect_timeout(CONNECT_TIMEOUT)
+                    .operation_attempt_timeout(ATTEMPT_TIMEOUT)
+                    .operation_timeout(CALL_TIMEOUT)
                     .build(),
             );
         let region = region(settings, &http).await;
@@ -138,7 +138,7 @@ async fn region(settings: &AwsSettings, http: &SharedHttpClient) -> Option<Strin
     if settings.sts_endpoint.is_none() {
         chain = chain.or_else(ImdsRegionProvider::builder().configure(&config).build());
     }
-    let region = tokio::time::timeout(REGION_WAIT_MAX, chain.region()).await.ok().flatten();
+    let region = tokio::time::timeout(REGION_TIMEOUT, chain.region()).await.ok().flatten();
     region.map(|region| region.to_string())
 }
 

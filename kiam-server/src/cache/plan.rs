@@ -22,7 +22,7 @@ const WAITERS_MAX: usize = 10_000;
 /// An identity that no pod wants any more is kept for this long: a rollout replaces pods by others of the same.
 const FORGET_AFTER: Duration = Duration::from_secs(60);
 /// With less life than this left, a refresh goes before everything that nobody waits for.
-const EXPIRING: Duration = Duration::from_secs(600);
+const EXPIRING_REMAINING_MAX: Duration = Duration::from_secs(600);
 
 /// Who goes first. The order of the variants is the order of the queue.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
@@ -247,7 +247,7 @@ impl Plan {
                 self.published.remove(identity);
             }
         } else {
-            self.enqueue(identity, if remaining < EXPIRING { Lane::Expiring } else { Lane::Refresh });
+            self.enqueue(identity, if remaining < EXPIRING_REMAINING_MAX { Lane::Expiring } else { Lane::Refresh });
         }
     }
 

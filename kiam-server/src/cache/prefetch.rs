@@ -6,7 +6,7 @@ use crate::core::{lookup::PodChange, lookup::PodChanges, policy::Policy};
 use std::sync::Arc;
 
 /// Pods that are looked at in one go, between which others get the index's lock.
-const BATCH_LEN: usize = 256;
+const BATCH_MAX: usize = 256;
 
 /// Follows the pods. Ends with the cache only.
 pub(crate) async fn prefetch(changes: Arc<impl PodChanges>, policy: Arc<Policy>, cache: Cache) {
@@ -14,7 +14,7 @@ pub(crate) async fn prefetch(changes: Arc<impl PodChanges>, policy: Arc<Policy>,
     loop {
         changes.changed(&mut seen).await;
         loop {
-            let batch = changes.take(BATCH_LEN);
+            let batch = changes.take(BATCH_MAX);
             if batch.is_empty() {
                 break;
             }

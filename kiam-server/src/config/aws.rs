@@ -5,17 +5,17 @@ use kiam_common::flags::{self, Problems};
 use std::{path::PathBuf, time::Duration};
 
 /// Bounds of a session (STS API reference, AssumeRole: `DurationSeconds`).
-const SESSION: (Duration, Duration) = (Duration::from_secs(15 * 60), Duration::from_secs(12 * 3600));
+const SESSION_DURATION_BOUNDS: (Duration, Duration) = (Duration::from_secs(15 * 60), Duration::from_secs(12 * 3600));
 /// Longest session where one role takes another (IAM user guide, "Role chaining").
-const CHAINED_MAX: Duration = Duration::from_secs(3600);
+const CHAINED_SESSION_DURATION_MAX: Duration = Duration::from_secs(3600);
 /// Below this, some SDKs renew with every request: they do so in the last 15 minutes of a session.
-const SESSION_GOOD: Duration = Duration::from_secs(45 * 60);
+const SESSION_DURATION_ADVISED_MIN: Duration = Duration::from_secs(45 * 60);
 /// Shortest time before the end at which credentials are replaced.
-const REFRESH_MIN: Duration = Duration::from_secs(60);
+const REFRESH_AHEAD_MIN: Duration = Duration::from_secs(60);
 /// Most fetches at a time: STS allows 600 calls a second to a whole account.
 const FETCHERS_MAX: usize = 128;
 /// Most messages to the cache that may wait.
-const BUFFER_MAX: usize = 1_000_000;
+const PREFETCH_BUFFER_MAX: usize = 1_000_000;
 
 /// All that concerns AWS.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -49,7 +49,8 @@ impl TryFrom<AwsArgs> for AwsConfig {
         let region = problems.optional("--region", region.as_deref(), parse_region);
         let sts_endpoint = problems.optional("--sts-endpoint", sts_endpoint.as_deref(), parse_url);
         let fetchers = problems.value("--fetchers", &fetchers, |text| number(text, FETCHERS_MAX));
-        let buffer = problems.value("--prefetch-buffer-size", &prefetch_buffer_size, |text| number(text, BUFFER_MAX));
+        let buffer =
+            problems.value("--prefetch-buffer-size", &prefetch_buffer_size, |text| number(text, PREFETCH_BUFFER_MAX));
         match (life, ahead, region, sts_endpoint, fetchers, buffer) {
             (Some(session_duration), Some(ahead), Some(region), Some(sts_endpoint), Some(fetchers), Some(buffer)) => {
                 let settings = AwsSettings { region, sts_endpoint, sts_ca: given(sts_ca).map(PathBuf::from) };
@@ -64,7 +65,7 @@ impl TryFrom<AwsArgs> for AwsConfig {
 impl AwsConfig {
     /// What is allowed, but not wise.
     pub(super) fn notice(&self) -> Option<String> {
-        (self.session_duration < SESSION_GOOD).then(|| {
+        (self.session_duration < SESSION_DURATION_ADVISED_MIN).then(|| {
             format!(
                 "--session-duration={}: SDKs renew credentials with less than 15 minutes left, so short sessions cost \
                  many requests and slow pods down; 60m is the default",
@@ -75,8 +76,10 @@ impl AwsConfig {
 }
 
 fn duration(problems: &mut Problems, text: &str, chained: bool) -> Option<Duration> {
-    let life = problems.value("--session-duration", text, |text| flags::duration(text, SESSION.0, SESSION.1))?;
-    if chained && life > CHAINED_MAX {
+    let life = problems.value("--session-duration", text, |text| {
+        flags::duration(text, SESSION_DURATION_BOUNDS.0, SESSION_DURATION_BOUNDS.1)
+    })?;
+    if chained && life > CHAINED_SESSION_DURATION_MAX {
         let why = "not more than 1h with --assume-role-arn: AWS allows a role that was taken by a role no more";
         problems.add("--session-duration", Some(text), why.to_owned());
         return None;
@@ -86,9 +89,10 @@ fn duration(problems: &mut Problems, text: &str, chained: bool) -> Option<Durati
 
 fn refresh(problems: &mut Problems, text: Option<&str>, life: Option<Duration>) -> Option<RefreshAhead> {
     // Without a good life there is no bound to hold it against, and its own problem is told already.
-    let most = life.unwrap_or(SESSION.1).saturating_sub(REFRESH_MIN);
+    let most = life.unwrap_or(SESSION_DURATION_BOUNDS.1).saturating_sub(REFRESH_AHEAD_MIN);
     let parse = |text: &str| {
-        flags::duration(text, REFRESH_MIN, most).map_err(|error| format!("{error} (it must end before the session)"))
+        flags::duration(text, REFRESH_AHEAD_MIN, most)
+            .map_err(|error| format!("{error} (it must end before the session)"))
     };
     let ahead = problems.optional("--session-refresh", text, parse)?;
     Some(ahead.map_or(RefreshAhead::HalfLife, RefreshAhead::Fixed))

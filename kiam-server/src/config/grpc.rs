@@ -5,9 +5,9 @@ use kiam_common::flags::{self, Problems};
 use std::{net::SocketAddr, time::Duration};
 
 /// Bounds of the keepalive: below, checks would be most of the traffic; above, a dead agent is kept for long.
-const KEEPALIVE: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(3600));
+const KEEPALIVE_BOUNDS: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(3600));
 /// Bounds of a connection's age and of its grace.
-const AGE: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(7 * 24 * 3600));
+const CONNECTION_AGE_BOUNDS: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(7 * 24 * 3600));
 
 /// Where, and with what connections.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -34,10 +34,13 @@ impl TryFrom<GrpcArgs> for GrpcConfig {
         } = args;
         let mut problems = Problems::default();
         let bind = problems.value("--bind", &bind, flags::listen_address);
-        let mut keepalive = |names: [&'static str; 2], duration: &str, ms: Option<String>| match ms {
-            Some(ms) => problems.value(names[1], &ms, |text| flags::milliseconds(text, KEEPALIVE.0, KEEPALIVE.1)),
-            None => problems.value(names[0], duration, |text| flags::duration(text, KEEPALIVE.0, KEEPALIVE.1)),
-        };
+        let mut keepalive =
+            |names: [&'static str; 2], duration: &str, ms: Option<String>| match ms {
+                Some(ms) => problems
+                    .value(names[1], &ms, |text| flags::milliseconds(text, KEEPALIVE_BOUNDS.0, KEEPALIVE_BOUNDS.1)),
+                None => problems
+                    .value(names[0], duration, |text| flags::duration(text, KEEPALIVE_BOUNDS.0, KEEPALIVE_BOUNDS.1)),
+            };
         let time = keepalive(
             ["--grpc-keepalive-time-duration", "--grpc-keepalive-time-ms"],
             &grpc_keepalive_time_duration,
@@ -48,7 +51,9 @@ impl TryFrom<GrpcArgs> for GrpcConfig {
             &grpc_keepalive_timeout_duration,
             grpc_keepalive_timeout_ms,
         );
-        let mut age = |name, text: &str| problems.value(name, text, |text| flags::duration(text, AGE.0, AGE.1));
+        let mut age = |name, text: &str| {
+            problems.value(name, text, |text| flags::duration(text, CONNECTION_AGE_BOUNDS.0, CONNECTION_AGE_BOUNDS.1))
+        };
         let (age, grace) = (
             age("--grpc-max-connection-age-duration", &grpc_max_connection_age_duration),
             age("--grpc-max-connection-age-grace-duration", &grpc_max_connection_age_grace_duration),

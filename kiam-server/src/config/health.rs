@@ -9,7 +9,7 @@ use kiam_common::{
 use std::time::Duration;
 
 /// Longest that a probe may wait; the kubelet's own limit is seconds.
-const WAIT: (Duration, Duration) = (Duration::from_millis(10), Duration::from_secs(60));
+const TIMEOUT_BOUNDS: (Duration, Duration) = (Duration::from_millis(10), Duration::from_secs(60));
 
 /// Which server to ask, and how long.
 #[derive(Debug)]
@@ -30,7 +30,9 @@ impl TryFrom<HealthArgs> for HealthConfig {
         let log = problems.section(LogConfig::try_from(log));
         let tls = problems.section(TlsFiles::try_from(tls));
         let server = problems.value("--server-address", &server_address, flags::server_address);
-        let mut wait = |name, text: &str| problems.value(name, text, |text| flags::duration(text, WAIT.0, WAIT.1));
+        let mut wait = |name, text: &str| {
+            problems.value(name, text, |text| flags::duration(text, TIMEOUT_BOUNDS.0, TIMEOUT_BOUNDS.1))
+        };
         let timeout = wait("--timeout", &timeout);
         let connect_timeout = wait("--gateway-timeout-creation", &gateway_timeout_creation);
         match (log, tls, server, timeout, connect_timeout) {

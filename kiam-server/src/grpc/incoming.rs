@@ -23,11 +23,11 @@ const CONNECTIONS_MAX: usize = 12_000;
 /// Handshakes at a time; each costs a signature, and the rest wait in the backlog.
 const HANDSHAKES_MAX: usize = 128;
 /// Longest handshake.
-const HANDSHAKE_WAIT_MAX: Duration = Duration::from_secs(5);
+const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(5);
 /// Connections that wait to be taken over after their handshake.
-const READY_MAX: usize = 64;
+const READY_CONNECTIONS_MAX: usize = 64;
 /// Pause after a failed accept (no file descriptor left), so that it doesn't spin.
-const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+const ACCEPT_RETRY_INTERVAL: Duration = Duration::from_millis(100);
 
 /// Connections as they come out of their handshakes.
 pub(crate) struct Incoming(mpsc::Receiver<Connection>);
@@ -41,7 +41,7 @@ pub(crate) struct Connection {
 
 /// The connections, and the loop that accepts them: it ends when nobody takes them any more.
 pub(crate) fn accept(listener: TcpListener, tls: Arc<tls::Server>) -> (Incoming, impl Future<Output = ()> + Send) {
-    let (ready, taken) = mpsc::channel(READY_MAX);
+    let (ready, taken) = mpsc::channel(READY_CONNECTIONS_MAX);
     (Incoming(taken), accept_all(listener, tls, ready))
 }
 
@@ -65,7 +65,7 @@ async fn accept_all(listener: TcpListener, tls: Arc<tls::Server>, ready: mpsc::S
             }
             Err(error) => {
                 tracing::warn!(%error, "a connection could not be accepted");
-                tokio::time::sleep(ACCEPT_PAUSE).await;
+                tokio::time::sleep(ACCEPT_RETRY_INTERVAL).await;
             }
         }
     }
@@ -81,7 +81,7 @@ async fn handshake(
         Ok(peer) => peer,
         Err(error) => return tracing::debug!(%error, "a connection ended before it began"),
     };
-    match tokio::time::timeout(HANDSHAKE_WAIT_MAX, acceptor.accept(stream)).await {
+    match tokio::time::timeout(HANDSHAKE_TIMEOUT, acceptor.accept(stream)).await {
         Ok(Ok(stream)) => {
             // Nobody takes it: the server stops.
             drop(ready.send(Connection { stream, _place: place }).await);

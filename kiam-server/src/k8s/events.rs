@@ -24,15 +24,15 @@ use tokio::{sync::mpsc, time::Instant};
 /// Events that wait to be written; a pod that asks in a loop must not fill our memory.
 const QUEUE_LEN_MAX: usize = 256;
 /// The same is said of a pod once in this time; the Event then counts it.
-const SAME_AGAIN: Duration = Duration::from_secs(60);
+const REPEAT_INTERVAL: Duration = Duration::from_secs(60);
 /// Different things that are said of one pod in that time: a pod chooses the role that it asks for.
-const PER_POD_MAX: usize = 5;
+const NOTICES_PER_POD_MAX: usize = 5;
 /// Pods that are remembered for that.
-const PODS_MAX: usize = 10_000;
+const PODS_REMEMBERED_MAX: usize = 10_000;
 /// Longest that writing one may take.
-const WRITE_WAIT_MAX: Duration = Duration::from_secs(5);
+const WRITE_TIMEOUT: Duration = Duration::from_secs(5);
 /// Least time between two writes: 20 a second leave the API server alone.
-const WRITE_PAUSE: Duration = Duration::from_millis(50);
+const WRITE_INTERVAL: Duration = Duration::from_millis(50);
 /// Longest text of an Event (events.k8s.io/v1: `note`, 1 kB).
 const NOTE_LEN_MAX: usize = 1024;
 /// Who says it, as in kiam.
@@ -62,15 +62,15 @@ impl EventRecorder {
     fn is_news(&self, pod: &PodUid, notice: &Notice, now: Instant) -> bool {
         let notice = self.hasher.hash_one(notice);
         let mut recent = self.recent.lock().unwrap_or_else(PoisonError::into_inner);
-        if recent.len() >= PODS_MAX {
-            recent.retain(|_, said| said.iter().any(|(_, at)| now.duration_since(*at) < SAME_AGAIN));
+        if recent.len() >= PODS_REMEMBERED_MAX {
+            recent.retain(|_, said| said.iter().any(|(_, at)| now.duration_since(*at) < REPEAT_INTERVAL));
         }
-        if recent.len() >= PODS_MAX && !recent.contains_key(pod) {
+        if recent.len() >= PODS_REMEMBERED_MAX && !recent.contains_key(pod) {
             return false;
         }
         let said = recent.entry(pod.clone()).or_default();
-        said.retain(|(_, at)| now.duration_since(*at) < SAME_AGAIN);
-        if said.len() >= PER_POD_MAX || said.iter().any(|(known, _)| *known == notice) {
+        said.retain(|(_, at)| now.duration_since(*at) < REPEAT_INTERVAL);
+        if said.len() >= NOTICES_PER_POD_MAX || said.iter().any(|(known, _)| *known == notice) {
             return false;
         }
         said.push((notice, now));
@@ -90,7 +90,7 @@ async fn write_all(client: Client, mut waiting: mpsc::Receiver<(Arc<PodFacts>, N
     let recorder = Recorder::new(client, Reporter::from(REPORTER));
     while let Some((pod, notice)) = waiting.recv().await {
         let (event, pod) = (event(&notice), reference(&pod));
-        let written = tokio::time::timeout(WRITE_WAIT_MAX, recorder.publish(&event, &pod)).await;
+        let written = tokio::time::timeout(WRITE_TIMEOUT, recorder.publish(&event, &pod)).await;
         let error = match written {
             Ok(Ok(())) => None,
             Ok(Err(error)) => Some(chain(&error)),
@@ -99,7 +99,7 @@ async fn write_all(client: Client, mut waiting: mpsc::Receiver<(Arc<PodFacts>, N
         if let Some(error) = error {
             tracing::warn!(namespace = ?pod.namespace, pod = ?pod.name, error, "an Event could not be written");
         }
-        tokio::time::sleep(WRITE_PAUSE).await;
+        tokio::time::sleep(WRITE_INTERVAL).await;
     }
 }
 
@@ -175,8 +175,8 @@ mod tests {
         assert!(!news(&pod, "red"));
         assert!(news(&other, "red"));
         let taken = (0..100).filter(|n| news(&pod, &format!("role-{n}"))).count();
-        assert_eq!(taken, PER_POD_MAX - 1);
-        tokio::time::advance(SAME_AGAIN).await;
+        assert_eq!(taken, NOTICES_PER_POD_MAX - 1);
+        tokio::time::advance(REPEAT_INTERVAL).await;
         assert!(news(&pod, "red"));
     }
 }

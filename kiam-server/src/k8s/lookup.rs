@@ -10,7 +10,7 @@ use std::time::Duration;
 use tokio::{sync::watch, time::Instant};
 
 /// Longest that a lookup waits for the watch: SDKs give up after a second.
-const WAIT_MAX: Duration = Duration::from_millis(900);
+const LOOKUP_WAIT_MAX: Duration = Duration::from_millis(900);
 
 /// Pods and namespaces of the cluster.
 pub(crate) struct Cluster {
@@ -59,7 +59,7 @@ impl PodLookup for Cluster {
         let now = Instant::now();
         // An age that reaches back beyond the clock's beginning rules nobody out.
         let not_before = query.interface_age.and_then(|age| now.checked_sub(age));
-        let deadline = now + query.wait.min(WAIT_MAX);
+        let deadline = now + query.wait.min(LOOKUP_WAIT_MAX);
         let mut version = self.version.subscribe();
         loop {
             // Before the look: a change during it is seen by the wait.
@@ -161,7 +161,7 @@ mod tests {
         assert_eq!(cluster.find(query(None, Duration::ZERO)).await.err(), Some(LookupError::NotFound));
         assert_eq!(start.elapsed(), Duration::ZERO);
         assert_eq!(cluster.find(query(None, 3600 * 1000 * MS)).await.err(), Some(LookupError::NotFound));
-        assert_eq!(start.elapsed(), WAIT_MAX);
+        assert_eq!(start.elapsed(), LOOKUP_WAIT_MAX);
     }
 
     #[tokio::test(start_paused = true)]

@@ -26,7 +26,7 @@ use std::{fmt::Debug, pin::pin, sync::Arc, time::Duration};
 use tokio::time::Instant;
 
 /// Length of one watch request, seconds: a connection that is open but silent is detected within 65 s.
-const WATCH_LEN_SECONDS: u32 = 60;
+const WATCH_TIMEOUT_SECONDS: u32 = 60;
 
 /// Counters of the watches.
 #[derive(Clone, Default)]
@@ -119,7 +119,7 @@ impl Watched for Namespace {
 }
 
 async fn follow<K: Watched>(api: Api<DeserializeGuard<K>>, cluster: &Cluster, metrics: &WatchMetrics) {
-    let config = watcher::Config::default().timeout(WATCH_LEN_SECONDS);
+    let config = watcher::Config::default().timeout(WATCH_TIMEOUT_SECONDS);
     let mut events = pin!(watcher(api, config));
     let mut feed = Feed::<K> { cluster, metrics, listed: Vec::new() };
     let mut backoff = Backoff::default();
