@@ -37,9 +37,6 @@ const QUIET: [&str; 8] = ["aws", "aya", "h2", "hyper", "kube", "rustls", "tonic"
 
 /// Starts logging to standard error. `level`: `debug`, `info`, `warn`, `error`, or a filter of `tracing`
 /// (`info,kube=debug`).
-///
-/// # Errors
-/// When the level cannot be read, or when logging was started before.
 pub fn init(level: &str, format: LogFormat) -> Result<(), TelemetryError> {
     let filter = filter(level)?;
     let lines = tracing_subscriber::fmt::layer().with_writer(io::stderr).with_target(false);

@@ -87,9 +87,6 @@ pub(crate) async fn build(config: Config) -> anyhow::Result<Bound> {
 
 impl Bound {
     /// Serves until `stop`, then finishes what was begun.
-    ///
-    /// # Errors
-    /// When a part of the server ended that must not: the process is of no use then, and a new one is.
     pub(crate) async fn run(self, stop: impl Future<Output = ()>) -> anyhow::Result<()> {
         let Self { grpc, incoming, connections, tasks } = self;
         let (drain, drained) = oneshot::channel::<()>();

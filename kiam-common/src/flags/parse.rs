@@ -7,9 +7,6 @@ use std::{
 };
 
 /// Off or on.
-///
-/// # Errors
-/// What is wrong with the text.
 pub fn switch(text: &str) -> Result<bool, &'static str> {
     match text {
         "true" | "1" => Ok(true),
@@ -19,9 +16,6 @@ pub fn switch(text: &str) -> Result<bool, &'static str> {
 }
 
 /// A level of the log, or a filter of levels.
-///
-/// # Errors
-/// What is wrong with the text.
 pub fn level(text: &str) -> Result<String, &'static str> {
     match text {
         "trace" | "debug" | "info" | "warn" | "error" => Ok(text.to_owned()),
@@ -32,9 +26,6 @@ pub fn level(text: &str) -> Result<String, &'static str> {
 }
 
 /// A port that can be bound and named.
-///
-/// # Errors
-/// What is wrong with the text.
 pub fn port(text: &str) -> Result<u16, &'static str> {
     if text.starts_with("tcp://") {
         return Err(
@@ -49,9 +40,6 @@ pub fn port(text: &str) -> Result<u16, &'static str> {
 }
 
 /// An address to listen on, as Go's listeners take it: an IP address or `localhost`, nothing for all addresses.
-///
-/// # Errors
-/// What is wrong with the text.
 pub fn listen_address(text: &str) -> Result<SocketAddr, &'static str> {
     const WRONG: &str = "not an address to listen on, like 0.0.0.0:9620, [::]:9620 or localhost:9620";
     let (host, number) = text.rsplit_once(':').ok_or(WRONG)?;
@@ -68,9 +56,6 @@ pub fn listen_address(text: &str) -> Result<SocketAddr, &'static str> {
 }
 
 /// A length of time in Go's syntax (`1m30s`, `500ms`), at least `min` and at most `max`.
-///
-/// # Errors
-/// What is wrong with the text.
 pub fn duration(text: &str, min: Duration, max: Duration) -> Result<Duration, String> {
     let parsed = match text.trim() {
         // Go needs no unit here.
@@ -81,9 +66,6 @@ pub fn duration(text: &str, min: Duration, max: Duration) -> Result<Duration, St
 }
 
 /// A number of milliseconds, at least `min` and at most `max`.
-///
-/// # Errors
-/// What is wrong with the text.
 pub fn milliseconds(text: &str, min: Duration, max: Duration) -> Result<Duration, String> {
     let parsed = text.parse().map_err(|_not_a_number| "not a number of milliseconds".to_owned())?;
     within(Duration::from_millis(parsed), min, max)
@@ -98,18 +80,12 @@ fn within(value: Duration, min: Duration, max: Duration) -> Result<Duration, Str
 }
 
 /// A path that does not depend on where the process was started.
-///
-/// # Errors
-/// What is wrong with the text.
 pub fn absolute_path(text: &str) -> Result<PathBuf, &'static str> {
     let path = Path::new(text);
     if path.is_absolute() { Ok(path.to_owned()) } else { Err("not an absolute path") }
 }
 
 /// A file's path; existence is judged by who reads it.
-///
-/// # Errors
-/// What is wrong with the text.
 pub fn path(text: &str) -> Result<PathBuf, &'static str> {
     Ok(PathBuf::from(text))
 }

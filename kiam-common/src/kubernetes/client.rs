@@ -42,9 +42,6 @@ pub enum ConnectError {
 }
 
 /// Sets up the client; connects to nothing yet. Without a kubeconfig it has the rights of our own pod's ServiceAccount.
-///
-/// # Errors
-/// There is neither, or it cannot be used.
 pub async fn connect(kubeconfig: Option<&Path>) -> Result<Client, ConnectError> {
     let config = match kubeconfig {
         Some(path) => {
