@@ -1,4 +1,4 @@
-//! Debian's packages.
+//! Installs Debian packages.
 
 use crate::{progress, root};
 use anyhow::ensure;
@@ -6,9 +6,9 @@ use anyhow::ensure;
 /// Installs Debian packages, as root or through sudo.
 ///
 /// # Errors
-/// No apt here, no right to use it, or it fails.
+/// This machine has no apt, this user may not use it, or apt fails.
 pub(crate) fn install(packages: &[&str]) -> anyhow::Result<()> {
-    // Asked here, since a spinner would cover the question for a password.
+    // Before the spinner starts: it would cover sudo's question for a password.
     ensure!(root::is_possible(), "installing {} needs root, directly or through sudo", packages.join(" "));
     progress::step("updating the package lists", root::command("apt-get").args(["update", "-q"]))?;
     let mut apt = root::command("apt-get");

@@ -1,16 +1,16 @@
-//! `cargo xtask codegen`: the gRPC code from its contract, without `protoc`.
+//! `cargo xtask codegen`: generates the gRPC code from its contract, without `protoc`.
 
 use crate::workspace;
 use anyhow::{Context as _, bail};
 use std::{fs, path::Path};
 
-/// Where the contract lies, and where its code goes; both below the workspace's root.
+/// Folder of the contract, and path of the generated code; both below the workspace.
 const PROTO: &str = "kiam-common/proto";
 const GENERATED: &str = "kiam-common/src/gen/kiam.rs";
 
 #[derive(clap::Args)]
 pub(crate) struct Args {
-    /// Change nothing: fail when the committed code is not what the contract gives.
+    /// Change nothing; fail if the committed code differs from the generated one.
     #[arg(long)]
     check: bool,
 }
@@ -21,11 +21,13 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
     let path = root.join(GENERATED);
     if args.check {
         if fs::read_to_string(&path).unwrap_or_default() != fresh {
-            bail!("{GENERATED} is not what {PROTO} gives: run `cargo xtask codegen`");
+            bail!(
+                "{GENERATED} differs from the code that {PROTO} generates: run `cargo xtask codegen` and commit the result"
+            );
         }
         return Ok(());
     }
-    fs::create_dir_all(path.parent().context("generated file has no folder")?)?;
+    fs::create_dir_all(path.parent().context("the generated file has no folder")?)?;
     fs::write(&path, fresh).with_context(|| format!("writing {}", path.display()))
 }
 

@@ -1,4 +1,4 @@
-//! `cargo xtask demo`: installs what is missing, builds, and becomes `kiam-demo` as root.
+//! `cargo xtask demo`: installs missing tools, builds, and becomes `kiam-demo` as root.
 
 use crate::{progress, root, setup, workspace};
 use anyhow::{Context as _, bail};
@@ -6,25 +6,25 @@ use std::{os::unix::process::CommandExt as _, process::Command};
 
 #[derive(clap::Args)]
 pub(crate) struct Args {
-    /// End after the tables; exit code 0 only if everything came as it should.
+    /// Exit after the tables, with code 0 only if every result is the expected one.
     #[arg(long)]
     once: bool,
-    /// How the result is written to standard output.
+    /// Format of the result on standard output.
     #[arg(long, value_parser = ["text", "json"], default_value = "text", requires_if("json", "once"))]
     output: String,
 }
 
-/// Does not return when all goes well: this process becomes the demo, so that Ctrl-C and the exit code are its own.
+/// Replaces this process by the demo, so that Ctrl-C and the exit code are the demo's. Returns only on failure.
 pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
     if !root::is_possible() {
-        bail!("network namespaces and eBPF need root: run this as root, or as a user whom sudo lets");
+        bail!("network namespaces and eBPF need root: run this as root, or as a user who may use sudo");
     }
     setup::for_system()?;
     let mut cargo = Command::new("cargo");
-    // The whole workspace's features, as in the tests: what one has built the other uses.
+    // With the features of the whole workspace, as the tests build them, so that each reuses the other's artifacts.
     cargo.args(["build", "--locked", "--workspace"]);
     cargo.args(["--bin", "kiam-agent", "--bin", "kiam-server", "--bin", "kiam-demo"]).current_dir(workspace::root());
-    progress::step("building kiam-agent, kiam-server and the demo", &mut cargo)?;
+    progress::step("building kiam-agent, kiam-server and kiam-demo", &mut cargo)?;
 
     let demo = workspace::target().join("debug/kiam-demo");
     let mut command = root::command(&demo);

@@ -202,7 +202,7 @@ mod tests {
     }
 
     #[test]
-    fn an_object_is_current_while_its_sources_are_the_same() {
+    fn an_object_of_the_present_sources_is_current() {
         let root = workspace();
         let source = root.path().join("kiam-ebpf/src/one.rs");
         assert!(is_current(root.path()));

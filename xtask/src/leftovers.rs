@@ -1,10 +1,10 @@
-//! What tests and demo must not leave on the machine.
+//! Looks for traces that tests and demo must not leave on the machine.
 
 use crate::{root, setup};
 use anyhow::{Context as _, bail};
 use std::fs;
 
-/// Where to look, and what of ours would stand there.
+/// Commands, and the text that marks a line of their output as ours.
 const TRACES: [(&[&str], &str); 6] = [
     (&["ip", "netns", "list"], "kiam-"),
     (&["ip", "rule", "show"], "4242"),
@@ -13,19 +13,19 @@ const TRACES: [(&[&str], &str); 6] = [
     (&["bpftool", "map", "show"], "name kiam_"),
     (&["ps", "-A", "-o", "comm="], "kiam-"),
 ];
-/// In the paths of our mounts.
+/// Part of the paths of our mounts.
 const MOUNTED: &str = "/kiam-";
 
-/// Looks for them in the machine's own namespaces.
+/// Looks for traces in the machine's own namespaces.
 ///
 /// # Errors
-/// There are some: which.
+/// There are traces, or a command is missing.
 pub(crate) fn expect_none() -> anyhow::Result<()> {
     let mut found = Vec::new();
     for (command, trace) in TRACES {
         let [program, arguments @ ..] = command else { continue };
         if !setup::has(program) {
-            bail!("{program} is missing: what it would show cannot be looked at");
+            bail!("{program} is missing, and with it the check of what was left behind: install it");
         }
         let output = root::command(program).args(arguments).output().with_context(|| format!("running {program}"))?;
         let text = String::from_utf8_lossy(&output.stdout).into_owned();

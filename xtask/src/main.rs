@@ -1,4 +1,4 @@
-//! `cargo xtask …`: every task of the repository.
+//! `cargo xtask …`: the tasks of this repository.
 mod apt;
 mod bench;
 mod ci;
@@ -22,7 +22,7 @@ use clap::{Parser, Subcommand};
 use std::process::ExitCode;
 
 #[derive(Parser)]
-#[command(name = "cargo xtask", about = "Every task of this repository")]
+#[command(name = "cargo xtask", about = "The tasks of this repository")]
 struct Args {
     #[command(subcommand)]
     task: Task,
@@ -30,25 +30,26 @@ struct Args {
 
 #[derive(Subcommand)]
 enum Task {
-    /// Generate the gRPC code from kiam-common/proto, in pure Rust.
+    /// Generate the gRPC code from kiam-common/proto; needs no protoc.
     Codegen(codegen::Args),
-    /// Run the quick half of `ci`: formatting, generated code, tidy, clippy, documentation, dependencies, unit tests.
+    /// Run the quick half of `ci`, without root: formatting, generated code, tidy, clippy, documentation, dependencies,
+    /// unit tests.
     Check,
     /// Run everything that a change must pass: `check`, then all tests, the demo, other kernels and the mutations.
     Ci,
-    /// Check what a program can check of CONTRIBUTING.md: imports, heads, words, documents, names of tests.
+    /// Check style: import directions, file heads, wording, documents, links, names of tests.
     Tidy(tidy::Args),
-    /// Measure the language of the comments, and the sizes of the code.
+    /// Measure the wording of the comments and the size of the code.
     Words(words::Args),
-    /// Run every test that this machine can run, after installing what it lacks.
+    /// Run every test that this machine can run; installs missing tools.
     Test(test::Args),
-    /// Run the tests of the datapath on other kernels than this machine's, in QEMU.
+    /// Run the system tests on other kernels, in QEMU.
     Vm(vm::Args),
-    /// Show it all on this machine: a node with three pods, and what each of them gets.
+    /// Run the demo: a node with three pods on this machine, and the response that each pod gets.
     Demo(demo::Args),
-    /// Measure what a request costs, beside a bare hyper; or what the datapath costs.
+    /// Measure the cost of a request, compared with a bare hyper server; or the cost of the datapath.
     Bench(bench::Args),
-    /// Build the eBPF programs that the agent embeds.
+    /// Build the eBPF object that the agent embeds.
     BuildEbpf(ebpf::Args),
 }
 

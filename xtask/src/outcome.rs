@@ -1,8 +1,8 @@
-//! What came of tests, as Rust's test harness says it.
+//! Results of tests, as Rust's test harness prints them.
 
 use std::ops::AddAssign;
 
-/// What came of tests.
+/// Numbers of tests, by their result.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(crate) struct Outcome {
     pub(crate) passed: usize,
@@ -11,15 +11,16 @@ pub(crate) struct Outcome {
 }
 
 impl Outcome {
-    /// `test result: ok. 5 passed; 0 failed; 0 ignored; …`
+    /// Parses `test result: ok. 5 passed; 0 failed; 0 ignored; …`.
     pub(crate) fn parse(line: &str) -> Option<Self> {
         let counts = line.strip_prefix("test result: ")?.split_once(". ")?.1;
-        let count =
-            |what: &str| counts.split("; ").find_map(|count| count.strip_suffix(what)?.trim().parse::<usize>().ok());
+        let count = |result: &str| {
+            counts.split("; ").find_map(|count| count.strip_suffix(result)?.trim().parse::<usize>().ok())
+        };
         Some(Self { passed: count("passed")?, failed: count("failed")?, skipped: count("ignored")? })
     }
 
-    /// A test that ran nothing has not passed.
+    /// Counts skipped tests as failed.
     pub(crate) fn without_skips(self) -> Self {
         Self { failed: self.failed + self.skipped, skipped: 0, ..self }
     }

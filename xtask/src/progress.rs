@@ -1,5 +1,5 @@
-//! Long steps, shown while they run: a spinner on a terminal, a line each elsewhere. What a step prints goes to a log
-//! under `target/xtask`, and its end is shown when the step fails.
+//! Shows long steps while they run: a spinner on a terminal, one line each elsewhere. The output of a step goes to a log
+//! below `target/xtask`; the end of the log is shown if the step fails.
 
 use crate::workspace;
 use anyhow::{Context as _, bail};
@@ -12,15 +12,15 @@ use std::{
     time::{Duration, Instant},
 };
 
-/// Lines of a failed step's log that are shown.
+/// Number of lines shown of a failed step's log.
 const TAIL: usize = 40;
-/// How often the spinner turns.
+/// Time between two pictures of the spinner.
 const TICK: Duration = Duration::from_millis(120);
 
-/// Runs a command to its end, quietly.
+/// Runs a command to its end, with its output in a log.
 ///
 /// # Errors
-/// It cannot be started, or fails: with the end of what it printed.
+/// It cannot be started, or it fails, with the end of its log.
 pub(crate) fn step(label: &str, command: &mut Command) -> anyhow::Result<()> {
     let log = log_path(label)?;
     let output = File::create(&log).with_context(|| format!("making {}", log.display()))?;
@@ -35,9 +35,9 @@ pub(crate) fn step(label: &str, command: &mut Command) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Says something, on the terminal or in a log.
+/// Prints a line on standard error.
 pub(crate) fn say(line: &str) {
-    // Nobody reads it any more: nothing to do about that.
+    // A closed standard error is no reason to fail.
     drop(writeln!(std::io::stderr(), "{line}"));
 }
 

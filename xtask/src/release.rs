@@ -1,9 +1,9 @@
-//! Optimised binaries, for what measures them and for processors that are emulated.
+//! Builds optimised binaries, for benchmarks and for emulated processors.
 
 use crate::{progress, workspace};
 use std::{path::PathBuf, process::Command};
 
-/// Builds binaries, and tells their folder.
+/// Builds binaries and returns their folder.
 ///
 /// # Errors
 /// They do not compile.

@@ -1,14 +1,14 @@
-//! Commands that need root.
+//! Runs commands as root.
 
 use std::{env, process::Command};
 
-/// What of the caller's environment such a command keeps under sudo.
+/// Variables of the caller's environment that sudo keeps.
 const KEPT: &str = "--preserve-env=PATH,DEBIAN_FRONTEND,CARGO_TARGET_DIR,KIAM_BIN_DIR,KIAM_PYTHON_VENV,RUST_BACKTRACE,GOPROXY,GOFLAGS,GOSUMDB";
 
-/// Where `tc`, `sysctl` and `bpftool` are; the PATH of Debian's users, which is kept for what they added, lacks these.
+/// Folders of `tc`, `sysctl` and `bpftool`. The caller's PATH is kept for its additions, but a Debian user's lacks these.
 const SBIN: &str = "/usr/local/sbin:/usr/sbin:/sbin";
 
-/// A command that runs as root: itself when we are, else through sudo.
+/// Returns a command that runs as root: directly if this process is root, otherwise through sudo.
 pub(crate) fn command(program: impl AsRef<std::ffi::OsStr>) -> Command {
     let mut command = if nix::unistd::geteuid().is_root() {
         Command::new(program)
@@ -21,8 +21,8 @@ pub(crate) fn command(program: impl AsRef<std::ffi::OsStr>) -> Command {
     command
 }
 
-/// Whether such commands can run here; sudo may ask for a password. Not `sudo -v`: it asks also whom one of several
-/// entries, as on cloud images, spares the password.
+/// Returns true if this user can run commands as root; sudo may ask for a password. `sudo -v` would ask for one even
+/// where one of several entries does without, as on cloud images.
 pub(crate) fn is_possible() -> bool {
     nix::unistd::geteuid().is_root() || Command::new("sudo").arg("true").status().is_ok_and(|status| status.success())
 }

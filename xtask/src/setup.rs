@@ -1,4 +1,4 @@
-//! What a bare Debian 12 lacks, installed: packages, a Python with the AWS clients and moto, the BPF toolchain.
+//! Installs what a bare Debian 12 lacks: packages, a Python with the AWS clients and moto, the BPF toolchain.
 
 use crate::{apt, ebpf, progress, workspace};
 use anyhow::Context as _;
@@ -8,7 +8,7 @@ use std::{
     process::Command,
 };
 
-/// Programs that the namespaces, the stand-ins and the clients need, and the packages they come in.
+/// Programs for the namespaces, stand-ins and clients, each with its package.
 const SYSTEM: [(&str, &str); 11] = [
     ("ip", "iproute2"),
     ("nsenter", "util-linux"),
@@ -22,7 +22,7 @@ const SYSTEM: [(&str, &str); 11] = [
     ("ping", "iputils-ping"),
     ("systemd-analyze", "systemd"),
 ];
-/// What a Kubernetes node needs besides.
+/// Further programs for a Kubernetes node.
 const CLUSTER: [(&str, &str); 5] = [
     ("containerd", "containerd"),
     ("runc", "runc"),
@@ -30,7 +30,7 @@ const CLUSTER: [(&str, &str); 5] = [
     ("busybox", "busybox-static"),
     ("jq", "jq"),
 ];
-/// What a guest with another kernel needs: QEMU, and the programs that go onto its disk or make it.
+/// Further programs for a guest with another kernel: QEMU, and those that go onto its disk or make it.
 const VM: [(&str, &str); 5] = [
     (QEMU, "qemu-system-x86"),
     ("mkfs.ext4", "e2fsprogs"),
@@ -38,53 +38,53 @@ const VM: [(&str, &str); 5] = [
     ("busybox", "busybox-static"),
     ("setpriv", "util-linux"),
 ];
-/// The emulator of this architecture.
+/// QEMU for this architecture.
 pub(crate) const QEMU: &str = "qemu-system-x86_64";
-/// Debian's own Python: the one that pods' images can be made from.
+/// Debian's own Python, from which images for pods can be made.
 pub(crate) const PYTHON: &str = "/usr/bin/python3";
-/// Its packages, pinned.
+/// Python packages, with their versions.
 const REQUIREMENTS: &str = "tests/requirements.txt";
 
-/// For the demo and the whole-system tests.
+/// Installs the tools for the demo and the system tests.
 ///
 /// # Errors
-/// Something cannot be installed, with what and how.
+/// A tool cannot be installed; the error has the command.
 pub(crate) fn for_system() -> anyhow::Result<()> {
     install(&SYSTEM)?;
     ebpf::run(&ebpf::Args { install: true })?;
     python()
 }
 
-/// For the tests on a real cluster.
+/// Installs the tools for the tests on a real cluster.
 ///
 /// # Errors
-/// Something cannot be installed, with what and how.
+/// A tool cannot be installed; the error has the command.
 pub(crate) fn for_cluster() -> anyhow::Result<()> {
     install(&CLUSTER)?;
-    // Root builds Kubernetes into it; a folder of root's own would outlast its user's `cargo clean`.
+    // Root builds Kubernetes into this folder. If root made it, the user's `cargo clean` could not remove it.
     let kube = workspace::target().join("kube");
     fs::create_dir_all(&kube).with_context(|| format!("making {}", kube.display()))
 }
 
-/// For the tests on other kernels.
+/// Installs the tools for the tests on other kernels.
 ///
 /// # Errors
-/// Something cannot be installed, with what and how.
+/// A tool cannot be installed; the error has the command.
 pub(crate) fn for_vm() -> anyhow::Result<()> {
     install(&SYSTEM)?;
     install(&VM)?;
     ebpf::run(&ebpf::Args { install: true })
 }
 
-/// Whether a program is there.
+/// Returns true if a program is installed.
 pub(crate) fn has(program: &str) -> bool {
     find(program).is_some()
 }
 
-/// Where a program is: at its path, or in the usual folders.
+/// Returns the path of a program: its own if it is absolute, otherwise one in the usual folders.
 pub(crate) fn find(program: &str) -> Option<PathBuf> {
     let folders = ["/usr/local/sbin", "/usr/local/bin", "/usr/sbin", "/usr/bin", "/sbin", "/bin", "/usr/local/go/bin"];
-    // Joined to a folder, an absolute path stays what it is.
+    // `join` returns an absolute path unchanged.
     folders.iter().map(|folder| Path::new(folder).join(program)).find(|path| path.exists())
 }
 
@@ -94,7 +94,7 @@ fn install(programs: &[(&str, &str)]) -> anyhow::Result<()> {
     if missing.is_empty() { Ok(()) } else { apt::install(&missing) }
 }
 
-/// A Python of the project's own with moto, boto3 and the aws CLI; made again when their versions change.
+/// Makes a Python environment with moto, boto3 and the aws CLI, anew whenever their versions change.
 fn python() -> anyhow::Result<()> {
     let venv = workspace::root().join("target/venv");
     let wanted =

@@ -1,4 +1,4 @@
-//! `cargo xtask test`: every tier that this machine can run, and one line of what came of it.
+//! `cargo xtask test`: runs every tier that this machine can run, and prints one line with the result.
 
 pub(crate) mod cargo;
 mod mutate;
@@ -11,16 +11,16 @@ use tiers::Tier;
 
 #[derive(clap::Args)]
 pub(crate) struct Args {
-    /// A tier that is skipped is a failure, save for those that tests/skips.toml allows.
+    /// Count a skipped tier as failed, unless tests/skips.toml allows it.
     #[arg(long)]
     strict: bool,
-    /// Only these tiers.
+    /// Run only these tiers.
     #[arg(long, value_enum, value_delimiter = ',', value_name = "TIER")]
     tier: Vec<Tier>,
-    /// Only tests whose name contains this.
+    /// Run only tests with this text in their name.
     #[arg(long, value_name = "TEXT")]
     only: Option<String>,
-    /// Take each layer of tests/mutations.toml out and see its test go red, instead.
+    /// Run the mutations instead: take out each layer of tests/mutations.toml, and expect its test to fail.
     #[arg(long)]
     mutate: bool,
 }
@@ -58,7 +58,7 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// What cannot be installed makes tiers skip later; the rest goes on.
+/// Installs the tools of the tiers, and returns the problems: a tier that lacks a tool is skipped later.
 fn install(tiers: &[Tier]) -> Vec<String> {
     let mut problems = Vec::new();
     if tiers.iter().any(|tier| tier.needs_root()) {

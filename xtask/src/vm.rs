@@ -1,4 +1,4 @@
-//! `cargo xtask vm`: the system tier on other kernels than this machine's, in QEMU.
+//! `cargo xtask vm`: runs the system tier on other kernels, in QEMU.
 
 mod guest;
 mod image;
@@ -20,20 +20,20 @@ use std::{
     time::Instant,
 };
 
-/// The tier that runs in guests: the one that is about the kernel.
+/// The tier that runs in guests, since it depends on the kernel.
 const TIER: &str = "system";
 
 #[derive(clap::Args)]
 pub(crate) struct Args {
-    /// On which of Debian's cloud kernels.
+    /// Debian cloud kernels to run on.
     #[arg(long, required = true, value_delimiter = ',', value_parser = names())]
     kernel: Vec<String>,
-    /// Only tests whose names contain one of these.
+    /// Run only tests with one of these texts in their names.
     filters: Vec<String>,
-    /// Only the tests that say most in little time (tests/kernels.toml).
+    /// Run only the quick tests of tests/kernels.toml.
     #[arg(long, conflicts_with = "filters")]
     quick: bool,
-    /// The minutes that a guest may take; more are a failure.
+    /// Time limit of each guest, in minutes.
     #[arg(long, default_value_t = 30)]
     minutes: u64,
 }
@@ -68,7 +68,8 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
     if failed.is_empty() { Ok(()) } else { bail!("failed on Linux {}", failed.join(", ")) }
 }
 
-/// The quick tests take those that every other test takes; to build optimised ones takes longer than they would save.
+/// Returns the folder of the binaries under test. The quick tests use the debug build of all other tests: to build
+/// optimised binaries takes longer than these would save.
 fn binaries(args: &Args) -> anyhow::Result<PathBuf> {
     if args.quick { Ok(workspace::target().join("debug")) } else { release::build(&guest::BINARIES) }
 }
@@ -77,7 +78,7 @@ fn wanted(names: &[String], kernel: Kernel) -> bool {
     names.iter().any(|name| name == kernel.name || name == "all")
 }
 
-/// The names of the tests in a test executable.
+/// Returns the names of the tests in a test executable.
 fn tests_in(executable: &Path) -> anyhow::Result<Vec<String>> {
     let output =
         Command::new(executable).args(["--list", "--format", "terse"]).output().context("listing the tests")?;

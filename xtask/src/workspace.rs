@@ -1,4 +1,4 @@
-//! Where things are.
+//! Paths of the workspace.
 
 use anyhow::Context as _;
 use std::{
@@ -7,21 +7,21 @@ use std::{
     process::Command,
 };
 
-/// The root of the workspace.
+/// Returns the root of the workspace.
 pub(crate) fn root() -> &'static Path {
-    // The manifest's folder is an absolute path of a member of the workspace: it has a parent.
+    // The folder of a member's manifest, as an absolute path, has a parent.
     Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap_or(Path::new("."))
 }
 
-/// The target folder that cargo uses.
+/// Returns cargo's target folder.
 pub(crate) fn target() -> PathBuf {
     std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root().join("target"), PathBuf::from)
 }
 
-/// Copies the files that git knows, as they are now, into a folder.
+/// Copies the files that git tracks, as they are in the working tree, into a folder.
 ///
 /// # Errors
-/// There is no git, or no room.
+/// git is missing, or a file cannot be copied.
 pub(crate) fn copy_sources(folder: &Path) -> anyhow::Result<()> {
     let listed = Command::new("git").args(["ls-files", "-z"]).current_dir(root()).output()?;
     for file in String::from_utf8(listed.stdout)?.split_terminator('\0') {

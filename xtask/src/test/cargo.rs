@@ -1,4 +1,4 @@
-//! Building the tests with cargo, running their executables, and counting what they say.
+//! Builds the tests with cargo, runs their executables, and counts the results.
 
 use crate::{outcome::Outcome, root, workspace};
 use anyhow::{Context as _, bail};
@@ -14,12 +14,12 @@ pub(crate) struct Tests(Vec<Test>);
 
 struct Test {
     name: String,
-    /// A tier of its own, rather than the unit tests of a crate.
+    /// False for the unit tests of a crate.
     is_tier: bool,
     executable: PathBuf,
 }
 
-/// One line of cargo's JSON messages; others have none of this.
+/// The fields of cargo's JSON messages that matter here. Messages about other things lack them.
 #[derive(Deserialize)]
 struct Artifact {
     #[serde(default)]
@@ -41,7 +41,7 @@ struct Target {
     kind: Vec<String>,
 }
 
-/// Builds the binaries and all tests; what the compiler says is shown.
+/// Builds the binaries and all tests, with the compiler's output shown.
 pub(crate) fn build() -> anyhow::Result<Tests> {
     build_tests(&[])
 }
@@ -61,7 +61,7 @@ fn build_tests(which: &[&str]) -> anyhow::Result<Tests> {
         .output()
         .context("starting cargo")?;
     if !output.status.success() {
-        bail!("the tests do not compile");
+        bail!("the tests do not compile: see the errors above");
     }
     let messages = output.stdout.lines().map_while(Result::ok);
     let artifacts = messages.filter_map(|line| serde_json::from_str::<Artifact>(&line).ok());
@@ -102,21 +102,21 @@ impl Tests {
         execute(&mut command, tier)
     }
 
-    /// The executable of a tier, to be run as root.
+    /// Returns the command that runs a tier as root.
     pub(crate) fn command(&self, tier: &str) -> anyhow::Result<Command> {
         let mut command = root::command(self.path(tier)?);
         command.current_dir(workspace::root().join("tests"));
         Ok(command)
     }
 
-    /// Where the executable of a tier is.
+    /// Returns the path of a tier's executable.
     pub(crate) fn path(&self, tier: &str) -> anyhow::Result<&Path> {
         let test = self.0.iter().find(|test| test.is_tier && test.name == tier);
         Ok(&test.with_context(|| format!("tests/Cargo.toml has no test {tier}"))?.executable)
     }
 }
 
-/// Runs a test executable; what it prints is shown as it comes.
+/// Runs a test executable, and shows its output as it comes.
 fn execute(command: &mut Command, name: &str) -> anyhow::Result<Outcome> {
     let mut child = command.stdout(Stdio::piped()).spawn().with_context(|| format!("starting the tests of {name}"))?;
     let mut outcome = None;

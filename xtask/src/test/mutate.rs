@@ -1,8 +1,8 @@
-//! `cargo xtask test --mutate`: takes each layer out, one at a time, in a copy of the sources, and sees the test that
-//! guards it go red for the right reason: a packet where none may be, not «nobody is served».
+//! `cargo xtask test --mutate`: takes out each layer, one at a time, in a copy of the sources, and expects the layer's
+//! test to fail for the right reason: a packet in a place where there may be no packet, rather than an unserved pod.
 //!
-//! The copy has a target folder of its own, so that no mutant is ever where the real programs are, however this ends. To
-//! cargo the copy is the same workspace: in a shared folder the mutants would count as fresh.
+//! The copy has its own target folder, so that a mutant never replaces the real programs, even if this process is killed.
+//! For cargo the copy is the same workspace: in a shared folder mutants would count as fresh.
 
 use super::cargo;
 use crate::{ebpf, progress, setup, workspace};
@@ -21,17 +21,17 @@ struct Mutations {
     mutation: Vec<Mutation>,
 }
 
-/// A layer taken out.
+/// An edit that takes out a layer.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Mutation {
-    /// What is taken out.
+    /// Name of the layer.
     name: String,
-    /// How.
+    /// Replacements in the sources.
     edit: Vec<Edit>,
-    /// The test of the system tier that must go red.
+    /// Test of the system tier that must fail.
     test: String,
-    /// What it must say: one of the harness's words for a leak.
+    /// Text that the test must print: one of the harness's messages about a leak.
     red: String,
 }
 
@@ -53,12 +53,12 @@ pub(super) fn run(only: Option<&str>) -> anyhow::Result<()> {
     let wrong = not_red(&chosen, &tests)?;
     progress::say(&format!("\n{} passed, {} failed, 0 skipped", chosen.len() - wrong.len(), wrong.len()));
     if !wrong.is_empty() {
-        bail!("not seen red for the right reason: {}", wrong.join(", "));
+        bail!("no test failed for the right reason: {}", wrong.join(", "));
     }
     if chosen.is_empty() { bail!("no mutation ran") } else { Ok(()) }
 }
 
-/// The names of those whose test does not go red for the right reason.
+/// Returns the names of the mutations without a test that fails for the right reason.
 fn not_red<'a>(mutations: &[&'a Mutation], tests: &cargo::Tests) -> anyhow::Result<Vec<&'a str>> {
     let mut wrong = Vec::new();
     for mutation in mutations {
@@ -73,13 +73,13 @@ fn is_red(mutation: &Mutation, tests: &cargo::Tests) -> anyhow::Result<bool> {
     let binaries = build(mutation).with_context(|| format!("building without {}", mutation.name))?;
     let problem = check(mutation, tests, &binaries)?;
     match &problem {
-        None => progress::say(&format!("✓ without {}: {} says «{}»", mutation.name, mutation.test, mutation.red)),
+        None => progress::say(&format!("✓ without {}: {} prints «{}»", mutation.name, mutation.test, mutation.red)),
         Some(problem) => progress::say(&format!("✗ without {}: {problem}", mutation.name)),
     }
     Ok(problem.is_none())
 }
 
-/// What is wrong with the test's behaviour under the mutation, if anything.
+/// Returns the reason why the test does not count as failed under the mutation, if there is one.
 fn check(mutation: &Mutation, tests: &cargo::Tests, binaries: &Path) -> anyhow::Result<Option<String>> {
     let mut command = tests.command("system")?;
     command.env("KIAM_BIN_DIR", binaries).args(["--exact", &mutation.test, "--nocapture", "--test-threads=1"]);
@@ -89,15 +89,15 @@ fn check(mutation: &Mutation, tests: &cargo::Tests, binaries: &Path) -> anyhow::
         return Ok(Some(format!("there is no test {}", mutation.test)));
     }
     if output.status.success() {
-        return Ok(Some(format!("{} stays green", mutation.test)));
+        return Ok(Some(format!("{} still passes", mutation.test)));
     }
     if !text.contains(&mutation.red) {
-        return Ok(Some(format!("{} fails, but does not say «{}»:\n{text}", mutation.test, mutation.red)));
+        return Ok(Some(format!("{} fails, but does not print «{}»:\n{text}", mutation.test, mutation.red)));
     }
     Ok(None)
 }
 
-/// Builds the mutated binaries out of a copy of the sources; returns the folder they are in.
+/// Builds the mutated binaries from a copy of the sources, and returns their folder.
 fn build(mutation: &Mutation) -> anyhow::Result<PathBuf> {
     let (copy, target) = (workspace::target().join("mutants/source"), workspace::target().join("mutants/target"));
     if copy.exists() {
@@ -108,14 +108,14 @@ fn build(mutation: &Mutation) -> anyhow::Result<PathBuf> {
         let path = copy.join(file);
         let source = fs::read_to_string(&path).with_context(|| format!("reading {file}"))?;
         if source.matches(find.as_str()).count() != 1 {
-            bail!("{file} does not hold this exactly once, so {FILE} is out of date:\n{find}");
+            bail!("{file} does not contain this text exactly once; update {FILE}:\n{find}");
         }
         fs::write(&path, source.replace(find.as_str(), replace))?;
     }
     ebpf::build_in(&copy, &target)?;
     let mut cargo = Command::new("cargo");
     cargo.args(["build", "--quiet", "--locked", "--workspace", "--bin", "kiam-agent", "--bin", "kiam-server"]);
-    // The object of the copy, also where the environment names another one.
+    // The agent must embed the object of the copy, even if the environment names another one.
     cargo.env("CARGO_TARGET_DIR", &target).env_remove(ebpf::OVERRIDE).current_dir(&copy);
     progress::step(&format!("building without {}", mutation.name), &mut cargo)?;
     Ok(target.join("debug"))

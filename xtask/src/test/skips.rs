@@ -1,4 +1,4 @@
-//! What a class of machine cannot do: the skips that `--strict` lets pass.
+//! The skips that `--strict` allows: needs that a class of machines cannot meet.
 
 use crate::{progress, workspace};
 use anyhow::Context as _;
@@ -21,16 +21,16 @@ struct Skip {
     reason: String,
 }
 
-/// Shows the list.
+/// Prints the list.
 pub(super) fn print() -> anyhow::Result<()> {
-    progress::say(&format!("what {FILE} lets be skipped:"));
+    progress::say(&format!("{FILE} allows these skips:"));
     for Skip { tier, need, reason } in read()? {
-        progress::say(&format!("  {tier}, where {need} is missing: {reason}"));
+        progress::say(&format!("  {tier}, if {need} is missing: {reason}"));
     }
     Ok(())
 }
 
-/// Why the tier may be skipped for want of `need`, if it may.
+/// Returns the reason why the tier may be skipped if `need` is missing; `None` if it may not.
 pub(super) fn allowed(tier: &str, need: &str) -> anyhow::Result<Option<String>> {
     Ok(read()?.into_iter().find(|skip| skip.tier == tier && skip.need == need).map(|skip| skip.reason))
 }

@@ -1,4 +1,4 @@
-//! The tiers of the tests, from the cheapest: what each needs, and how it runs.
+//! The tiers of the tests, from the cheapest, with the needs of each.
 
 use super::cargo::Tests;
 use crate::{outcome::Outcome, root, setup, workspace};
@@ -7,9 +7,9 @@ use std::{fs, path::Path, process::Command};
 /// A group of tests with the same needs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 pub(crate) enum Tier {
-    /// Functions and modules.
+    /// Functions and modules, in their crates.
     Unit,
-    /// The harness's own parts.
+    /// The parts of the test harness.
     Harness,
     /// The real binaries in network namespaces.
     System,
@@ -17,16 +17,16 @@ pub(crate) enum Tier {
     Acceptance,
 }
 
-/// Why a tier cannot run here.
+/// An unmet need of a tier.
 pub(crate) struct Obstacle {
-    /// The need that is not met, as tests/skips.toml names it.
+    /// Name of the need, as in tests/skips.toml.
     pub(crate) need: &'static str,
-    /// For people.
+    /// Explanation for the user.
     pub(crate) reason: String,
 }
 
 impl Tier {
-    /// All of them, in the order they run in.
+    /// All tiers, in the order in which they run.
     pub(crate) const ALL: [Self; 4] = [Self::Unit, Self::Harness, Self::System, Self::Acceptance];
 
     pub(crate) const fn name(self) -> &'static str {
@@ -41,7 +41,7 @@ impl Tier {
     pub(crate) const fn about(self) -> &'static str {
         match self {
             Self::Unit => "functions and modules",
-            Self::Harness => "the stand-ins and namespaces that the other tiers stand on",
+            Self::Harness => "the stand-ins and namespaces that the other tiers use",
             Self::System => "the real binaries and the real eBPF programs in network namespaces",
             Self::Acceptance => "the manifests as shipped on a real one-node Kubernetes",
         }
@@ -51,7 +51,7 @@ impl Tier {
         self != Self::Unit
     }
 
-    /// What keeps the tier from running on this machine.
+    /// Returns the first need that this machine does not meet.
     pub(crate) fn obstacle(self) -> Option<Obstacle> {
         if self == Self::Unit {
             return None;
@@ -86,7 +86,7 @@ fn has_bpf() -> bool {
     known && Path::new("/sys/kernel/btf/vmlinux").exists()
 }
 
-/// Whether there is a Go that reads the module of Kubernetes; Debian 12's own is too old to.
+/// Returns true if there is a Go that can read the module of Kubernetes. Debian 12's own is too old.
 fn has_go() -> bool {
     let module = workspace::root().join("tests/fixtures/cluster/kube");
     let go = Command::new("go").args(["list", "-m"]).current_dir(module).output();

@@ -2,7 +2,7 @@
 
 use super::{files::File, prose, rust::Line};
 
-/// Other files than Rust whose comments start with `#`.
+/// Endings of the paths of other files, with comments that start with `#`.
 const HASH_COMMENTS: [&str; 6] = [".toml", ".yaml", ".sh", ".py", ".service", ".ci/run"];
 
 /// Returns one text for each line of the file, without code; empty where the line has no prose.

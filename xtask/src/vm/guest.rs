@@ -1,4 +1,4 @@
-//! One guest: a disk is made for it, the tests run in it, and what it says is believed only when it is complete.
+//! Runs tests in one guest: makes its disk, starts it, and accepts its result only if it is complete.
 
 use super::{
     Args,
@@ -18,26 +18,26 @@ use std::{
 
 /// The binaries under test.
 pub(super) const BINARIES: [&str; 2] = ["kiam-agent", "kiam-server"];
-/// How many tests run at the same time, as on the machine itself.
+/// Number of tests that run at the same time, as outside of guests.
 const THREADS: usize = 2;
-/// The guest's last word, by its init: without it the tests' own summary is not believed.
-const LAST_WORD: &str = "exit status ";
+/// Start of the line that the guest's init prints last. Without it the summary of the tests does not count.
+const LAST_LINE: &str = "exit status ";
 
-/// What runs in guests.
+/// The tests, and all that they need in a guest.
 pub(super) struct Tests {
     /// The test executable.
     pub(super) executable: PathBuf,
-    /// The names of all of its tests.
+    /// Names of all its tests.
     pub(super) names: Vec<String>,
-    /// The folder of the binaries under test.
+    /// Folder of the binaries under test.
     pub(super) binaries: PathBuf,
     pub(super) plan: Plan,
 }
 
-/// Runs what is planned for a kernel.
+/// Runs the tests that the plan has for a kernel.
 ///
 /// # Errors
-/// It cannot be started, does not end in time, or ends without a result.
+/// The guest does not start, does not end in time, or ends without a result.
 pub(super) fn run(kernel: Kernel, tests: &Tests, args: &Args) -> anyhow::Result<Outcome> {
     let fetched = kernel.fetch()?;
     let skips: Vec<_> = tests.plan.skips(kernel).collect();
@@ -46,7 +46,7 @@ pub(super) fn run(kernel: Kernel, tests: &Tests, args: &Args) -> anyhow::Result<
         progress::say(&format!("  without {tests}: {reason}"));
     }
     for (tests, reason) in tests.plan.first(kernel) {
-        progress::say(&format!("  with the kernel's first network namespace for {tests}: {reason}"));
+        progress::say(&format!("  in the kernel's first network namespace: {tests}: {reason}"));
     }
     let mut programs = vec![tests.executable.clone()];
     programs.extend(BINARIES.map(|binary| tests.binaries.join(binary)));
@@ -54,12 +54,13 @@ pub(super) fn run(kernel: Kernel, tests: &Tests, args: &Args) -> anyhow::Result<
     let (disk, console) = (kernel.folder().join("disk.ext4"), kernel.folder().join("console.log"));
     image::make(&disk, &fetched, &programs, &tests.commands(kernel, args)?)?;
     let machine = Machine::start(&fetched.image, &disk, &console, Duration::from_secs(args.minutes * 60))?;
-    let outcome = follow(&machine).with_context(|| format!("the kernel's last words:\n{}", machine::tail(&console)))?;
+    let outcome =
+        follow(&machine).with_context(|| format!("the end of the kernel's console:\n{}", machine::tail(&console)))?;
     Ok(Outcome { skipped: outcome.skipped + skips.len(), ..outcome })
 }
 
 impl Tests {
-    /// What the guest starts, one after the other.
+    /// Returns the commands that the guest runs, one after the other.
     fn commands(&self, kernel: Kernel, args: &Args) -> anyhow::Result<Vec<CommandFile>> {
         let name =
             self.executable.file_name().and_then(|name| name.to_str()).context("a test executable has a name")?;
@@ -72,39 +73,39 @@ impl Tests {
         let (first, others): (Vec<String>, Vec<String>) = chosen.partition(|test| is_first(test));
         let start = |threads| [format!("/usr/bin/{name}"), format!("--test-threads={threads}"), "--exact".to_owned()];
         let lists = [("tests", THREADS, others), ("tests-first", 1, first)];
-        // Without a name it would run them all.
+        // Without a name, the executable would run all tests.
         let lists = lists.into_iter().filter(|(_, _, tests)| !tests.is_empty());
         Ok(lists.map(|(file, threads, tests)| (file, start(threads).into_iter().chain(tests).collect())).collect())
     }
 }
 
-/// Shows what the tests say, as they say it.
+/// Shows the output of the tests as it comes, and returns their result.
 fn follow(machine: &Machine) -> anyhow::Result<Outcome> {
-    let mut heard = Heard::default();
+    let mut result = GuestResult::default();
     while let Some(line) = machine.line()? {
-        heard.line(&line);
+        result.line(&line);
         writeln!(stdout(), "{line}")?;
     }
-    heard.outcome()
+    result.outcome()
 }
 
-/// What was heard of a guest.
+/// Summary and exit status, as read from a guest's output.
 #[derive(Debug, Default)]
-struct Heard {
+struct GuestResult {
     summary: Option<Outcome>,
-    /// Of the test executable, when it was the last word.
+    /// Exit status of the test executable, if that was the last line.
     status: Option<u8>,
 }
 
-impl Heard {
+impl GuestResult {
     fn line(&mut self, line: &str) {
         if let Some(summary) = Outcome::parse(line) {
             *self.summary.get_or_insert_default() += summary;
         }
-        self.status = line.strip_prefix(LAST_WORD).and_then(|status| status.parse().ok());
+        self.status = line.strip_prefix(LAST_LINE).and_then(|status| status.parse().ok());
     }
 
-    /// What came of the tests, when summary and exit status are there and say the same.
+    /// Returns the result of the tests if summary and exit status are there and agree.
     fn outcome(&self) -> anyhow::Result<Outcome> {
         match (self.summary, self.status) {
             (Some(outcome), Some(status)) if (status == 0) == (outcome.failed == 0) => Ok(outcome),
@@ -122,13 +123,13 @@ mod tests {
         "test result: FAILED. 1 passed; 1 failed; 0 ignored; 0 measured; 0 filtered out; finished in 1s";
 
     fn outcome_of(lines: &[&str]) -> Option<Outcome> {
-        let mut heard = Heard::default();
-        lines.iter().for_each(|line| heard.line(line));
-        heard.outcome().ok()
+        let mut result = GuestResult::default();
+        lines.iter().for_each(|line| result.line(line));
+        result.outcome().ok()
     }
 
     #[test]
-    fn a_result_is_a_summary_and_an_exit_status_that_agree() {
+    fn summary_and_exit_status_must_agree() {
         assert_eq!(outcome_of(&[PASSED, "exit status 0"]), Some(Outcome { passed: 2, failed: 0, skipped: 0 }));
         assert_eq!(outcome_of(&[FAILED, "exit status 101"]), Some(Outcome { passed: 1, failed: 1, skipped: 0 }));
         let both = Outcome { passed: 3, failed: 1, skipped: 0 };
@@ -140,7 +141,7 @@ mod tests {
     #[test]
     fn a_guest_that_ends_early_has_no_result() {
         assert_eq!(outcome_of(&[]), None);
-        assert_eq!(outcome_of(&[PASSED]), None, "the tests' last words, but not the guest's");
+        assert_eq!(outcome_of(&[PASSED]), None, "the summary, but no exit status");
         assert_eq!(outcome_of(&["exit status 0"]), None, "no tests");
         assert_eq!(outcome_of(&[PASSED, "exit status 0", "test layers::x ... FAILED"]), None);
     }

@@ -1,5 +1,5 @@
-//! The disk of a guest: the programs that the tests start, with the shared libraries that these need, as they are on
-//! this machine; the kernel's modules; the tests and the binaries under test.
+//! Makes the disk of a guest: this machine's programs that the tests start, with their shared libraries; the kernel's
+//! modules; the tests and the binaries under test.
 
 use super::kernel::Fetched;
 use crate::{
@@ -16,40 +16,39 @@ use std::{
     process::Command,
 };
 
-/// What the tests start, and busybox for the rest.
+/// Programs that the tests start; busybox has the rest.
 const PROGRAMS: [&str; 16] = [
     "ip", "tc", "ss", "nsenter", "unshare", "setpriv", "bpftool", "sysctl", "nft", "ping", "curl", "find", "kmod",
     SHELL, "busybox", PYTHON,
 ];
-/// Not busybox's, which takes its own programs before those that are here.
+/// The shell. That of busybox would prefer busybox's applets to the programs above.
 const SHELL: &str = "dash";
-/// Where the tests' Python is told to be: Debian's, with what comes with it.
+/// Folder of the Python environment for the tests: Debian's Python with its standard library.
 const VENV: &str = "usr/lib/venv";
-/// What of busybox the guest's init and the tests use.
+/// Applets of busybox that the guest's init and the tests use.
 const APPLETS: [&str; 13] =
     ["cat", "chmod", "env", "kill", "mkdir", "mount", "poweroff", "ps", "sleep", "stat", "stty", "true", "umount"];
-/// Files that the C library, curl and rustls look for.
+/// Files that the C library, curl and rustls read.
 const FILES: [(&str, &str); 3] = [
     ("etc/hosts", "127.0.0.1 localhost\n::1 localhost\n"),
     ("etc/nsswitch.conf", "hosts: files\n"),
     ("etc/passwd", "root:x:0:0:root:/root:/bin/sh\n"),
 ];
-/// The server insists on some public authority to trust. One is enough: to read all of them takes seconds under
-/// emulation.
+/// Public authorities. The server needs one; to read all of them takes seconds under emulation.
 const CA_BUNDLE: &str = "/etc/ssl/certs/ca-certificates.crt";
 const END_OF_CERTIFICATE: &str = "-----END CERTIFICATE-----\n";
 /// The guest's PID 1.
 const INIT: &str = "tests/vm/init.sh";
-/// Room in the file system beside what is put there.
+/// Free space in the file system.
 const SPARE_BYTES: u64 = 256 * 1024 * 1024;
 
-/// A file in the guest's `/etc`, and the words of the command that it holds.
+/// A file in the guest's `/etc`, and the words of the command that it contains.
 pub(super) type CommandFile = (&'static str, Vec<String>);
 
-/// Makes the disk that runs `commands` on this kernel, of programs that are found under their own names in the guest.
+/// Makes the disk of a guest that runs `commands` on this kernel. `binaries` are in its PATH, by their names.
 ///
 /// # Errors
-/// A program is missing on this machine, or there is no room.
+/// A program is missing on this machine, or a file cannot be written.
 pub(super) fn make(
     disk: &Path,
     kernel: &Fetched,
@@ -78,23 +77,23 @@ pub(super) fn make(
         symlink("busybox", root.join("usr/bin").join(applet))?;
     }
     symlink(SHELL, root.join("usr/bin/sh"))?;
-    // What the kernel itself starts for a module that is missing.
+    // The kernel starts modprobe when it needs a module.
     symlink("kmod", root.join("usr/bin/modprobe"))?;
     let authorities = fs::read_to_string(CA_BUNDLE).with_context(|| format!("reading {CA_BUNDLE}"))?;
     let first = authorities.split_inclusive(END_OF_CERTIFICATE).next().context("no authority")?;
     fs::write(root.join(CA_BUNDLE.trim_start_matches('/')), first)?;
     copy(&workspace::root().join(INIT), &root.join("init"))?;
-    // The tests look for some of them where they were compiled.
+    // The tests look for some sources at the path where they were compiled.
     workspace::copy_sources(&root.join(workspace::root().strip_prefix("/")?))?;
     for (file, words) in commands {
         fs::write(root.join("etc").join(file), words.iter().map(|word| format!("{word}\n")).collect::<String>())?;
     }
     install_modules(&root, &kernel.modules)?;
     format(disk, &root)?;
-    fs::remove_dir_all(&root).context("removing what is on the disk now")
+    fs::remove_dir_all(&root).context("removing the copy of the disk's contents")
 }
 
-/// Debian's merged /usr, with one folder for all programs, and the folders that file systems are mounted on.
+/// Makes the folders: Debian's merged /usr with one folder for all programs, and mount points.
 fn lay_out(root: &Path) -> anyhow::Result<()> {
     for folder in ["dev", "etc/ssl/certs", "proc", "root", "run", "sys", "tmp", "usr/bin", "usr/lib"] {
         fs::create_dir_all(root.join(folder)).with_context(|| format!("making {}", root.display()))?;
@@ -110,11 +109,11 @@ fn lay_out(root: &Path) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Python's own modules; returns the libraries that these need.
+/// Copies Python's standard library, and returns the shared libraries that it needs.
 fn install_python(root: &Path) -> anyhow::Result<BTreeSet<PathBuf>> {
-    let mut ask = Command::new(PYTHON);
-    ask.args(["-c", "import sysconfig; print(sysconfig.get_path('stdlib'))"]);
-    let stdlib = PathBuf::from(String::from_utf8(ask.output().context("starting Python")?.stdout)?.trim());
+    let mut query = Command::new(PYTHON);
+    query.args(["-c", "import sysconfig; print(sysconfig.get_path('stdlib'))"]);
+    let stdlib = PathBuf::from(String::from_utf8(query.output().context("starting Python")?.stdout)?.trim());
     copy_folder(&stdlib, &root.join("usr/lib"))?;
     fs::create_dir_all(root.join(VENV).join("bin"))?;
     symlink(PYTHON, root.join(VENV).join("bin/python"))?;
@@ -125,14 +124,14 @@ fn install_python(root: &Path) -> anyhow::Result<BTreeSet<PathBuf>> {
     Ok(libraries)
 }
 
-/// What `ldd` names: the linker and the libraries, by the paths where they are looked for.
+/// Returns the paths that `ldd` prints: the dynamic linker and the shared libraries.
 fn shared_libraries(program: &Path) -> anyhow::Result<Vec<PathBuf>> {
     let output = Command::new("ldd").arg(program).output().context("starting ldd")?;
     let listing = String::from_utf8_lossy(&output.stdout).into_owned();
     if !output.status.success() {
-        // A static one.
-        let said = String::from_utf8_lossy(&output.stderr);
-        ensure!(said.contains("not a dynamic executable"), "ldd {}: {said}", program.display());
+        // A static executable has no libraries.
+        let message = String::from_utf8_lossy(&output.stderr);
+        ensure!(message.contains("not a dynamic executable"), "ldd {}: {message}", program.display());
         return Ok(Vec::new());
     }
     if listing.contains("not found") {
@@ -154,7 +153,7 @@ fn copy_folder(folder: &Path, into: &Path) -> anyhow::Result<()> {
     progress::step(&format!("copying {}", folder.display()), copy.arg("--archive").arg(folder).arg(into))
 }
 
-/// All modules, because the tests' needs change, with the indexes that modprobe reads.
+/// Copies all modules, since the tests' needs change, and makes the indexes that modprobe reads.
 fn install_modules(root: &Path, modules: &Path) -> anyhow::Result<()> {
     copy_folder(modules, &root.join("usr/lib/modules"))?;
     let release = modules.file_name().context("the modules' folder is named for the kernel's release")?;
@@ -162,7 +161,7 @@ fn install_modules(root: &Path, modules: &Path) -> anyhow::Result<()> {
     progress::step("indexing modules", depmod.arg("--basedir").arg(root).arg(release))
 }
 
-/// A file system with everything below `root`, made without mounting it.
+/// Makes a file system with everything below `root`, without mounting it.
 fn format(disk: &Path, root: &Path) -> anyhow::Result<()> {
     if disk.exists() {
         fs::remove_file(disk)?;

@@ -1,4 +1,4 @@
-//! Debian's kernels for the cloud, fetched once each into `target/vm`.
+//! Debian's cloud kernels, each fetched once into `target/vm`.
 
 use super::private_apt::PrivateApt;
 use crate::{progress, workspace};
@@ -12,15 +12,15 @@ use std::{
 /// A kernel that the tests run on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Kernel {
-    /// As `--kernel` and tests/kernels.toml name it.
+    /// Name in `--kernel` and tests/kernels.toml.
     pub(super) name: &'static str,
-    /// Debian's suite. The small ones: their package lists are fetched in no time.
+    /// Debian's suite: a small one, because its package lists are fetched.
     suite: &'static str,
-    /// The package that depends on the newest build.
+    /// Package that depends on the newest build.
     package: &'static str,
 }
 
-/// From the oldest that the agent promises to run on, to the newest there is.
+/// The kernels, from the oldest that the agent supports to the newest in Debian.
 pub(super) const ALL: [Kernel; 4] = [
     Kernel { name: "5.10", suite: "bullseye-security", package: "linux-image-cloud-amd64" },
     Kernel { name: "6.1", suite: "bookworm-security", package: "linux-image-cloud-amd64" },
@@ -30,28 +30,28 @@ pub(super) const ALL: [Kernel; 4] = [
 
 /// A kernel on this machine's disk.
 pub(super) struct Fetched {
-    /// What `qemu -kernel` takes.
+    /// Kernel image for `qemu -kernel`.
     pub(super) image: PathBuf,
-    /// The folder with its modules, of the kernel's own release for a name.
+    /// Folder of its modules. Its name is the kernel's release.
     pub(super) modules: PathBuf,
 }
 
 impl Fetched {
-    /// As `uname -r` says it.
+    /// Returns the release, as `uname -r` prints it.
     pub(super) fn release(&self) -> &str {
         self.modules.file_name().and_then(|name| name.to_str()).unwrap_or_default()
     }
 }
 
 impl Kernel {
-    /// Fetches it, unless it has been before: delete the folder to get a newer build.
+    /// Fetches the kernel if its folder does not exist. Delete the folder to get a newer build.
     ///
     /// # Errors
-    /// The mirror cannot be reached, or has it no more.
+    /// The mirror cannot be reached, or no longer has the package.
     pub(super) fn fetch(self) -> anyhow::Result<Fetched> {
         let folder = self.folder().join("packages");
         if !folder.exists() {
-            // Complete or not there at all.
+            // Renamed when complete: a folder of this name is never partial.
             let new = self.folder().join("packages.new");
             self.unpack_into(&new)?;
             fs::rename(&new, &folder)?;
@@ -59,13 +59,13 @@ impl Kernel {
         let modules = ["lib/modules", "usr/lib/modules"].map(|path| folder.join(path));
         let modules =
             modules.iter().find_map(|path| only_entry(path)).context("no modules in the kernel's packages")?;
-        // In /boot, or from Linux 7 on with the modules.
+        // In /boot, or, from Linux 7 on, next to the modules.
         let images = [only_named(&folder.join("boot"), "vmlinuz"), only_named(&modules, "vmlinuz")];
         let image = images.into_iter().flatten().next().context("no vmlinuz in the kernel's packages")?;
         Ok(Fetched { image, modules })
     }
 
-    /// Where all that belongs to it is.
+    /// Returns the folder of everything that belongs to this kernel.
     pub(super) fn folder(self) -> PathBuf {
         workspace::target().join("vm").join(self.name)
     }
@@ -80,7 +80,7 @@ impl Kernel {
     }
 }
 
-/// Part of one build of a kernel, with its version in the name, rather than a name for the newest.
+/// Returns true for a package of one build, with a version in its name; false for one that depends on the newest.
 fn is_of_a_build(package: &str) -> bool {
     let mut parts = package.split('-');
     package.contains("-cloud-") && parts.any(|part| part.starts_with(|first: char| first.is_ascii_digit()))

@@ -1,4 +1,4 @@
-//! QEMU: one guest, from power on to power off.
+//! QEMU: one guest, from power-on to power-off.
 
 use crate::{progress, setup::QEMU};
 use anyhow::{Context as _, bail};
@@ -14,19 +14,18 @@ use std::{
 
 /// Memory of a guest, in MiB.
 const MEMORY_MIB: u32 = 2048;
-/// The kernel finds its disk by a driver that is built in, so no initramfs is needed.
+/// A disk with a driver that is built into the kernels: no initramfs is needed.
 const DISK: [&str; 2] = ["-device", "nvme,drive=disk,serial=disk"];
-/// Of the kernel: where it speaks, what it starts, and that it ends the machine when it cannot go on. Emulated, the
-/// time-stamp counter is right, but the kernel doubts it and would take a clock that costs a hundred times as much.
-/// Code that is always at the same address is translated once. Of the mitigations those are off that cost time, by name:
-/// with `mitigations=off` a kernel from 6.7 on would also verify programs as for a process with CAP_PERFMON, which ours
-/// has not.
+/// The kernel's command line: its console, its init, and a reboot, which ends QEMU, after a panic. The emulated
+/// time-stamp counter is right, but the kernel doubts it and would use a clock that costs a hundred times as much.
+/// Without randomised addresses, code is translated once. The mitigations that cost time are off by their names: with
+/// `mitigations=off`, kernels from 6.7 on would also verify programs as for a process with CAP_PERFMON, which ours lacks.
 const COMMAND_LINE: &str = "console=ttyS0 root=/dev/nvme0n1 rw init=/init panic=-1 quiet nopti nospectre_v2 \
     spec_store_bypass_disable=off retbleed=off tsc=reliable clocksource=tsc norandmaps nokaslr";
-/// Lines of the kernel's console that are shown when a guest ends early.
+/// Number of lines shown of the kernel's console when a guest ends early.
 const TAIL: usize = 60;
 
-/// A guest that runs; it ends with this value, and with this process, however that ends.
+/// A running guest. It ends when this value is dropped, or when this process ends for any reason.
 pub(super) struct Machine {
     qemu: Child,
     lines: Receiver<String>,
@@ -34,43 +33,45 @@ pub(super) struct Machine {
 }
 
 impl Machine {
-    /// Switches it on. What its kernel says goes to the file `console`.
+    /// Starts the guest. The output of its kernel goes to the file `console`.
     ///
     /// # Errors
     /// QEMU cannot be started.
-    pub(super) fn start(kernel: &Path, disk: &Path, console: &Path, patience: Duration) -> anyhow::Result<Self> {
+    pub(super) fn start(kernel: &Path, disk: &Path, console: &Path, time_limit: Duration) -> anyhow::Result<Self> {
         drop(File::create(console).with_context(|| format!("making {}", console.display()))?);
-        // The kernel ends it when this process ends, however that does.
+        // The host's kernel kills QEMU when this process ends, even if that is killed.
         let mut command = Command::new("setpriv");
         command.args(["--pdeathsig", "KILL", QEMU, "-nodefaults", "-no-user-config", "-no-reboot"]);
         command.args(["-display", "none", "-machine", "q35", "-m", &MEMORY_MIB.to_string()]);
         command.args(["-smp", &processors().to_string()]).args(acceleration());
         command.arg("-kernel").arg(kernel).args(["-append", COMMAND_LINE]);
-        // What the guest writes is gone with it.
+        // A snapshot: what the guest writes to its disk is discarded.
         command.arg("-drive").arg(format!("file={},format=raw,if=none,id=disk,snapshot=on", disk.display())).args(DISK);
         command.arg("-serial").arg(format!("file:{}", console.display())).args(["-serial", "stdio"]);
         let mut qemu =
             command.stdin(Stdio::null()).stdout(Stdio::piped()).spawn().context("starting QEMU by setpriv")?;
         let lines = lines_of(qemu.stdout.take().context("no output to read")?);
-        Ok(Self { qemu, lines, deadline: Instant::now() + patience })
+        Ok(Self { qemu, lines, deadline: Instant::now() + time_limit })
     }
 
-    /// The next line of the second serial port; `None` when the guest has switched itself off.
+    /// Returns the next line of the second serial port; `None` if the guest is off.
     ///
     /// # Errors
-    /// Its time is over.
+    /// The guest has exceeded its time limit.
     pub(super) fn line(&self) -> anyhow::Result<Option<String>> {
         match self.lines.recv_timeout(self.deadline.saturating_duration_since(Instant::now())) {
             Ok(line) => Ok(Some(line)),
             Err(RecvTimeoutError::Disconnected) => Ok(None),
-            Err(RecvTimeoutError::Timeout) => bail!("the guest has not ended in time"),
+            Err(RecvTimeoutError::Timeout) => {
+                bail!("the guest has not ended in time: raise --minutes, or see its console")
+            }
         }
     }
 }
 
 impl Drop for Machine {
     fn drop(&mut self) {
-        // Ended already: nothing to kill.
+        // An error means that it has ended already.
         drop(self.qemu.kill());
         if let Err(error) = self.qemu.wait() {
             progress::say(&format!("waiting for QEMU: {error}"));
@@ -78,7 +79,7 @@ impl Drop for Machine {
     }
 }
 
-/// The end of what the kernel said.
+/// Returns the end of the kernel's console.
 pub(super) fn tail(console: &Path) -> String {
     let text = fs::read(console).map(|bytes| String::from_utf8_lossy(&bytes).into_owned()).unwrap_or_default();
     let lines: Vec<&str> = text.lines().collect();
@@ -91,7 +92,7 @@ fn lines_of(output: ChildStdout) -> Receiver<String> {
         let mut output = BufReader::new(output);
         let mut line = Vec::new();
         while output.read_until(b'\n', &mut line).is_ok_and(|length| length > 0) {
-            // A test may print what is not UTF-8.
+            // A test may print bytes that are not UTF-8.
             let text = String::from_utf8_lossy(&line).trim_end().to_owned();
             line.clear();
             if sender.send(text).is_err() {
@@ -106,12 +107,12 @@ fn processors() -> usize {
     thread::available_parallelism().map_or(1, usize::from)
 }
 
-/// The machine's own virtualisation, or else emulation. A processor that does not say that it has it may come with a
-/// `/dev/kvm` nevertheless, which then emulates, too, and slower.
+/// Returns the options for hardware virtualisation, or for emulation without it. A processor without the flag may come
+/// with a `/dev/kvm` all the same, which then emulates, too, and slower.
 fn acceleration() -> [&'static str; 4] {
     let processor = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
-    let has_it = processor.split_whitespace().any(|flag| flag == "vmx" || flag == "svm");
-    if has_it && File::options().read(true).write(true).open("/dev/kvm").is_ok() {
+    let is_virtual = processor.split_whitespace().any(|flag| flag == "vmx" || flag == "svm");
+    if is_virtual && File::options().read(true).write(true).open("/dev/kvm").is_ok() {
         ["-accel", "kvm", "-cpu", "host"]
     } else {
         ["-accel", "tcg,thread=multi", "-cpu", "max"]

@@ -1,5 +1,5 @@
-//! Packages of other Debian suites than this machine's, from this machine's own mirror, with lists and cache of their
-//! own: the machine's apt does not come to know of them.
+//! Downloads packages of other Debian suites, from this machine's mirror. Lists and cache are separate from those of the
+//! machine's own apt.
 
 use crate::{progress, workspace};
 use anyhow::{Context as _, bail};
@@ -9,7 +9,7 @@ use std::{
     process::Command,
 };
 
-/// What every suite of Debian's is signed with.
+/// Keys that every Debian suite is signed with.
 const KEYRING: &str = "/usr/share/keyrings/debian-archive-keyring.gpg";
 
 /// An apt with one suite and a folder of its own.
@@ -18,10 +18,10 @@ pub(super) struct PrivateApt {
 }
 
 impl PrivateApt {
-    /// Fetches the lists of a suite.
+    /// Fetches the package lists of a suite.
     ///
     /// # Errors
-    /// This machine's apt has no mirror for it, or that cannot be reached.
+    /// This machine's apt has no mirror for the suite, or the mirror cannot be reached.
     pub(super) fn new(folder: &Path, suite: &str) -> anyhow::Result<Self> {
         for needed in ["lists/partial", "cache/archives/partial", "packages"] {
             fs::create_dir_all(folder.join(needed)).with_context(|| format!("making {}", folder.display()))?;
@@ -30,23 +30,26 @@ impl PrivateApt {
         let source = format!("deb [signed-by={KEYRING}] {mirror} {suite} main\n");
         fs::write(folder.join("sources.list"), source)?;
         let apt = Self { folder: folder.to_owned() };
-        progress::step(&format!("looking into {suite}"), apt.command("apt-get").args(["update", "-q"]))?;
+        progress::step(
+            &format!("fetching the package lists of {suite}"),
+            apt.command("apt-get").args(["update", "-q"]),
+        )?;
         Ok(apt)
     }
 
-    /// Downloads those that a package depends on, and theirs, as far as they are wanted.
+    /// Downloads the wanted ones among the direct and indirect dependencies of a package.
     ///
     /// # Errors
-    /// There is none of that name, or it cannot be downloaded.
+    /// The suite has no wanted package, or a download fails.
     pub(super) fn download(&self, package: &str, wanted: impl Fn(&str) -> bool) -> anyhow::Result<Vec<PathBuf>> {
         let mut query = self.command("apt-cache");
         query.args(["depends", "--recurse", "--no-recommends", "--no-suggests", "--no-conflicts", "--no-breaks"]);
         let output = query.args(["--no-replaces", "--no-enhances", package]).output().context("starting apt-cache")?;
         let listed = String::from_utf8(output.stdout)?;
-        // A name at the beginning of a line is a package of this suite; indented ones are what it depends on.
+        // A name at the beginning of a line is a package; the indented names below are its dependencies.
         let packages: Vec<&str> = listed.lines().filter(|line| is_name(line) && wanted(line)).collect();
         if packages.is_empty() {
-            bail!("nothing of what is wanted of {package} is in {}", self.folder.display());
+            bail!("{package} has no wanted dependency in the lists of {}", self.folder.display());
         }
         let folder = self.folder.join("packages");
         let mut download = self.command("apt-get");
@@ -63,10 +66,10 @@ impl PrivateApt {
             "Dir::Etc::SourceParts=/dev/null".to_owned(),
             format!("Dir::State::Lists={}", here("lists")),
             format!("Dir::Cache={}", here("cache")),
-            // Not what is installed here.
+            // Without the packages that are installed on this machine.
             "Dir::State::Status=/dev/null".to_owned(),
             "Acquire::Languages=none".to_owned(),
-            // The user that apt would change to need not have a way into this folder.
+            // apt's own user may have no access to this folder.
             format!("APT::Sandbox::User={}", "root"),
         ] {
             command.args(["-o", &option]);
@@ -80,7 +83,7 @@ fn is_name(line: &str) -> bool {
     line.starts_with(|first: char| first.is_ascii_alphanumeric())
 }
 
-/// The mirror that this machine's apt takes the same kind of suite of its own release from.
+/// Returns the mirror from which this machine's apt takes the same kind of suite of its own release.
 fn mirror(suite: &str) -> anyhow::Result<String> {
     let release = fs::read_to_string("/etc/os-release").context("reading /etc/os-release")?;
     let own = release.lines().find_map(|line| line.strip_prefix("VERSION_CODENAME=")).context("no VERSION_CODENAME")?;

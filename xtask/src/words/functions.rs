@@ -50,7 +50,7 @@ mod tests {
     use crate::text::rust;
 
     #[test]
-    fn functions_are_measured_from_their_name_to_their_end() {
+    fn functions_are_measured_from_name_to_end() {
         let text = "fn a() {}\nfn b(\n    x: [u8; 2],\n) -> u8 {\n    if x { 1 }\n    \"}\"\n}\ntrait T { fn c(); }\n";
         let lengths = of_file("x.rs", &rust::lines(text)).iter().map(|function| function.lines).collect::<Vec<_>>();
         assert_eq!(lengths, [1, 6]);
