@@ -5,6 +5,7 @@ mod heads;
 mod imports;
 mod links;
 mod manifests;
+mod mentions;
 mod paths;
 mod rules;
 mod test_names;
@@ -50,8 +51,16 @@ impl fmt::Display for Finding {
 /// A check of all files.
 type Check = fn(&[File]) -> Vec<Finding>;
 
-const CHECKS: [Check; 7] =
-    [imports::check, manifests::check, heads::check, wording::check, documents::check, links::check, test_names::check];
+const CHECKS: [Check; 8] = [
+    imports::check,
+    manifests::check,
+    heads::check,
+    wording::check,
+    documents::check,
+    links::check,
+    mentions::check,
+    test_names::check,
+];
 
 /// Prints every finding.
 ///

@@ -20,8 +20,7 @@ pub(crate) fn of(file: &File) -> Vec<String> {
 
 /// Returns the prose in the comments of Rust lines, one text for each.
 pub(crate) fn prose_of(lines: &[Line]) -> Vec<String> {
-    let comments = lines.iter().map(|line| line.comment.as_ref().map_or("", |comment| comment.text.as_str()));
-    prose::without_code(comments)
+    prose::without_code(lines.iter().map(Line::comment_text))
 }
 
 /// Returns the comment of a line of TOML, YAML, shell or Python.

@@ -2,7 +2,7 @@
 
 use super::rust::{self, Line};
 use anyhow::Context as _;
-use std::{cell::OnceCell, fs, path::Path};
+use std::{cell::OnceCell, collections::BTreeSet, fs, path::Path};
 
 /// Folders that hold no sources.
 const SKIPPED: [&str; 2] = ["target", ".git"];
@@ -45,6 +45,15 @@ pub(crate) fn read(root: &Path) -> anyhow::Result<Vec<File>> {
     read_folder(root, "", &mut files).with_context(|| format!("reading {}", root.display()))?;
     files.sort_by(|one, other| one.path.cmp(&other.path));
     Ok(files)
+}
+
+/// Returns the paths of the files, and of all folders that they are in; the root is the empty path.
+pub(crate) fn paths(files: &[File]) -> BTreeSet<&str> {
+    let mut paths = BTreeSet::new();
+    for File { path, .. } in files {
+        paths.extend(path.match_indices('/').filter_map(|(at, _)| path.get(..at)).chain([path.as_str(), ""]));
+    }
+    paths
 }
 
 fn read_folder(folder: &Path, prefix: &str, files: &mut Vec<File>) -> std::io::Result<()> {

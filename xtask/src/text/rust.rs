@@ -8,6 +8,13 @@ pub(crate) struct Line {
     pub(crate) comment: Option<Comment>,
 }
 
+impl Line {
+    /// Returns the text of the comment, or nothing.
+    pub(crate) fn comment_text(&self) -> &str {
+        self.comment.as_ref().map_or("", |comment| &comment.text)
+    }
+}
+
 /// The comment of a line, without its slashes.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Comment {

@@ -1,7 +1,10 @@
 //! Links between documents: the file is there, and so is the heading.
 
 use super::Finding;
-use crate::text::{files::File, pattern, prose};
+use crate::text::{
+    files::{self, File},
+    pattern, prose,
+};
 use regex::Regex;
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -22,15 +25,10 @@ struct Targets<'a> {
 pub(super) fn check(files: &[File]) -> Vec<Finding> {
     let documents = || files.iter().filter(|file| file.is_document());
     let targets = Targets {
-        paths: files.iter().flat_map(|file| with_folders(&file.path)).collect(),
+        paths: files::paths(files),
         anchors: documents().map(|file| (file.path.as_str(), anchors(&file.text))).collect(),
     };
     documents().flat_map(|file| check_document(file, &targets)).collect()
-}
-
-/// Returns the path, and those of all folders that it is in.
-fn with_folders(path: &str) -> impl Iterator<Item = &str> {
-    path.match_indices('/').filter_map(|(at, _)| path.get(..at)).chain([path, ""])
 }
 
 fn check_document(file: &File, targets: &Targets<'_>) -> Vec<Finding> {
