@@ -21,7 +21,7 @@ use serde_json::json;
 use std::{collections::BTreeSet, fs};
 
 /// As `kubectl drain` does it, but for DaemonSets.
-pub(crate) fn the_agent_s_pod_is_evicted(stage: &mut Stage) -> Result<()> {
+pub(crate) fn agent_pod_is_evicted(stage: &mut Stage) -> Result<()> {
     let deployed = stage.deployed()?;
     let mut probe = deployed.veteran.probe(deployed.cluster.folder())?;
     all_served(&mut probe, ROLE)?;

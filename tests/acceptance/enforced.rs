@@ -38,7 +38,7 @@ pub(crate) fn obstacle() -> Option<String> {
     Cgroups::Hybrid.missing()
 }
 
-pub(crate) fn it_rolls_out_behind_a_bridge(stage: &mut Stage) -> Result<()> {
+pub(crate) fn rolls_out_behind_a_bridge(stage: &mut Stage) -> Result<()> {
     let deployed = stage.enforced()?;
     let mut probe = deployed.veteran.probe(deployed.cluster.folder())?;
     all_served(&mut probe, ROLE)?;
@@ -59,7 +59,7 @@ pub(crate) fn a_new_server_has_the_nodes_role(stage: &mut Stage) -> Result<()> {
     newcomer.delete()
 }
 
-pub(crate) fn pods_on_the_nodes_network_have_their_own_roles(stage: &mut Stage) -> Result<()> {
+pub(crate) fn host_network_pods_have_their_own_roles(stage: &mut Stage) -> Result<()> {
     let deployed = stage.enforced()?;
     let pods = deployed.crowd(2, Network::Nodes)?;
     for (pod, role) in &pods {
@@ -73,7 +73,7 @@ pub(crate) fn pods_on_the_nodes_network_have_their_own_roles(stage: &mut Stage) 
     ClientPod::delete_all(&pods.into_iter().map(|(pod, _)| pod).collect::<Vec<_>>())
 }
 
-pub(crate) fn one_without_a_role_gets_nothing(stage: &mut Stage) -> Result<()> {
+pub(crate) fn pod_without_a_role_gets_nothing(stage: &mut Stage) -> Result<()> {
     let deployed = stage.enforced()?;
     let spec = Spec { network: Network::Nodes, ..Spec::new(TEAM, "roleless-on-the-node", &[]) };
     let pod = ClientPod::create(&deployed.cluster, &spec)?;
@@ -86,7 +86,7 @@ pub(crate) fn one_without_a_role_gets_nothing(stage: &mut Stage) -> Result<()> {
     pod.delete()
 }
 
-pub(crate) fn an_exempt_one_has_the_nodes_role(stage: &mut Stage) -> Result<()> {
+pub(crate) fn exempt_pod_has_the_nodes_role(stage: &mut Stage) -> Result<()> {
     let deployed = stage.enforced()?;
     let exempt = exempt_pod(deployed, "ebs-csi-node")?;
     expect_node_role(deployed, &exempt)?;
@@ -128,7 +128,7 @@ fn expect_node_role(deployed: &Deployed, pod: &ClientPod) -> Result<()> {
 }
 
 /// As where pods' ServiceAccounts do not lead to the API server: its address and a token stand in a file of their own.
-pub(crate) fn an_agent_with_a_kubeconfig_knows_who_is_exempt(stage: &mut Stage) -> Result<()> {
+pub(crate) fn agent_with_a_kubeconfig_finds_exempt_pods(stage: &mut Stage) -> Result<()> {
     let deployed = stage.enforced()?;
     write_kubeconfig(deployed)?;
     give_kubeconfig(deployed)?;

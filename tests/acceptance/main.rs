@@ -31,31 +31,25 @@ type Run = fn(&mut Stage) -> Result<()>;
 
 /// All trials, in their order.
 const TRIALS: [(&str, Run); 20] = [
-    ("overlay::it_sets_only_what_a_cluster_must_say", overlay::it_sets_only_what_a_cluster_must_say),
+    ("overlay::overlay_sets_only_cluster_specific_values", overlay::overlay_sets_only_cluster_specific_values),
     ("served::what_is_shipped_rolls_out", served::what_is_shipped_rolls_out),
     ("served::a_permitted_pod_gets_its_role", served::a_permitted_pod_gets_its_role),
     ("served::a_forbidden_pod_gets_nothing_and_an_event", served::a_forbidden_pod_gets_nothing_and_an_event),
     ("served::a_pod_without_a_role_gets_nothing", served::a_pod_without_a_role_gets_nothing),
-    ("rights::they_are_those_that_are_shipped", rights::they_are_those_that_are_shipped),
+    ("rights::rights_are_the_shipped_ones", rights::rights_are_the_shipped_ones),
     ("rights::every_other_verb_is_refused", rights::every_other_verb_is_refused),
-    ("processes::they_have_only_what_is_shipped", processes::they_have_only_what_is_shipped),
-    ("disturbed::the_agent_s_pod_is_evicted", disturbed::the_agent_s_pod_is_evicted),
+    ("processes::processes_have_only_shipped_privileges", processes::processes_have_only_shipped_privileges),
+    ("disturbed::agent_pod_is_evicted", disturbed::agent_pod_is_evicted),
     ("disturbed::the_agent_is_killed", disturbed::the_agent_is_killed),
     ("disturbed::the_agents_are_rolled", disturbed::the_agents_are_rolled),
     ("disturbed::the_servers_are_rolled", disturbed::the_servers_are_rolled),
     ("removed::nothing_is_left", removed::nothing_is_left),
-    ("enforced::it_rolls_out_behind_a_bridge", enforced::it_rolls_out_behind_a_bridge),
+    ("enforced::rolls_out_behind_a_bridge", enforced::rolls_out_behind_a_bridge),
     ("enforced::a_new_server_has_the_nodes_role", enforced::a_new_server_has_the_nodes_role),
-    (
-        "enforced::pods_on_the_nodes_network_have_their_own_roles",
-        enforced::pods_on_the_nodes_network_have_their_own_roles,
-    ),
-    ("enforced::one_without_a_role_gets_nothing", enforced::one_without_a_role_gets_nothing),
-    ("enforced::an_exempt_one_has_the_nodes_role", enforced::an_exempt_one_has_the_nodes_role),
-    (
-        "enforced::an_agent_with_a_kubeconfig_knows_who_is_exempt",
-        enforced::an_agent_with_a_kubeconfig_knows_who_is_exempt,
-    ),
+    ("enforced::host_network_pods_have_their_own_roles", enforced::host_network_pods_have_their_own_roles),
+    ("enforced::pod_without_a_role_gets_nothing", enforced::pod_without_a_role_gets_nothing),
+    ("enforced::exempt_pod_has_the_nodes_role", enforced::exempt_pod_has_the_nodes_role),
+    ("enforced::agent_with_a_kubeconfig_finds_exempt_pods", enforced::agent_with_a_kubeconfig_finds_exempt_pods),
     ("enforced::nothing_is_left", removed::nothing_is_left),
 ];
 

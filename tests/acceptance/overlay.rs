@@ -43,7 +43,7 @@ fn permitted() -> Vec<(String, Option<Value>)> {
     ]
 }
 
-pub(crate) fn it_sets_only_what_a_cluster_must_say(_: &mut Stage) -> Result<()> {
+pub(crate) fn overlay_sets_only_cluster_specific_values(_: &mut Stage) -> Result<()> {
     let kube = kube_binary(&target()?)?;
     let folder = Folder::create("overlay")?;
     let ca = folder.path().join("ca.pem");

@@ -79,7 +79,7 @@ pub(crate) fn agent_parent(cluster: &Cluster) -> Result<Process> {
     parent.context("no kiam-agent runs as root in the node")
 }
 
-pub(crate) fn they_have_only_what_is_shipped(stage: &mut Stage) -> Result<()> {
+pub(crate) fn processes_have_only_shipped_privileges(stage: &mut Stage) -> Result<()> {
     let cluster = &stage.deployed()?.cluster;
     agent_parent(cluster)?.expect_capabilities(&PARENT)?;
     for name in ["kiam-agent", "kiam-server"] {

@@ -67,7 +67,7 @@ fn user(account: &str) -> String {
 }
 
 /// The API server's own list of an account's rights, less those that every account has.
-pub(crate) fn they_are_those_that_are_shipped(stage: &mut Stage) -> Result<()> {
+pub(crate) fn rights_are_the_shipped_ones(stage: &mut Stage) -> Result<()> {
     let kubectl = &stage.deployed()?.cluster.kubectl;
     let everybody = listed(kubectl, "default")?;
     for (account, expected) in [("kiam-agent", BTreeSet::new()), ("kiam-server", rights_of_server())] {

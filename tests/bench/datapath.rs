@@ -1,6 +1,6 @@
-//! What the redirect costs a connection: one and the same bare hyper, asked from a pod over a new connection each time,
-//! behind our redirect, on the node's address with nothing in the way, and behind an iptables DNAT of M to that address.
-//! All three in one run, round by round in turn; medians of the rounds.
+//! Cost of the redirect per connection. The same bare hyper server is requested from a pod, each time over a new
+//! connection: behind our redirect, directly at the node's address, and behind an iptables DNAT of the IMDS address to
+//! the node's. All three variants run in turn, round by round; the medians of the rounds count.
 
 mod figures;
 mod plot;
@@ -13,11 +13,11 @@ use figures::{Case, Figures, table};
 use std::{path::Path, time::Duration};
 use ways::{Kind, Way};
 
-/// Rounds of each case, of which the median counts.
+/// Rounds of each case; the median counts.
 const ROUNDS: usize = 5;
-/// Connections of a round, one after another.
+/// Connections per round, one after another.
 const CONNECTIONS: usize = 2_000;
-/// The cases: other nat rules of the node, and interfaces that pods are behind.
+/// Cases: other nat rules on the node, and interfaces that lead to pods.
 const CASES: [Case; 5] = [
     Case { rules: 0, interfaces: 1 },
     Case { rules: 1_000, interfaces: 1 },
@@ -50,7 +50,7 @@ pub(crate) fn run(folder: &Path) -> Result<()> {
     Ok(())
 }
 
-/// Prints what one run of each program takes.
+/// Prints the time that one run of each program takes.
 ///
 /// # Errors
 /// Something cannot be started, or an answer is wrong.
@@ -60,7 +60,7 @@ pub(crate) fn run_programs() -> Result<()> {
     Ok(())
 }
 
-/// The median connection of each way, and how long the agent took to attach.
+/// Returns the median connection time of each variant, and the time the agent took to attach.
 fn measure(ways: &[Way]) -> Result<Figures> {
     let mut rounds = [const { Vec::new() }; Kind::ALL.len()];
     for _ in 0..ROUNDS {

@@ -1,4 +1,4 @@
-//! The client's side: requests one after another, and as many as go.
+//! The client's side: sequential requests, and as many parallel ones as possible.
 
 use anyhow::{Result, ensure};
 use std::{
@@ -8,29 +8,29 @@ use std::{
     time::{Duration, Instant},
 };
 
-/// Requests whose latency is taken, a round; one in ten before them warms up.
+/// Requests per round whose latency is measured; a tenth of that number precedes them as warm-up.
 const REQUESTS: usize = 10_000;
-/// Connections at once for the throughput.
+/// Parallel connections for the throughput.
 pub(super) const CONNECTIONS: usize = 16;
-/// For how long, a round.
+/// Duration of the throughput measurement, per round.
 const TIME: Duration = Duration::from_secs(3);
-/// Longest answer in bytes.
+/// Longest response in bytes.
 const ANSWER_MAX: usize = 16 * 1024;
 
-/// What is asked, and where.
+/// Target and path of the requests.
 pub(super) struct Load {
     pub(super) target: SocketAddr,
     pub(super) path: String,
 }
 
-/// What came of a round.
+/// Result of a round.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Figures {
     pub(super) latency: Latency,
     pub(super) requests_per_second: f64,
 }
 
-/// Seconds.
+/// Percentiles in seconds.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Latency {
     pub(super) p50: f64,
@@ -38,7 +38,7 @@ pub(super) struct Latency {
 }
 
 impl Figures {
-    /// The median of each figure.
+    /// Returns the median of each figure.
     pub(super) fn median(rounds: &[Self]) -> Self {
         let of = |figure: fn(&Self) -> f64| {
             let mut figures: Vec<f64> = rounds.iter().map(figure).collect();
@@ -53,7 +53,7 @@ impl Figures {
 }
 
 impl Load {
-    /// Latency of requests one after another on one kept connection.
+    /// Measures the latency of sequential requests on one kept-alive connection.
     pub(super) fn one_connection(&self) -> Result<Latency> {
         let mut client = Client::connect(self)?;
         for _ in 0..REQUESTS / 10 {
@@ -69,7 +69,7 @@ impl Load {
         Ok(Latency { p50: took[REQUESTS / 2], p99: took[REQUESTS * 99 / 100] })
     }
 
-    /// Requests a second over [`CONNECTIONS`] kept connections.
+    /// Measures the requests per second over [`CONNECTIONS`] kept-alive connections.
     pub(super) fn many_connections(&self) -> Result<f64> {
         let clients: Vec<Client> = (0..CONNECTIONS).map(|_| Client::connect(self)).collect::<Result<_>>()?;
         let start = Instant::now();
@@ -83,7 +83,7 @@ impl Load {
     }
 }
 
-/// A kept connection.
+/// A kept-alive connection.
 struct Client {
     stream: TcpStream,
     request: Vec<u8>,
@@ -107,7 +107,7 @@ impl Client {
         Ok(requests)
     }
 
-    /// One request and its whole answer, which must be a 200.
+    /// Sends one request and reads the whole response, which must be a 200.
     fn ask(&mut self) -> Result<()> {
         self.stream.write_all(&self.request)?;
         let mut read = 0;

@@ -1,10 +1,11 @@
-//! `kiam-bench`: what `cargo xtask bench` runs as root.
+//! `kiam-bench`: the program that `cargo xtask bench` runs as root.
 
 #![expect(
+    clippy::expect_used,
     clippy::indexing_slicing,
     clippy::print_stderr,
     clippy::print_stdout,
-    reason = "a benchmark that cannot go on ends; what it has measured goes to its output"
+    reason = "a benchmark that cannot continue ends; its results go to standard output"
 )]
 
 mod datapath;
@@ -20,9 +21,9 @@ use nix::{
 };
 use std::path::PathBuf;
 
-/// The core of everything that serves: the agent, the server behind it, and the yardstick.
+/// Core of the server side: the agent, the server behind it, and the yardstick.
 const SERVING: usize = 0;
-/// The core of the client.
+/// Core of the client.
 const ASKING: usize = 1;
 
 #[derive(Parser)]
@@ -33,12 +34,12 @@ struct Args {
 
 #[derive(Subcommand)]
 enum What {
-    /// What the redirect costs a connection.
+    /// Cost of the redirect per connection
     Datapath {
-        /// Where the plot goes.
+        /// Folder of the plot
         folder: PathBuf,
     },
-    /// What one run of each program takes.
+    /// Time that one run of each program takes
     Programs,
 }
 
@@ -50,9 +51,10 @@ fn main() -> Result<()> {
     }
 }
 
-/// Binds the calling thread, and what it starts, to a core.
+/// Binds the calling thread, and the threads it starts, to a core.
 fn pin(core: usize) -> Result<()> {
     let mut set = CpuSet::new();
     set.set(core)?;
-    sched_setaffinity(Pid::from_raw(0), &set).with_context(|| format!("binding to core {core}: two cores are needed"))
+    sched_setaffinity(Pid::from_raw(0), &set)
+        .with_context(|| format!("bind to core {core}; the benchmark needs two cores"))
 }

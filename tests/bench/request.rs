@@ -1,5 +1,6 @@
-//! What a warm request for credentials costs a pod, beside the least that a server on this machine can do: a bare hyper
-//! on the node's address, over the same veth, that says as many bytes. Interleaved in one run; medians of the rounds.
+//! Cost of a warm request for credentials, compared with the least that a server on this machine needs: a bare hyper
+//! server on the node's address, over the same veth, with responses of the same size. Both are measured in turn in one
+//! run; the medians of the rounds count.
 
 use crate::{
     ASKING, SERVING,
@@ -9,15 +10,15 @@ use crate::{
 use anyhow::{Result, ensure};
 use comfy_table::{Table, presets};
 use kiam_tests::{
-    clients::{M4, Pod, ROLES},
+    clients::{IMDS4, Pod, ROLES},
     node::topology::{NODE_V4, PodNetwork},
     system::System,
 };
 use std::net::SocketAddr;
 
-/// Rounds, of which the median counts.
+/// Rounds; the median counts.
 const ROUNDS: usize = 5;
-/// The yardstick's port on the node.
+/// Port of the yardstick on the node.
 const YARDSTICK_PORT: u16 = 8099;
 
 /// Runs the benchmark and prints its table.
@@ -29,16 +30,14 @@ pub(crate) fn run() -> Result<()> {
     let mut system = System::stage()?;
     system.agent_flags.push("--level=warn".to_owned());
     system.server_flags.push("--level=warn".to_owned());
-    let pod = system.add_pod(1, "reader")?;
-    system.start()?;
-    system.wait_for_role(&pod, M4, "reader")?;
+    let pod = system.serving_pod("reader")?;
     let path = format!("{ROLES}reader");
-    let answer = Pod::new(&pod).get(M4, &path)?;
+    let answer = Pod::new(&pod).get(IMDS4, &path)?;
     ensure!(answer.status == 200, "{answer:?}");
     let yardstick = SocketAddr::new(NODE_V4.into(), YARDSTICK_PORT);
     let _yardstick = yardstick::Yardstick::start(&system.topology.node, yardstick, answer.body.len())?;
 
-    let kiam = SocketAddr::new(M4, 80);
+    let kiam = SocketAddr::new(IMDS4, 80);
     let mut figures = [Vec::new(), Vec::new()];
     for round in 1..=ROUNDS {
         eprintln!("round {round} of {ROUNDS}");

@@ -1,4 +1,4 @@
-//! A bare hyper: no route, no check, the same number of bytes.
+//! A bare hyper server: no routing, no checks, responses of the same size.
 
 use anyhow::Result;
 use bytes::Bytes;
@@ -13,7 +13,7 @@ use std::{
     sync::Arc,
 };
 
-/// The running yardstick.
+/// A running yardstick.
 pub(super) struct Yardstick {
     _server: HttpServer,
 }

@@ -8,12 +8,12 @@ use kiam_tests::{
     system::System,
 };
 
-/// The namespace of all three.
+/// Namespace of all three pods.
 pub(super) const NAMESPACE: &str = "payments";
-/// The roles that the namespace may have: an expression for whole role ARNs.
+/// Roles that the namespace permits: an expression for whole role ARNs.
 pub(super) const PERMITTED_ROLES: &str = ".*:role/payments-.*";
 
-/// One of the pods, as it was written down.
+/// Definition of a pod.
 #[derive(Debug, Clone, Copy)]
 struct Part {
     name: &'static str,
@@ -21,42 +21,43 @@ struct Part {
     role: Option<&'static str>,
 }
 
-/// Asks for a role that its namespace permits.
+/// Its role is permitted by the namespace.
 const PERMITTED: Part = Part { name: "permitted", number: 1, role: Some("payments-reader") };
-/// Asks for one that it doesn't.
+/// Its role is not permitted by the namespace.
 const FORBIDDEN: Part = Part { name: "forbidden", number: 2, role: Some("cluster-admin") };
-/// Asks for none.
+/// It has no role.
 const NO_ROLE: Part = Part { name: "no-role", number: 3, role: None };
 
 /// A pod of the demo.
 #[derive(Debug)]
 pub(super) struct Pod {
-    /// Its name in Kubernetes.
+    /// Name in Kubernetes.
     pub(super) name: &'static str,
-    /// The role that it is annotated with.
+    /// Role of its annotation.
     pub(super) role: Option<&'static str>,
-    /// Its network namespace.
+    /// Network namespace.
     pub(super) network: PodNetwork,
 }
 
-/// Everything on the stage.
+/// The node and the pods.
 #[derive(Debug)]
 pub(super) struct Cast {
-    // Dropped in this order: the interfaces go before the node.
-    /// The pod whose role is permitted.
+    // Dropped in this order: the interfaces before the node.
+    /// Pod with a permitted role.
     pub(super) permitted: Pod,
-    /// The pod whose role is not.
+    /// Pod with a forbidden role.
     pub(super) forbidden: Pod,
-    /// The pod without a role.
+    /// Pod without a role.
     pub(super) no_role: Pod,
-    /// The node, the stand-ins around it, and the binaries on it.
+    /// The node, the fakes around it, and the binaries on it.
     pub(super) system: System,
 }
 
 impl Cast {
-    /// Makes the node, the stand-ins and the pods; neither server nor agent runs yet.
+    /// Makes the node, the fakes and the pods; neither the server nor the agent runs yet.
     pub(super) fn assemble(progress: &Progress) -> Result<Self> {
-        let system = progress.step("making namespaces, stand-in IMDS, Kubernetes API and STS", System::stage)?;
+        let system =
+            progress.step("creating network namespaces, a fake IMDS, a fake Kubernetes API and STS", System::stage)?;
         system.kube.put_namespace(&NamespaceObject::permitting(NAMESPACE, PERMITTED_ROLES));
         let pod = |part: Part| -> Result<Pod> {
             let Part { name, number, role } = part;
@@ -69,7 +70,7 @@ impl Cast {
         Ok(Self { permitted, forbidden, no_role, system })
     }
 
-    /// All pods.
+    /// Returns all pods.
     pub(super) fn pods(&self) -> [&Pod; 3] {
         [&self.permitted, &self.forbidden, &self.no_role]
     }

@@ -1,4 +1,4 @@
-//! What the reader can do while the demo stays up: commands to paste, and the few files that keep them short.
+//! What the reader can do while the demo stays up: commands to paste, and the files that keep them short.
 
 mod guide;
 
@@ -9,14 +9,14 @@ use anyhow::{Context as _, Result};
 use kiam_tests::{clients::Environment, node::process};
 use std::{fs, os::unix::fs::symlink, path::Path, time::Duration};
 
-/// How long an agent that the reader killed stays dead: time enough to ask in a pod.
+/// Time until a killed agent is started again, long enough for requests from a pod.
 const DEAD: Duration = Duration::from_secs(30);
-/// How often the agent is looked at.
+/// Interval at which the agent is checked.
 const LOOK: Duration = Duration::from_millis(500);
-/// Holds the pid of the agent, for `kill`.
+/// File with the pid of the agent, for `kill`.
 const PID_FILE: &str = "agent.pid";
 
-/// Puts the files in place and says what to do with them.
+/// Writes the files and returns the commands that use them.
 pub(super) fn open(cast: &mut Cast) -> Result<Vec<Part>> {
     let folder = cast.system.folder();
     let namespaces = folder.join("net");
@@ -32,14 +32,17 @@ pub(super) fn open(cast: &mut Cast) -> Result<Vec<Part>> {
     Ok(guide::parts(&folder, &cast.system.binaries.agent()))
 }
 
-/// Waits for the wish to end. An agent that is killed meanwhile is started again, but not at once.
+/// Waits for the request to end. Starts a killed agent again, after a while.
 pub(super) fn keep_up(cast: &mut Cast, progress: &Progress) -> Result<()> {
     while !progress.wait_for_end(LOOK) {
         let agent = cast.system.agent()?.parent_pid();
         if process::children(std::process::id())?.contains(&agent) {
             continue;
         }
-        screen::note(&format!("the agent has ended: ask in a pod now; it is started again in {} s", DEAD.as_secs()));
+        screen::note(&format!(
+            "the agent has ended; it is started again in {} s. Try a request from a pod now",
+            DEAD.as_secs()
+        ));
         if progress.wait_for_end(DEAD) {
             break;
         }
@@ -54,12 +57,13 @@ fn write_pid(cast: &mut Cast) -> Result<()> {
     Ok(fs::write(cast.system.folder().join(PID_FILE), format!("{pid}\n"))?)
 }
 
-/// Of a shell in a pod: its prompt, and `aws`.
+/// Returns the settings of a shell in a pod: its prompt, and `aws`.
 fn bashrc(pod: &str, folder: &Path) -> String {
     format!("PS1='\\[\\e[36m\\]pod {pod}\\[\\e[0m\\] # '\naws() {{ sh {}/aws \"$@\"; }}\n", folder.display())
 }
 
-/// The aws CLI with nothing but what a pod's image would set: whatever this shell is configured for stays outside.
+/// Returns a script that runs the aws CLI with the environment of a pod's image, without this shell's own
+/// configuration.
 fn aws_script(environment: &Environment, python: &Path) -> String {
     let mut script = String::from("exec env -i PATH=/usr/sbin:/usr/bin:/sbin:/bin HOME=/nonexistent");
     for (name, value) in &environment.variables {

@@ -1,4 +1,4 @@
-//! Long steps, shown while they run: a spinner on a terminal, a line each elsewhere.
+//! Display of long steps: a spinner on a terminal, otherwise one line each.
 
 use anyhow::{Result, ensure};
 use indicatif::{ProgressBar, ProgressStyle};
@@ -9,44 +9,41 @@ use std::{
     time::{Duration, Instant},
 };
 
-/// How often the spinner turns.
+/// Interval between two frames of the spinner.
 const TICK: Duration = Duration::from_millis(100);
 
-/// Shows the steps, and starts none after the end was asked for.
+/// Runs the steps, and starts no further one after the request to end.
 #[derive(Debug)]
 pub(super) struct Progress {
     end: mpsc::Receiver<()>,
 }
 
 impl Progress {
-    /// Takes standard input as the lifeline: the end of it is the wish to end.
+    /// Starts to watch standard input: its end is the request to end.
     pub(super) fn start() -> Self {
         let (sender, end) = mpsc::channel();
         thread::spawn(move || {
-            // Whatever comes through it, and an error too, means nothing; then it has ended.
+            // Any input, and an error too, is ignored until the end.
             drop(io::stdin().read_to_end(&mut Vec::new()));
             drop(sender);
         });
         Self { end }
     }
 
-    /// Waits for the wish to end, for so long; whether it has come.
+    /// Waits up to `patience` for the request to end; returns whether it has arrived.
     pub(super) fn wait_for_end(&self, patience: Duration) -> bool {
-        // Nothing is ever sent: what ends the wait before its time is that the sender is dropped.
+        // No value is ever sent: the wait ends early because the sender is dropped.
         self.end.recv_timeout(patience) != Err(mpsc::RecvTimeoutError::Timeout)
     }
 
-    /// Whether the wish to end has come.
+    /// Returns whether the request to end has arrived.
     pub(super) fn is_ending(&self) -> bool {
         self.end.try_recv() != Err(mpsc::TryRecvError::Empty)
     }
 
-    /// Runs a step.
-    ///
-    /// # Errors
-    /// The step's own; or the end was asked for.
+    /// Runs a step. Fails with the step's error, or if the request to end has arrived.
     pub(super) fn step<T>(&self, label: &str, work: impl FnOnce() -> Result<T>) -> Result<T> {
-        ensure!(!self.is_ending(), "ended before it was through");
+        ensure!(!self.is_ending(), "ended early, as requested");
         let started = Instant::now();
         let spinner = spinner(label);
         let result = work();
@@ -59,7 +56,7 @@ impl Progress {
             (false, true) => "\x1b[31m✗\x1b[0m",
             (false, false) => "✗",
         };
-        // Nobody reads standard error any more: nothing to do about that.
+        // Standard error may be closed; there is nothing to do about that.
         drop(writeln!(io::stderr(), "{mark} {label} ({:.1} s)", started.elapsed().as_secs_f64()));
         result
     }

@@ -1,36 +1,36 @@
-//! What the scenes say: rows of what was expected and what was seen.
+//! Results of the scenes: rows with the expected and the actual outcome.
 
 use serde_json::{Value, json};
 
-/// One thing that was looked at.
+/// One check.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Row {
-    /// Who did it or what it is about.
+    /// Subject of the check.
     pub(super) who: String,
-    /// What was done.
+    /// Action.
     pub(super) what: String,
-    /// What should come of it.
+    /// Expected outcome.
     pub(super) expected: String,
-    /// What came of it.
+    /// Actual outcome.
     pub(super) got: String,
-    /// Whether that is the same.
+    /// Whether the outcome is as expected.
     pub(super) holds: bool,
 }
 
 impl Row {
-    /// Holds when what was seen is exactly what was expected.
+    /// Holds if the actual outcome equals the expected one.
     pub(super) fn exactly(who: &str, what: &str, expected: &str, got: String) -> Self {
         let holds = got == expected;
         Self { who: who.to_owned(), what: what.to_owned(), expected: expected.to_owned(), got, holds }
     }
 
-    /// Holds when what was seen begins with what was expected; `expected` is shown with an ellipsis.
+    /// Holds if the actual outcome begins with the expected one; `expected` is displayed with an ellipsis.
     pub(super) fn beginning(who: &str, what: &str, expected: &str, got: String) -> Self {
         let holds = got.starts_with(expected);
         Self { who: who.to_owned(), what: what.to_owned(), expected: format!("{expected}…"), got, holds }
     }
 
-    /// Holds when the caller says so.
+    /// Holds if the caller passes `true`.
     pub(super) fn judged(who: &str, what: &str, expected: &str, got: String, holds: bool) -> Self {
         Self { who: who.to_owned(), what: what.to_owned(), expected: expected.to_owned(), got, holds }
     }
@@ -39,18 +39,18 @@ impl Row {
 /// A part of the demo.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Scene {
-    /// Its headline.
+    /// Headline.
     pub(super) title: &'static str,
-    /// What happens and why, for somebody who has never seen this; a paragraph a line.
+    /// What happens and why, for a reader without prior knowledge; one line per paragraph.
     pub(super) text: String,
-    /// What the rows' `who` and `what` are here.
+    /// Column headings of the rows' `who` and `what`.
     pub(super) headings: [&'static str; 2],
-    /// What was seen.
+    /// Checks.
     pub(super) rows: Vec<Row>,
 }
 
 impl Scene {
-    /// Whether every row holds.
+    /// Returns whether every row holds.
     pub(super) fn holds(&self) -> bool {
         self.rows.iter().all(|row| row.holds)
     }
@@ -63,13 +63,13 @@ impl Scene {
     }
 }
 
-/// How many rows there are, and how many of them hold.
+/// Returns the number of rows, and the number of rows that hold.
 pub(super) fn tally(scenes: &[Scene]) -> (usize, usize) {
     let rows: Vec<&Row> = scenes.iter().flat_map(|scene| &scene.rows).collect();
     (rows.len(), rows.iter().filter(|row| row.holds).count())
 }
 
-/// The whole result, for machines.
+/// Returns the whole result as JSON.
 pub(super) fn to_json(scenes: &[Scene]) -> Value {
     let (rows, holding) = tally(scenes);
     json!({

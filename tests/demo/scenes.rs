@@ -1,4 +1,4 @@
-//! The demo from its first line to its last: each scene does something on the stage and says what came of it.
+//! Runs the demo from start to end: each scene acts on the stage and reports the outcome.
 
 mod agent_killed;
 mod event;
@@ -10,7 +10,7 @@ use super::{Args, Output, cast::Cast, play, progress::Progress, report, report::
 use anyhow::Result;
 use std::process::ExitCode;
 
-/// Is the stage: plays all scenes, and then waits if the reader wants to play too.
+/// Runs as the stage: plays all scenes, then waits while the reader experiments.
 pub(super) fn run(args: &Args) -> Result<ExitCode> {
     let progress = Progress::start();
     if args.output == Output::Text {
@@ -18,7 +18,7 @@ pub(super) fn run(args: &Args) -> Result<ExitCode> {
     }
     let mut cast = Cast::assemble(&progress)?;
     let played = play_all(&mut cast, &progress, args.output);
-    // A wish to end is no failure to explain.
+    // A request to end is not a failure that needs an explanation.
     if played.is_err() && !progress.is_ending() {
         screen::explain(&cast.system.logs());
     }
@@ -46,7 +46,7 @@ fn play_all(cast: &mut Cast, progress: &Progress, output: Output) -> Result<Vec<
     };
     show(without_kiam::play(cast, progress)?)?;
     let before = packet_log::count(cast)?;
-    // From here on the log is kept: what the agent lets through while it starts counts too.
+    // From here on the packet log is kept, so that leaks during the agent's start count too.
     cast.system.canary.forget();
     progress.step("starting kiam-server", || cast.system.start_server())?;
     progress.step("starting kiam-agent", || cast.system.start_agent())?;

@@ -1,4 +1,4 @@
-//! What the reader sees: the drawing, the tables, the commands. At most 100 columns; colours only on a terminal.
+//! Output for the reader: the drawing, the tables, the commands. At most 100 columns; colours only on a terminal.
 
 use super::report::{self, Row, Scene};
 use anyhow::Result;
@@ -7,10 +7,10 @@ use std::io::{self, IsTerminal as _, Write as _};
 
 /// Widest line, in columns.
 const WIDTH: u16 = 100;
-/// The columns of every table, with their padding; the six lines between them make it [`WIDTH`].
+/// Widths of the columns of every table, with their padding; with the six lines between them they add up to [`WIDTH`].
 const COLUMNS: [u16; 5] = [14, 29, 20, 28, 3];
 
-/// The stage.
+/// Picture of the stage.
 const DRAWING: &str = r#"
   pods of the namespace payments,             a node                         «EC2» and «AWS»
   which permits payments-*          ╭─────────────────────────────╮      ╭───────────────────────╮
@@ -23,19 +23,19 @@ const DRAWING: &str = r#"
                                     ╰─────────────────────────────╯      ╰───────────────────────╯
 "#;
 
-/// What is about to be shown.
+/// Shows the picture and an introduction.
 pub(super) fn opening() -> Result<()> {
     let mut out = io::stdout().lock();
     writeln!(out, "\n{}", bold("kiam: an AWS role for each pod, and never the node's"))?;
     out.write_all(DRAWING.as_bytes())?;
-    let about = "All of it runs in network namespaces of its own on this machine. kiam-agent, its eBPF program, \
-                 kiam-server and the aws CLI are the real ones; STS is moto; the metadata service and the Kubernetes \
-                 API are stand-ins.";
+    let about = "Everything runs in separate network namespaces on this machine. kiam-agent, its eBPF programs, \
+                 kiam-server and the aws CLI are real; STS is moto; the metadata service and the Kubernetes \
+                 API are fakes.";
     writeln!(out, "\n{}\n", indented(about))?;
     Ok(())
 }
 
-/// A scene, when it is over.
+/// Shows a finished scene.
 pub(super) fn scene(scene: &Scene) -> Result<()> {
     let mut out = io::stdout().lock();
     writeln!(out, "\n{}\n{}\n{}", bold(scene.title), indented(&scene.text), table(scene))?;
@@ -57,28 +57,28 @@ fn table(scene: &Scene) -> Table {
     table
 }
 
-/// What came of it all.
+/// Shows the overall result.
 pub(super) fn closing(scenes: &[Scene]) -> Result<()> {
     let (rows, holding) = report::tally(scenes);
     let mut out = io::stdout().lock();
     if rows == holding {
-        writeln!(out, "\n{} all {rows} of {rows} came as expected", coloured("✓", GREEN))?;
+        writeln!(out, "\n{} all {rows} results as expected", coloured("✓", GREEN))?;
     } else {
-        writeln!(out, "\n{} {} of {rows} did not come as expected", coloured("✗", RED), rows - holding)?;
+        writeln!(out, "\n{} {} of {rows} results not as expected", coloured("✗", RED), rows - holding)?;
     }
     Ok(())
 }
 
-/// The result, for machines.
+/// Prints the result as JSON.
 pub(super) fn json(result: &serde_json::Value) -> Result<()> {
     writeln!(io::stdout().lock(), "{result:#}")?;
     Ok(())
 }
 
-/// What to try now.
+/// Shows the commands that the reader can try.
 pub(super) fn guide(guide: &[super::play::Part]) -> Result<()> {
     let mut out = io::stdout().lock();
-    writeln!(out, "\n{}", bold("It stays up: try it yourself, as root in another terminal"))?;
+    writeln!(out, "\n{}", bold("The demo stays up: try it yourself, as root in another terminal"))?;
     for part in guide {
         writeln!(out, "\n  {}", part.title)?;
         for command in &part.commands {
@@ -89,13 +89,13 @@ pub(super) fn guide(guide: &[super::play::Part]) -> Result<()> {
     Ok(())
 }
 
-/// Something that has just happened.
+/// Reports something that has just happened.
 pub(super) fn note(text: &str) {
-    // A terminal that is gone is one of the ways to end.
+    // The terminal may be gone: that is one of the ways to end.
     drop(writeln!(io::stderr(), "{text}"));
 }
 
-/// What everything that ran has said, after a failure.
+/// Shows the logs of everything that ran, after a failure.
 pub(super) fn explain(logs: &str) {
     drop(writeln!(io::stderr(), "{logs}\n"));
 }
@@ -109,12 +109,12 @@ fn bold(text: &str) -> String {
     coloured(text, BOLD)
 }
 
-/// With an SGR code (ECMA-48) around it, on a terminal.
+/// Wraps text in an SGR code (ECMA-48), on a terminal.
 fn coloured(text: &str, code: &str) -> String {
     if io::stdout().is_terminal() { format!("\x1b[{code}m{text}\x1b[0m") } else { text.to_owned() }
 }
 
-/// Each line wrapped at blanks and indented by two.
+/// Wraps each line at blanks and indents it by two.
 fn indented(text: &str) -> String {
     let mut lines = Vec::new();
     for paragraph in text.lines() {

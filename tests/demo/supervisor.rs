@@ -1,8 +1,8 @@
-//! The process that holds the terminal and outlives the stage. It ends the stage when it is asked to, and then removes
-//! whatever the stage left, as the stage's own end may be an error, a panic or a SIGKILL.
+//! The process that holds the terminal and outlives the stage. It ends the stage on request, and then removes whatever
+//! the stage left, since the stage may end by an error, a panic or a SIGKILL.
 //!
-//! The stage's standard input is a pipe from here: its end is the wish to end, and it also comes when this process is
-//! killed.
+//! The stage's standard input is a pipe from this process: its end is the request to end, and it also arrives when this
+//! process is killed.
 
 use super::Args;
 use anyhow::{Context as _, Result, ensure};
@@ -30,16 +30,16 @@ use tokio::{
     time::{Instant, sleep_until},
 };
 
-/// How long the stage may take to end by itself. It clears up in about a second; when it is in the middle of a step, it
-/// is killed after this, and what it left is removed from here.
+/// Time the stage has to end by itself. It needs about a second to clean up. In the middle of a step it is killed after
+/// this time, and this process removes what it left.
 const GRACE: Duration = Duration::from_secs(5);
-/// How long the last processes may take to be gone after SIGKILL.
+/// Time the last processes have to end after SIGKILL.
 const GONE: Duration = Duration::from_secs(10);
 
-/// The stage, from here.
+/// The stage, seen from the supervisor.
 struct Stage {
     pid: Pid,
-    /// Dropped: the stage shall end.
+    /// Dropped to end the stage.
     lifeline: Option<ChildStdin>,
 }
 
@@ -47,7 +47,7 @@ struct Stage {
 pub(super) fn run(args: &Args) -> Result<ExitCode> {
     ensure!(geteuid().is_root(), "network namespaces and eBPF need root: run `cargo xtask demo`, which asks for it");
     leftovers::reap().context("remove what an earlier run left")?;
-    // Processes whose parent is killed become ours, and can be ended and waited for.
+    // Processes whose parent is killed become children of this one, which can end and reap them.
     prctl::set_child_subreaper(true)?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let ended = runtime.block_on(supervise(args));
@@ -58,7 +58,7 @@ pub(super) fn run(args: &Args) -> Result<ExitCode> {
 }
 
 async fn supervise(args: &Args) -> Result<ExitCode> {
-    // Before the stage starts, so that none is missed.
+    // Before the stage starts, so that no signal is missed.
     let mut child = signal(SignalKind::child())?;
     let (mut interrupt, mut terminate, mut hangup) =
         (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?, signal(SignalKind::hangup())?);
@@ -80,7 +80,7 @@ async fn supervise(args: &Args) -> Result<ExitCode> {
         };
         if asked && stage.lifeline.take().is_some() {
             deadline = Some(Instant::now() + GRACE);
-            // A terminal that is gone is one of the ways to be asked.
+            // The terminal may be gone: that is one of the ways to end.
             drop(writeln!(io::stderr(), "\nremoving everything"));
         }
         if let Some(code) = wait_for(stage.pid)? {
@@ -89,7 +89,7 @@ async fn supervise(args: &Args) -> Result<ExitCode> {
     }
 }
 
-/// Starts this program again, in a process group of its own: Ctrl-C at the terminal is for this process alone.
+/// Starts this program again, in a process group of its own, so that Ctrl-C at the terminal reaches this process alone.
 fn spawn(args: &Args) -> Result<Stage> {
     let Args { once, output, stage: _ } = args;
     let mut command = Command::new(std::env::current_exe().context("find this program")?);
@@ -102,7 +102,7 @@ fn spawn(args: &Args) -> Result<Stage> {
     Ok(Stage { pid, lifeline: child.stdin.take() })
 }
 
-/// Takes in all children that have ended; the exit code when the stage is one of them.
+/// Reaps all children that have ended; returns the exit code if the stage is one of them.
 fn wait_for(stage: Pid) -> Result<Option<ExitCode>> {
     let mut code = None;
     loop {
@@ -111,7 +111,7 @@ fn wait_for(stage: Pid) -> Result<Option<ExitCode>> {
                 code = Some(u8::try_from(status).map_or(ExitCode::FAILURE, ExitCode::from));
             }
             Ok(WaitStatus::Signaled(pid, signal, _)) if pid == stage => {
-                drop(writeln!(io::stderr(), "the demo was ended by {signal}; what it left is removed"));
+                drop(writeln!(io::stderr(), "the demo was ended by {signal}; removing what it left"));
                 code = Some(ExitCode::FAILURE);
             }
             Ok(WaitStatus::StillAlive) | Err(Errno::ECHILD) => return Ok(code),
@@ -121,16 +121,16 @@ fn wait_for(stage: Pid) -> Result<Option<ExitCode>> {
     }
 }
 
-/// Told when `q` and Enter are typed, or Ctrl-D. `None` where nobody types.
+/// Returns a receiver that fires when `q` and Enter, or Ctrl-D, are typed; `None` without a keyboard.
 fn keyboard(args: &Args) -> Option<oneshot::Receiver<()>> {
     let stdin = io::stdin();
-    // A job in the background would be stopped by the attempt to read.
+    // Reading would stop a background job.
     let is_ours = stdin.is_terminal() && tcgetpgrp(&stdin).is_ok_and(|foreground| foreground == getpgrp());
     if args.once || !is_ours {
         return None;
     }
     let (sender, receiver) = oneshot::channel();
-    // It ends with the process: a read cannot be called off.
+    // The thread ends with the process: a read cannot be cancelled.
     thread::spawn(move || {
         for line in io::stdin().lines() {
             if line.map_or(true, |line| line.trim().eq_ignore_ascii_case("q")) {
@@ -144,7 +144,7 @@ fn keyboard(args: &Args) -> Option<oneshot::Receiver<()>> {
 
 async fn pressed(quit: &mut Option<oneshot::Receiver<()>>) {
     match quit {
-        // It ends once; then there is nothing more to wait for.
+        // It fires once; after that there is nothing to wait for.
         Some(receiver) => {
             drop(receiver.await);
             *quit = None;
@@ -160,12 +160,12 @@ async fn passed(deadline: Option<Instant>) {
     }
 }
 
-/// Ends every process that the stage left to us, then removes whatever carries the name of a dead owner.
+/// Ends every process that the stage left as our child, then removes everything that carries the name of a dead owner.
 fn leave_nothing() -> Result<()> {
     let start = std::time::Instant::now();
     loop {
         for pid in process::children(std::process::id())? {
-            // It may have ended meanwhile.
+            // It may have ended already.
             drop(process::send_signal(pid, Signal::SIGKILL));
         }
         match waitpid(None, Some(WaitPidFlag::WNOHANG)) {
@@ -181,7 +181,7 @@ fn leave_nothing() -> Result<()> {
         );
     }
     leftovers::reap().context("remove what the stage left")?;
-    // Only the last of all runs finds it empty.
+    // The folder is empty only after the last of all parallel runs.
     drop(std::fs::remove_dir(owner::ROOT));
     Ok(())
 }

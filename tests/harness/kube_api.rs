@@ -61,8 +61,9 @@ fn it_lists_gets_patches_and_deletes() {
     });
 }
 
+/// A reflector follows the objects, also across a compaction and an outage.
 #[test]
-fn a_reflector_follows_and_survives_a_compaction_and_an_outage() {
+fn reflector_survives_compaction_and_outage() {
     with_cluster(async |api, client| {
         api.put_pod(&pod("one", "reader"));
         let pods: Api<Pod> = Api::all(client);
@@ -103,8 +104,9 @@ fn a_reflector_follows_and_survives_a_compaction_and_an_outage() {
     });
 }
 
+/// A watch ends at its timeout, and the next one continues from the same version.
 #[test]
-fn a_watch_ends_at_its_time_and_the_next_one_goes_on_where_it_was() {
+fn watch_ends_at_its_timeout_and_resumes() {
     with_cluster(async |api, client| {
         let pods: Api<Pod> = Api::all(client);
         let version = pods.list(&ListParams::default()).await?.metadata.resource_version.unwrap();
@@ -121,8 +123,10 @@ fn a_watch_ends_at_its_time_and_the_next_one_goes_on_where_it_was() {
     });
 }
 
+/// A metadata watch shows only the objects that the field selector matches; one that no longer matches is reported as
+/// deleted.
 #[test]
-fn metadata_alone_is_shown_of_what_the_fields_select_and_what_leaves_them_is_deleted() {
+fn metadata_watch_honours_field_selectors() {
     with_cluster(async |api, client| {
         let chosen = PodObject { service_account: "aws-node".to_owned(), ..pod("one", "reader") };
         api.put_pod(&chosen);
@@ -146,8 +150,9 @@ fn metadata_alone_is_shown_of_what_the_fields_select_and_what_leaves_them_is_del
     });
 }
 
+/// Connections to a stopped API are refused; once it listens again, it has the same objects.
 #[test]
-fn a_stopped_api_is_refused_and_comes_back_with_its_objects() {
+fn stopped_api_refuses_and_returns_with_its_objects() {
     let node = Netns::create("node").unwrap();
     let api = KubeApi::start(&node).unwrap();
     api.put_pod(&pod("one", "reader"));

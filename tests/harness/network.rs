@@ -1,7 +1,7 @@
 //! Namespaces, the way of a packet from a pod to the canary, and the count by sender.
 
 use kiam_tests::{
-    clients::{BOTH, Connection, M4, Pod, ROLES, Reply, VAIN},
+    clients::{BOTH, Connection, IMDS4, Pod, ROLES, Reply, VAIN},
     fakes::canary::{ACCESS_KEY_ID, Canary, NODE_ROLE},
     leaks,
     node::{
@@ -20,17 +20,18 @@ fn a_namespace_is_gone_when_dropped() {
     assert!(!path.exists());
 }
 
+/// With nothing in the way, a pod reaches the canary and its packets are counted.
 #[test]
-fn nothing_in_the_way_a_pod_reaches_the_canary_and_is_counted() {
+fn unhindered_pod_reaches_the_canary() {
     let topology = Topology::create().unwrap();
     let canary = Canary::start(&topology.uplink).unwrap();
     let pod = topology.add_pod(1).unwrap();
-    for m in BOTH {
-        let answer = Pod::new(&pod).get(m, &format!("{ROLES}{NODE_ROLE}")).unwrap();
+    for imds in BOTH {
+        let answer = Pod::new(&pod).get(imds, &format!("{ROLES}{NODE_ROLE}")).unwrap();
         assert_eq!(answer.json().unwrap()["AccessKeyId"], ACCESS_KEY_ID);
-        assert_eq!(Pod::new(&pod).token(m).unwrap(), "canary-token");
+        assert_eq!(Pod::new(&pod).token(imds).unwrap(), "canary-token");
         canary.settle(&topology.node).unwrap();
-        let packets = canary.packets_from(pod.address_like(m));
+        let packets = canary.packets_from(pod.address_like(imds));
         assert!(packets.len() >= 6, "two connections have at least six packets: {packets:?}");
         assert!(packets.iter().all(|packet| packet.port == Some(80)), "{packets:?}");
     }
@@ -52,22 +53,23 @@ fn the_control_forgets_what_it_caused() {
 fn the_nodes_packets_are_not_the_pods() {
     let topology = Topology::create().unwrap();
     let canary = Canary::start(&topology.uplink).unwrap();
-    for m in BOTH {
-        assert_eq!(Pod::new(&topology.node).get(m, ROLES).unwrap().text(), NODE_ROLE);
+    for imds in BOTH {
+        assert_eq!(Pod::new(&topology.node).get(imds, ROLES).unwrap().text(), NODE_ROLE);
     }
     canary.expect_none_from_pods(&topology.node).unwrap();
     assert!(!canary.packets_of(Sender::Node).is_empty());
 }
 
+/// A single packet of a pod is a leak, even without a connection.
 #[test]
-fn a_single_packet_of_a_pod_is_a_leak_even_without_a_connection() {
+fn single_packet_of_a_pod_is_a_leak() {
     let topology = Topology::create().unwrap();
     let canary = Canary::start(&topology.uplink).unwrap();
     let pod = topology.add_pod(1).unwrap();
     Pod::new(&pod)
         .run(|| {
             let socket = std::net::UdpSocket::bind("0.0.0.0:0")?;
-            Ok(socket.send_to(b"x", SocketAddr::new(M4, 53))?)
+            Ok(socket.send_to(b"x", SocketAddr::new(IMDS4, 53))?)
         })
         .unwrap();
     canary.settle(&topology.node).unwrap();
@@ -80,7 +82,7 @@ fn two_topologies_do_not_see_each_other() {
     let (one, two) = (Topology::create().unwrap(), Topology::create().unwrap());
     let (canary_one, canary_two) = (Canary::start(&one.uplink).unwrap(), Canary::start(&two.uplink).unwrap());
     let pod = one.add_pod(1).unwrap();
-    Pod::new(&pod).get(M4, ROLES).unwrap();
+    Pod::new(&pod).get(IMDS4, ROLES).unwrap();
     canary_one.settle(&one.node).unwrap();
     canary_two.expect_none_from_pods(&two.node).unwrap();
     assert_eq!(canary_one.requests().len(), 1);
@@ -100,10 +102,10 @@ fn there_is_no_way_out_to_this_machine() {
 }
 
 #[test]
-fn replies_tell_refused_from_silent_from_closed() {
+fn replies_distinguish_refused_silent_closed() {
     let topology = Topology::create().unwrap();
     let pod = topology.add_pod(1).unwrap();
-    let attempt = || Pod::new(&pod).attempt(M4, ROLES, VAIN).unwrap();
+    let attempt = || Pod::new(&pod).attempt(IMDS4, ROLES, VAIN).unwrap();
     // No canary: M is an address of the uplink on which nobody listens.
     assert_eq!(attempt(), Reply::Refused);
     topology.node.ip("route replace blackhole 169.254.169.254/32").unwrap();
@@ -117,7 +119,7 @@ fn a_connection_keeps_its_source_port() {
     let pod = topology.add_pod(1).unwrap();
     let port = Pod::new(&pod)
         .run(|| {
-            let mut connection = Connection::finish(Connection::begin(M4, Some(20_000))?, VAIN)?;
+            let mut connection = Connection::finish(Connection::begin(IMDS4, Some(20_000))?, VAIN)?;
             connection.send("GET", ROLES, &[])?;
             assert_eq!(connection.answer()?.status, 200);
             connection.send("GET", ROLES, &[])?;

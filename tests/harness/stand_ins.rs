@@ -29,7 +29,7 @@ fn moto_names_whose_credentials_they_are() {
 }
 
 #[test]
-fn the_plain_sts_names_whose_credentials_they_are() {
+fn plain_sts_returns_the_session_of_a_key() {
     const ROLE: &str = "RoleArn=arn%3Aaws%3Aiam%3A%3A123456789012%3Arole%2Fa%2Fb&RoleSessionName=someone";
     let topology = Topology::create().unwrap();
     let _sts = Sts::start_plain(&topology.uplink).unwrap();
@@ -44,8 +44,9 @@ fn the_plain_sts_names_whose_credentials_they_are() {
     assert!(Sts::identity_of(&topology.uplink, "ASIANOBODY").is_err());
 }
 
+/// With nothing in the way, the clients get the node role.
 #[test]
-fn with_nothing_in_the_way_the_clients_get_the_node_role() {
+fn unhindered_clients_get_the_node_role() {
     let topology = Topology::create().unwrap();
     let folder = Folder::create("moto").unwrap();
     let python = Python::find().unwrap();

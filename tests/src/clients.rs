@@ -1,4 +1,4 @@
-//! What asks from within a pod: a plain HTTP client in Rust for many and odd connections, and the unmodified tools.
+//! Clients in a pod: a plain HTTP client in Rust for many and unusual connections, and the unmodified tools.
 
 pub mod forge;
 mod half_open;
@@ -16,17 +16,17 @@ use crate::node::{
 use anyhow::{Context as _, Result, ensure};
 use std::{net::IpAddr, time::Duration};
 
-/// M, both families, for tests that go over both.
+/// Addresses of the IMDS, for tests over both families.
 pub const BOTH: [IpAddr; 2] = [IpAddr::V4(IMDS_V4), IpAddr::V6(IMDS_V6)];
-/// M over IPv4.
-pub const M4: IpAddr = IpAddr::V4(IMDS_V4);
-/// M over IPv6.
-pub const M6: IpAddr = IpAddr::V6(IMDS_V6);
-/// The path of the role list.
+/// IPv4 address of the IMDS.
+pub const IMDS4: IpAddr = IpAddr::V4(IMDS_V4);
+/// IPv6 address of the IMDS.
+pub const IMDS6: IpAddr = IpAddr::V6(IMDS_V6);
+/// Path of the role list.
 pub const ROLES: &str = "/latest/meta-data/iam/security-credentials/";
-/// How long a request may take when it shall be answered; a client of AWS gives up after 1 s, a loaded machine may not.
+/// Timeout of a request that must be answered. An AWS client gives up after 1 s; a loaded machine may need longer.
 pub const PATIENCE: Duration = Duration::from_secs(10);
-/// How long to wait for an answer that shall not come: more than a second, so that a retransmitted SYN is part of it.
+/// Timeout of a request that must not be answered: more than a second, so that it includes a retransmitted SYN.
 pub const VAIN: Duration = Duration::from_millis(1500);
 
 /// The plain client in a pod (or in any namespace).
@@ -36,61 +36,46 @@ pub struct Pod<'a> {
 }
 
 impl<'a> Pod<'a> {
-    /// A client in this namespace.
+    /// Returns a client in this namespace.
     #[must_use]
     pub fn new(netns: &'a Netns) -> Self {
         Self { netns }
     }
 
-    /// One GET over IMDSv1 on a connection of its own.
-    ///
-    /// # Errors
-    /// No answer.
-    pub fn get(self, m: IpAddr, path: &str) -> Result<Answer> {
-        self.request(m, "GET", path, &[])
+    /// Sends a GET over IMDSv1 on a new connection.
+    pub fn get(self, imds: IpAddr, path: &str) -> Result<Answer> {
+        self.request(imds, "GET", path, &[])
     }
 
-    /// One request on a connection of its own.
-    ///
-    /// # Errors
-    /// No answer.
-    pub fn request(self, m: IpAddr, method: &str, path: &str, headers: &[(&str, &str)]) -> Result<Answer> {
+    /// Sends a request on a new connection.
+    pub fn request(self, imds: IpAddr, method: &str, path: &str, headers: &[(&str, &str)]) -> Result<Answer> {
         self.netns.enter(|| {
-            let mut connection = Connection::open(m, None, PATIENCE)?;
+            let mut connection = Connection::open(imds, None, PATIENCE)?;
             connection.send(method, path, headers)?;
-            connection.answer().with_context(|| format!("{method} {path} at {m}"))
+            connection.answer().with_context(|| format!("{method} {path} at {imds}"))
         })
     }
 
-    /// What becomes of a GET on a new connection, an answer or not.
-    ///
-    /// # Errors
-    /// The namespace cannot be entered.
-    pub fn attempt(self, m: IpAddr, path: &str, patience: Duration) -> Result<Reply> {
-        self.netns.enter(|| Ok(http1::attempt(m, None, path, patience)))
+    /// Sends a GET on a new connection and returns the outcome, an answer or not.
+    pub fn attempt(self, imds: IpAddr, path: &str, patience: Duration) -> Result<Reply> {
+        self.netns.enter(|| Ok(http1::attempt(imds, None, path, patience)))
     }
 
-    /// As [`Pod::attempt`], in a thread that has entered a pod's namespace.
+    /// Like [`Pod::attempt`], in a thread that has entered a pod's namespace.
     #[must_use]
-    pub fn attempt_here(m: IpAddr, path: &str, patience: Duration) -> Reply {
-        http1::attempt(m, None, path, patience)
+    pub fn attempt_here(imds: IpAddr, path: &str, patience: Duration) -> Reply {
+        http1::attempt(imds, None, path, patience)
     }
 
-    /// A session token of IMDSv2.
-    ///
-    /// # Errors
-    /// No answer, or not 200.
-    pub fn token(self, m: IpAddr) -> Result<String> {
+    /// Returns a session token of IMDSv2.
+    pub fn token(self, imds: IpAddr) -> Result<String> {
         let answer =
-            self.request(m, "PUT", "/latest/api/token", &[("X-aws-ec2-metadata-token-ttl-seconds", "21600")])?;
+            self.request(imds, "PUT", "/latest/api/token", &[("X-aws-ec2-metadata-token-ttl-seconds", "21600")])?;
         ensure!(answer.status == 200, "token: {answer:?}");
         Ok(answer.text().to_owned())
     }
 
-    /// Runs something in the namespace, on a thread of its own: connections in numbers, chosen ports, half-open ones.
-    ///
-    /// # Errors
-    /// The work's own.
+    /// Runs `work` in the namespace, on a thread of its own.
     pub fn run<T: Send>(self, work: impl FnOnce() -> Result<T> + Send) -> Result<T> {
         self.netns.enter(work)
     }

@@ -2,19 +2,19 @@
 //! containerd, and a CNI plugin, in the network of every test ([`crate::node::topology`]).
 //!
 //! ```text
-//! uplink (stand-in for the real IMDS, STS over TLS) ── node (the components; hostNetwork pods) ── veth… ── pods
+//! uplink (fake IMDS, STS over TLS) ── node (the components; hostNetwork pods) ── veth… ── pods
 //! ```
 //!
 //! From the processes inwards:
-//! - `kube_binary`: the binary that all components are.
+//! - `kube_binary`: the binary of all components.
 //! - `state`, `node`: the folder, the control groups and the namespaces; PID 1.
 //! - `authority`, `pki`, `config`, `components`: certificates, files and flags of the components, and the order of
 //!   their start.
-//! - `image`, `images`: what the kubelet runs, made on the spot.
-//! - [`kubectl`], [`client`], [`probe`]: what a test does with it.
-//! - [`manifests`]: what is shipped, and the overlay that fits it to this cluster.
+//! - `image`, `images`: images for the kubelet, built on the spot.
+//! - [`kubectl`], [`client`], [`probe`]: what a test uses of it.
+//! - [`manifests`]: the shipped manifests, and the overlay that adapts them to this cluster.
 //!
-//! The node has no cluster DNS (the service's name is in its `/etc/hosts`), no kube-proxy, and no way out.
+//! The node has no cluster DNS (the service's name is in its `/etc/hosts`), no kube-proxy, and no route out.
 
 mod authority;
 pub mod client;
@@ -57,21 +57,21 @@ use std::{
     time::{Duration, Instant},
 };
 
-/// The address of the API server in the cluster; the first of the service range.
+/// Address of the API server in the cluster; the first of the service range.
 const API_SERVICE: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 1);
-/// How long the node may take to become ready on a loaded machine, in seconds.
+/// Seconds the node has to become ready on a loaded machine.
 const READY_SECONDS_MAX: u64 = 90;
 
-/// One of our images: the binary and its name.
+/// An image with one of our binaries.
 #[derive(Debug, Clone)]
 pub struct OwnImage {
-    /// The built binary.
+    /// Path of the built binary.
     pub binary: PathBuf,
-    /// The image's name.
+    /// Name of the image.
     pub name: &'static str,
 }
 
-/// The plugin that makes pods' networks, of those of containernetworking.
+/// The containernetworking plugin that makes the networks of pods.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Cni {
     /// Each pod behind a routed veth, `veth…` on the node.
@@ -80,27 +80,27 @@ pub enum Cni {
     Bridge,
 }
 
-/// What a cluster is made with.
+/// Parameters of a cluster.
 #[derive(Debug)]
 pub struct Options<'a> {
-    /// Where the build puts things: the Kubernetes binary is kept there.
+    /// The target folder, where the Kubernetes binary is kept.
     pub target: &'a Path,
-    /// The control groups.
+    /// Layout of the control groups.
     pub cgroups: Cgroups,
-    /// Pods' networks.
+    /// Plugin for the networks of pods.
     pub cni: Cni,
-    /// Our images, if any.
+    /// Our images.
     pub images: &'a [OwnImage],
 }
 
-/// A running cluster. Dropping it leaves nothing. The fields are dropped in this order.
+/// A running cluster. Dropping it removes everything. The fields are dropped in this order.
 #[derive(Debug)]
 pub struct Cluster {
     node: Node,
     components: Vec<Daemon>,
     /// STS.
     pub sts: TlsSts,
-    /// The stand-in for the real IMDS.
+    /// The fake IMDS.
     pub canary: Canary,
     /// The network.
     pub topology: Topology,
@@ -110,20 +110,14 @@ pub struct Cluster {
     state: State,
 }
 
-/// Removes what clusters left whose process is dead.
-///
-/// # Errors
-/// Something of theirs is there and cannot be removed.
+/// Removes what clusters of dead processes left behind.
 pub fn reap() -> Result<()> {
     crate::node::leftovers::reap()?;
     state::reap()
 }
 
 impl Cluster {
-    /// Starts one and waits until pods can be scheduled.
-    ///
-    /// # Errors
-    /// A tool is missing, not root, or a component does not start; its log is shown.
+    /// Starts a cluster and waits until pods can be scheduled. The error contains the logs of the components.
     pub fn start(options: &Options<'_>) -> Result<Self> {
         let kube = kube_binary(options.target)?;
         let python = Python::find()?;
@@ -142,7 +136,7 @@ impl Cluster {
         let mut cluster = Self { node, components: Vec::new(), sts, canary, topology, kubectl, python, state };
         cluster.start_components(&kube, options.images)?;
         cluster.sts.is_ready(&cluster.topology.uplink)?;
-        eprintln!("a cluster is up after {:.1} s", begin.elapsed().as_secs_f64());
+        eprintln!("the cluster is up after {:.1} s", begin.elapsed().as_secs_f64());
         Ok(cluster)
     }
 
@@ -161,7 +155,8 @@ impl Cluster {
         self.wait_until_schedulable().with_context(|| self.component_logs())
     }
 
-    /// A ready node may still be tainted, and a new namespace has no ServiceAccount for pods at first.
+    /// Waits until pods can be scheduled. A ready node may still be tainted, and a new namespace has no ServiceAccount
+    /// at first.
     fn wait_until_schedulable(&mut self) -> Result<()> {
         let patience = Duration::from_secs(READY_SECONDS_MAX);
         let (node, kubectl) = (&mut self.node, &self.kubectl);
@@ -175,36 +170,36 @@ impl Cluster {
             ensure!(spec_and_status["spec"]["taints"].is_null(), "the node is tainted");
             kubectl.run(&["get", "serviceaccount", "default"])
         })?;
-        // The kubelet may not give itself this label.
+        // The kubelet may not set this label on its own node.
         kubectl.run(&["label", "node", NODE_NAME, "node-role.kubernetes.io/control-plane="])?;
         Ok(())
     }
 
-    /// The folder of this cluster: every file in it goes with the cluster.
+    /// Returns the folder of this cluster, which is removed with it.
     #[must_use]
     pub fn folder(&self) -> &Path {
         self.state.folder()
     }
 
-    /// The Python whose clients run in pods.
+    /// Returns the Python of the clients in pods.
     #[must_use]
     pub fn python(&self) -> &Python {
         &self.python
     }
 
-    /// The node's root folder, with its mounts, from outside.
+    /// Returns the node's root folder, with its mounts, as seen from outside.
     #[must_use]
     pub fn node_root(&self) -> PathBuf {
         self.node.root()
     }
 
-    /// A command in all namespaces of the node, as its root.
+    /// Returns a command in all namespaces of the node, as its root user.
     #[must_use]
     pub fn node_command(&self, program: &str) -> Command {
         self.node.command(program)
     }
 
-    /// What one wants to see after a failure: the cluster's state, and what our containers and the components wrote.
+    /// Returns what helps after a failure: the cluster's state, and the logs of our containers and the components.
     #[must_use]
     pub fn diagnosis(&self) -> String {
         let mut text = String::new();

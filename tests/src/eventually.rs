@@ -1,4 +1,4 @@
-//! Waiting for something to become true: asked again and again until it holds or the time is over, never slept for.
+//! Waiting with a deadline: a condition is tried again and again until it holds or the deadline has passed.
 
 use anyhow::{Context as _, Result};
 use std::{
@@ -6,15 +6,12 @@ use std::{
     time::{Duration, Instant},
 };
 
-/// Between two tries, at least.
+/// Shortest pause between two tries.
 const PAUSE_MIN: Duration = Duration::from_millis(20);
-/// Between two tries, at most.
+/// Longest pause between two tries.
 const PAUSE_MAX: Duration = Duration::from_millis(500);
 
-/// Tries until it succeeds.
-///
-/// # Errors
-/// The last one, named after `what`, when `patience` is over.
+/// Tries until the attempt succeeds. Fails with the last error, with `what` as context, when `patience` is over.
 pub fn eventually<T>(what: &str, patience: Duration, mut attempt: impl FnMut() -> Result<T>) -> Result<T> {
     let start = Instant::now();
     loop {
@@ -24,16 +21,13 @@ pub fn eventually<T>(what: &str, patience: Duration, mut attempt: impl FnMut() -
             Err(error) if start.elapsed() > patience => {
                 return Err(error).with_context(|| format!("not within {patience:?}: {what}"));
             }
-            // What it waits for may need the processor that a costly try takes: half of the time is its.
+            // The awaited process may need the CPU that a costly try takes: half of the time is left to it.
             Err(_) => thread::sleep(attempted.elapsed().clamp(PAUSE_MIN, PAUSE_MAX)),
         }
     }
 }
 
-/// Tries for the whole time, and fails as soon as it does not hold.
-///
-/// # Errors
-/// The first one, named after `what`.
+/// Tries for the whole duration. Fails with the first error, with `what` as context.
 pub fn throughout(what: &str, duration: Duration, mut attempt: impl FnMut() -> Result<()>) -> Result<()> {
     let start = Instant::now();
     while start.elapsed() < duration {
@@ -49,7 +43,7 @@ mod tests {
     use anyhow::bail;
 
     #[test]
-    fn it_tries_until_it_holds() {
+    fn tries_until_the_condition_holds() {
         let mut tries = 0;
         let value = eventually("three", Duration::from_secs(5), || {
             tries += 1;
@@ -59,7 +53,7 @@ mod tests {
     }
 
     #[test]
-    fn it_names_what_did_not_come_true() {
+    fn names_the_condition_that_was_not_met() {
         let error = eventually::<()>("the moon", Duration::from_millis(1), || bail!("still up")).unwrap_err();
         assert!(format!("{error:#}").ends_with("the moon: still up"), "{error:#}");
     }

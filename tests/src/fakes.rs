@@ -1,4 +1,4 @@
-//! Fakes of what the binaries talk to: the IMDS, the Kubernetes API, STS and a certificate authority.
+//! Fakes of the services that the binaries use: the IMDS, the Kubernetes API, STS and a certificate authority.
 
 pub mod canary;
 pub mod http_server;

@@ -1,21 +1,20 @@
-//! The harness of the whole-system tests, of the demo and of the benchmark: everything that a real node has around it, in network
-//! namespaces of its own, removed when dropped.
+//! The harness of the whole-system tests, the demo and the benchmark: everything around a real node, in network
+//! namespaces of its own that are removed when dropped.
 //!
-//! In the order in which they build on one another:
-//! - [`eventually`]: waiting for something to become true.
+//! In the order in which the modules build on one another:
+//! - [`eventually`]: waiting with a deadline.
 //! - [`node`]: the node between the pods and the fake IMDS: namespaces, cgroups, processes, and their removal.
-//! - [`fakes`]: the IMDS, which counts every packet that reaches it by sender, and what the binaries talk to.
-//! - [`clients`]: what asks from within a pod.
+//! - [`fakes`]: the fake IMDS, which counts every packet by sender, and fakes of the services that the binaries use.
+//! - [`clients`]: clients in a pod.
 //! - [`system`]: the real binaries on such a node.
-//! - [`cluster`]: a real one-node Kubernetes instead.
-//! - [`leaks`]: the words for a leak, which the mutations look for.
+//! - [`cluster`]: a real one-node Kubernetes.
+//! - [`leaks`]: the texts that report a leak; the mutation tests look for them.
 #![expect(
     clippy::cast_possible_truncation,
     clippy::expect_used,
     clippy::indexing_slicing,
     clippy::print_stderr,
-    clippy::print_stdout,
-    reason = "a test that cannot go on ends; what it has to say goes to its output"
+    reason = "a test that cannot continue ends; its messages go to its output"
 )]
 
 pub mod clients;

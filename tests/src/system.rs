@@ -247,6 +247,28 @@ impl System {
         Ok(network)
     }
 
+    /// Adds a pod, starts server and agent, and waits until the pod gets its role over IPv4.
+    ///
+    /// # Errors
+    /// As [`Self::add_pod`], [`Self::start`] and [`Self::wait_for_role`].
+    pub fn serving_pod(&mut self, role: &str) -> Result<PodNetwork> {
+        self.serving_pods([role]).map(|[pod]| pod)
+    }
+
+    /// Adds pods with the numbers from 1 on, starts server and agent, and waits until each pod gets its role over IPv4.
+    ///
+    /// # Errors
+    /// As [`Self::add_pod`], [`Self::start`] and [`Self::wait_for_role`].
+    pub fn serving_pods<const PODS: usize>(&mut self, roles: [&str; PODS]) -> Result<[PodNetwork; PODS]> {
+        let pods: Vec<PodNetwork> =
+            (1..).zip(roles).map(|(number, role)| self.add_pod(number, role)).collect::<Result<_>>()?;
+        self.start()?;
+        for (pod, role) in pods.iter().zip(roles) {
+            self.wait_for_role(pod, crate::clients::IMDS4, role)?;
+        }
+        pods.try_into().ok().context("as many pods as roles")
+    }
+
     /// Tells Kubernetes of a pod in the namespace `open`, whose pods may have every role.
     pub fn announce(&self, network: &PodNetwork, name: &str, role: Option<&str>) {
         self.kube.put_namespace(&NamespaceObject::permitting("open", ".*"));
@@ -261,7 +283,7 @@ impl System {
     pub fn wait_for_interface(&self, pod: &PodNetwork) -> Result<()> {
         const GLANCE: Duration = Duration::from_millis(100);
         eventually(&format!("{} is served", pod.interface), SOON, || {
-            pod.enter(|| Connection::open(crate::clients::M4, None, GLANCE).map(drop))
+            pod.enter(|| Connection::open(crate::clients::IMDS4, None, GLANCE).map(drop))
         })
     }
 
@@ -269,9 +291,9 @@ impl System {
     ///
     /// # Errors
     /// It is not, in time.
-    pub fn wait_for_role(&self, pod: &PodNetwork, m: IpAddr, role: &str) -> Result<()> {
+    pub fn wait_for_role(&self, pod: &PodNetwork, imds: IpAddr, role: &str) -> Result<()> {
         eventually(&format!("{} is told {role}", pod.interface), SOON, || {
-            let answer = Pod::new(pod).get(m, crate::clients::ROLES)?;
+            let answer = Pod::new(pod).get(imds, crate::clients::ROLES)?;
             ensure!(answer.status == 200 && answer.text() == role, "{answer:?}");
             Ok(())
         })

@@ -2,7 +2,7 @@
 
 use anyhow::{Context as _, Result, ensure};
 use kiam_tests::{
-    clients::{Answer, BOTH, M4, Pod, ROLES, Reply, VAIN},
+    clients::{Answer, BOTH, Pod, ROLES, Reply, VAIN},
     fakes::sts::Sts,
     leaks,
     node::{netns::Netns, topology::PodNetwork},
@@ -16,51 +16,51 @@ use std::{
 };
 
 /// Asks for the credentials of a role and returns whose they are, as STS says.
-pub(crate) fn identity(system: &System, pod: &PodNetwork, m: IpAddr, role: &str) -> Result<String> {
-    let answer = credentials(pod, m, role)?;
+pub(crate) fn identity(system: &System, pod: &PodNetwork, imds: IpAddr, role: &str) -> Result<String> {
+    let answer = credentials(pod, imds, role)?;
     ensure!(answer.status == 200, "credentials of {role}: {answer:?}");
     let key = answer.json()?["AccessKeyId"].as_str().context("an AccessKeyId")?.to_owned();
     Sts::identity_of(&system.topology.uplink, &key)
 }
 
 /// Asks for the credentials of a role.
-pub(crate) fn credentials(pod: &PodNetwork, m: IpAddr, role: &str) -> Result<Answer> {
-    Pod::new(pod).get(m, &format!("{ROLES}{role}"))
+pub(crate) fn credentials(pod: &PodNetwork, imds: IpAddr, role: &str) -> Result<Answer> {
+    Pod::new(pod).get(imds, &format!("{ROLES}{role}"))
 }
 
 /// Asserts that STS knows a pod's credentials as a session of this role.
-pub(crate) fn expect_identity(system: &System, pod: &PodNetwork, m: IpAddr, role: &str) -> Result<()> {
-    let arn = identity(system, pod, m, role)?;
+pub(crate) fn expect_identity(system: &System, pod: &PodNetwork, imds: IpAddr, role: &str) -> Result<()> {
+    let arn = identity(system, pod, imds, role)?;
     ensure!(arn.contains(&format!(":assumed-role/{role}/")), "{}: asked for {role}, got {arn}", leaks::OTHER_ROLE);
     Ok(())
 }
 
 /// Asserts that a pod is told its role over both families.
 pub(crate) fn expect_role(pod: &PodNetwork, role: &str) -> Result<()> {
-    for m in BOTH {
-        let answer = Pod::new(pod).get(m, ROLES)?;
-        ensure!(answer.status == 200 && answer.text() == role, "{} at {m}: {answer:?}", pod.interface);
+    for imds in BOTH {
+        let answer = Pod::new(pod).get(imds, ROLES)?;
+        ensure!(answer.status == 200 && answer.text() == role, "{} at {imds}: {answer:?}", pod.interface);
     }
     Ok(())
 }
 
 /// Asserts that a pod gets no answer at all over either family, and that nothing of it is at the canary.
 pub(crate) fn expect_nothing(system: &System, pod: &PodNetwork) -> Result<()> {
-    for m in BOTH {
-        let reply = Pod::new(pod).attempt(m, ROLES, VAIN)?;
+    for imds in BOTH {
+        let reply = Pod::new(pod).attempt(imds, ROLES, VAIN)?;
         // First what would be worse than an answer of whatever kind.
         system.expect_no_leak()?;
-        ensure!(reply.answer().is_none(), "{} at {m}: {reply:?}", pod.interface);
+        ensure!(reply.answer().is_none(), "{} at {imds}: {reply:?}", pod.interface);
     }
     Ok(())
 }
 
 /// Asserts what becomes of a request over each family, and that nothing of it is at the canary.
 pub(crate) fn expect_reply(system: &System, pod: &PodNetwork, expected: [&[Reply]; 2]) -> Result<()> {
-    for (m, expected) in BOTH.into_iter().zip(expected) {
-        let reply = Pod::new(pod).attempt(m, ROLES, VAIN)?;
+    for (imds, expected) in BOTH.into_iter().zip(expected) {
+        let reply = Pod::new(pod).attempt(imds, ROLES, VAIN)?;
         system.expect_no_leak()?;
-        ensure!(expected.contains(&reply), "{} at {m}: {reply:?}, expected one of {expected:?}", pod.interface);
+        ensure!(expected.contains(&reply), "{} at {imds}: {reply:?}, expected one of {expected:?}", pod.interface);
     }
     Ok(())
 }
@@ -77,12 +77,12 @@ pub(crate) fn knock_once(pod: &PodNetwork) -> Result<()> {
 
 fn knock_for(pod: &PodNetwork, patience: Duration) -> Result<()> {
     Pod::new(pod).run(|| {
-        for m in BOTH {
+        for imds in BOTH {
             for port in [80, 8080] {
-                let address = SocketAddr::new(m, port);
+                let address = SocketAddr::new(imds, port);
                 // Whether it is answered is not the question here.
                 drop(std::net::TcpStream::connect_timeout(&address, patience));
-                let any: IpAddr = if m.is_ipv4() { [0, 0, 0, 0].into() } else { [0u16; 8].into() };
+                let any: IpAddr = if imds.is_ipv4() { [0, 0, 0, 0].into() } else { [0u16; 8].into() };
                 let socket = UdpSocket::bind((any, 0))?;
                 drop(socket.send_to(b"GET / HTTP/1.1\r\n\r\n", address));
             }
@@ -95,8 +95,8 @@ fn knock_for(pod: &PodNetwork, patience: Duration) -> Result<()> {
 pub(crate) fn control_knock(system: &System, pod: &PodNetwork) -> Result<()> {
     knock(pod)?;
     system.canary.settle(&system.topology.node)?;
-    for m in BOTH {
-        let packets = system.canary.packets_from(pod.address_like(m));
+    for imds in BOTH {
+        let packets = system.canary.packets_from(pod.address_like(imds));
         for (protocol, port) in [(6, 80), (6, 8080), (17, 80), (17, 8080)] {
             let found = packets.iter().any(|packet| packet.protocol == protocol && packet.port == Some(port));
             ensure!(found, "control: protocol {protocol} to port {port} did not reach the canary: {packets:?}");
@@ -184,8 +184,12 @@ pub(crate) fn empty_slots(system: &System) -> Result<()> {
 /// A system with these flags of the agent that serves one pod.
 pub(crate) fn serving(system: &mut System, flags: &[&str]) -> Result<PodNetwork> {
     system.agent_flags.extend(flags.iter().map(|&flag| flag.to_owned()));
-    let pod = system.add_pod(1, "reader")?;
-    system.start()?;
-    system.wait_for_role(&pod, M4, "reader")?;
-    Ok(pod)
+    system.serving_pod("reader")
+}
+
+/// Runs a command line without quotes on the node.
+pub(crate) fn run(node: &Netns, line: &str) -> Result<String> {
+    let mut words = line.split(' ');
+    kiam_tests::node::process::run(node.command(words.next().context("a program")?).args(words))
+        .with_context(|| line.to_owned())
 }

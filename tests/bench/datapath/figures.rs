@@ -1,24 +1,24 @@
-//! What is measured, and how it is shown.
+//! Measured figures and their table.
 
 use super::ways::Kind;
 use comfy_table::{Table, presets};
 use std::time::Duration;
 
-/// What a node carries besides.
+/// Load on the node beside the benchmark.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Case {
-    /// nat rules that match nothing of this, ahead of the DNAT.
+    /// nat rules ahead of the DNAT that match none of its packets.
     pub(super) rules: usize,
-    /// Interfaces that pods are behind.
+    /// Interfaces that lead to pods.
     pub(super) interfaces: usize,
 }
 
-/// What came of a case.
+/// Result of a case.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Figures {
-    /// The median connection, in the order of [`Kind::ALL`].
+    /// Median connection time, in the order of [`Kind::ALL`].
     pub(super) p50: [Duration; Kind::ALL.len()],
-    /// From the agent's start until its program is on every interface.
+    /// Time from the agent's start until its program is attached to every interface.
     pub(super) attached: Option<Duration>,
 }
 
@@ -38,7 +38,10 @@ pub(super) fn table(measured: &[(Case, Figures)]) -> Table {
     let kinds = Kind::ALL.map(|kind| format!("{}, p50", kind.name()));
     let mut header = vec!["other rules".to_owned(), "interfaces".to_owned()];
     header.extend(kinds);
-    header.extend(["ours / nothing", "ours / DNAT", "ours / ours at one interface", "armed after"].map(str::to_owned));
+    header.extend(
+        ["redirect / direct", "redirect / DNAT", "redirect / redirect at one interface", "attached after"]
+            .map(str::to_owned),
+    );
     table.set_header(header);
     let first = measured.first().map(|(_, figures)| *figures);
     for (case, figures) in measured {

@@ -1,4 +1,4 @@
-//! The plot: the median connection of each way, by case.
+//! Plot of the median connection time of each variant, by case.
 
 use super::{
     figures::{Case, Figures},
@@ -8,9 +8,9 @@ use anyhow::{Result, anyhow};
 use plotters::prelude::*;
 use std::path::Path;
 
-/// Pixels.
+/// Size in pixels.
 const SIZE: (u32, u32) = (900, 480);
-/// One a way, in the order of [`Kind::ALL`].
+/// Colour of each variant, in the order of [`Kind::ALL`].
 const COLOURS: [RGBColor; 3] = [RGBColor(0x1b, 0x7f, 0x5c), RGBColor(0x88, 0x88, 0x88), RGBColor(0xc0, 0x50, 0x2a)];
 
 pub(super) fn write(path: &Path, measured: &[(Case, Figures)]) -> Result<()> {
@@ -25,7 +25,7 @@ fn draw(path: &Path, measured: &[(Case, Figures)]) -> Result<(), Box<dyn std::er
     let highest = all.fold(0.0, f64::max) * 1.1;
     let groups = u32::try_from(measured.len())?;
     let mut chart = ChartBuilder::on(&root)
-        .caption("a new connection and one request, median", ("sans-serif", 20))
+        .caption("new connection with one request, median", ("sans-serif", 20))
         .margin(10)
         .x_label_area_size(40)
         .y_label_area_size(60)

@@ -1,4 +1,4 @@
-//! What one run of each program takes, as the kernel counts it (`BPF_ENABLE_STATS`).
+//! Time that one run of each program takes, as counted by the kernel (`BPF_ENABLE_STATS`).
 
 mod empty;
 mod enforced;
@@ -10,7 +10,7 @@ use comfy_table::{Table, presets};
 use empty::Empty;
 use kiam_common::abi::{FLOWS_PER_OWNER, IMDS_PORT, PROG_SK_LOOKUP, PROG_TC_INGRESS};
 use kiam_tests::{
-    clients::{M4, forge},
+    clients::{IMDS4, forge},
     node::{process, topology::NODE_V4},
 };
 use std::{
@@ -18,17 +18,17 @@ use std::{
     process::Command,
 };
 
-/// Connections, requests and packets that are counted.
+/// Number of connections, requests and packets that are measured.
 const CONNECTIONS: usize = 5_000;
 const REQUESTS: usize = 20_000;
 const PACKETS: usize = 50_000;
-/// First packets while their owner's ring has room; as many again do without. Together fewer than the listener may have
-/// half-open.
+/// First packets sent while the owner's ring has room; the same number again is sent without room. The sum stays below
+/// the listener's limit of half-open connections.
 const FIRSTS: usize = FLOWS_PER_OWNER as usize;
-/// An address that leads to the pod and that it does not answer at.
+/// An address that is routed to the pod and at which the pod does not answer.
 const MUTE: Ipv4Addr = Ipv4Addr::new(10, 9, 7, 1);
 
-/// One line of the table.
+/// A row of the table.
 #[derive(Debug, Clone)]
 pub(super) struct Cost {
     what: &'static str,
@@ -36,7 +36,7 @@ pub(super) struct Cost {
     nanoseconds: f64,
 }
 
-/// Runs and their time.
+/// Number of runs and their total time.
 #[derive(Debug, Clone, Copy, Default)]
 struct Runs {
     count: f64,
@@ -53,15 +53,15 @@ impl Runs {
     }
 }
 
-/// Counts while a pod does one thing at a time.
+/// Measures while a pod does one thing at a time.
 pub(super) fn measure(ways: &[Way]) -> Result<Vec<Cost>> {
-    let way = ways.iter().find(|way| way.kind == Kind::Redirect).context("the redirect is one of the ways")?;
-    // The kernel counts for as long as this is open.
-    let _counting = enable_stats(Stats::RunTime).context("having the kernel count")?;
+    let way = ways.iter().find(|way| way.kind == Kind::Redirect).context("the redirect is one of the variants")?;
+    // The kernel counts as long as this is open.
+    let _counting = enable_stats(Stats::RunTime).context("enable the kernel's run-time statistics")?;
     Ok([count(way)?, enforced::count()?].concat())
 }
 
-/// What one run of a program takes while something is done.
+/// Returns the time that one run of a program takes during `work`.
 fn cost(what: &'static str, program: &'static str, work: impl FnOnce() -> Result<()>) -> Result<Cost> {
     let before = runs(program)?;
     work()?;
@@ -70,26 +70,28 @@ fn cost(what: &'static str, program: &'static str, work: impl FnOnce() -> Result
 
 fn count(way: &Way) -> Result<Vec<Cost>> {
     let ingress = |what, work: &dyn Fn() -> Result<()>| cost(what, PROG_TC_INGRESS, work);
-    let other = ingress("a packet to elsewhere", &|| send_elsewhere(way))?;
+    let other = ingress("packet to another address", &|| send_elsewhere(way))?;
     let nothing = nothing(way)?;
-    // Before anybody else's records: nobody reads them here.
+    // Before there are other owners' records: no process reads them here.
     let lookups = runs(PROG_SK_LOOKUP)?;
-    let first = ingress("the packet that opens a connection, with its record", &|| open(way, 0))?;
+    let first = ingress("packet that opens a connection, with its record", &|| open(way, 0))?;
     let nanoseconds = runs(PROG_SK_LOOKUP)?.since(lookups).each();
-    let lookup = Cost { what: "a lookup of M (within the first)", program: PROG_SK_LOOKUP, nanoseconds };
-    let flood = ingress("the same in a flood, when the oldest record gives way", &|| open(way, FIRSTS))?;
-    let established = ingress("a packet of a connection", &|| way.requests(REQUESTS))?;
-    let connections = ingress("all packets of short connections", &|| way.connections(CONNECTIONS).map(drop))?;
+    let lookup = Cost { what: "lookup of the IMDS listener (part of the first)", program: PROG_SK_LOOKUP, nanoseconds };
+    let flood = ingress("the same in a flood, when the oldest record is overwritten", &|| open(way, FIRSTS))?;
+    let established = ingress("packet of an open connection", &|| way.requests(REQUESTS))?;
+    let connections =
+        ingress("all packets of short connections, on average", &|| way.connections(CONNECTIONS).map(drop))?;
     Ok(vec![nothing, first, lookup, flood, established, connections, other])
 }
 
-/// What the kernel's own counting takes, and being called.
+/// Measures the kernel's own counting and the call of a program.
 fn nothing(way: &Way) -> Result<Cost> {
     let _attached = Empty::attach(way.node(), &way.pod.interface)?;
-    cost("nothing at all", empty::NAME, || send_elsewhere(way))
+    cost("empty program", empty::NAME, || send_elsewhere(way))
 }
 
-/// Begins connections and no more: only their first packets are sent, and nobody answers the node.
+/// Opens connections without completing them: only their first packets are sent, and the node's replies are not
+/// answered.
 fn open(way: &Way, already: usize) -> Result<()> {
     let (node, interface) = (way.node(), &way.pod.interface);
     node.ip(&format!("route replace {MUTE}/32 dev {interface}"))?;
@@ -97,7 +99,7 @@ fn open(way: &Way, already: usize) -> Result<()> {
     way.pod.enter(|| {
         (already..already + FIRSTS).try_for_each(|number| {
             let source = SocketAddr::new(MUTE.into(), 1024 + u16::try_from(number)?);
-            forge::send_segment(source, M4, IMDS_PORT, forge::SYN)
+            forge::send_segment(source, IMDS4, IMDS_PORT, forge::SYN)
         })
     })
 }
@@ -106,14 +108,14 @@ fn send_elsewhere(way: &Way) -> Result<()> {
     way.pod.enter(|| {
         let socket = UdpSocket::bind(("0.0.0.0", 0))?;
         for _ in 0..PACKETS {
-            // Refused by ICMP now and then: the packet was sent all the same.
+            // ICMP refuses some of them; the packet was sent all the same.
             drop(socket.send_to(b"elsewhere", (NODE_V4, 9)));
         }
         Ok(())
     })
 }
 
-/// What `bpftool` says of the programs of this name: one agent runs while this is asked.
+/// Returns the kernel's statistics of the programs of this name; only one agent runs at the same time.
 fn runs(program: &str) -> Result<Runs> {
     let text = process::run(Command::new("bpftool").args(["-j", "prog", "show", "name", program]))?;
     let shown: serde_json::Value = serde_json::from_str(&text)?;

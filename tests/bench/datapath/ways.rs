@@ -1,4 +1,4 @@
-//! The three ways to one and the same server, each in a topology of its own.
+//! The three variants that lead to the same server, each in a topology of its own.
 
 use super::{figures::Case, pin_client};
 use crate::yardstick::Yardstick;
@@ -6,7 +6,7 @@ use anyhow::{Context as _, Result, ensure};
 use aya::maps::{Map, MapData, SockMap};
 use kiam_common::abi::{LAYOUT, MAP_LISTENERS, SLOT_V4};
 use kiam_tests::{
-    clients::M4,
+    clients::IMDS4,
     node::{
         netns::Netns,
         process,
@@ -23,21 +23,21 @@ use std::{
     time::{Duration, Instant},
 };
 
-/// The server's port on the node's address.
+/// Port of the server on the node's address.
 const PORT: u16 = 8099;
-/// Bytes of an answer: about those of credentials.
+/// Bytes of a response body, about as many as credentials have.
 const BODY: usize = 900;
-/// As the agent's own.
+/// The agent's own backlog.
 const BACKLOG: i32 = 4096;
 
-/// A way to the server.
+/// How connections reach the server.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Kind {
-    /// M, redirected by our programs.
+    /// To the IMDS address, redirected by our programs.
     Redirect,
-    /// The node's address, with no program and no fence.
+    /// To the node's address, with no program and no fence.
     Nothing,
-    /// M, translated to the node's address by iptables, as kiam did it.
+    /// To the IMDS address, translated to the node's address by iptables, as kiam does it.
     Dnat,
 }
 
@@ -47,21 +47,21 @@ impl Kind {
     pub(super) const fn name(self) -> &'static str {
         match self {
             Self::Redirect => "our redirect",
-            Self::Nothing => "nothing in the way",
+            Self::Nothing => "direct",
             Self::Dnat => "iptables DNAT",
         }
     }
 }
 
-/// A topology with the server at the end of its way.
+/// A topology with the server at the end of its variant.
 pub(super) struct Way {
     pub(super) kind: Kind,
     pub(super) pod: PodNetwork,
-    /// From the agent's start until its program is on every interface.
+    /// Time from the agent's start until its program is attached to every interface.
     pub(super) attached: Option<Duration>,
     target: SocketAddr,
     _server: Yardstick,
-    // Last: what runs in it ends first.
+    // Last, so that it is dropped after the processes that run in it.
     system: System,
 }
 
@@ -72,7 +72,7 @@ impl Way {
         add_interfaces(&system.topology.node, case.interfaces - 1)?;
         add_rules(&system.topology.node, case.rules)?;
         let node_address = SocketAddr::new(NODE_V4.into(), PORT);
-        let imds = SocketAddr::new(M4, 80);
+        let imds = SocketAddr::new(IMDS4, 80);
         let (server, target, attached) = match kind {
             Kind::Redirect => {
                 let start = Instant::now();
@@ -90,12 +90,12 @@ impl Way {
         Ok(Self { kind, pod, attached, target, _server: server, system })
     }
 
-    /// The node of its topology.
+    /// Returns the node of the topology.
     pub(super) const fn node(&self) -> &Netns {
         &self.system.topology.node
     }
 
-    /// Opens connections one after another, each with one request; the median of them.
+    /// Opens connections one after another, each with one request, and returns the median time.
     pub(super) fn connections(&self, count: usize) -> Result<Duration> {
         self.pod.enter(|| {
             pin_client()?;
@@ -110,7 +110,7 @@ impl Way {
         })
     }
 
-    /// Requests one after another over one connection.
+    /// Sends requests one after another over one connection.
     pub(super) fn requests(&self, count: usize) -> Result<()> {
         self.pod.enter(|| {
             let mut connection = TcpStream::connect(self.target)?;
@@ -135,7 +135,7 @@ fn ask(connection: &mut TcpStream) -> Result<()> {
     }
 }
 
-/// Puts the server where the agent's listener was; the agent, frozen, does not mind.
+/// Puts the server into the agent's listener slot. The agent is frozen and does not repair it.
 fn take_the_slot(system: &mut System) -> Result<Yardstick> {
     system.agent()?.freeze_parent()?;
     let listener = system.topology.node.enter(|| {
@@ -152,7 +152,7 @@ fn take_the_slot(system: &mut System) -> Result<Yardstick> {
     Yardstick::serve(listener, BODY)
 }
 
-/// More interfaces that pods could be behind.
+/// Adds interfaces that could lead to pods.
 fn add_interfaces(node: &Netns, count: usize) -> Result<()> {
     let lines: Vec<String> = (1..=count)
         .flat_map(|number| {
@@ -163,7 +163,7 @@ fn add_interfaces(node: &Netns, count: usize) -> Result<()> {
     if lines.is_empty() { Ok(()) } else { node.ip_batch(&lines) }
 }
 
-/// nat rules that match nothing here, as a node with many Services has them.
+/// Adds nat rules that match nothing here, as a node with many Services has them.
 fn add_rules(node: &Netns, count: usize) -> Result<()> {
     let mut rules = "*nat\n".to_owned();
     for number in 0..count {
@@ -181,7 +181,7 @@ fn add_rules(node: &Netns, count: usize) -> Result<()> {
     Ok(())
 }
 
-/// kiam's rule.
+/// Adds the rule that kiam installs.
 fn translate(node: &Netns, to: SocketAddr) -> Result<()> {
     let mut rule = node.command("iptables-legacy");
     rule.args(["-t", "nat", "-A", "PREROUTING", "-i", "cali+", "-d", "169.254.169.254/32", "-p", "tcp"]);

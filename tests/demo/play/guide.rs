@@ -6,10 +6,10 @@ use kiam_common::abi;
 use kiam_tests::system::ADMIN_PORT;
 use std::path::Path;
 
-/// Commands of one kind.
+/// Commands with the same purpose.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Part {
-    /// What they are for.
+    /// Their purpose.
     pub(crate) title: String,
     /// The commands.
     pub(crate) commands: Vec<String>,
@@ -21,7 +21,7 @@ impl Part {
     }
 }
 
-/// All of them, in the order in which one tries them.
+/// Returns all of them, in a sensible order.
 pub(super) fn parts(folder: &Path, agent: &Path) -> Vec<Part> {
     let mut parts = vec![Part::new("first, once in that terminal", &[&format!("D={}", folder.display())])];
     parts.extend(in_pods());
@@ -33,7 +33,7 @@ fn in_pods() -> [Part; 3] {
     let namespace = format!("http://127.0.0.1:6443/api/v1/namespaces/{NAMESPACE}");
     [
         Part::new(
-            "be a pod (permitted, forbidden or no-role), and ask in it",
+            "open a shell in a pod (permitted, forbidden or no-role) and request credentials",
             &[
                 "nsenter --net=$D/net/permitted bash --rcfile $D/permitted.bashrc",
                 "aws sts get-caller-identity",
@@ -41,7 +41,7 @@ fn in_pods() -> [Part; 3] {
             ],
         ),
         Part::new(
-            "annotate the forbidden pod with a role that its namespace permits, and ask again",
+            "annotate the forbidden pod with a role that its namespace permits, and try again",
             &[
                 &annotate(&format!("{namespace}/pods/forbidden"), "role", "payments-writer"),
                 "nsenter --net=$D/net/forbidden sh $D/aws sts get-caller-identity",
@@ -51,7 +51,7 @@ fn in_pods() -> [Part; 3] {
     ]
 }
 
-/// As `kubectl annotate --overwrite` does it.
+/// Returns the equivalent of `kubectl annotate --overwrite`.
 fn annotate(object: &str, annotation: &str, value: &str) -> String {
     format!(
         "nsenter --net=$D/net/node curl -s -o /dev/null -X PATCH \\\n      \
@@ -60,7 +60,7 @@ fn annotate(object: &str, annotation: &str, value: &str) -> String {
     )
 }
 
-/// How many names of reasons fit in a line.
+/// Names of reasons per line.
 const REASONS_A_LINE: usize = 7;
 
 fn on_the_node(agent: &Path) -> [Part; 3] {
@@ -78,7 +78,7 @@ fn on_the_node(agent: &Path) -> [Part; 3] {
         ),
         Part::new(
             &format!(
-                "the programs; their packets, by interface and by what became of them:\n  {};\n  and the rules behind",
+                "the programs; their packets, by interface and by reason:\n  {};\n  and the routing rules behind them",
                 reasons.join(",\n  ")
             ),
             &[
@@ -89,7 +89,10 @@ fn on_the_node(agent: &Path) -> [Part; 3] {
             ],
         ),
         Part::new(
-            &format!("kill the agent, and ask in a pod: nothing comes out (for {} s, then it is back)", DEAD.as_secs()),
+            &format!(
+                "kill the agent and try again in a pod: no credentials until it is started again after {} s",
+                DEAD.as_secs()
+            ),
             &[&format!("kill -9 $(cat $D/{PID_FILE})")],
         ),
     ]

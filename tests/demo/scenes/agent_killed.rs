@@ -1,4 +1,4 @@
-//! The promise that matters most: no agent, no credentials, and above all not those of the node.
+//! The most important promise: without an agent there are no credentials, and in particular not the node's.
 
 use super::super::{
     ask::{self, NO_ANSWER, NO_CREDENTIALS, OVER_V6, WHICH_ROLE, WHO_AM_I},
@@ -8,7 +8,7 @@ use super::super::{
 };
 use anyhow::{Context as _, Result, anyhow, ensure};
 use kiam_tests::{
-    clients::{M4, M6},
+    clients::{IMDS4, IMDS6},
     eventually::eventually,
     node::netns::Netns,
     system::SOON,
@@ -20,34 +20,34 @@ use std::{
     time::Duration,
 };
 
-/// What the agent says before its worker is up.
+/// Response of the agent before its worker serves.
 const NOT_YET: &str = "HTTP 503";
-/// How long the pod waits for an answer while the agent starts, so that it asks several times.
+/// Timeout of a request while the agent starts; short, so that the pod sends several.
 const IMPATIENCE: Duration = Duration::from_millis(100);
 
 pub(super) fn play(cast: &mut Cast, progress: &Progress) -> Result<Scene> {
     let role = cast.permitted.role.context("the pod has a role")?;
     let mut rows = Vec::new();
-    let before = ask::role_name(&cast.permitted.network, M4)?;
+    let before = ask::role_name(&cast.permitted.network, IMDS4)?;
     rows.push(Row::exactly("before", WHICH_ROLE, role, before));
 
     progress.step("killing the agent (SIGKILL)", || kill(cast))?;
-    rows.extend(progress.step("asking while no agent runs", || ask_in_vain(cast))?);
+    rows.extend(progress.step("requesting credentials while no agent runs", || ask_in_vain(cast))?);
 
-    rows.push(progress.step("starting kiam-agent again, and asking all the while", || restart(cast, role))?);
-    let identity = progress.step("asking again", || ask::who_am_i(cast, &cast.permitted))?;
+    rows.push(progress.step("starting kiam-agent again, with continuous requests", || restart(cast, role))?);
+    let identity = progress.step("requesting credentials again", || ask::who_am_i(cast, &cast.permitted))?;
     rows.push(Row::beginning("restarted", WHO_AM_I, &format!("{role}/"), identity));
     Ok(Scene {
-        title: "kill -9 of the agent: nothing comes out",
-        headings: ["when", "the permitted pod asks"],
-        text: "The programs and the routing rules that keep the pod from the metadata service outlive the agent. So \
-               the permitted pod waits for somebody to answer, and does not fall back to the node's role."
+        title: "kill -9 of the agent: no credentials",
+        headings: ["when", "request of the permitted pod"],
+        text: "The programs and the routing rules that keep the pod from the metadata service stay in place when the agent dies. \
+               The permitted pod gets no answer, and does not fall back to the node's role."
             .to_owned(),
         rows,
     })
 }
 
-/// Starts the agent while the pod asks again and again: nothing but its own role may ever come.
+/// Starts the agent while the pod sends request after request: the pod may get its own role and no other.
 fn restart(cast: &mut Cast, role: &str) -> Result<Row> {
     let Cast { permitted, system, .. } = cast;
     let is_up = AtomicBool::new(false);
@@ -63,33 +63,37 @@ fn restart(cast: &mut Cast, role: &str) -> Result<Row> {
     let others: Vec<_> = answers.iter().filter(|answer| !harmless.contains(&answer.as_str())).collect();
     let got = match others.first() {
         None => {
-            format!("{} of {} times its own", answers.iter().filter(|answer| *answer == role).count(), answers.len())
+            format!(
+                "its own role in {} of {} requests",
+                answers.iter().filter(|answer| *answer == role).count(),
+                answers.len()
+            )
         }
         Some(other) => (*other).clone(),
     };
-    Ok(Row::judged("restarting", WHICH_ROLE, "nothing or its own", got, others.is_empty() && !answers.is_empty()))
+    Ok(Row::judged("restarting", WHICH_ROLE, "own role or none", got, others.is_empty() && !answers.is_empty()))
 }
 
-/// What the pod is told until the agent is up, and once more then.
+/// Returns the pod's results until the agent serves, and one more after that.
 fn ask_until(is_up: &AtomicBool, pod: &Netns) -> Result<Vec<String>> {
     let mut answers = Vec::new();
     loop {
         let was_up = is_up.load(Ordering::Relaxed);
-        answers.push(ask::role_name_within(pod, M4, IMPATIENCE)?);
+        answers.push(ask::role_name_within(pod, IMDS4, IMPATIENCE)?);
         if was_up {
             return Ok(answers);
         }
     }
 }
 
-/// Kills the parent, with which the kernel kills the worker, and waits until the last thread of both is gone: only then
-/// the listening socket is. The supervisor takes the worker's exit status, so that it does not stay as a zombie.
+/// Kills the parent, which makes the kernel kill the worker, and waits until the last thread of both has ended: only
+/// then is the listening socket closed. The supervisor reaps the worker, so that it does not remain a zombie.
 fn kill(cast: &mut Cast) -> Result<()> {
     let agent = cast.system.agent()?;
     let worker = agent.worker_pid()?;
     agent.kill_parent()?;
     eventually("the worker is gone", SOON, || {
-        ensure!(!Path::new(&format!("/proc/{worker}")).exists(), "process {worker} is there");
+        ensure!(!Path::new(&format!("/proc/{worker}")).exists(), "process {worker} still exists");
         Ok(())
     })
 }
@@ -98,8 +102,8 @@ fn ask_in_vain(cast: &Cast) -> Result<Vec<Row>> {
     let pod = &cast.permitted;
     let over_v6 = [WHICH_ROLE, OVER_V6].concat();
     Ok(vec![
-        Row::exactly("killed", WHICH_ROLE, NO_ANSWER, ask::role_name(&pod.network, M4)?),
-        Row::exactly("killed", &over_v6, NO_ANSWER, ask::role_name(&pod.network, M6)?),
+        Row::exactly("killed", WHICH_ROLE, NO_ANSWER, ask::role_name(&pod.network, IMDS4)?),
+        Row::exactly("killed", &over_v6, NO_ANSWER, ask::role_name(&pod.network, IMDS6)?),
         Row::exactly("killed", WHO_AM_I, NO_CREDENTIALS, ask::who_am_i(cast, pod)?),
     ])
 }

@@ -9,13 +9,13 @@ use anyhow::{Context as _, Result};
 use kiam_tests::{eventually::eventually, system::SOON};
 use serde_json::Value;
 
-/// The reason that the Event must have.
+/// Expected reason of the Event.
 const REASON: &str = "KiamRoleForbidden";
 
 pub(super) fn play(cast: &Cast, progress: &Progress) -> Result<Scene> {
     let name = cast.forbidden.name;
     let event = progress.step("waiting for the Event", || {
-        // Its absence is for the table.
+        // The table reports its absence.
         Ok(eventually("there is an Event on the pod", SOON, || {
             let events = cast.system.kube.events();
             events.into_iter().find(|event| is_about(event, name)).context("there is none")
@@ -23,16 +23,16 @@ pub(super) fn play(cast: &Cast, progress: &Progress) -> Result<Scene> {
         .unwrap_or_default())
     })?;
     let text = |field: &str| event.get(field).and_then(Value::as_str).unwrap_or_default();
-    // The two API groups of Events have a field each.
+    // The two API groups of Events use different fields.
     let message = [text("message"), text("note")].concat();
     let reason = if event.is_null() { "no Event" } else { text("reason") };
     Ok(Scene {
-        title: "Why: the pod's owner is told",
-        headings: ["pod", "is asked for"],
+        title: "Why: an Event on the pod",
+        headings: ["pod", "request"],
         text: format!(
-            "kiam-server puts an Event on the pod, where `kubectl describe pod` shows it. This one says:\n«{message}»"
+            "kiam-server puts an Event on the pod, where `kubectl describe pod` shows it. Its message:\n«{message}»"
         ),
-        rows: vec![Row::exactly(name, "its Events", REASON, reason.to_owned())],
+        rows: vec![Row::exactly(name, "Events of the pod", REASON, reason.to_owned())],
     })
 }
 

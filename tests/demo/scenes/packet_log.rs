@@ -1,4 +1,4 @@
-//! The proof: who reached the stand-in for the real metadata service, by packets.
+//! The proof: the packets that reached the fake of the real IMDS, by sender.
 
 use super::super::{
     cast::Cast,
@@ -7,7 +7,7 @@ use super::super::{
 use anyhow::Result;
 use kiam_tests::node::topology::Sender;
 
-/// Packets at the stand-in, by sender.
+/// Number of packets at the fake IMDS, by sender.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Count {
     node: usize,
@@ -15,7 +15,7 @@ pub(super) struct Count {
     other: usize,
 }
 
-/// Counts what has come so far, after waiting for what is on its way.
+/// Counts the packets so far, including those still in flight.
 pub(super) fn count(cast: &Cast) -> Result<Count> {
     let canary = &cast.system.canary;
     canary.settle(&cast.system.topology.node)?;
@@ -23,7 +23,7 @@ pub(super) fn count(cast: &Cast) -> Result<Count> {
     Ok(Count { node: of(Sender::Node), pods: of(Sender::Pod), other: of(Sender::Other) })
 }
 
-/// The packet log of both halves of the demo.
+/// Reports the packet logs of both halves of the demo.
 pub(super) fn play(without: Count, with: Count) -> Scene {
     let some =
         |who: &str, when: &str, packets: usize| Row::judged(who, when, "some packets", in_words(packets), packets > 0);
@@ -33,13 +33,13 @@ pub(super) fn play(without: Count, with: Count) -> Scene {
     Scene {
         title: "The packet log of the metadata service",
         headings: ["sender", "when"],
-        text: "The stand-in for the real metadata service writes down every packet. Since kiam was started, none came \
-               from a pod, not even while the agent was dead or started again. The node's own requests are left alone."
+        text: "The fake of the real metadata service records every packet. Since kiam was started, none came \
+               from a pod, not even while the agent was dead or restarting. The node's own requests still get through."
             .to_owned(),
         rows: vec![
             some("pods", "without kiam", without.pods),
             none("pods", with.pods),
-            none("anybody else", with.other),
+            none("others", with.other),
             some("node, agent", "since kiam was started", with.node),
         ],
     }

@@ -1,4 +1,4 @@
-//! The problem: nothing stands between a pod and the node's credentials.
+//! The problem: nothing keeps a pod from the node's credentials.
 
 use super::super::{
     ask::{self, OVER_V6, WHICH_ROLE},
@@ -8,27 +8,32 @@ use super::super::{
 };
 use anyhow::Result;
 use kiam_tests::{
-    clients::{M4, M6},
+    clients::{IMDS4, IMDS6},
     fakes::canary::NODE_ROLE,
 };
 
 pub(super) fn play(cast: &Cast, progress: &Progress) -> Result<Scene> {
-    let rows = progress.step("asking from each pod, without kiam", || {
+    let rows = progress.step("requesting the role in each pod, without kiam", || {
         let mut rows = Vec::new();
         for pod in cast.pods() {
-            let got = ask::role_name(&pod.network, M4)?;
+            let got = ask::role_name(&pod.network, IMDS4)?;
             rows.push(Row::exactly(pod.name, WHICH_ROLE, NODE_ROLE, got));
         }
         let over_v6 = [WHICH_ROLE, OVER_V6].concat();
-        rows.push(Row::exactly(cast.permitted.name, &over_v6, NODE_ROLE, ask::role_name(&cast.permitted.network, M6)?));
+        rows.push(Row::exactly(
+            cast.permitted.name,
+            &over_v6,
+            NODE_ROLE,
+            ask::role_name(&cast.permitted.network, IMDS6)?,
+        ));
         Ok(rows)
     })?;
     Ok(Scene {
-        title: "Without kiam: every pod is the node",
-        headings: ["pod", "asks"],
+        title: "Without kiam: every pod gets the node's role",
+        headings: ["pod", "request"],
         text:
-            "Every AWS SDK asks 169.254.169.254, the metadata service of EC2, for credentials. Nothing stands in the \
-               way of a pod, so it is given those of the machine that it runs on."
+            "Every AWS SDK asks 169.254.169.254, the metadata service of EC2, for credentials. Nothing is in the way \
+               of a pod, so it gets the credentials of the machine that it runs on."
                 .to_owned(),
         rows,
     })

@@ -1,5 +1,5 @@
-//! Connections that are half-open for as long as a test wants: the node has answered their SYNs, and its answers wait
-//! on their way to the pod.
+//! Connections that stay half-open as long as a test needs: the node has answered their SYNs, and its answers are held
+//! back on their way to the pod.
 
 use super::{BOTH, Connection};
 use crate::node::{
@@ -13,46 +13,40 @@ use std::{
     net::{SocketAddr, UdpSocket},
 };
 
-/// A queue that lets nothing through: a byte a second, where a SYN-ACK is a frame of 74 at least.
+/// Parameters of a queue that lets nothing through: a byte per second, where a SYN-ACK is a frame of at least 74.
 const SHUT: &str = "rate 8bit burst 100b limit 1mb";
-/// The same queue, as good as none.
+/// Parameters of a queue without an effect.
 const OPEN: &str = "rate 1gbit burst 1mb limit 1mb";
-/// A datagram of this many bytes, 77 with its headers, uses up what a new queue would let through at once.
+/// Bytes of a datagram, 77 with its headers, that uses up what a new queue lets through at once.
 const ALLOWANCE: usize = 35;
-/// Where nobody listens: the discard port (RFC 863).
+/// A port without a listener: discard (RFC 863).
 const DISCARD: u16 = 9;
 
-/// Connections of one pod to M, half-open.
+/// Half-open connections of one pod to the IMDS.
 #[derive(Debug)]
 pub struct HalfOpen(Vec<Socket>);
 
 impl HalfOpen {
-    /// Begins as many over each family. From now on the pod gets nothing from the node and sends nothing to M, so that
-    /// no SYN is sent twice.
-    ///
-    /// # Errors
-    /// `tc` or `ip` says why.
+    /// Opens `each` connections over each family. From now on the pod receives nothing from the node and sends nothing
+    /// to the IMDS, so that no SYN is retransmitted.
     pub fn begin(topology: &Topology, pod: &PodNetwork, each: usize) -> Result<Self> {
         set_queue(topology, pod, SHUT)?;
         send_to_pod(topology, pod)?;
-        let all = BOTH.into_iter().flat_map(|m| repeat_n(m, each));
-        let sockets = pod.enter(|| all.map(|m| Connection::begin(m, None)).collect())?;
-        for m in BOTH {
-            pod.ip(&format!("route add blackhole {m}"))?;
+        let all = BOTH.into_iter().flat_map(|imds| repeat_n(imds, each));
+        let sockets = pod.enter(|| all.map(|imds| Connection::begin(imds, None)).collect())?;
+        for imds in BOTH {
+            pod.ip(&format!("route add blackhole {imds}"))?;
         }
         Ok(Self(sockets))
     }
 
-    /// Lets the node's answers go on to the pod, and the pod's to M.
-    ///
-    /// # Errors
-    /// `tc` or `ip` says why.
+    /// Releases the node's answers to the pod, and the pod's to the IMDS.
     pub fn release(self, topology: &Topology, pod: &PodNetwork) -> Result<Vec<Socket>> {
-        for m in BOTH {
-            pod.ip(&format!("route del blackhole {m}"))?;
+        for imds in BOTH {
+            pod.ip(&format!("route del blackhole {imds}"))?;
         }
         set_queue(topology, pod, OPEN)?;
-        // With the next packet the queue goes on, at its new rate.
+        // The queue resumes with the next packet, at its new rate.
         send_to_pod(topology, pod)?;
         Ok(self.0)
     }

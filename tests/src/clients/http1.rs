@@ -1,4 +1,4 @@
-//! HTTP/1.1 by hand, one connection at a time, so that a test knows each segment that it causes. For use in a thread
+//! HTTP/1.1 by hand, one connection at a time, so that a test controls each segment that it causes. For use in a thread
 //! that has entered a pod's namespace.
 
 use anyhow::{Context as _, Result, bail, ensure};
@@ -9,45 +9,42 @@ use std::{
     time::Duration,
 };
 
-/// The port of M.
+/// Port of the IMDS.
 const PORT: u16 = 80;
-/// Longest answer, in bytes: everything that IMDS says is shorter.
+/// Bytes of the longest answer: every answer of the IMDS is shorter.
 const ANSWER_BYTES_MAX: usize = 1024 * 1024;
 
-/// An answer of M.
+/// An answer of the IMDS.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Answer {
     /// HTTP status.
     pub status: u16,
     /// Header lines in their order, names in lower case.
     pub headers: Vec<(String, String)>,
-    /// The body.
+    /// Body.
     pub body: Vec<u8>,
 }
 
 impl Answer {
-    /// The body as text; empty if it is none.
+    /// Returns the body as text; empty if it is not text.
     #[must_use]
     pub fn text(&self) -> &str {
         std::str::from_utf8(&self.body).unwrap_or_default()
     }
 
-    /// The value of a header, by its name in lower case.
+    /// Returns the value of a header, by its name in lower case.
     #[must_use]
     pub fn header(&self, name: &str) -> Option<&str> {
         self.headers.iter().find(|(key, _)| key == name).map(|(_, value)| value.as_str())
     }
 
-    /// The body as JSON.
-    ///
-    /// # Errors
-    /// It is none.
+    /// Returns the body as JSON.
     pub fn json(&self) -> Result<serde_json::Value> {
         serde_json::from_slice(&self.body).with_context(|| format!("{self:?}"))
     }
 }
 
-/// What became of a request.
+/// Outcome of a request.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Reply {
     /// It was answered.
@@ -58,14 +55,14 @@ pub enum Reply {
     Reset,
     /// The connection was closed without an answer.
     Closed,
-    /// Nothing came in the time given.
+    /// No answer arrived in time.
     Silent,
-    /// Something else, such as no route: in the kernel's words.
+    /// Another error of the kernel, such as a missing route.
     Failed(String),
 }
 
 impl Reply {
-    /// The answer, if it is one.
+    /// Returns the answer, if there is one.
     #[must_use]
     pub fn answer(&self) -> Option<&Answer> {
         match self {
@@ -74,7 +71,7 @@ impl Reply {
         }
     }
 
-    /// What an error of a [`Connection`] means.
+    /// Returns the outcome that an error of a [`Connection`] represents.
     #[must_use]
     pub fn of(error: &anyhow::Error) -> Self {
         match error.downcast_ref::<io::Error>().map(io::Error::kind) {
@@ -87,9 +84,9 @@ impl Reply {
     }
 }
 
-/// A GET on a new connection, and what becomes of it.
-pub(super) fn attempt(m: IpAddr, source_port: Option<u16>, path: &str, patience: Duration) -> Reply {
-    let result = Connection::open(m, source_port, patience)
+/// Sends a GET on a new connection and returns the outcome.
+pub(super) fn attempt(imds: IpAddr, source_port: Option<u16>, path: &str, patience: Duration) -> Reply {
+    let result = Connection::open(imds, source_port, patience)
         .and_then(|mut connection| connection.send("GET", path, &[]).and_then(|()| connection.answer()));
     match result {
         Ok(answer) => Reply::Answer(answer),
@@ -97,45 +94,37 @@ pub(super) fn attempt(m: IpAddr, source_port: Option<u16>, path: &str, patience:
     }
 }
 
-/// A connection to M.
+/// A connection to the IMDS.
 #[derive(Debug)]
 pub struct Connection {
     stream: TcpStream,
-    /// What was read and belongs to the next answer.
+    /// Bytes already read that belong to the next answer.
     buffer: Vec<u8>,
 }
 
 impl Connection {
-    /// Connects, from a chosen source port if one is given, and sets `patience` for each later read.
-    ///
-    /// # Errors
-    /// Refused, reset, or no SYN-ACK in time ([`io::Error`] inside).
-    pub fn open(m: IpAddr, source_port: Option<u16>, patience: Duration) -> Result<Self> {
-        let socket = Self::socket(m, source_port)?;
-        socket.connect_timeout(&SockAddr::from(SocketAddr::new(m, PORT)), patience)?;
+    /// Connects, from a chosen source port if one is given, and sets `patience` as the timeout of each later read. The
+    /// error contains an [`io::Error`].
+    pub fn open(imds: IpAddr, source_port: Option<u16>, patience: Duration) -> Result<Self> {
+        let socket = Self::socket(imds, source_port)?;
+        socket.connect_timeout(&SockAddr::from(SocketAddr::new(imds, PORT)), patience)?;
         socket.set_read_timeout(Some(patience))?;
         socket.set_tcp_nodelay(true)?;
         Ok(Self { stream: socket.into(), buffer: Vec::new() })
     }
 
     /// Sends the SYN and returns at once; [`Connection::finish`] waits for the rest.
-    ///
-    /// # Errors
-    /// The kernel refuses to send.
-    pub fn begin(m: IpAddr, source_port: Option<u16>) -> Result<Socket> {
-        let socket = Self::socket(m, source_port)?;
+    pub fn begin(imds: IpAddr, source_port: Option<u16>) -> Result<Socket> {
+        let socket = Self::socket(imds, source_port)?;
         socket.set_nonblocking(true)?;
-        match socket.connect(&SockAddr::from(SocketAddr::new(m, PORT))) {
+        match socket.connect(&SockAddr::from(SocketAddr::new(imds, PORT))) {
             Ok(()) => Ok(socket),
             Err(error) if error.raw_os_error() == Some(nix::errno::Errno::EINPROGRESS as i32) => Ok(socket),
             Err(error) => Err(error.into()),
         }
     }
 
-    /// Waits for a connection that was begun.
-    ///
-    /// # Errors
-    /// As [`Connection::open`].
+    /// Waits until a connection begun with [`Connection::begin`] is open.
     pub fn finish(socket: Socket, patience: Duration) -> Result<Self> {
         use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
         use std::os::fd::AsFd as _;
@@ -153,11 +142,11 @@ impl Connection {
         Ok(Self { stream: socket.into(), buffer: Vec::new() })
     }
 
-    fn socket(m: IpAddr, source_port: Option<u16>) -> Result<Socket> {
-        let socket = Socket::new(Domain::for_address(SocketAddr::new(m, PORT)), Type::STREAM, None)?;
+    fn socket(imds: IpAddr, source_port: Option<u16>) -> Result<Socket> {
+        let socket = Socket::new(Domain::for_address(SocketAddr::new(imds, PORT)), Type::STREAM, None)?;
         if let Some(port) = source_port {
-            let any: IpAddr = if m.is_ipv4() { Ipv4Addr::UNSPECIFIED.into() } else { Ipv6Addr::UNSPECIFIED.into() };
-            // A client that uses its port again at once.
+            let any: IpAddr = if imds.is_ipv4() { Ipv4Addr::UNSPECIFIED.into() } else { Ipv6Addr::UNSPECIFIED.into() };
+            // For a client that reuses its port at once.
             socket.set_reuse_address(true)?;
             socket.bind(&SockAddr::from(SocketAddr::new(any, port))).with_context(|| format!("bind port {port}"))?;
         }
@@ -165,9 +154,6 @@ impl Connection {
     }
 
     /// Sends a request without a body.
-    ///
-    /// # Errors
-    /// The connection is gone.
     pub fn send(&mut self, method: &str, path: &str, headers: &[(&str, &str)]) -> Result<()> {
         let mut head = format!("{method} {path} HTTP/1.1\r\nHost: 169.254.169.254\r\n");
         for (name, value) in headers {
@@ -177,10 +163,7 @@ impl Connection {
         self.send_raw(head.as_bytes())
     }
 
-    /// Asks for a session token, which the agent answers by itself: a test of its sockets waits for no server.
-    ///
-    /// # Errors
-    /// No answer, or none of the agent's.
+    /// Requests a session token, which the agent answers without the server. Fails if the answer is not the agent's.
     pub fn token(&mut self, headers: &[(&str, &str)]) -> Result<()> {
         let headers = [headers, &[("X-aws-ec2-metadata-token-ttl-seconds", "21600")]].concat();
         self.send("PUT", "/latest/api/token", &headers)?;
@@ -189,18 +172,12 @@ impl Connection {
         Ok(())
     }
 
-    /// Sends bytes as they are.
-    ///
-    /// # Errors
-    /// The connection is gone.
+    /// Sends raw bytes.
     pub fn send_raw(&mut self, bytes: &[u8]) -> Result<()> {
         Ok(self.stream.write_all(bytes)?)
     }
 
     /// Reads one answer.
-    ///
-    /// # Errors
-    /// Nothing in time, reset, closed, or not HTTP.
     pub fn answer(&mut self) -> Result<Answer> {
         let head_end = loop {
             if let Some(at) = self.buffer.windows(4).position(|window| window == b"\r\n\r\n") {
@@ -226,7 +203,7 @@ impl Connection {
         Ok(answer)
     }
 
-    /// Waits for the end of the connection, whatever comes before.
+    /// Waits for the end of the connection, ignoring all data before it.
     #[must_use]
     pub fn end(mut self) -> Reply {
         loop {
@@ -236,15 +213,12 @@ impl Connection {
         }
     }
 
-    /// The source port.
-    ///
-    /// # Errors
-    /// The kernel's.
+    /// Returns the source port.
     pub fn source_port(&self) -> Result<u16> {
         Ok(self.stream.local_addr()?.port())
     }
 
-    /// The stream itself.
+    /// Returns the stream itself.
     #[must_use]
     pub fn stream(&self) -> &TcpStream {
         &self.stream
@@ -272,7 +246,7 @@ impl Connection {
         let mut piece = [0; 4096];
         let length = loop {
             match self.stream.read(&mut piece) {
-                // The test was stopped for a moment: a read with a timeout is not taken up again by the kernel.
+                // The test was stopped for a moment: the kernel does not restart a read with a timeout.
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}
                 read => break read?,
             }

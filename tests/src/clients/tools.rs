@@ -1,4 +1,4 @@
-//! curl, boto3 and the aws CLI, unmodified, in a clean environment: nothing of this machine's AWS or proxy settings.
+//! curl, boto3 and the aws CLI, unmodified, without this machine's AWS or proxy settings.
 
 use crate::node::{netns::Netns, process};
 use anyhow::{Context as _, Result, bail};
@@ -7,17 +7,15 @@ use std::{
     process::{Command, Output},
 };
 
-/// The Python with moto, boto3 and the aws CLI: the versions of `tests/requirements.txt`.
+/// The Python with moto, boto3 and the aws CLI, in the versions of `tests/requirements.txt`.
 #[derive(Debug, Clone)]
 pub struct Python {
     venv: PathBuf,
 }
 
 impl Python {
-    /// The virtual environment named by `KIAM_PYTHON_VENV`, else `target/venv`.
-    ///
-    /// # Errors
-    /// There is none; says how to make it.
+    /// Finds the virtual environment that `KIAM_PYTHON_VENV` names, otherwise `target/venv`. The error names the
+    /// command that makes it.
     pub fn find() -> Result<Self> {
         let venv = match std::env::var_os("KIAM_PYTHON_VENV") {
             Some(venv) => PathBuf::from(venv),
@@ -25,31 +23,31 @@ impl Python {
         };
         if !venv.join("bin/python").exists() {
             bail!(
-                "no Python at {}: make it with `python3 -m venv target/venv && target/venv/bin/pip install -r \
+                "no Python at {}; make it with `python3 -m venv target/venv && target/venv/bin/pip install -r \
                  tests/requirements.txt`, or name another one in KIAM_PYTHON_VENV",
                 venv.display()
             );
         }
-        // The folder's own path: in a container of a test's pod only that one is there.
+        // Without symbolic links: a container of a test's pod contains only the real path.
         Ok(Self { venv: venv.canonicalize()? })
     }
 
-    /// Its interpreter.
+    /// Returns its interpreter.
     #[must_use]
     pub fn interpreter(&self) -> PathBuf {
         self.venv.join("bin/python")
     }
 }
 
-/// What a client in a pod gets as environment, beside `PATH` and a `HOME` without files.
+/// Environment of a client in a pod, in addition to `PATH` and a `HOME` without files.
 #[derive(Debug, Clone)]
 pub struct Environment {
-    /// Variables set for it.
+    /// Variables.
     pub variables: Vec<(String, String)>,
 }
 
 impl Environment {
-    /// STS of this test, and a region: what a cluster's webhook or image would set.
+    /// Returns an environment with the test's STS and a region, as a cluster's webhook or an image would set them.
     #[must_use]
     pub fn with_sts(endpoint: &str) -> Self {
         let variables =
@@ -57,14 +55,14 @@ impl Environment {
         Self { variables: variables.map(|(name, value)| (name.to_owned(), value.to_owned())).to_vec() }
     }
 
-    /// One more variable.
+    /// Adds a variable.
     #[must_use]
     pub fn with(mut self, name: &str, value: &str) -> Self {
         self.variables.push((name.to_owned(), value.to_owned()));
         self
     }
 
-    /// Puts it, and nothing else, into a command's environment.
+    /// Replaces a command's environment with this one.
     pub fn apply(&self, command: &mut Command) {
         command.env_clear().env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin").env("HOME", "/nonexistent");
         for (name, value) in &self.variables {
@@ -74,28 +72,22 @@ impl Environment {
 }
 
 /// Runs curl in a namespace.
-///
-/// # Errors
-/// curl is not installed.
 pub fn curl(netns: &Netns, arguments: &[&str]) -> Result<Output> {
     let mut command = netns.command("curl");
     Environment { variables: Vec::new() }.apply(&mut command);
     process::output(command.args(["--silent", "--max-time", "5"]).args(arguments))
 }
 
-/// What boto3 found: who it is, by which way.
+/// Identity that boto3 found, and how.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Boto3Identity {
     /// `Arn` of STS GetCallerIdentity.
     pub arn: String,
-    /// The credential provider's name in botocore: `iam-role` is the metadata service.
+    /// Name of the credential provider in botocore: `iam-role` is the IMDS.
     pub method: String,
 }
 
-/// Asks STS with boto3's default chain who the pod is; an error holds what boto3 said.
-///
-/// # Errors
-/// boto3 found no credentials, or STS refused them.
+/// Returns the pod's identity at STS, found with boto3's default credential chain. An error contains boto3's output.
 pub fn boto3_identity(netns: &Netns, python: &Python, environment: &Environment) -> Result<Boto3Identity> {
     const SCRIPT: &str = "
 import boto3
@@ -111,10 +103,7 @@ print(session.client('sts').get_caller_identity()['Arn'], credentials.method)
     Ok(Boto3Identity { arn: arn.to_owned(), method: method.to_owned() })
 }
 
-/// Runs the aws CLI in a namespace.
-///
-/// # Errors
-/// It cannot be started; its own failures are in the output.
+/// Runs the aws CLI in a namespace. Its failures are in the output.
 pub fn aws_cli(netns: &Netns, python: &Python, environment: &Environment, arguments: &[&str]) -> Result<Output> {
     let mut command = netns.command(python.interpreter());
     environment.apply(&mut command);

@@ -1,4 +1,4 @@
-//! A certificate authority of a cluster, and what it signs.
+//! A certificate authority of a cluster, and the certificates that it signs.
 
 use anyhow::{Context as _, Result};
 use rcgen::{
@@ -6,26 +6,26 @@ use rcgen::{
 };
 use std::{fs, path::Path};
 
-/// One authority and its key.
+/// An authority and its key.
 pub(super) struct Authority {
     issuer: Issuer<'static, KeyPair>,
     certificate: String,
 }
 
-/// What a certificate is for.
+/// Purpose of a certificate.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Usage {
     Server,
     Client,
-    /// As cfssl does by default.
+    /// The default of cfssl.
     Both,
 }
 
-/// Whose certificate it is.
+/// Subject of a certificate.
 #[derive(Debug, Clone)]
 pub(super) struct Subject {
     pub(super) common_name: String,
-    /// `O`, which Kubernetes takes for a group.
+    /// `O`, which Kubernetes interprets as a group.
     pub(super) organization: Option<&'static str>,
     /// DNS names and addresses.
     pub(super) names: Vec<String>,
@@ -43,12 +43,12 @@ impl Authority {
         Ok(Self { issuer: Issuer::new(params, key), certificate })
     }
 
-    /// Writes the authority's own certificate, PEM.
+    /// Writes the authority's own certificate, as PEM.
     pub(super) fn write(&self, file: &Path) -> Result<()> {
         write(file, &self.certificate)
     }
 
-    /// Makes a key and its certificate and writes both, PEM.
+    /// Makes a key and its certificate and writes both, as PEM.
     pub(super) fn issue(&self, subject: &Subject, certificate: &Path, key: &Path) -> Result<()> {
         let Subject { common_name, organization, names, usage } = subject;
         let mut params = CertificateParams::new(names.clone())?;
@@ -62,7 +62,7 @@ impl Authority {
             Usage::Client => vec![ExtendedKeyUsagePurpose::ClientAuth],
             Usage::Both => vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth],
         };
-        // Python from 3.13 on insists on it.
+        // Python requires it since 3.13.
         params.use_authority_key_identifier_extension = true;
         let pair = KeyPair::generate()?;
         write(certificate, &params.signed_by(&pair, &self.issuer)?.pem())?;

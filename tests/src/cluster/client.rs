@@ -1,4 +1,4 @@
-//! Pods that ask for credentials: with boto3 and the aws CLI as they are, and with a probe that never stops.
+//! Pods that request credentials: with unmodified boto3 and aws CLI, and with a probe that runs until it is ended.
 
 use super::{
     Cluster, TlsSts,
@@ -15,58 +15,58 @@ use std::{
     time::Duration,
 };
 
-/// Where a pod finds the authority of STS.
+/// Folder with the CA certificate of STS in a pod.
 const STS_FOLDER: &str = "/etc/sts";
-/// How long a pod may take to run on a loaded machine.
+/// Time a pod has to start on a loaded machine.
 const START: Duration = Duration::from_secs(60);
 
-/// Whose network a pod is on.
+/// Network of a pod.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Network {
-    /// One of its own.
+    /// Its own.
     Own,
     /// The node's: `hostNetwork`.
     Nodes,
 }
 
-/// What a pod is made with.
+/// Parameters of a pod.
 #[derive(Debug, Clone, Copy)]
 pub struct Spec<'a> {
-    /// Its namespace, which exists.
+    /// Namespace, which must exist.
     pub namespace: &'a str,
-    /// Its name.
+    /// Name.
     pub name: &'a str,
-    /// Its annotations.
+    /// Annotations.
     pub annotations: &'a [(&'a str, &'a str)],
-    /// Whose network it is on.
+    /// Network.
     pub network: Network,
-    /// Its ServiceAccount, which exists.
+    /// ServiceAccount, which must exist.
     pub service_account: &'a str,
 }
 
 impl<'a> Spec<'a> {
-    /// A pod like most: with a network of its own and its namespace's own ServiceAccount.
+    /// Returns an ordinary pod: with its own network and its namespace's default ServiceAccount.
     #[must_use]
     pub const fn new(namespace: &'a str, name: &'a str, annotations: &'a [(&'a str, &'a str)]) -> Self {
         Self { namespace, name, annotations, network: Network::Own, service_account: "default" }
     }
 }
 
-/// How a probe asks.
+/// Frequency and patience of a probe.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Pace {
-    /// Between two rounds, of one attempt for each family.
+    /// Pause between two rounds, of one attempt for each family.
     pub pause: Duration,
-    /// How long it waits for an answer.
+    /// Timeout of an attempt.
     pub timeout: Duration,
 }
 
 impl Pace {
-    /// Many questions, and no patience, as SDKs have none.
+    /// Frequent attempts with a short timeout, like that of SDKs.
     pub const IMPATIENT: Self = Self { pause: Duration::from_millis(50), timeout: Duration::from_secs(1) };
-    /// For many pods at a time on a machine that has two processors.
+    /// For many pods at a time on a machine with two CPUs.
     pub const PATIENT: Self = Self { pause: Duration::from_millis(500), timeout: Duration::from_secs(5) };
-    /// One question upon the other: at any moment one of them is under way.
+    /// Without pauses: at any moment an attempt is under way.
     pub const RESTLESS: Self = Self { pause: Duration::ZERO, timeout: Duration::from_secs(5) };
 }
 
@@ -80,20 +80,14 @@ pub struct ClientPod {
 }
 
 impl ClientPod {
-    /// Creates one and waits until it runs.
-    ///
-    /// # Errors
-    /// It doesn't run in time.
+    /// Creates a pod and waits until it runs.
     pub fn create(cluster: &Cluster, spec: &Spec<'_>) -> Result<Self> {
         let pod = Self::begin(cluster, spec)?;
         pod.wait()?;
         Ok(pod)
     }
 
-    /// Creates one that may run later.
-    ///
-    /// # Errors
-    /// The API server refuses it.
+    /// Creates a pod and does not wait.
     pub fn begin(cluster: &Cluster, spec: &Spec<'_>) -> Result<Self> {
         let interpreter = cluster.python().interpreter();
         let pod = Self {
@@ -113,9 +107,6 @@ impl ClientPod {
     }
 
     /// Waits until it runs.
-    ///
-    /// # Errors
-    /// It doesn't in time.
     pub fn wait(&self) -> Result<()> {
         let timeout = format!("--timeout={}s", START.as_secs());
         let Self { namespace, name, kubectl, .. } = self;
@@ -126,37 +117,25 @@ impl ClientPod {
         Ok(())
     }
 
-    /// Its addresses.
-    ///
-    /// # Errors
-    /// It has none yet.
+    /// Returns its addresses.
     pub fn addresses(&self) -> Result<Vec<IpAddr>> {
         let pod = self.kubectl.json(&["get", "-n", &self.namespace, "pod", &self.name, "-o", "json"])?;
         let addresses = pod["status"]["podIPs"].as_array().context("the pod has addresses")?;
         addresses.iter().map(|entry| Ok(entry["ip"].as_str().context("an address")?.parse()?)).collect()
     }
 
-    /// What `kubectl describe pod` says.
-    ///
-    /// # Errors
-    /// The pod is gone.
+    /// Returns the output of `kubectl describe pod`.
     pub fn describe(&self) -> Result<String> {
         self.kubectl.run(&["describe", "-n", &self.namespace, "pod", &self.name])
     }
 
     /// Deletes it and waits until it is gone.
-    ///
-    /// # Errors
-    /// It stays.
     pub fn delete(self) -> Result<()> {
         self.kubectl.run(&["delete", "-n", &self.namespace, "pod", &self.name, "--timeout=60s"])?;
         Ok(())
     }
 
-    /// Deletes many at once and waits until all are gone.
-    ///
-    /// # Errors
-    /// One stays.
+    /// Deletes many pods at once and waits until all are gone.
     pub fn delete_all(pods: &[Self]) -> Result<()> {
         let Some(Self { kubectl, namespace, .. }) = pods.first() else { return Ok(()) };
         let names = pods.iter().map(|pod| pod.name.as_str());
@@ -166,44 +145,29 @@ impl ClientPod {
         Ok(())
     }
 
-    /// Runs Python in it; returns its output, whatever its exit status.
-    ///
-    /// # Errors
-    /// kubectl cannot be started.
+    /// Runs Python in it and returns the output, whatever the exit status.
     pub fn python(&self, arguments: &[&str]) -> Result<Output> {
         let mut command = self.kubectl.command(&["exec", "-n", &self.namespace, &self.name, "--"]);
         crate::node::process::output(command.arg(&self.interpreter).args(arguments))
     }
 
-    /// Who boto3 says that it is: `Arn` of GetCallerIdentity.
-    ///
-    /// # Errors
-    /// It has no credentials, or STS refuses them; the error holds what it said.
+    /// Returns the `Arn` of GetCallerIdentity, as boto3 finds it. The error contains boto3's output.
     pub fn boto3_identity(&self) -> Result<String> {
         said(&self.python(&["-c", "import boto3; print(boto3.client('sts').get_caller_identity()['Arn'])"])?)
     }
 
-    /// Who the aws CLI says that it is: `Arn` of GetCallerIdentity.
-    ///
-    /// # Errors
-    /// It has no credentials, or STS refuses them; the error holds what it said.
+    /// Returns the `Arn` of GetCallerIdentity, as the aws CLI finds it. The error contains its output.
     pub fn cli_identity(&self) -> Result<String> {
         let arguments = ["-m", "awscli", "sts", "get-caller-identity", "--query", "Arn", "--output", "text"];
         said(&self.python(&arguments)?)
     }
 
     /// Starts the probe.
-    ///
-    /// # Errors
-    /// kubectl cannot be started.
     pub fn probe(&self, folder: &Path) -> Result<Probe> {
         self.probe_at(folder, Pace::IMPATIENT)
     }
 
-    /// Starts the probe at a pace.
-    ///
-    /// # Errors
-    /// kubectl cannot be started.
+    /// Starts the probe with a pace.
     pub fn probe_at(&self, folder: &Path, pace: Pace) -> Result<Probe> {
         let mut command = self.kubectl.command(&["exec", "--stdin", "-n", &self.namespace, &self.name, "--"]);
         command.arg(&self.interpreter).args(["-c", include_str!("../../fixtures/cluster/probe.py")]);

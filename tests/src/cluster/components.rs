@@ -1,4 +1,4 @@
-//! The daemons of the node, in the order of their start, and the flags that each gets.
+//! The daemons of the node, in the order of their start, and their flags.
 
 use super::node::Node;
 use crate::{
@@ -16,9 +16,9 @@ use std::{
     time::Duration,
 };
 
-/// Where containerd listens.
+/// Socket of containerd.
 const CONTAINERD: &str = "/run/containerd/containerd.sock";
-/// How long a component may take to start on a loaded machine, in seconds.
+/// Seconds a component has to start on a loaded machine.
 const START_SECONDS_MAX: u64 = 90;
 
 /// Starts components of one cluster.
@@ -44,7 +44,7 @@ impl Components<'_> {
         Ok(())
     }
 
-    /// Makes images known to the kubelet.
+    /// Imports images into containerd.
     pub(super) fn import(&self, archives: &[PathBuf]) -> Result<()> {
         for archive in archives {
             process::run(self.ctr().args(["--namespace", "k8s.io", "images", "import"]).arg(archive))?;
@@ -80,7 +80,7 @@ impl Components<'_> {
             "--service-account-issuer=https://kubernetes.default.svc.cluster.local".to_owned(),
             format!("--service-account-key-file={}", self.path("pki/sa.pub")),
             format!("--service-account-signing-key-file={}", self.path("pki/sa.key")),
-            // Pods find the one API server at an address of the node's lo.
+            // Pods reach the one API server at an address of the node's lo.
             "--endpoint-reconciler-type=none".to_owned(),
             "--profiling=false".to_owned(),
         ];
@@ -94,7 +94,7 @@ impl Components<'_> {
             let mut curl = self.node.command("curl");
             curl.args(["--silent", "--max-time", "5", "--cacert", &self.path("pki/ca.crt")]);
             let answer = process::run(curl.arg("https://127.0.0.1/readyz"))?;
-            ensure!(answer == "ok", "it says {answer}");
+            ensure!(answer == "ok", "it answers {answer}");
             Ok(())
         })
     }
@@ -115,14 +115,14 @@ impl Components<'_> {
             format!("--kubeconfig={}", self.path("pki/controller-manager.kubeconfig")),
             "--bind-address=127.0.0.1".to_owned(),
             "--leader-elect=false".to_owned(),
-            // The default, 20 a second, makes a new cluster wait for seconds.
+            // The default, 20 per second, delays a new cluster by seconds.
             "--kube-api-qps=500".to_owned(),
             "--kube-api-burst=1000".to_owned(),
             format!("--service-account-private-key-file={}", self.path("pki/sa.key")),
             format!("--root-ca-file={}", self.path("pki/ca.crt")),
-            // The default is a folder of the machine's, which it makes.
+            // By default it would make a folder on the machine.
             "--flex-volume-plugin-dir=/var/lib/kubelet/volume-plugins".to_owned(),
-            // Each controller with its own rights: one account for all would lack most of them.
+            // Each controller has its own rights: a common account would lack most of them.
             "--use-service-account-credentials=true".to_owned(),
         ];
         self.start("kube-controller-manager", &flags)

@@ -5,9 +5,9 @@ use crate::node::topology::NODE_V4;
 use anyhow::{Context as _, Result};
 use std::{fs, path::Path};
 
-/// The addresses of pods: those that [`crate::node::topology::Sender`] knows as pods'.
+/// IPv4 addresses of pods: those that [`crate::node::topology::Sender`] recognises as pods'.
 const PODS_V4: &str = "10.9.0.0/24";
-/// The same for IPv6.
+/// IPv6 addresses of pods.
 const PODS_V6: &str = "fd00:9::/64";
 
 /// Writes all of them.
@@ -35,7 +35,7 @@ pub(super) fn write(state: &Path, cgroups: Cgroups, cni: Cni, server_name: &str)
         Cni::Bridge => include_str!("../../fixtures/cluster/conf/bridge.conflist"),
     };
     write("cni/10-pods.conflist", fill(pods))?;
-    // There is no cluster DNS: the headless service resolves to the one node that there is.
+    // There is no cluster DNS: the headless service resolves to the only node.
     write("hosts", format!("127.0.0.1 localhost\n::1 localhost\n{NODE_V4} {server_name}\n"))?;
     write("resolv.conf", String::new())
 }

@@ -1,5 +1,5 @@
-//! Container images made on the spot, without a registry or a builder: one layer, as an OCI image archive that
-//! `ctr images import` takes (image-spec: "Image Layout").
+//! Container images built on the spot, without a registry or a builder: one layer, as an OCI image archive for `ctr
+//! images import` (image-spec: "Image Layout").
 
 use anyhow::{Context as _, Result};
 use ring::digest::{SHA256, digest};
@@ -12,21 +12,21 @@ use std::{
 };
 use tar::{Builder, EntryType, Header};
 
-/// `architecture` of the image, in Go's words.
+/// `architecture` of the image, as Go names it.
 const ARCHITECTURE: &str = if cfg!(target_arch = "aarch64") { "arm64" } else { "amd64" };
 
-/// What an image holds and runs.
+/// Contents and entrypoint of an image.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Image {
-    /// Its name with a tag, such as `localhost/pause:1`.
+    /// Name with a tag, such as `localhost/pause:1`.
     pub(super) name: String,
-    /// What it runs; the pod's `args` are appended.
+    /// Entrypoint; the pod's `args` are appended.
     pub(super) entrypoint: Vec<String>,
-    /// Path in the image and file of this machine.
+    /// Path in the image and file on this machine.
     pub(super) files: Vec<(String, PathBuf)>,
     /// Path in the image and text.
     pub(super) texts: Vec<(String, String)>,
-    /// Path in the image and what the link says.
+    /// Path in the image and target of the symbolic link.
     pub(super) links: Vec<(String, String)>,
 }
 
@@ -68,7 +68,7 @@ impl Image {
     fn layer(&self) -> Result<Vec<u8>> {
         let mut layer = Builder::new(Vec::new());
         let mut folders = BTreeSet::new();
-        // Mount points of every container, and what programs expect to write to.
+        // Mount points of every container, and folders that programs write to.
         for folder in ["dev/.", "etc/.", "proc/.", "sys/.", "tmp/."] {
             append_parents(&mut layer, &mut folders, folder)?;
         }
@@ -90,7 +90,7 @@ impl Image {
     }
 }
 
-/// The folders that a path is in, each once.
+/// Appends the folders that a path is in, each once.
 fn append_parents(layer: &mut Builder<Vec<u8>>, folders: &mut BTreeSet<PathBuf>, path: &str) -> Result<()> {
     let parents: Vec<&Path> = Path::new(path).ancestors().skip(1).collect();
     let new = |folder: &&&Path| !folder.as_os_str().is_empty() && !folders.contains(**folder);
@@ -109,7 +109,7 @@ fn append(archive: &mut Builder<impl Write>, path: &str, mode: u32, bytes: &[u8]
     archive.append_data(&mut header, path, bytes).with_context(|| format!("append {path}"))
 }
 
-/// A header without a time or an owner, so that the same content is the same image.
+/// Returns a header without a time or an owner, so that the same content gives the same image.
 fn header(kind: EntryType, mode: u32, size: usize) -> Header {
     let mut header = Header::new_gnu();
     header.set_entry_type(kind);

@@ -1,4 +1,4 @@
-//! The images that a cluster runs.
+//! The images of a cluster.
 
 use super::image::Image;
 use crate::{clients::Python, node::process};
@@ -9,19 +9,19 @@ use std::{
     process::Command,
 };
 
-/// What keeps a pod's namespaces open.
+/// Image of the process that keeps a pod's namespaces open.
 pub(super) const PAUSE: &str = "localhost/pause:1";
-/// The agent's image.
+/// Image of the agent.
 pub const AGENT: &str = "localhost/kiam-agent:test";
-/// The server's image.
+/// Image of the server.
 pub const SERVER: &str = "localhost/kiam-server:test";
-/// An image that borrows the machine's programs: mounts of the machine make it complete.
+/// Image that uses the machine's programs, by mounts of the machine's folders.
 pub const CLIENT: &str = "localhost/client:1";
 
-/// The authorities that the server trusts beside those that it is given.
+/// Certificate authorities that the server trusts in addition to configured ones.
 const CA_BUNDLE: &str = "/etc/ssl/certs/ca-certificates.crt";
 
-/// The pause container and the client.
+/// Writes the images of the pause container and the client.
 pub(super) fn write_base(folder: &Path) -> Result<()> {
     let busybox = Path::new("/bin/busybox");
     ensure!(busybox.exists(), "{} is missing: apt-get install busybox-static", busybox.display());
@@ -32,14 +32,14 @@ pub(super) fn write_base(folder: &Path) -> Result<()> {
         ..Image::default()
     };
     pause.write(&folder.join("pause.tar"))?;
-    // Debian's merged /usr: everything else is links into it.
+    // Debian's merged /usr: the other folders are links into it.
     let links = ["bin", "lib", "lib64", "sbin"].map(|name| (name.to_owned(), format!("usr/{name}")));
     let passwd = ("etc/passwd".to_owned(), "root:x:0:0:root:/tmp:/bin/sh\n".to_owned());
     let client = Image { name: CLIENT.to_owned(), links: links.to_vec(), texts: vec![passwd], ..Image::default() };
     client.write(&folder.join("client.tar"))
 }
 
-/// An image of one of our binaries: itself, the shared libraries that it needs, and the public authorities.
+/// Writes an image of one of our binaries: the binary, its shared libraries, and the public certificate authorities.
 pub(super) fn write_binary(binary: &Path, name: &str, archive: &Path) -> Result<()> {
     let file_name = binary.file_name().and_then(|name| name.to_str()).context("a binary has a name")?;
     let mut files = vec![(format!("usr/bin/{file_name}"), binary.to_owned())];
@@ -63,7 +63,7 @@ pub(super) fn write_binary(binary: &Path, name: &str, archive: &Path) -> Result<
     image.write(archive)
 }
 
-/// The shared libraries of a binary, and the dynamic linker, at the paths where the linker looks for them.
+/// Returns the shared libraries of a binary, and the dynamic linker, at the paths where the linker looks for them.
 fn shared_libraries(binary: &Path) -> Result<Vec<PathBuf>> {
     // "\tlibc.so.6 => /lib/x86_64-linux-gnu/libc.so.6 (0x…)", or the linker's own path without an arrow.
     let listing = process::run(Command::new("ldd").arg(binary))?;
@@ -73,7 +73,7 @@ fn shared_libraries(binary: &Path) -> Result<Vec<PathBuf>> {
     Ok(libraries)
 }
 
-/// What a pod of [`CLIENT`] borrows from this machine, read-only.
+/// Returns the folders of this machine that a pod of [`CLIENT`] mounts read-only.
 pub(super) fn machine_folders(python: &Python) -> Result<Vec<PathBuf>> {
     let interpreter = python.interpreter();
     let script = "import sys; print(sys.prefix); print(sys.base_prefix)";

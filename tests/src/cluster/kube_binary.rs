@@ -1,5 +1,5 @@
-//! The one binary with every Kubernetes component and kubectl, built from the Go module `tests/fixtures/cluster/kube` and kept
-//! in the target folder: ten minutes once, nothing afterwards.
+//! The one binary with every Kubernetes component and kubectl, built from the Go module `tests/fixtures/cluster/kube`
+//! and kept in the target folder. The build takes ten minutes once.
 
 use crate::node::{owner, process};
 use anyhow::{Context as _, Result, bail, ensure};
@@ -12,20 +12,17 @@ use std::{
     time::{Duration, Instant},
 };
 
-/// What the binary is made of, in the order in which it is hashed.
+/// Sources of the binary, in the order in which they are hashed.
 const SOURCES: [&str; 3] = ["go.mod", "go.sum", "main.go"];
 /// Bytes of the hash that are part of the file's name.
 const HASH_BYTES: usize = 8;
 
-/// How often a build that goes on is mentioned.
-const SAY_EVERY: Duration = Duration::from_secs(30);
-/// How often it is looked whether it has ended.
-const LOOK_EVERY: Duration = Duration::from_millis(100);
+/// Interval of the messages during a long build.
+const MESSAGE_INTERVAL: Duration = Duration::from_secs(30);
+/// Interval at which the build is checked.
+const POLL_INTERVAL: Duration = Duration::from_millis(100);
 
-/// Where the binary is; builds it first if it isn't there.
-///
-/// # Errors
-/// There is no Go, or the build fails; its output is shown.
+/// Returns the path of the binary; builds it first if it is missing. Needs Go.
 pub fn kube_binary(target: &Path) -> Result<PathBuf> {
     let module = module();
     let go = go_version(&module)?;
@@ -49,13 +46,13 @@ fn module() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures/cluster/kube")
 }
 
-/// sudo forgets where Go was unpacked to; its own guide says here.
+/// Returns the Go of the official installation, which is not in sudo's PATH, or the one in PATH.
 fn go() -> &'static Path {
     let usual = Path::new("/usr/local/go/bin/go");
     if usual.exists() { usual } else { Path::new("go") }
 }
 
-/// The version of the Go that builds the module; Go itself refuses, or fetches another one, when it is too old.
+/// Returns the version of the Go that builds the module. A Go that is too old fails, or fetches a newer one.
 fn go_version(module: &Path) -> Result<String> {
     let version = process::run(Command::new(go()).args(["env", "GOVERSION"]).current_dir(module))
         .context("Go 1.26 or newer is needed in PATH to build Kubernetes (Go 1.21 or newer fetches it by itself)")?;
@@ -68,17 +65,17 @@ fn build(module: &Path, binary: &Path) -> Result<()> {
     let (Some(major), Some(minor)) = (version.split('.').next(), version.split('.').nth(1)) else {
         bail!("go.mod: not a version: {version}");
     };
-    // Without these the components take themselves for a placeholder version.
+    // Otherwise the components report a placeholder version.
     let package = "k8s.io/component-base/version";
     let flags = format!(
         "-s -w -X {package}.gitVersion=v{version} -X {package}.gitMajor={major} -X {package}.gitMinor={minor} \
          -X {package}.gitTreeState=clean"
     );
-    // Under a name of its own first: a build that is cut short leaves nothing that looks finished.
+    // Under another name first: an interrupted build leaves nothing that looks complete.
     let unfinished = binary.with_file_name(owner::unique_name("kube")?);
     let mut command = Command::new(go());
     command
-        // Git refuses root in somebody else's clone, and nothing needs to know the commit.
+        // Git refuses root in another user's clone, and the commit is not needed.
         .args(["build", "-trimpath", "-buildvcs=false", "-ldflags", &flags, "-o"])
         .arg(&unfinished)
         .arg(".")
@@ -88,26 +85,26 @@ fn build(module: &Path, binary: &Path) -> Result<()> {
     fs::rename(&unfinished, binary).with_context(|| format!("rename to {}", binary.display()))
 }
 
-/// Runs a command to its end, and says now and then that it is still at it.
+/// Runs a command to its end, with a message from time to time.
 fn run_with_progress(command: &mut Command) -> Result<()> {
     let start = Instant::now();
     let mut child = command.stdin(Stdio::null()).spawn()?;
-    let mut said = start;
+    let mut reported = start;
     let status = loop {
         if let Some(status) = child.try_wait()? {
             break status;
         }
-        if said.elapsed() > SAY_EVERY {
-            said = Instant::now();
-            eprintln!("  building Kubernetes for {} s", start.elapsed().as_secs());
+        if reported.elapsed() > MESSAGE_INTERVAL {
+            reported = Instant::now();
+            eprintln!("  still building Kubernetes after {} s", start.elapsed().as_secs());
         }
-        thread::sleep(LOOK_EVERY);
+        thread::sleep(POLL_INTERVAL);
     };
     ensure!(status.success(), "{status}");
     Ok(())
 }
 
-/// The version of Kubernetes that go.mod asks for, without the v.
+/// Returns the version of Kubernetes that go.mod requires, without the v.
 fn kubernetes_version(module: &Path) -> Result<String> {
     let text = fs::read_to_string(module.join("go.mod"))?;
     let version = text.lines().find_map(|line| line.trim().strip_prefix("k8s.io/kubernetes v"));

@@ -11,7 +11,7 @@ use std::{
     time::Duration,
 };
 
-/// A kubectl that knows its cluster.
+/// A kubectl with the credentials of its cluster.
 #[derive(Debug, Clone)]
 pub struct Kubectl {
     /// `nsenter` into the node's network, the binary, the kubeconfig.
@@ -27,46 +27,34 @@ impl Kubectl {
         Self { prefix }
     }
 
-    /// A command to which arguments can be added.
+    /// Returns a command to which arguments can be added.
     #[must_use]
     pub fn command(&self, arguments: &[&str]) -> Command {
         let (program, prefix) = self.prefix.split_first().expect("a prefix of six words");
         let mut command = Command::new(program);
-        // Proxies of this machine, and a cache of discovery in somebody's home, have no part in it.
+        // Without this machine's proxies and without a discovery cache in a home folder.
         command.env_clear().env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin").env("HOME", "/nonexistent");
         command.args(prefix).args(arguments);
         command
     }
 
     /// Runs it and returns its standard output.
-    ///
-    /// # Errors
-    /// It says why.
     pub fn run(&self, arguments: &[&str]) -> Result<String> {
         process::run(&mut self.command(arguments))
     }
 
     /// Runs it whatever its exit status.
-    ///
-    /// # Errors
-    /// It cannot be started.
     pub fn output(&self, arguments: &[&str]) -> Result<Output> {
         process::output(&mut self.command(arguments))
     }
 
-    /// Runs it and parses what it says as JSON; the arguments ask for that.
-    ///
-    /// # Errors
-    /// It fails, or says something else.
+    /// Runs it and parses its output as JSON; the arguments must request that.
     pub fn json(&self, arguments: &[&str]) -> Result<Value> {
         let text = self.run(arguments)?;
-        serde_json::from_str(&text).with_context(|| format!("kubectl {arguments:?} said {text}"))
+        serde_json::from_str(&text).with_context(|| format!("kubectl {arguments:?} printed {text}"))
     }
 
-    /// Runs it with a document as its standard input, `-f -` being among the arguments.
-    ///
-    /// # Errors
-    /// It says why.
+    /// Runs it with a document as its standard input; the arguments must contain `-f -`.
     pub fn feed(&self, arguments: &[&str], document: &Value) -> Result<String> {
         let mut command = self.command(arguments);
         let mut child = command
@@ -82,14 +70,11 @@ impl Kubectl {
         Ok(out.into_owned())
     }
 
-    /// Runs it until its output holds what is wanted.
-    ///
-    /// # Errors
-    /// It doesn't in time.
+    /// Runs it until its output contains `wanted`.
     pub fn until(&self, arguments: &[&str], wanted: &str, patience: Duration) -> Result<String> {
-        eventually(&format!("kubectl {} says {wanted:?}", arguments.join(" ")), patience, || {
+        eventually(&format!("kubectl {} prints {wanted:?}", arguments.join(" ")), patience, || {
             let output = self.run(arguments)?;
-            anyhow::ensure!(output.contains(wanted), "it says {output:?}");
+            anyhow::ensure!(output.contains(wanted), "it prints {output:?}");
             Ok(output)
         })
     }

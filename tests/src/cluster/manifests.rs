@@ -1,5 +1,5 @@
-//! What is shipped in `deploy/manifests`, the overlay that fits it to the cluster of the tests, and what the two differ
-//! in.
+//! The shipped manifests of `deploy/manifests`, the overlay that adapts them to the cluster of the tests, and the
+//! differences between the two.
 
 use super::{
     authority::{Authority, Subject, Usage},
@@ -15,15 +15,15 @@ use std::{
     process::Command,
 };
 
-/// The repository's folders that the overlay is made of; it names the shipped one by a relative path.
+/// Folder of the shipped manifests; the overlay names it by a relative path.
 const SHIPPED: &str = "deploy/manifests";
-/// The overlay, with the secrets' files added to it.
+/// Folder of the overlay; the files of the secrets are added to it.
 const OVERLAY: &str = "tests/fixtures/cluster/overlay";
 
-/// The overlay with enforcement, for a node whose pods are behind a bridge.
+/// Folder of the overlay with enforcement, for a node whose pods are behind a bridge.
 const ENFORCED: &str = "tests/fixtures/cluster/enforced";
 
-/// The shipped manifests and the overlays, copied so that the overlay can hold the keys of this run.
+/// The shipped manifests and the overlays, copied so that the overlay can contain the keys of this run.
 #[derive(Debug)]
 pub struct Manifests {
     folder: PathBuf,
@@ -31,9 +31,6 @@ pub struct Manifests {
 
 impl Manifests {
     /// Copies them into a new folder, and makes the certificates of agent and server.
-    ///
-    /// # Errors
-    /// A file is not readable, or the folder not writable.
     pub fn prepare(folder: &Path, sts_ca: &Path) -> Result<Self> {
         let repository = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
         for part in [SHIPPED, OVERLAY, ENFORCED] {
@@ -45,37 +42,38 @@ impl Manifests {
         Ok(Self { folder: folder.to_owned() })
     }
 
-    /// The folder for `kubectl apply -k`: the shipped manifests as they are.
+    /// Returns the folder of the shipped manifests, for `kubectl apply -k`.
     #[must_use]
     pub fn shipped(&self) -> PathBuf {
         self.folder.join(SHIPPED)
     }
 
-    /// The folder for `kubectl apply -k`: fitted to the cluster of the tests.
+    /// Returns the folder of the manifests adapted to the cluster of the tests, for `kubectl apply -k`.
     #[must_use]
     pub fn fitted(&self) -> PathBuf {
         self.folder.join(OVERLAY)
     }
 
-    /// The folder for `kubectl apply -k`: fitted, and enforced for pods on the node's network.
+    /// Returns the folder of the adapted manifests with enforcement for hostNetwork pods, for `kubectl apply -k`.
     #[must_use]
     pub fn enforced(&self) -> PathBuf {
         self.folder.join(ENFORCED)
     }
 
-    /// The folder for `kubectl apply -k`: what takes the agents' traces off the nodes, fitted too.
+    /// Returns the folder of the adapted manifests that remove the agents' traces from the nodes, for `kubectl apply
+    /// -k`.
     #[must_use]
     pub fn fitted_cleanup(&self) -> PathBuf {
         self.folder.join(OVERLAY).join("cleanup")
     }
 }
 
-/// The three files of each secret, as the repository's guide makes them.
+/// Writes the three files of each secret, as the repository's guide describes.
 fn write_certificates(folder: &Path) -> Result<()> {
     let authority = Authority::create("kiam CA")?;
     authority.write(&folder.join("ca.pem"))?;
     let names = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect();
-    // The server's probe shows the server's own certificate.
+    // The server's probe presents the server's own certificate.
     for (file, names, usage) in
         [("agent", names(&[]), Usage::Client), ("server", names(&[SERVER_NAME, "localhost", "127.0.0.1"]), Usage::Both)]
     {
@@ -99,15 +97,12 @@ fn copy(from: &Path, to: &Path) -> Result<()> {
     Ok(())
 }
 
-/// The objects of a folder, by kind, namespace and name, as kustomize renders them. No cluster is needed.
-///
-/// # Errors
-/// kustomize says why, or renders what is no object.
+/// Returns the objects of a folder, by kind, namespace and name, as kustomize renders them. Needs no cluster.
 pub fn render(kube: &Path, folder: &Path) -> Result<BTreeMap<String, Value>> {
     let mut command = Command::new(kube);
     command.env_clear().env("HOME", "/nonexistent").args(["kubectl", "kustomize"]).arg(folder);
     let text = process::run(&mut command)?;
-    let objects: Vec<Value> = serde_saphyr::from_multiple(&text).context("parse what kustomize rendered")?;
+    let objects: Vec<Value> = serde_saphyr::from_multiple(&text).context("parse the output of kustomize")?;
     objects.into_iter().map(|object| Ok((identity(&object)?, object))).collect()
 }
 
@@ -121,18 +116,18 @@ fn identity(object: &Value) -> Result<String> {
     })
 }
 
-/// A value that is not the same on both sides.
+/// A value that differs between two sets of objects.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Change {
-    /// Object and JSON pointer (RFC 6901): `Kind namespace/name/spec/…`; an object alone stands for all of it.
+    /// Object and JSON pointer (RFC 6901): `Kind namespace/name/spec/…`; only the object if all of it is new or gone.
     pub path: String,
-    /// Before; `None`: it is new.
+    /// Value before; `None` if it is new.
     pub before: Option<Value>,
-    /// Afterwards; `None`: it is gone.
+    /// Value after; `None` if it is gone.
     pub after: Option<Value>,
 }
 
-/// All differences, the deepest value that differs each.
+/// Returns all differences, each with the deepest value that differs.
 #[must_use]
 pub fn changes(before: &BTreeMap<String, Value>, after: &BTreeMap<String, Value>) -> Vec<Change> {
     let mut changes = Vec::new();
@@ -162,18 +157,12 @@ fn compare(path: String, before: Option<&Value>, after: Option<&Value>, changes:
     }
 }
 
-/// `kubectl apply -k`.
-///
-/// # Errors
-/// It says why.
+/// Runs `kubectl apply -k`.
 pub fn apply(kubectl: &Kubectl, folder: &Path) -> Result<String> {
     kubectl.run(&["apply", "-k", folder.to_str().context("a path in UTF-8")?])
 }
 
-/// `kubectl delete -k`, to the end.
-///
-/// # Errors
-/// It says why, or something is not gone in time.
+/// Runs `kubectl delete -k` and waits until everything is gone.
 pub fn delete(kubectl: &Kubectl, folder: &Path) -> Result<String> {
     kubectl.run(&["delete", "-k", folder.to_str().context("a path in UTF-8")?, "--timeout=120s"])
 }

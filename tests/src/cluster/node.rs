@@ -1,4 +1,4 @@
-//! The node: namespaces and control groups of its own, and PID 1 in them. When it ends, everything in it ends.
+//! The node: namespaces and control groups of its own, with a PID 1. When PID 1 ends, every process in it ends.
 
 use super::state::{Cgroups, State};
 use crate::{
@@ -17,20 +17,20 @@ use std::{
     time::Duration,
 };
 
-/// How long the mounts may take on a loaded machine, in seconds.
+/// Seconds the mounts may take on a loaded machine.
 const MOUNT_SECONDS_MAX: u64 = 30;
-/// How long the kernel may take to end all processes of a node, in seconds.
+/// Seconds the kernel may take to end all processes of a node.
 const END_SECONDS_MAX: u64 = 30;
-/// What every process of a node gets as `PATH`, and nothing else of this process's environment: its proxy and CA
+/// `PATH` of every process of a node. They inherit nothing else from this process's environment: its proxy and CA
 /// settings would confuse the components.
 const PATH: &str = "/usr/sbin:/usr/bin:/sbin:/bin";
 
 /// A running PID 1.
 #[derive(Debug)]
 pub(super) struct Node {
-    /// `unshare`, whose child is PID 1.
+    /// `unshare`, the parent of PID 1.
     outer: Daemon,
-    /// PID 1, by its number outside.
+    /// Pid of PID 1 as seen from outside.
     pid: u32,
     cgroups: Vec<PathBuf>,
     logs: PathBuf,
@@ -43,7 +43,7 @@ impl Node {
         std::fs::create_dir(&logs)?;
         let mut command = in_cgroups(state.cgroups());
         command
-            // A killed test takes its node with it.
+            // The node ends with a killed test.
             .args(["setpriv", "--pdeathsig", "KILL", "nsenter"])
             .arg(format!("--net={}", topology.node.path().display()))
             .args(["unshare", "--mount", "--propagation", "private", "--uts", "--ipc", "--cgroup"])
@@ -63,14 +63,14 @@ impl Node {
         Ok(Self { outer, pid, cgroups: state.cgroups().to_vec(), logs })
     }
 
-    /// A command that will run in all namespaces of the node, but in this process's control groups.
+    /// Returns a command in all namespaces of the node, but in this process's control groups.
     pub(super) fn command(&self, program: impl AsRef<OsStr>) -> Command {
         let mut command = Command::new("nsenter");
         command.args(["--target", &self.pid.to_string(), "--all"]).arg(program).env_clear().env("PATH", PATH);
         command
     }
 
-    /// Starts a daemon of the node; its control groups are the node's too.
+    /// Starts a daemon in the namespaces and the control groups of the node.
     pub(super) fn daemon(&self, name: &str, arguments: &[&OsStr]) -> Result<Daemon> {
         let mut command = in_cgroups(&self.cgroups);
         command.args(["nsenter", "--target", &self.pid.to_string(), "--all"]).args(arguments);
@@ -78,12 +78,12 @@ impl Node {
         Daemon::spawn(name, &mut command, &self.logs.join(format!("{name}.log")))
     }
 
-    /// Its root folder, from outside.
+    /// Returns its root folder, as seen from outside.
     pub(super) fn root(&self) -> PathBuf {
         PathBuf::from(format!("/proc/{}/root", self.pid))
     }
 
-    /// Why it ended, if it did.
+    /// Fails with the log if it has ended.
     pub(super) fn check(&mut self) -> Result<()> {
         ensure!(self.outer.is_running()?, "the node ended\n{}", self.outer.log_tail());
         Ok(())
@@ -101,7 +101,7 @@ impl Drop for Node {
     }
 }
 
-/// A shell that moves itself into the control groups, and then becomes the command that is appended.
+/// Returns a shell that moves itself into the control groups and then becomes the appended command.
 fn in_cgroups(cgroups: &[PathBuf]) -> Command {
     let mut command = Command::new("sh");
     let script = r#"while [ "$1" != -- ]; do echo 0 > "$1/cgroup.procs"; shift; done; shift; exec "$@""#;

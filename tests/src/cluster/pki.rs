@@ -6,7 +6,7 @@ use rcgen::KeyPair;
 use serde_json::json;
 use std::{fs, net::Ipv4Addr, path::Path};
 
-/// Where the API server listens, for components on the node.
+/// URL of the API server, for components on the node.
 const API_SERVER: &str = "https://127.0.0.1:443";
 
 /// Writes everything into a new folder: `ca.crt`, `sa.key`, `sa.pub`, `NAME.crt` and `NAME.key` of each component, and

@@ -1,4 +1,4 @@
-//! What asks M from a pod and never stops.
+//! A probe in a pod that sends requests to the IMDS until it is ended.
 
 use crate::eventually::eventually;
 use anyhow::{Context as _, Result, bail, ensure};
@@ -10,40 +10,40 @@ use std::{
     time::Duration,
 };
 
-/// How long the probe may take to end: one attempt for each family, of five seconds each, and a busy machine.
+/// Time the probe has to end: one attempt for each family, of five seconds each, on a busy machine.
 const END: Duration = Duration::from_secs(20);
 
-/// What came of one attempt.
+/// An attempt.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Attempt {
-    /// M's address.
-    pub m: IpAddr,
-    /// What it got.
+    /// Address of the IMDS.
+    pub imds: IpAddr,
+    /// Outcome.
     pub got: Got,
 }
 
-/// What an attempt got.
+/// Outcome of an attempt.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Got {
     /// Credentials.
     Credentials {
-        /// The role's name in the list.
+        /// Name of the role in the list.
         role: String,
-        /// The access key's id.
+        /// Id of the access key.
         access_key_id: String,
     },
     /// An HTTP status other than 200.
     Refused(u16),
-    /// Nothing, and Python's name of the error.
+    /// No response, with Python's name of the error.
     Nothing(String),
 }
 
-/// A probe in a pod: it asks until it is ended.
+/// A probe in a pod. It runs until it is ended.
 #[derive(Debug)]
 pub struct Probe {
     kubectl: Child,
     log: PathBuf,
-    /// Lines that were handed out.
+    /// Number of lines already returned.
     seen: usize,
 }
 
@@ -54,10 +54,7 @@ impl Probe {
         Ok(Self { kubectl: kubectl.context("start kubectl")?, log, seen: 0 })
     }
 
-    /// The attempts since the last call.
-    ///
-    /// # Errors
-    /// The probe ended, or wrote something else.
+    /// Returns the attempts since the last call.
     pub fn news(&mut self) -> Result<Vec<Attempt>> {
         ensure!(self.kubectl.try_wait()?.is_none(), "the probe ended\n{}", self.log());
         let log = self.log();
@@ -68,20 +65,17 @@ impl Probe {
         Ok(news)
     }
 
-    /// Ends it. Nothing of it is under way when this returns.
-    ///
-    /// # Errors
-    /// It doesn't end.
+    /// Ends it. No attempt is under way when this returns.
     pub fn end(mut self) -> Result<()> {
-        // The end of its standard input. Ending kubectl instead would leave the probe in the pod alone.
+        // Closes its standard input. Ending kubectl alone would leave the probe running in the pod.
         drop(self.kubectl.stdin.take());
         eventually("the probe ends", END, || {
-            ensure!(self.kubectl.try_wait()?.is_some(), "it asks on\n{}", self.log());
+            ensure!(self.kubectl.try_wait()?.is_some(), "it still runs\n{}", self.log());
             Ok(())
         })
     }
 
-    /// All that it wrote.
+    /// Returns its whole output.
     #[must_use]
     pub fn log(&self) -> String {
         fs::read_to_string(&self.log).unwrap_or_default()
@@ -90,7 +84,7 @@ impl Probe {
 
 impl Drop for Probe {
     fn drop(&mut self) {
-        // Ended already, or a trial that failed: then the pod's probe ends with its pod.
+        // It has ended already; or a trial failed, and the pod's probe ends with its pod.
         drop(self.kubectl.kill());
         if let Err(error) = self.kubectl.wait() {
             eprintln!("wait for a probe: {error}");
@@ -100,13 +94,13 @@ impl Drop for Probe {
 
 fn parse(line: &str) -> Result<Attempt> {
     let words: Vec<&str> = line.split(' ').collect();
-    let [m, first, second] = words[..] else { bail!("the probe wrote {line:?}") };
+    let [imds, first, second] = words[..] else { bail!("the probe wrote {line:?}") };
     let got = match first {
         "-" => Got::Nothing(second.to_owned()),
         "HTTP" => Got::Refused(second.parse()?),
         role => Got::Credentials { role: role.to_owned(), access_key_id: second.to_owned() },
     };
-    Ok(Attempt { m: m.parse()?, got })
+    Ok(Attempt { imds: imds.parse()?, got })
 }
 
 #[cfg(test)]
@@ -114,7 +108,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_probe_s_lines_are_understood() {
+    fn probe_lines_are_parsed() {
         let got = |line| parse(line).unwrap().got;
         assert_eq!(got("169.254.169.254 HTTP 503"), Got::Refused(503));
         assert_eq!(got("fd00:ec2::254 - TimeoutError"), Got::Nothing("TimeoutError".to_owned()));

@@ -1,5 +1,5 @@
-//! A cluster's folder on disk and its control groups; both are removed when dropped, and by the next run when the
-//! process was killed.
+//! A cluster's folder on disk and its control groups. Both are removed when dropped, or by the next run if the process
+//! was killed.
 
 use crate::node::{cgroups, owner::unique_name};
 use anyhow::{Context as _, Result, ensure};
@@ -8,21 +8,21 @@ use std::{
     path::{Path, PathBuf},
 };
 
-/// Where clusters keep their files: on disk, because images don't fit in memory everywhere, and not below /run, which
-/// a node has for itself. Short, because a socket's path has at most 108 bytes.
+/// Folder of the clusters' files: on disk, because images may not fit into memory, and not below /run, which a node
+/// mounts for itself. Short, because the path of a socket has at most 108 bytes.
 const ROOT: &str = "/var/tmp/kiam-tests";
 
-/// How the node's control groups look.
+/// Layout of the node's control groups.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Cgroups {
-    /// Only version 2, as on a current node; no controllers, so no limits.
+    /// Only version 2, as on a current node; without controllers, so without limits.
     V2,
-    /// Version 1 controllers and a bare version 2 beside them, where the machine has that.
+    /// Version 1 controllers and a bare version 2 in addition, on machines that have them.
     Hybrid,
 }
 
 impl Cgroups {
-    /// The word for node-init.sh.
+    /// Returns the word for node-init.sh.
     pub(super) const fn name(self) -> &'static str {
         match self {
             Self::V2 => "v2",
@@ -30,12 +30,12 @@ impl Cgroups {
         }
     }
 
-    /// Why this machine cannot do it, if it cannot.
+    /// Returns the reason if this machine does not support it.
     #[must_use]
     pub fn missing(self) -> Option<String> {
         let unified = Path::new(cgroups::MOUNTS).join("unified/cgroup.procs");
         (self == Self::Hybrid && !unified.exists())
-            .then(|| format!("{} is not there: this machine has no version 1 control groups", unified.display()))
+            .then(|| format!("{} is missing: this machine has no version 1 control groups", unified.display()))
     }
 }
 
@@ -67,7 +67,7 @@ impl State {
         &self.folder
     }
 
-    /// The control groups that the node's processes live in, one a hierarchy.
+    /// Returns the control groups of the node's processes, one per hierarchy.
     pub(super) fn cgroups(&self) -> &[PathBuf] {
         &self.cgroups
     }
@@ -83,12 +83,12 @@ impl Drop for State {
         if let Err(error) = fs::remove_dir_all(&self.folder) {
             eprintln!("remove {}: {error}", self.folder.display());
         }
-        // Only the last of all runs finds it empty.
+        // The folder is empty only after the last of all parallel runs.
         drop(fs::remove_dir(ROOT));
     }
 }
 
-/// Removes folders and control groups whose owner is dead. Their processes died with it, or were killed by
+/// Removes folders and control groups of dead owners. Their processes died with the owner, or were killed by
 /// [`crate::node::leftovers::reap`].
 pub(super) fn reap() -> Result<()> {
     cgroups::reap()?;
@@ -99,12 +99,12 @@ pub(super) fn reap() -> Result<()> {
             return Err(error).with_context(|| format!("remove {}", folder.display()));
         }
     }
-    // Only the last of all runs finds it empty.
+    // The folder is empty only after the last of all parallel runs.
     drop(fs::remove_dir(ROOT));
     Ok(())
 }
 
-/// The control groups of this process, one a mounted hierarchy.
+/// Returns the control groups of this process, one per mounted hierarchy.
 fn own_cgroups() -> Result<Vec<PathBuf>> {
     let lines = fs::read_to_string("/proc/self/cgroup")?;
     let mut own = Vec::new();
@@ -124,7 +124,7 @@ fn own_cgroups() -> Result<Vec<PathBuf>> {
     Ok(own)
 }
 
-/// A new cpuset of version 1 is empty, and takes no process before it is filled.
+/// Copies the parent's cpuset: a new cpuset of version 1 is empty, and accepts no process before it is filled.
 fn inherit_cpuset(parent: &Path, cgroup: &Path) -> Result<()> {
     for file in ["cpuset.cpus", "cpuset.mems"] {
         if parent.starts_with(Path::new(cgroups::MOUNTS).join("cpuset")) {

@@ -1,4 +1,4 @@
-//! STS for a cluster: moto over TLS, at the address of the stand-in, with an authority of its own.
+//! STS for a cluster: moto over TLS, at the address of the fake STS, with a certificate authority of its own.
 
 use super::authority::{Authority, Subject, Usage};
 use crate::{
@@ -14,12 +14,12 @@ use std::{
     time::Duration,
 };
 
-/// Its port.
+/// Port of STS.
 const PORT: u16 = 5443;
-/// How long Python may take to start it, in seconds.
+/// Seconds Python has to start it.
 const START_SECONDS_MAX: u64 = 60;
 
-/// The running server.
+/// A running STS.
 #[derive(Debug)]
 pub struct TlsSts {
     daemon: Daemon,
@@ -28,9 +28,6 @@ pub struct TlsSts {
 
 impl TlsSts {
     /// Starts it with its files in a folder; [`TlsSts::is_ready`] waits for it.
-    ///
-    /// # Errors
-    /// There is no Python with moto.
     pub(super) fn start(uplink: &Netns, python: &Python, folder: &Path) -> Result<Self> {
         fs::create_dir(folder).with_context(|| format!("make {}", folder.display()))?;
         write_certificates(folder)?;
@@ -46,30 +43,27 @@ impl TlsSts {
         Ok(Self { daemon, ca: folder.join("ca.pem") })
     }
 
-    /// Waits until it takes connections.
-    ///
-    /// # Errors
-    /// It ends, or doesn't in time.
+    /// Waits until it accepts connections.
     pub(super) fn is_ready(&mut self, uplink: &Netns) -> Result<()> {
-        eventually("moto takes connections", Duration::from_secs(START_SECONDS_MAX), || {
+        eventually("moto accepts connections", Duration::from_secs(START_SECONDS_MAX), || {
             ensure!(self.daemon.is_running()?, "it ended\n{}", self.daemon.log_tail());
             uplink.enter(|| Ok(TcpStream::connect((STS_V4, PORT)).map(drop)?))
         })
     }
 
-    /// Its URL, from the node and from pods.
+    /// Returns its URL, for the node and for pods.
     #[must_use]
     pub fn endpoint() -> String {
         format!("https://{STS_V4}:{PORT}")
     }
 
-    /// The authority of its certificate, PEM.
+    /// Returns the path of its CA certificate, PEM.
     #[must_use]
     pub fn ca(&self) -> &Path {
         &self.ca
     }
 
-    /// All that it wrote.
+    /// Returns its whole output.
     #[must_use]
     pub fn log(&self) -> String {
         self.daemon.log()
@@ -77,10 +71,10 @@ impl TlsSts {
 }
 
 fn write_certificates(folder: &Path) -> Result<()> {
-    let authority = Authority::create("STS stand-in CA")?;
+    let authority = Authority::create("fake STS CA")?;
     authority.write(&folder.join("ca.pem"))?;
     let subject = Subject {
-        common_name: "STS stand-in".to_owned(),
+        common_name: "fake STS".to_owned(),
         organization: None,
         names: vec![STS_V4.to_string()],
         usage: Usage::Server,

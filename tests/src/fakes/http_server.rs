@@ -1,5 +1,5 @@
-//! A small HTTP/1.1 server on a thread of its own, for the stand-ins. Dropping it closes every connection at once, as
-//! a killed server does.
+//! A small HTTP/1.1 server on a thread of its own, for the fakes. Dropping it closes every connection at once, like a
+//! killed server.
 
 use anyhow::{Context as _, Result};
 use bytes::Bytes;
@@ -15,13 +15,13 @@ use std::{
 };
 use tokio::sync::oneshot;
 
-/// Longest request body, in bytes: a pod with everything on it stays below etcd's 1.5 MiB.
+/// Bytes of the longest request body: a pod object stays below etcd's limit of 1.5 MiB.
 const REQUEST_BODY_BYTES_MAX: usize = 2 * 1024 * 1024;
 
-/// The body of an answer: all at once, or a stream.
+/// Body of a response: a single chunk or a stream.
 pub type Body = BoxBody<Bytes, Infallible>;
 
-/// What answers. It must not block; an answer that goes on uses [`stream`].
+/// Answers requests. It must not block; a response that continues uses [`stream`].
 pub trait Handler: Send + Sync + 'static {
     /// Answers one request.
     fn answer(&self, peer: SocketAddr, request: Request<Bytes>) -> Response<Body>;
@@ -35,20 +35,20 @@ pub struct HttpServer {
 }
 
 impl HttpServer {
-    /// Serves on sockets that are bound and listening.
+    /// Serves on bound, listening sockets.
     pub fn start(listeners: Vec<TcpListener>, handler: Arc<dyn Handler>) -> Result<Self> {
         let (stop, stopped) = oneshot::channel();
         for listener in &listeners {
             listener.set_nonblocking(true)?;
         }
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().context("start a runtime")?;
-        let thread = thread::Builder::new().name("stand-in".to_owned()).spawn(move || {
+        let thread = thread::Builder::new().name("fake".to_owned()).spawn(move || {
             runtime.block_on(async {
                 for listener in listeners {
                     let listener = tokio::net::TcpListener::from_std(listener).expect("a non-blocking listener");
                     tokio::spawn(accept(listener, Arc::clone(&handler)));
                 }
-                // Its sender is dropped with the server: both mean the end.
+                // The sender is dropped with the server, which ends this wait.
                 drop(stopped.await);
             });
         })?;
@@ -62,7 +62,7 @@ impl Drop for HttpServer {
         if let Some(thread) = self.thread.take()
             && thread.join().is_err()
         {
-            eprintln!("a stand-in panicked");
+            eprintln!("a fake server panicked");
         }
     }
 }
@@ -91,21 +91,21 @@ async fn accept(listener: tokio::net::TcpListener, handler: Arc<dyn Handler>) {
             let connection = hyper::server::conn::http1::Builder::new()
                 .timer(TokioTimer::new())
                 .serve_connection(TokioIo::new(stream), service);
-            // A client that goes away is not worth a word.
+            // A client may disconnect at any time.
             drop(connection.await);
         });
     }
 }
 
-/// An answer of one piece.
+/// Returns a response in one piece.
 pub fn answer(status: u16, content_type: &str, body: impl Into<Bytes>) -> Response<Body> {
     let body = Full::new(body.into()).boxed();
     Response::builder().status(status).header("content-type", content_type).body(body).expect("a valid response")
 }
 
-/// An answer that goes on: what is sent into the channel goes out at once.
+/// Returns a response that continues: each chunk sent into the channel goes out at once.
 pub fn stream(content_type: &str) -> (http_body_util::channel::Sender<Bytes>, Response<Body>) {
-    /// Pieces that may wait for a slow reader.
+    /// Chunks that may wait for a slow reader.
     const PIECES_MAX: usize = 16;
     let (sender, body) = Channel::new(PIECES_MAX);
     let response = Response::builder().header("content-type", content_type).body(body.boxed());

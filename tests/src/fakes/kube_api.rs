@@ -1,7 +1,7 @@
-//! A stand-in for the Kubernetes API: list, watch, get, create, patch, replace and delete of pods, namespaces and
-//! Events, with what a real API server does about versions, and knobs that a real one hasn't.
+//! A fake Kubernetes API: list, watch, get, create, patch, replace and delete of pods, namespaces and Events, with the
+//! resource versions of a real API server, and controls that a real one does not have.
 //!
-//! It is driven in process by [`KubeApi`], or by HTTP as the real one
+//! It is driven in process by [`KubeApi`], or over HTTP like a real one
 //! (`curl -X PATCH -H 'content-type: application/merge-patch+json' …`).
 
 mod objects;
@@ -22,10 +22,10 @@ use std::{
 pub use store::Kind;
 use store::Store;
 
-/// The usual port of an API server.
+/// Usual port of an API server.
 const PORT: u16 = 6443;
 
-/// The running stand-in, on the loopback address of a namespace. A clone is the same one.
+/// A running fake, on the loopback address of a namespace. Clones share it.
 #[derive(Debug, Clone)]
 pub struct KubeApi {
     store: Arc<Store>,
@@ -34,10 +34,7 @@ pub struct KubeApi {
 }
 
 impl KubeApi {
-    /// An empty cluster, listening on the loopback address of `node`.
-    ///
-    /// # Errors
-    /// The port is taken.
+    /// Starts an empty cluster that listens on the loopback address of `node`.
     pub fn start(node: &Netns) -> Result<Self> {
         let address = SocketAddr::from((Ipv4Addr::LOCALHOST, PORT));
         let api = Self { store: Arc::new(Store::default()), address, server: Arc::default() };
@@ -45,39 +42,36 @@ impl KubeApi {
         Ok(api)
     }
 
-    /// Listens again after [`KubeApi::stop`], with everything as it was.
-    ///
-    /// # Errors
-    /// The port is taken.
+    /// Listens again after [`KubeApi::stop`], with the same objects.
     pub fn listen(&self, node: &Netns) -> Result<()> {
-        let listener = node.enter(|| TcpListener::bind(self.address).context("bind the Kubernetes API stand-in"))?;
+        let listener = node.enter(|| TcpListener::bind(self.address).context("bind the fake Kubernetes API"))?;
         let handler = Arc::new(rest::Rest::new(Arc::clone(&self.store)));
         let server = HttpServer::start(vec![listener], handler)?;
         *self.server.lock().expect("no panic under this lock") = Some(server);
         Ok(())
     }
 
-    /// Stops listening and cuts every connection.
+    /// Stops listening and closes every connection.
     pub fn stop(&self) {
         *self.server.lock().expect("no panic under this lock") = None;
     }
 
-    /// Its URL in the node's namespace.
+    /// Returns its URL in the node's namespace.
     #[must_use]
     pub fn url(&self) -> String {
         format!("http://{}", self.address)
     }
 
-    /// A kubeconfig for it, as YAML (JSON is YAML).
+    /// Returns a kubeconfig for it, as YAML (JSON is YAML).
     #[must_use]
     pub fn kubeconfig(&self) -> String {
         json!({
             "apiVersion": "v1",
             "kind": "Config",
-            "current-context": "stand-in",
-            "clusters": [{"name": "stand-in", "cluster": {"server": self.url()}}],
-            "users": [{"name": "stand-in", "user": {}}],
-            "contexts": [{"name": "stand-in", "context": {"cluster": "stand-in", "user": "stand-in"}}],
+            "current-context": "fake",
+            "clusters": [{"name": "fake", "cluster": {"server": self.url()}}],
+            "users": [{"name": "fake", "user": {}}],
+            "contexts": [{"name": "fake", "context": {"cluster": "fake", "user": "fake"}}],
         })
         .to_string()
     }
@@ -93,54 +87,45 @@ impl KubeApi {
     }
 
     /// Changes an object as `kubectl patch --type=merge` does.
-    ///
-    /// # Errors
-    /// There is none of that name.
     pub fn merge_patch(&self, kind: Kind, namespace: &str, name: &str, patch: &Value) -> Result<()> {
         self.store.patch(kind, namespace, name, patch).with_context(|| format!("no {kind:?} {namespace}/{name}"))?;
         Ok(())
     }
 
     /// Sets an annotation, or removes it with `None`.
-    ///
-    /// # Errors
-    /// There is no such object.
     pub fn annotate(&self, kind: Kind, namespace: &str, name: &str, key: &str, value: Option<&str>) -> Result<()> {
         self.merge_patch(kind, namespace, name, &json!({"metadata": {"annotations": {key: value}}}))
     }
 
-    /// Deletes a pod as the kubelet does at last: it is gone.
-    ///
-    /// # Errors
-    /// There is none of that name.
+    /// Deletes a pod completely, as the kubelet does in the end.
     pub fn delete_pod(&self, namespace: &str, name: &str) -> Result<()> {
         self.store.delete(Kind::Pod, namespace, name).with_context(|| format!("no pod {namespace}/{name}"))?;
         Ok(())
     }
 
-    /// All Events, whichever API group they came by.
+    /// Returns all Events of both API groups.
     #[must_use]
     pub fn events(&self) -> Vec<Value> {
         self.store.list(Kind::Event).1.into_iter().map(Arc::unwrap_or_clone).collect()
     }
 
-    /// `true`: what happens from now on is kept from the watchers, while their connections stay open.
+    /// Withholds changes from the watchers while their connections stay open, until called with `false`.
     pub fn hold_watch_back(&self, hold: bool) {
         self.store.hold_back(hold);
     }
 
-    /// Forgets all history before now: a watch from an older version is answered with 410, as after etcd's compaction.
+    /// Forgets the history: a watch from an older version is answered with 410, as after etcd's compaction.
     pub fn compact(&self) {
         self.store.compact();
     }
 
-    /// Ends every watch without a word, as an API server does when a watch's time is over: the client goes on where it
-    /// was.
+    /// Ends every watch without an error, as an API server does after a watch's timeout: the client continues from its
+    /// last version.
     pub fn end_watches(&self) {
         self.store.end_watches();
     }
 
-    /// Watches open now, over all kinds.
+    /// Returns the number of open watches, over all kinds.
     #[must_use]
     pub fn watchers(&self) -> usize {
         self.store.watchers()

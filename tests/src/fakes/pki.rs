@@ -1,4 +1,4 @@
-//! A test CA and the certificates of agent and server, good and bad, as files.
+//! A test CA, and valid and flawed certificates of agent and server, as files.
 
 use anyhow::{Context as _, Result};
 use rcgen::{
@@ -9,10 +9,10 @@ use std::{
     path::{Path, PathBuf},
 };
 
-/// The DNS name in the server's certificate.
+/// DNS name in the server's certificate.
 pub const SERVER_NAME: &str = "kiam-server";
 
-/// Where a process finds its material.
+/// Paths of a process's TLS files.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TlsFiles {
     /// CA certificate, PEM.
@@ -23,7 +23,7 @@ pub struct TlsFiles {
     pub key: PathBuf,
 }
 
-/// Which end a certificate is for.
+/// Purpose of a certificate.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum End {
     /// Extended key usage serverAuth, with names.
@@ -32,10 +32,10 @@ pub enum End {
     Agent,
 }
 
-/// What is wrong with a certificate.
+/// Flaw of a certificate.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Flaw {
-    /// Nothing.
+    /// No flaw.
     None,
     /// No subject alternative name.
     NoNames,
@@ -43,13 +43,13 @@ pub enum Flaw {
     NoUsage,
     /// The key file belongs to another certificate.
     OtherKey,
-    /// Its time is over.
+    /// Expired.
     Expired,
-    /// Signed by a CA of the same name that nobody trusts.
+    /// Signed by a CA of the same name that is not trusted.
     OtherCa,
 }
 
-/// A CA that signs what a test needs.
+/// A CA that signs certificates for tests.
 #[derive(Debug)]
 pub struct Pki {
     issuer: Issuer<'static, KeyPair>,
@@ -57,10 +57,7 @@ pub struct Pki {
 }
 
 impl Pki {
-    /// A new CA.
-    ///
-    /// # Errors
-    /// No randomness.
+    /// Creates a CA.
     pub fn create() -> Result<Self> {
         let mut params = CertificateParams::new(Vec::new())?;
         params.distinguished_name.push(DnType::CommonName, "kiam test CA");
@@ -72,9 +69,6 @@ impl Pki {
     }
 
     /// Writes a certificate with its key and the CA as `ca.pem`, `NAME.pem` and `NAME-key.pem`.
-    ///
-    /// # Errors
-    /// The folder is not writable.
     pub fn write(&self, folder: &Path, name: &str, end: End, flaw: Flaw) -> Result<TlsFiles> {
         let (cert, key) = self.issue(end, flaw)?;
         let files = TlsFiles {
@@ -88,7 +82,7 @@ impl Pki {
         Ok(files)
     }
 
-    /// A certificate and its key, PEM.
+    /// Issues a certificate and its key, as PEM.
     fn issue(&self, end: End, flaw: Flaw) -> Result<(String, String)> {
         let (names, usage) = match end {
             End::Server => (

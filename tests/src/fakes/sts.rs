@@ -1,4 +1,4 @@
-//! STS, in the uplink's namespace at an address of its own: moto's server, or a plain one of ours.
+//! STS, in the uplink's namespace at an address of its own: moto's server, or a plain fake.
 
 mod plain;
 
@@ -15,42 +15,39 @@ use crate::{
 use anyhow::{Context as _, Result, bail, ensure};
 use std::{env, net::TcpListener, path::Path, sync::Arc, time::Duration};
 
-/// Says which STS the tests have: `moto` (also when unset) or `plain`, for a machine where Python takes
-/// its time.
+/// Environment variable that selects the STS of the tests: `moto` (the default), or `plain` for a machine on which
+/// Python is slow.
 const WHICH: &str = "KIAM_TESTS_STS";
 
-/// Its port.
+/// Port of STS.
 const PORT: u16 = 5000;
-/// How long Python may take to start it, in seconds.
+/// Seconds Python has to start it.
 const START_SECONDS_MAX: u64 = 60;
-/// The account that moto's world is.
+/// Account of moto.
 pub const ACCOUNT: &str = "123456789012";
 
-/// The running server.
+/// A running STS.
 #[derive(Debug)]
 pub enum Sts {
-    /// moto's.
+    /// moto's server.
     Moto(Daemon),
-    /// Ours, on a thread.
+    /// The plain fake, on a thread.
     Plain(Running),
 }
 
-/// What runs until it is dropped.
+/// The plain fake; it runs until it is dropped.
 #[derive(Debug)]
 pub struct Running {
     _server: HttpServer,
 }
 
 impl Sts {
-    /// Starts the one that `KIAM_TESTS_STS` names and waits until it answers.
-    ///
-    /// # Errors
-    /// There is no Python with moto, or it doesn't answer in time.
+    /// Starts the STS that `KIAM_TESTS_STS` selects and waits until it answers. moto needs a Python environment.
     pub fn start(uplink: &Netns, python: &Python, folder: &Path) -> Result<Self> {
         match env::var(WHICH).as_deref() {
             Ok("plain") => Self::start_plain(uplink),
             Ok("moto") | Err(env::VarError::NotPresent) => Self::start_moto(uplink, python, folder),
-            other => bail!("{WHICH} is moto or plain, not {other:?}"),
+            other => bail!("{WHICH} must be moto or plain, not {other:?}"),
         }
     }
 
@@ -66,28 +63,22 @@ impl Sts {
         Ok(Self::Moto(moto))
     }
 
-    /// Starts ours, which needs no Python.
-    ///
-    /// # Errors
-    /// The port is taken.
+    /// Starts the plain fake, which needs no Python.
     pub fn start_plain(uplink: &Netns) -> Result<Self> {
         let listener = uplink.enter(|| TcpListener::bind((STS_V4, PORT)).context("bind STS"))?;
         let server = HttpServer::start(vec![listener], Arc::new(plain::Plain::default()))?;
         Ok(Self::Plain(Running { _server: server }))
     }
 
-    /// Its URL, from the node and from pods.
+    /// Returns its URL, for the node and for pods.
     #[must_use]
     pub fn endpoint() -> String {
         format!("http://{STS_V4}:{PORT}")
     }
 
-    /// Whose credentials an access key id belongs to: `Arn` of GetCallerIdentity.
-    ///
-    /// # Errors
-    /// It does not answer, or does not know the key.
+    /// Returns the `Arn` of GetCallerIdentity for an access key id.
     pub fn identity_of(uplink: &Netns, access_key_id: &str) -> Result<String> {
-        // The key id of the signature is read, and nothing else is checked.
+        // STS reads the key id of the signature and does not verify the rest.
         let authorization = format!(
             "authorization: AWS4-HMAC-SHA256 Credential={access_key_id}/20260101/us-east-1/sts/aws4_request, \
              SignedHeaders=host, Signature=00"
@@ -101,7 +92,7 @@ impl Sts {
         Ok(arn.to_owned())
     }
 
-    /// The end of its log, for a failure.
+    /// Returns the end of its log.
     #[must_use]
     pub fn log_tail(&self) -> String {
         match self {

@@ -1,5 +1,5 @@
-//! Other processes of the node that listen where M's packets could end up: on port 80 of every address, over TCP and
-//! UDP. They must never see a byte, nor a connection, of a pod that asked M.
+//! Other processes of the node that listen where packets for the IMDS could end up: on port 80 of every address, over
+//! TCP and UDP. They must never see a byte or a connection of a pod that sent a request to the IMDS.
 
 use crate::{leaks, node::netns::Netns};
 use anyhow::{Context as _, Result, ensure};
@@ -15,12 +15,12 @@ use std::{
     time::Duration,
 };
 
-/// How often the sockets are looked at.
+/// Interval at which the sockets are checked.
 const POLL: Duration = Duration::from_millis(5);
-/// How long a connection may take to say something, in milliseconds.
+/// Time a connection has to send something, in milliseconds.
 const READ_MILLISECONDS: u64 = 200;
 
-/// Listens on `[::]:port` and `0.0.0.0:port`, TCP and UDP.
+/// Listens on `[::]:port` and `0.0.0.0:port`, over TCP and UDP.
 #[derive(Debug)]
 pub struct Bystander {
     seen: Arc<Mutex<Vec<String>>>,
@@ -30,9 +30,6 @@ pub struct Bystander {
 
 impl Bystander {
     /// Starts listening in the node's namespace.
-    ///
-    /// # Errors
-    /// The port is taken.
     pub fn start(node: &Netns, port: u16) -> Result<Self> {
         let (tcp, udp) = node.enter(|| {
             let tcp = [bind(Domain::IPV4, Type::STREAM, port)?, bind(Domain::IPV6, Type::STREAM, port)?];
@@ -53,25 +50,22 @@ impl Bystander {
         Ok(Self { seen, stop, thread: Some(thread) })
     }
 
-    /// What came, in words.
+    /// Returns descriptions of everything received.
     #[must_use]
     pub fn seen(&self) -> Vec<String> {
         self.seen.lock().expect("no panic under this lock").clone()
     }
 
-    /// Asserts that nothing came that was sent to M.
-    ///
-    /// # Errors
-    /// Something did; the error begins with [`leaks::BYSTANDER`].
+    /// Asserts that nothing was received that a pod sent to the IMDS. The error begins with [`leaks::BYSTANDER`].
     pub fn expect_nothing(&self) -> Result<()> {
-        // What is in its sockets is looked at once more.
+        // Waits until the sockets have been checked once more.
         thread::sleep(POLL * 4);
         let seen = self.seen();
         ensure!(seen.is_empty(), "{}: {seen:?}", leaks::BYSTANDER);
         Ok(())
     }
 
-    /// Forgets what came.
+    /// Forgets what was received.
     pub fn forget(&self) {
         self.seen.lock().expect("no panic under this lock").clear();
     }
@@ -83,7 +77,7 @@ impl Drop for Bystander {
         if let Some(thread) = self.thread.take()
             && thread.join().is_err()
         {
-            eprintln!("the bystander panicked: it saw less than came");
+            eprintln!("the bystander panicked: it may have missed traffic");
         }
     }
 }
@@ -126,7 +120,7 @@ fn look_at_datagrams(socket: &UdpSocket, seen: &Mutex<Vec<String>>) {
                 note(seen, format!("UDP {peer}: {:?}", String::from_utf8_lossy(&bytes[..length])));
             }
             Err(error) if error.kind() == ErrorKind::WouldBlock => return,
-            // An ICMP error of something sent before: nothing was received.
+            // An ICMP error for an earlier packet: nothing was received.
             Err(_) => return,
         }
     }

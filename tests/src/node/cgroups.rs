@@ -1,5 +1,5 @@
-//! Control groups: those of pods as a kubelet makes them, in the version 2 hierarchy wherever this machine has it, and
-//! the removal of all that the harness makes.
+//! Control groups: those of pods as a kubelet makes them, in the version 2 hierarchy wherever this machine mounts it,
+//! and the removal of all that the harness makes.
 
 use crate::{
     eventually::eventually,
@@ -20,14 +20,14 @@ use std::{
     time::Duration,
 };
 
-/// Where control groups are mounted.
+/// Mount point of the control groups.
 pub(crate) const MOUNTS: &str = "/sys/fs/cgroup";
-/// Levels of folders below [`MOUNTS`] that are searched for control groups of dead runs: those of a session.
+/// Levels of folders below [`MOUNTS`] that are searched for control groups of dead runs: a login session has that many.
 const DEPTH_MAX: usize = 6;
-/// How long the kernel may take to empty a control group after its processes were killed.
+/// Time the kernel has to empty a control group after its processes were killed.
 const EMPTY_SECONDS_MAX: u64 = 20;
 
-/// Who names the groups.
+/// Driver that names the groups.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Driver {
     /// `kubepods/burstable/pod<uid>/<container>`
@@ -36,27 +36,27 @@ pub enum Driver {
     Systemd,
 }
 
-/// The class of a pod's quality of service: guaranteed pods are a level higher.
+/// A pod's QoS class; the groups of guaranteed pods are one level higher.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Qos {
-    /// Requests that are limits.
+    /// Requests equal limits.
     Guaranteed,
-    /// Requests.
+    /// Requests are set.
     Burstable,
-    /// Neither.
+    /// No requests and no limits.
     BestEffort,
 }
 
-/// What lives in a control group.
+/// Members of a control group.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Members {
     /// Whole processes, as on a real node.
     Processes,
-    /// Single threads, too: those of the harness, each a client in a pod. To the kernel programs it is all the same.
+    /// Single threads as well: threads of the harness, each a client in a pod. The kernel programs make no difference.
     Threads,
 }
 
-/// A node's group of all pods, in a group of its own; removed when dropped, with what is left in it.
+/// A node's group of all pods, below a group of its own. Dropping it removes it with everything in it.
 #[derive(Debug)]
 pub struct Kubepods {
     root: PathBuf,
@@ -66,19 +66,14 @@ pub struct Kubepods {
 }
 
 impl Kubepods {
-    /// Makes an empty one.
-    ///
-    /// # Errors
-    /// This machine has no version 2 hierarchy, or forbids it.
+    /// Makes an empty one. Fails if this machine has no version 2 hierarchy.
     pub fn create(driver: Driver) -> Result<Self> {
         Self::of(driver, Members::Processes)
     }
 
-    /// Makes an empty one whose groups the harness's own clients can be in ([`Netns::live_in`]).
-    ///
-    /// # Errors
-    /// As [`Self::create`]; or this process is not in the hierarchy's root, the one group with processes that can have
-    /// groups of threads below it.
+    /// Makes an empty one whose groups can contain the harness's own clients ([`Netns::live_in`]). Fails as
+    /// [`Self::create`] does, or if this process is not in the hierarchy's root, the only group with processes that
+    /// allows groups of threads below it.
     pub fn for_clients(driver: Driver) -> Result<Self> {
         let own = fs::read_to_string("/proc/self/cgroup")?;
         ensure!(own.lines().any(|line| line == "0::/"), "not in the root of the version 2 hierarchy: {own}");
@@ -92,18 +87,12 @@ impl Kubepods {
         Ok(kubepods)
     }
 
-    /// Makes it anew, after [`Self::remove`].
-    ///
-    /// # Errors
-    /// The kernel's.
+    /// Makes it again, after [`Self::remove`].
     pub fn make(&self) -> Result<()> {
         self.make_group(&self.path)
     }
 
-    /// A group of any name, with those above it.
-    ///
-    /// # Errors
-    /// The kernel's.
+    /// Makes a group of any name, with its missing parents.
     pub fn make_group(&self, path: &Path) -> Result<()> {
         let mut missing: Vec<&Path> = path.ancestors().take_while(|group| !group.exists()).collect();
         while let Some(group) = missing.pop() {
@@ -116,24 +105,18 @@ impl Kubepods {
         Ok(())
     }
 
-    /// Removes it with all that is in it, as a kubelet that was reset does.
-    ///
-    /// # Errors
-    /// A process in it does not end.
+    /// Removes it with all its contents, as resetting a kubelet does.
     pub fn remove(&self) -> Result<()> {
         remove(&self.path)
     }
 
-    /// Its folder.
+    /// Returns its folder.
     #[must_use]
     pub fn path(&self) -> &Path {
         &self.path
     }
 
-    /// A pod with one container, whose pause process runs on the node's network.
-    ///
-    /// # Errors
-    /// The kernel's.
+    /// Adds a pod with one container, whose pause process runs on the node's network.
     pub fn add_pod(&self, node: &Netns, uid: &str, qos: Qos) -> Result<PodCgroup> {
         let path = self.path.join(self.driver.pod(uid, qos));
         let container = path.join(self.driver.container());
@@ -152,7 +135,7 @@ impl Drop for Kubepods {
     }
 }
 
-/// The groups of one pod; its pause process is killed when it is dropped, the groups go with [`Kubepods`].
+/// The groups of one pod. Dropping it kills the pause process; [`Kubepods`] removes the groups.
 #[derive(Debug)]
 pub struct PodCgroup {
     path: PathBuf,
@@ -161,31 +144,28 @@ pub struct PodCgroup {
 }
 
 impl PodCgroup {
-    /// Its folder.
+    /// Returns its folder.
     #[must_use]
     pub fn path(&self) -> &Path {
         &self.path
     }
 
-    /// The folder of its container.
+    /// Returns the folder of its container.
     #[must_use]
     pub fn container(&self) -> &Path {
         &self.container
     }
 
-    /// Its identifier, as the kernel programs know it.
-    ///
-    /// # Errors
-    /// It is gone.
+    /// Returns its cgroup id, as the kernel programs see it.
     pub fn id(&self) -> Result<u64> {
         Ok(fs::metadata(&self.path)?.ino())
     }
 
-    /// A command that will run in the pod's container, on the network of `netns`: the node's for a hostNetwork pod.
+    /// Returns a command for the pod's container, on the network of `netns`: the node's for a hostNetwork pod.
     #[must_use]
     pub fn command(&self, netns: &Netns, program: impl AsRef<OsStr>) -> Command {
         let mut command = Command::new("sh");
-        // It moves itself, and becomes the program: no other process is ever moved.
+        // The shell moves itself and becomes the program, so no other process is ever moved.
         command.args(["-c", r#"echo $$ > "$0" && exec "$@""#]).arg(self.container.join("cgroup.procs"));
         command.arg("nsenter").arg(format!("--net={}", netns.path().display())).arg(program);
         command
@@ -195,7 +175,7 @@ impl PodCgroup {
 impl Drop for PodCgroup {
     fn drop(&mut self) {
         if let Some(pause) = &mut self.pause {
-            // Ended already: nothing to kill, nothing to say.
+            // It may have ended already.
             drop(pause.kill());
             drop(pause.wait());
         }
@@ -236,7 +216,7 @@ impl Driver {
     }
 }
 
-/// Where the version 2 hierarchy is: alone, or beside those of version 1.
+/// Returns the mount point of the version 2 hierarchy, alone or beside those of version 1.
 fn mount() -> Result<PathBuf> {
     let mounts = fs::read_to_string("/proc/self/mounts")?;
     let mut fields = mounts.lines().map(|line| line.split(' ').collect::<Vec<_>>());
@@ -244,18 +224,15 @@ fn mount() -> Result<PathBuf> {
     Ok(found[1].into())
 }
 
-/// Removes control groups whose owner is dead, with the processes in them.
-///
-/// # Errors
-/// One cannot be removed.
+/// Removes control groups of dead owners, with the processes in them.
 pub(crate) fn reap() -> Result<()> {
     dead_below(Path::new(MOUNTS), DEPTH_MAX).iter().try_for_each(|cgroup| remove(cgroup))
 }
 
-/// Folders that carry the name of a dead owner, at most `depth` levels below.
+/// Returns folders that carry the name of a dead owner, at most `depth` levels below.
 pub(crate) fn dead_below(folder: &Path, depth: usize) -> Vec<PathBuf> {
     let mut dead = Vec::new();
-    // A folder that is gone by now, or that nobody may read, holds nothing of ours.
+    // A folder that is gone or unreadable contains nothing of ours.
     let Ok(entries) = fs::read_dir(folder) else { return dead };
     for entry in entries.flatten() {
         if !entry.file_type().is_ok_and(|kind| kind.is_dir()) {
@@ -271,10 +248,7 @@ pub(crate) fn dead_below(folder: &Path, depth: usize) -> Vec<PathBuf> {
     dead
 }
 
-/// Removes a control group with all below it, and the processes there.
-///
-/// # Errors
-/// They do not end.
+/// Removes a control group with everything below it, and the processes there.
 pub(crate) fn remove(cgroup: &Path) -> Result<()> {
     eventually(&format!("{} is empty", cgroup.display()), Duration::from_secs(EMPTY_SECONDS_MAX), || {
         remove_tree(cgroup).with_context(|| format!("remove {}", cgroup.display()))
@@ -293,14 +267,15 @@ fn remove_tree(cgroup: &Path) -> io::Result<()> {
         }
     }
     for pid in members(cgroup)? {
-        // It may have ended meanwhile.
+        // It may have ended already.
         drop(process::send_signal(pid, Signal::SIGKILL));
     }
-    // The files of a control group are the kernel's: only the folder is removed.
+    // The kernel owns the files of a control group: only the folder can be removed.
     fs::remove_dir(cgroup)
 }
 
-/// The processes of a group, or its threads where it holds single ones; this process's own end by themselves.
+/// Returns the processes of a group, or its threads in a threaded group, except this process's own, which end by
+/// themselves.
 fn members(cgroup: &Path) -> io::Result<Vec<u32>> {
     let list = match fs::read_to_string(cgroup.join("cgroup.procs")) {
         Err(error) if error.raw_os_error() == Some(nix::libc::EOPNOTSUPP) => {

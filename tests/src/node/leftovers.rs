@@ -1,5 +1,5 @@
-//! Removes what a killed run left behind: processes, mounts, folders, control groups and namespaces whose name tells
-//! that their owner is dead. Nothing else is touched.
+//! Removes what a killed run left behind: processes, mounts, folders, control groups and namespaces that carry the name
+//! of a dead owner. Nothing else is touched.
 
 use crate::node::{
     cgroups,
@@ -18,18 +18,15 @@ use std::{
     process::Command,
 };
 
-/// Where `ip netns` keeps the names.
+/// Folder of the names of `ip netns`.
 pub(crate) const NETNS_FOLDER: &str = "/run/netns";
 
-/// Removes all that belongs to a dead owner.
-///
-/// # Errors
-/// Something of a dead owner is there and cannot be removed.
+/// Removes everything that belongs to a dead owner.
 pub fn reap() -> Result<()> {
     for namespace in dead(Path::new(NETNS_FOLDER))? {
         kill_inhabitants(&namespace)?;
         let name = namespace.file_name().context("a namespace has a name")?;
-        // Two runs may reap at the same time: gone is gone.
+        // Another run may have removed it at the same time.
         if let Err(error) = process::run(Command::new("ip").args(["netns", "del"]).arg(name))
             && namespace.exists()
         {
@@ -49,9 +46,6 @@ pub fn reap() -> Result<()> {
 }
 
 /// Lazily unmounts everything below a folder, the last mount first.
-///
-/// # Errors
-/// The kernel's, or `/proc` is not readable.
 pub(crate) fn unmount_below(folder: &Path) -> Result<()> {
     let mounts = fs::read_to_string("/proc/self/mounts")?;
     let targets = mounts.lines().filter_map(|line| line.split(' ').nth(1)).map(PathBuf::from);
@@ -62,7 +56,7 @@ pub(crate) fn unmount_below(folder: &Path) -> Result<()> {
     Ok(())
 }
 
-/// What lies in a folder and carries the name of an owner that is dead.
+/// Returns the entries of a folder that carry the name of a dead owner.
 fn dead(folder: &Path) -> Result<Vec<PathBuf>> {
     let Ok(entries) = fs::read_dir(folder) else { return Ok(Vec::new()) };
     let mut dead = Vec::new();
@@ -75,17 +69,17 @@ fn dead(folder: &Path) -> Result<Vec<PathBuf>> {
     Ok(dead)
 }
 
-/// Kills the processes that live in a namespace, found by its inode: nobody else can be in a namespace of ours.
+/// Kills the processes in a namespace, found by its inode: only our own can be in a namespace of ours.
 fn kill_inhabitants(namespace: &Path) -> Result<()> {
     let Ok(wanted) = fs::metadata(namespace) else { return Ok(()) };
     let here = fs::metadata("/proc/self/ns/net")?;
     anyhow::ensure!(here.ino() != wanted.ino(), "{} is the namespace of this process", namespace.display());
-    // A run that was killed before the mount leaves a plain file: its inode is no namespace's.
+    // A run that was killed before the mount leaves a plain file, whose inode is not that of any namespace.
     for entry in fs::read_dir("/proc")? {
         let Some(pid) = entry?.file_name().to_str().and_then(|name| name.parse::<u32>().ok()) else { continue };
         let Ok(lives_in) = fs::metadata(format!("/proc/{pid}/ns/net")) else { continue };
         if (lives_in.dev(), lives_in.ino()) == (wanted.dev(), wanted.ino()) {
-            // It may end by itself meanwhile, when its parent does.
+            // It may have ended already, together with its parent.
             drop(process::send_signal(pid, Signal::SIGKILL));
         }
     }

@@ -1,7 +1,7 @@
-//! Network namespaces that are removed when dropped, and what one does in them.
+//! Network namespaces that are removed when dropped, and actions inside them.
 //!
-//! A thread that enters a namespace is made for that and ends with it: an entered thread that went on to other work
-//! would do that work in the wrong network.
+//! A thread that enters a namespace is made for that and ends with it: otherwise it would do its next work in the wrong
+//! network.
 
 use crate::node::{leftovers::NETNS_FOLDER, owner, process};
 use anyhow::{Context as _, Result, ensure};
@@ -16,25 +16,23 @@ use std::{
     thread,
 };
 
-/// Says, with the value `first`, that the node of each test is the kernel's first network namespace. Set in guests.
+/// Environment variable that, with the value `first`, makes the kernel's first network namespace the node of each test.
+/// Set in guests.
 const NODE: &str = "KIAM_TESTS_NODE";
 
-/// A named network namespace; its interfaces go with it.
+/// A named network namespace. Its interfaces are removed with it.
 #[derive(Debug)]
 pub struct Netns {
     name: String,
     path: PathBuf,
-    /// The control group that what is done here is done in.
+    /// Control group of the actions in this namespace.
     cgroup: Option<PathBuf>,
-    /// The kernel's first one, which outlives its name.
+    /// Whether it is the kernel's first one, which outlives its name.
     is_first: bool,
 }
 
 impl Netns {
-    /// Makes one with `lo` up and nothing else.
-    ///
-    /// # Errors
-    /// `ip netns` is missing or refuses (root is needed).
+    /// Makes one with `lo` up and nothing else. Needs root.
     pub fn create(role: &str) -> Result<Self> {
         let name = owner::unique_name(role)?;
         process::run(Command::new("ip").args(["netns", "add", &name]))?;
@@ -43,10 +41,8 @@ impl Netns {
         Ok(netns)
     }
 
-    /// Makes one for a node; or takes the kernel's first one, where the environment says so, for one test at a time.
-    ///
-    /// # Errors
-    /// As [`Netns::create`]; or the first one has interfaces that no test made.
+    /// Makes one for a node, or takes the kernel's first one if the environment requires it (then only one test at a
+    /// time). Fails if the first one has interfaces that no test made.
     pub fn node() -> Result<Self> {
         if env::var_os(NODE).is_none_or(|node| node != "first") {
             return Self::create("node");
@@ -55,20 +51,20 @@ impl Netns {
         process::run(Command::new("ip").args(["netns", "attach", &name, "1"]))?;
         let mut netns = Self { path: Path::new(NETNS_FOLDER).join(&name), name, cgroup: None, is_first: false };
         let interfaces = netns.interfaces()?;
-        ensure!(interfaces.is_empty(), "{NODE}: {interfaces:?} in the first network namespace are no test's");
-        // From here on all that is in it goes with the test.
+        ensure!(interfaces.is_empty(), "{NODE}: {interfaces:?} in the first network namespace were not made by a test");
+        // From here on everything in it is removed with the test.
         netns.is_first = true;
         Ok(netns)
     }
 
-    /// The names of all interfaces but `lo`.
+    /// Returns the names of all interfaces but `lo`.
     fn interfaces(&self) -> Result<Vec<String>> {
         let links: Vec<Value> = serde_json::from_str(&self.ip("-json link show")?)?;
         let names = links.iter().filter_map(|link| link["ifname"].as_str());
         Ok(names.filter(|&name| name != "lo").map(str::to_owned).collect())
     }
 
-    /// What a namespace that ends takes with it. What is gone already, with its other end or its interface, is no error.
+    /// Removes what the end of a namespace would remove. Ignores what is gone already, with its peer or its interface.
     fn clear(&self) -> Result<()> {
         for interface in self.interfaces()? {
             drop(self.ip(&format!("link del {interface}")));
@@ -79,7 +75,7 @@ impl Netns {
                 drop(self.ip(&format!("{family} {flush}")));
             }
             self.ip(&format!("{family} rule flush"))?;
-            // A flush leaves that one, but a test may have moved it.
+            // A flush keeps this rule, but a test may have moved it.
             drop(self.ip(&format!("{family} rule add priority 0 lookup local")));
             self.ip(&format!("{family} rule add priority 32766 lookup main"))?;
             self.ip(&format!("{family} rule add priority 32767 lookup default"))?;
@@ -87,45 +83,36 @@ impl Netns {
         Ok(())
     }
 
-    /// The name that `ip -n` takes.
+    /// Returns the name for `ip -n`.
     #[must_use]
     pub fn name(&self) -> &str {
         &self.name
     }
 
-    /// The file that `nsenter --net=` takes.
+    /// Returns the file for `nsenter --net=`.
     #[must_use]
     pub fn path(&self) -> &Path {
         &self.path
     }
 
-    /// From now on what enters this namespace enters a control group as well, which must be one of
+    /// Makes everything that enters this namespace enter a control group as well, which must be one of
     /// [`crate::node::cgroups::Kubepods::for_clients`].
     pub fn live_in(&mut self, cgroup: &Path) {
         self.cgroup = Some(cgroup.to_owned());
     }
 
-    /// `ip -n NAME …`, with the arguments split at blanks; returns its output.
-    ///
-    /// # Errors
-    /// `ip` says why.
+    /// Runs `ip -n NAME …`, with the arguments split at blanks; returns its output.
     pub fn ip(&self, arguments: &str) -> Result<String> {
         process::run(Command::new("ip").args(["-n", &self.name]).args(arguments.split(' ')))
     }
 
-    /// Many `ip` commands in one process, one a line.
-    ///
-    /// # Errors
-    /// `ip` says which line and why.
+    /// Runs many `ip` commands in one process, one per line.
     pub fn ip_batch(&self, lines: &[String]) -> Result<()> {
         self.ip_batch_after(|| (), lines)
     }
 
-    /// [`Netns::ip_batch`], with something done when `ip` runs already and waits for its first line: what the lines do
-    /// follows at once.
-    ///
-    /// # Errors
-    /// `ip` says which line and why.
+    /// Like [`Netns::ip_batch`], but calls `at_last` when `ip` is already running and waits for its first line, so that
+    /// the effect of the lines follows at once.
     pub fn ip_batch_after(&self, at_last: impl FnOnce(), lines: &[String]) -> Result<()> {
         let mut child = Command::new("ip")
             .args(["-n", &self.name, "-batch", "-"])
@@ -146,14 +133,15 @@ impl Netns {
         Ok(())
     }
 
-    /// A command that will run in this namespace. Not `ip netns exec`: that hides the mounts of bpffs and cgroups.
+    /// Returns a command that will run in this namespace. Not `ip netns exec`, which hides the mounts of bpffs and
+    /// cgroups.
     #[must_use]
     pub fn command(&self, program: impl AsRef<std::ffi::OsStr>) -> Command {
         let mut command = match &self.cgroup {
             None => Command::new("nsenter"),
             Some(cgroup) => {
                 let mut command = Command::new("sh");
-                // It moves itself, and becomes the program.
+                // The shell moves itself and becomes the program.
                 command.args(["-c", r#"echo 0 > "$0" && exec nsenter "$@""#]).arg(cgroup.join("cgroup.procs"));
                 command
             }
@@ -164,9 +152,6 @@ impl Netns {
 
     /// Runs a function in this namespace, on a thread of its own, and waits for it. Sockets that it makes stay in the
     /// namespace wherever they are used.
-    ///
-    /// # Errors
-    /// The namespace cannot be entered; or the function's own.
     pub fn enter<T: Send>(&self, work: impl FnOnce() -> Result<T> + Send) -> Result<T> {
         Self::enter_path(&self.path, || {
             if let Some(cgroup) = &self.cgroup {
@@ -176,7 +161,7 @@ impl Netns {
         })
     }
 
-    /// [`Netns::enter`] for a namespace that somebody else keeps.
+    /// Like [`Netns::enter`], for a namespace without a [`Netns`] at hand.
     pub(crate) fn enter_path<T: Send>(path: &Path, work: impl FnOnce() -> Result<T> + Send) -> Result<T> {
         thread::scope(|scope| {
             let thread = scope.spawn(|| {
@@ -190,10 +175,7 @@ impl Netns {
         })
     }
 
-    /// Starts a thread in this namespace.
-    ///
-    /// # Errors
-    /// The thread cannot be started. That the namespace cannot be entered is the thread's own result.
+    /// Starts a thread in this namespace. A failure to enter the namespace is the thread's result.
     pub fn spawn<T: Send + 'static>(
         &self,
         name: &str,
@@ -208,23 +190,18 @@ impl Netns {
         Ok(thread)
     }
 
-    /// Whether IPv6 is switched off here.
-    ///
-    /// # Errors
-    /// The namespace cannot be entered.
+    /// Returns whether IPv6 is disabled here.
     pub fn has_no_ipv6(&self) -> Result<bool> {
         self.enter(|| {
             Ok(fs::read("/proc/sys/net/ipv6/conf/all/disable_ipv6").is_ok_and(|value| value.starts_with(b"1")))
         })
     }
 
-    /// Sets a sysctl of this namespace, such as `net.ipv4.ip_forward`. An interface's name may hold no dot.
-    ///
-    /// # Errors
-    /// There is none of that name, or it refuses the value.
+    /// Sets a sysctl of this namespace, such as `net.ipv4.ip_forward`. The name of an interface in it must not contain
+    /// a dot.
     pub fn sysctl(&self, key: &str, value: &str) -> Result<()> {
         let path = format!("/proc/sys/{}", key.replace('.', "/"));
-        // `/proc/sys/net` shows the namespace of the thread that looks.
+        // `/proc/sys/net` shows the namespace of the reading thread.
         self.enter(|| fs::write(&path, value).with_context(|| format!("set {key} to {value}")))
     }
 }

@@ -1,5 +1,5 @@
-//! Whose things these are: every namespace and folder carries the process that made it, by pid and start time, so that
-//! another run can tell what a killed one left behind and never touches what is in use.
+//! Owners: every namespace and folder carries the pid and start time of the process that made it, so that another run
+//! can recognise what a killed one left behind and never touches what is in use.
 
 use anyhow::{Context as _, Result};
 use std::{
@@ -11,31 +11,28 @@ use std::{
     },
 };
 
-/// What every namespace of the harness begins with.
+/// Prefix of the name of every namespace of the harness.
 pub const PREFIX: &str = "kiam-";
-/// Where each run keeps its files, in a folder named after the run.
+/// Folder of the files of all runs, with a folder for each run.
 pub const ROOT: &str = "/run/kiam-tests";
 
-/// A process for all time: a pid is used again, a pid with its start time is not.
+/// A process, identified for all time: a pid is reused, a pid with its start time is not.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Owner {
-    /// The process.
+    /// Process id.
     pub pid: u32,
-    /// When it started, in clock ticks since boot (proc_pid_stat(5), field 22).
+    /// Start time, in clock ticks since boot (proc_pid_stat(5), field 22).
     pub start_ticks: u64,
 }
 
 impl Owner {
-    /// This process.
-    ///
-    /// # Errors
-    /// `/proc` is not there or not readable.
+    /// Returns this process.
     pub fn this() -> Result<Self> {
         let pid = std::process::id();
         Ok(Self { pid, start_ticks: start_ticks(pid).context("this process is not in /proc")? })
     }
 
-    /// The owner that a name begins with, if it is one of ours.
+    /// Returns the owner in a name, if it is a name of ours.
     #[must_use]
     pub fn of_name(name: &str) -> Option<Self> {
         let mut parts = name.strip_prefix(PREFIX)?.split('-');
@@ -43,23 +40,21 @@ impl Owner {
         Some(owner)
     }
 
-    /// Whether the process still runs.
+    /// Returns whether the process still runs.
     #[must_use]
     pub fn is_alive(&self) -> bool {
         start_ticks(self.pid) == Some(self.start_ticks)
     }
 
-    /// What the names of this owner's things begin with.
+    /// Returns the prefix of the names of this owner's objects.
     #[must_use]
     pub fn prefix(&self) -> String {
         format!("{PREFIX}{}-{}", self.pid, self.start_ticks)
     }
 }
 
-/// A name that nothing else on this machine has: `kiam-<pid>-<start>-<number>-<role>`.
-///
-/// # Errors
-/// `/proc` is not readable, or what killed runs left behind cannot be removed.
+/// Returns a name that is unique on this machine: `kiam-<pid>-<start>-<number>-<role>`. The first call removes what
+/// killed runs left behind.
 pub fn unique_name(role: &str) -> Result<String> {
     static NEXT: AtomicU64 = AtomicU64::new(0);
     static OWNER: OnceLock<Owner> = OnceLock::new();
@@ -71,24 +66,21 @@ pub fn unique_name(role: &str) -> Result<String> {
     Ok(format!("{}-{}-{role}", owner.prefix(), NEXT.fetch_add(1, Ordering::Relaxed)))
 }
 
-/// A folder that is removed when dropped; world-readable, because the agent's worker runs as another user.
+/// A folder that is removed when dropped. World-readable, because the agent's worker runs as another user.
 #[derive(Debug)]
 pub struct Folder {
     path: PathBuf,
 }
 
 impl Folder {
-    /// A new, empty folder below [`ROOT`].
-    ///
-    /// # Errors
-    /// The folder cannot be made.
+    /// Makes a new, empty folder below [`ROOT`].
     pub fn create(role: &str) -> Result<Self> {
         let path = PathBuf::from(ROOT).join(unique_name(role)?);
         fs::create_dir_all(&path).with_context(|| format!("make {}", path.display()))?;
         Ok(Self { path })
     }
 
-    /// Where it is.
+    /// Returns its path.
     #[must_use]
     pub fn path(&self) -> &std::path::Path {
         &self.path
@@ -100,15 +92,15 @@ impl Drop for Folder {
         if let Err(error) = fs::remove_dir_all(&self.path) {
             eprintln!("remove {}: {error}", self.path.display());
         }
-        // Only the last of all runs finds it empty.
+        // The folder is empty only after the last of all parallel runs.
         drop(fs::remove_dir(ROOT));
     }
 }
 
-/// The start time of a process; `None` when there is none of that pid, or only its corpse.
+/// Returns the start time of a process; `None` if it does not exist or is a zombie.
 fn start_ticks(pid: u32) -> Option<u64> {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-    // The command's name may hold blanks and brackets; the last bracket ends it.
+    // The command's name may contain blanks and brackets; the last bracket ends it.
     let (_, fields) = stat.rsplit_once(") ")?;
     let mut fields = fields.split(' ');
     let state = fields.next()?;
@@ -132,7 +124,7 @@ mod tests {
     }
 
     #[test]
-    fn another_process_of_the_same_pid_is_another_owner() {
+    fn reused_pid_is_another_owner() {
         let later = Owner { start_ticks: Owner::this().unwrap().start_ticks + 1, ..Owner::this().unwrap() };
         assert!(!later.is_alive());
         assert_eq!(Owner::of_name("kiam-x-1-0-pod"), None);

@@ -1,5 +1,5 @@
-//! System calls that a process is made to do, as if it had been taken over. x86-64 only, as are the machines that the
-//! tests run on.
+//! System calls that a process is made to execute, as if an attacker had taken it over. x86-64 only, like the machines
+//! that the tests run on.
 
 use anyhow::{Context as _, Result, bail, ensure};
 use nix::{
@@ -16,26 +16,24 @@ use nix::{
 const SYSCALL: libc::c_long = 0x050f;
 const SYSCALL_LEN: u64 = 2;
 
-/// What came of a system call.
+/// Result of a system call.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Outcome {
-    /// It returned; a negative number is an error's.
+    /// It returned; a negative number is an error.
     Returned(i64),
     /// The process was ended by this signal.
     Ended(Signal),
 }
 
-/// Has the main thread of a process that waits in the kernel do one system call, and then wait on as before.
-///
-/// # Errors
-/// It does not wait in the kernel, or may not be traced.
+/// Makes the main thread of a process execute one system call, and then wait as before. The thread must be waiting in
+/// the kernel.
 pub fn inject(pid: u32, call: libc::c_long, args: [u64; 4]) -> Result<Outcome> {
     let pid = Pid::from_raw(pid.cast_signed());
-    ptrace::attach(pid).context("attaching")?;
+    ptrace::attach(pid).context("attach")?;
     wait(pid)?;
     let outcome = step(pid, call, args);
     if !matches!(outcome, Ok(Outcome::Ended(_))) {
-        ptrace::detach(pid, None).context("detaching")?;
+        ptrace::detach(pid, None).context("detach")?;
     }
     outcome
 }
@@ -46,7 +44,7 @@ fn step(pid: Pid, call: libc::c_long, args: [u64; 4]) -> Result<Outcome> {
     let code = ptrace::read(pid, instruction as AddressType)? & 0xffff;
     ensure!(code == SYSCALL, "the process is not in a system call: {code:#x} at {instruction:#x}");
     let [rdi, rsi, rdx, r10] = args;
-    // No call is to be begun again before this one.
+    // Keeps the kernel from restarting an interrupted call.
     ptrace::setregs(
         pid,
         libc::user_regs_struct {
@@ -73,5 +71,5 @@ fn step(pid: Pid, call: libc::c_long, args: [u64; 4]) -> Result<Outcome> {
 }
 
 fn wait(pid: Pid) -> Result<WaitStatus> {
-    waitpid(pid, Some(WaitPidFlag::__WALL)).context("waiting for the process")
+    waitpid(pid, Some(WaitPidFlag::__WALL)).context("wait for the process")
 }

@@ -1,11 +1,11 @@
 //! The network of every test:
 //!
 //! ```text
-//! uplink (stand-in for the real IMDS at M, STS) ── node (server, agent) ── cali<N> ── pods
+//! uplink (fake IMDS, STS) ── node (server, agent) ── cali<N> ── pods
 //! ```
 //!
-//! Pods are routed as Calico does it: a /32 and a /128, a gateway that is not theirs, the host side of the veth with a
-//! fixed MAC and without an address. Nothing here has a way to the machine's own network.
+//! Pods are routed as Calico does it: a /32 and a /128, a gateway that is not their own address, the host side of the
+//! veth with a fixed MAC and without an address. Nothing here has a route to the machine's own network.
 
 mod bridge;
 
@@ -19,39 +19,40 @@ use std::{
     time::Duration,
 };
 
-/// M over IPv4.
+/// IPv4 address of the IMDS.
 pub const IMDS_V4: Ipv4Addr = Ipv4Addr::from_octets(kiam_common::abi::IMDS_V4);
-/// M over IPv6.
+/// IPv6 address of the IMDS.
 pub const IMDS_V6: Ipv6Addr = Ipv6Addr::from_octets(kiam_common::abi::IMDS_V6);
-/// The node's address towards the uplink.
+/// Address of the node on the network of the uplink.
 pub const NODE_V4: Ipv4Addr = Ipv4Addr::new(10, 8, 0, 1);
-/// The node's address towards the uplink.
+/// Address of the node on the network of the uplink.
 pub const NODE_V6: Ipv6Addr = Ipv6Addr::new(0xfd00, 8, 0, 0, 0, 0, 0, 1);
-/// The uplink's address towards the node.
+/// Address of the uplink on that network.
 pub const UPLINK_V4: Ipv4Addr = Ipv4Addr::new(10, 8, 0, 2);
-/// The uplink's address towards the node.
+/// Address of the uplink on that network.
 pub const UPLINK_V6: Ipv6Addr = Ipv6Addr::new(0xfd00, 8, 0, 0, 0, 0, 0, 2);
-/// Another host of the uplink's network, where a test has one.
+/// Another host on that network, in some tests.
 pub const NEIGHBOUR_V4: Ipv4Addr = Ipv4Addr::new(10, 8, 0, 77);
-/// Where STS is, behind the uplink.
+/// Address of STS, behind the uplink.
 pub const STS_V4: Ipv4Addr = Ipv4Addr::new(10, 8, 1, 1);
-/// The node's interface towards the uplink.
+/// Interface of the node towards the uplink.
 pub const UPLINK_INTERFACE: &str = "eth0";
-/// The uplink's end: the next hop of all that leaves the node.
+/// MAC address of the uplink's end: the next hop of everything that leaves the node.
 pub const UPLINK_MAC: &str = "02:00:00:00:08:02";
-/// The node's name in Kubernetes.
+/// Name of the node in Kubernetes.
 pub const NODE_NAME: &str = "node-a";
 
-/// The node's end towards the uplink. Neighbours are set by hand: looking them up would cost each test a second.
+/// MAC address of the node's end towards the uplink. Neighbours are set by hand: resolving them would cost each test a
+/// second.
 pub const NODE_MAC: &str = "02:00:00:00:08:01";
-/// The gateway of every pod (Calico's).
+/// Gateway of every pod (Calico's).
 const GATEWAY_V4: Ipv4Addr = Ipv4Addr::new(169, 254, 1, 1);
-/// The gateway of every pod: the link-local address that belongs to [`HOST_SIDE_MAC`].
+/// Gateway of every pod: the link-local address that belongs to [`HOST_SIDE_MAC`].
 const GATEWAY_V6: Ipv6Addr = Ipv6Addr::new(0xfe80, 0, 0, 0, 0xecee, 0xeeff, 0xfeee, 0xeeee);
-/// The host side of every pod's veth (Calico's): the next hop of all that leaves a pod.
+/// MAC address of the host side of every pod's veth (Calico's): the next hop of everything that leaves a pod.
 pub const HOST_SIDE_MAC: &str = "ee:ee:ee:ee:ee:ee";
 
-/// Of the uplink and the node. Duplicate address detection would cost each test a second.
+/// Sysctls of the uplink and the node. Duplicate address detection would cost each test a second.
 const ROUTER_SYSCTLS: [(&str, &str); 6] = [
     ("net.ipv4.ip_forward", "1"),
     ("net.ipv6.conf.all.forwarding", "1"),
@@ -61,20 +62,17 @@ const ROUTER_SYSCTLS: [(&str, &str); 6] = [
     ("net.ipv6.conf.default.accept_dad", "0"),
 ];
 
-/// Uplink and node. Pods are made by [`Topology::add_pod`] and live as long as the caller keeps them.
+/// The uplink and the node. Pods are made by [`Topology::add_pod`] and live as long as the caller keeps them.
 #[derive(Debug)]
 pub struct Topology {
-    /// Where the real IMDS would be.
+    /// Namespace of the real IMDS.
     pub uplink: Netns,
-    /// Where the agent and the server run.
+    /// Namespace of the agent and the server.
     pub node: Netns,
 }
 
 impl Topology {
-    /// Builds both, connected and with IPv4 and IPv6 forwarding on the node.
-    ///
-    /// # Errors
-    /// Not root, or `ip` is missing.
+    /// Makes both, connected and with IPv4 and IPv6 forwarding on the node. Needs root.
     pub fn create() -> Result<Self> {
         let topology = Self { uplink: Netns::create("uplink")?, node: Netns::node()? };
         for netns in [&topology.uplink, &topology.node] {
@@ -112,7 +110,7 @@ impl Topology {
             format!("addr add {STS_V4}/32 dev lo"),
             format!("route add 10.9.0.0/24 via {NODE_V4}"),
             format!("route add fd00:9::/64 via {NODE_V6}"),
-            // What leads nowhere is refused at once: a resolver must not wait for its time-out.
+            // A missing route fails at once: a resolver must not wait for its timeout.
             "route add unreachable default".to_owned(),
             "route add unreachable ::/0".to_owned(),
         ])?;
@@ -121,32 +119,24 @@ impl Topology {
             format!("route add {IMDS_V4}/32 via {UPLINK_V4}"),
             format!("route add ::/0 via {UPLINK_V6}"),
             format!("route add {IMDS_V6}/128 via {UPLINK_V6}"),
-            // What is for no pod ends here, as with Calico: else node and uplink would send it to one another.
+            // A blackhole for the addresses of no pod, as with Calico: otherwise node and uplink would send the packets
+            // to each other.
             "route add blackhole 10.9.0.0/16".to_owned(),
             "route add blackhole fd00:9::/48".to_owned(),
         ])
     }
 
-    /// A pod with the addresses of number `number`, behind the interface `cali<number>`.
-    ///
-    /// # Errors
-    /// The interface or a route to the addresses is there already.
+    /// Adds a pod with the addresses of number `number`, behind the interface `cali<number>`.
     pub fn add_pod(&self, number: u8) -> Result<PodNetwork> {
         self.add_pod_behind(number, &format!("cali{number}"))
     }
 
-    /// A pod with the addresses of number `number` behind an interface of any name.
-    ///
-    /// # Errors
-    /// The interface or a route to the addresses is there already.
+    /// Adds a pod with the addresses of number `number`, behind an interface of any name.
     pub fn add_pod_behind(&self, number: u8, interface: &str) -> Result<PodNetwork> {
         self.add_pod_around(number, interface, |_| (), |_| ())
     }
 
-    /// [`Topology::add_pod_behind`], with something done right before the interface is made, and right after.
-    ///
-    /// # Errors
-    /// The interface or a route to the addresses is there already.
+    /// Like [`Topology::add_pod_behind`], with calls right before and right after the interface is made.
     pub fn add_pod_around(
         &self,
         number: u8,
@@ -200,25 +190,25 @@ impl Topology {
     }
 }
 
-/// A pod's network namespace; its interface goes with it.
+/// A pod's network namespace. Dropping it removes the interface.
 #[derive(Debug)]
 pub struct PodNetwork {
     netns: Netns,
-    /// Its IPv4 address.
+    /// IPv4 address.
     pub v4: Ipv4Addr,
-    /// Its IPv6 address.
+    /// IPv6 address.
     pub v6: Ipv6Addr,
-    /// Its interface's name on the node.
+    /// Name of its interface on the node.
     pub interface: String,
 }
 
 impl PodNetwork {
-    /// Its clients are in this control group from now on ([`Netns::live_in`]).
+    /// Puts the pod's clients into this control group from now on ([`Netns::live_in`]).
     pub fn live_in(&mut self, cgroup: &std::path::Path) {
         self.netns.live_in(cgroup);
     }
 
-    /// Its address of the family of `other`.
+    /// Returns its address of the same family as `other`.
     #[must_use]
     pub fn address_like(&self, other: IpAddr) -> IpAddr {
         match other {
@@ -230,8 +220,8 @@ impl PodNetwork {
 
 impl Drop for PodNetwork {
     fn drop(&mut self) {
-        // The kernel takes its time with a namespace, but the interface must be gone now: its name and its routes may
-        // be used again at once.
+        // The kernel removes a namespace later, but the interface must be gone now: its name and its routes may be
+        // reused at once.
         if let Err(error) = self.netns.ip("link del eth0") {
             eprintln!("{error:#}");
         }
@@ -246,54 +236,52 @@ impl Deref for PodNetwork {
     }
 }
 
-/// The kernel makes an interface that is up carry packets a moment later; until then it drops them.
-///
-/// # Errors
-/// It does not.
+/// Waits until an interface carries packets. The kernel enables it a moment after it is up; until then it drops
+/// packets.
 pub fn wait_until_it_carries(netns: &Netns, interface: &str) -> Result<()> {
-    /// It takes a moment, and more only when the kernel's workers wait for a core.
+    /// It takes a moment, and more only if the kernel's workers wait for a core.
     const SECONDS_MAX: u64 = 10;
     eventually(&format!("{interface} carries packets"), Duration::from_secs(SECONDS_MAX), || {
         let link = netns.ip(&format!("-o link show dev {interface}"))?;
-        // Of a child of another interface the kernel says no more than that.
+        // For a child of another interface, the kernel reports no more than UNKNOWN.
         let is_up = link.contains("state UP") || link.contains("state UNKNOWN");
         ensure!(is_up && !link.contains("qdisc noop "), "{link}");
         Ok(())
     })
 }
 
-/// The pod's end of its veth.
+/// Returns the MAC address of the pod's end of its veth.
 fn pod_mac(number: u8) -> String {
     format!("02:00:00:00:09:{number:02x}")
 }
 
-/// The IPv4 address of pod `number`.
+/// Returns the IPv4 address of pod `number`.
 #[must_use]
 pub const fn pod_v4(number: u8) -> Ipv4Addr {
     Ipv4Addr::new(10, 9, 0, number)
 }
 
-/// The IPv6 address of pod `number`.
+/// Returns the IPv6 address of pod `number`.
 #[must_use]
 pub const fn pod_v6(number: u8) -> Ipv6Addr {
     Ipv6Addr::new(0xfd00, 9, 0, 0, 0, 0, 0, number as u16)
 }
 
-/// Who an address belongs to in this topology.
+/// Owner of an address in this topology.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Sender {
     /// The node itself: agent, server, its other processes.
     Node,
     /// A pod.
     Pod,
-    /// Another host of the uplink's network, whose own business this is.
+    /// Another host on the network of the uplink; its traffic does not matter.
     Neighbour,
-    /// Anything else, M itself among it: never to be seen.
+    /// Anything else, including the IMDS itself: must never be seen.
     Other,
 }
 
 impl Sender {
-    /// Whose address this is.
+    /// Returns the owner of an address.
     #[must_use]
     pub fn of(address: IpAddr) -> Self {
         match address {

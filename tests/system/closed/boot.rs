@@ -4,7 +4,7 @@
 use crate::support::{control_knock, expect_nothing, expect_role, knock};
 use anyhow::{Context as _, Result, ensure};
 use kiam_tests::{
-    clients::{BOTH, M4, Pod, ROLES},
+    clients::{BOTH, IMDS4, Pod, ROLES},
     node::{netns::Netns, process},
     system::{Footprint, System, scenario},
 };
@@ -49,7 +49,7 @@ fn tables(system: &System) -> Result<Vec<String>> {
 }
 
 #[test]
-fn the_unit_is_one_that_systemd_takes() -> Result<()> {
+fn systemd_accepts_the_unit() -> Result<()> {
     let told = process::output(Command::new("systemd-analyze").args(["verify", "--man=no", FILE]))?;
     let text = String::from_utf8(told.stderr)?;
     ensure!(told.status.success() && !text.contains("kiam-fence"), "{text}");
@@ -57,8 +57,9 @@ fn the_unit_is_one_that_systemd_takes() -> Result<()> {
 }
 
 /// The node's own way first; the route before the rule that leads to it.
+/// The unit adds its rules in an order that never blocks the node's own route to the IMDS.
 #[test]
-fn it_sets_rules_in_the_order_that_never_takes_the_nodes_own_way() {
+fn rules_never_block_the_nodes_own_route() {
     for family in ["-4", "-6"] {
         let lines = lines();
         let steps: Vec<String> = lines
@@ -66,14 +67,15 @@ fn it_sets_rules_in_the_order_that_never_takes_the_nodes_own_way() {
             .filter(|line| line.words[1] == family && line.words[3] == "add")
             .map(|line| line.words[2..6].join(" "))
             .collect();
-        let m = if family == "-4" { "169.254.169.254" } else { "fd00:ec2::254" };
-        let blackhole = format!("route add blackhole {m}");
+        let imds = if family == "-4" { "169.254.169.254" } else { "fd00:ec2::254" };
+        let blackhole = format!("route add blackhole {imds}");
         assert_eq!(steps, ["rule add pref 7", "rule add pref 5", blackhole.as_str(), "rule add pref 6"]);
     }
 }
 
+/// A node is closed from its boot on, and the agent takes the rules over.
 #[test]
-fn a_node_is_closed_from_its_boot_on_and_the_agent_takes_over() {
+fn node_is_closed_from_boot_until_the_agent_serves() {
     scenario(|system| {
         let pod = system.add_pod(1, "reader")?;
         control_knock(system, &pod)?;
@@ -82,12 +84,12 @@ fn a_node_is_closed_from_its_boot_on_and_the_agent_takes_over() {
         knock(&pod)?;
         expect_nothing(system, &pod)?;
         // The node itself goes on.
-        for m in BOTH {
-            let answer = Pod::new(&system.topology.node).get(m, ROLES)?;
-            ensure!(answer.status == 200, "the node at {m}: {answer:?}");
+        for imds in BOTH {
+            let answer = Pod::new(&system.topology.node).get(imds, ROLES)?;
+            ensure!(answer.status == 200, "the node at {imds}: {answer:?}");
         }
         system.start()?;
-        system.wait_for_role(&pod, M4, "reader")?;
+        system.wait_for_role(&pod, IMDS4, "reader")?;
         expect_role(&pod, "reader")?;
         // It made none of its own beside those that it found. A second start of the unit changes nothing, also while
         // nobody repairs.
@@ -107,12 +109,11 @@ fn a_node_is_closed_from_its_boot_on_and_the_agent_takes_over() {
     });
 }
 
+/// A second start of the unit, with the agent's own rules in place, has the same result.
 #[test]
-fn a_second_start_beside_the_agents_own_rules_is_as_good() {
+fn second_start_with_the_agents_rules_present() {
     scenario(|system| {
-        let pod = system.add_pod(1, "reader")?;
-        system.start()?;
-        system.wait_for_role(&pod, M4, "reader")?;
+        let pod = system.serving_pod("reader")?;
         boot(&system.topology.node)?;
         expect_role(&pod, "reader")?;
         system.agent()?.stop()?;
@@ -123,8 +124,9 @@ fn a_second_start_beside_the_agents_own_rules_is_as_good() {
     });
 }
 
+/// A node with IPv6 disabled on lo is closed as well.
 #[test]
-fn a_node_with_ipv6_switched_off_on_lo_is_closed_as_well() {
+fn node_without_ipv6_on_lo_is_closed() {
     scenario(|system| {
         let pod = system.add_pod(1, "reader")?;
         control_knock(system, &pod)?;

@@ -4,7 +4,7 @@
 use crate::support::{expect_nothing, expect_role};
 use anyhow::Result;
 use kiam_tests::{
-    clients::{BOTH, M4},
+    clients::{BOTH, IMDS4},
     node::topology::PodNetwork,
     system::{System, scenario},
 };
@@ -25,8 +25,8 @@ fn start(system: &mut System, host_interface: &str) -> Result<[PodNetwork; 2]> {
 
 fn expect_both_served(system: &System, pods: &[PodNetwork; 2]) -> Result<()> {
     for (pod, role) in pods.iter().zip(["reader", "writer"]) {
-        for m in BOTH {
-            system.wait_for_role(pod, m, role)?;
+        for imds in BOTH {
+            system.wait_for_role(pod, imds, role)?;
         }
         expect_role(pod, role)?;
     }
@@ -78,7 +78,7 @@ fn a_port_that_comes_later_is_served() {
         expect_both_served(system, &pods)?;
         let late = system.topology.add_pod_on(3, BRIDGE)?;
         system.announce(&late, "three", Some("late"));
-        system.wait_for_role(&late, M4, "late")?;
+        system.wait_for_role(&late, IMDS4, "late")?;
         expect_role(&late, "late")
     });
 }

@@ -1,12 +1,12 @@
 //! What kiam and kube2iam leave in the nat tables: found whatever tool made it, named with the command that deletes it,
 //! and deleted by `--take-over` without a change to anybody else's rules.
 
-use crate::support::expect_role;
+use crate::support::{expect_role, run};
 use anyhow::{Context as _, Result, ensure};
 use kiam_tests::{
-    clients::{BOTH, M4, Pod, ROLES, VAIN},
+    clients::{BOTH, IMDS4, Pod, ROLES, VAIN},
     eventually::eventually,
-    node::{netns::Netns, process},
+    node::netns::Netns,
     system::{Agent, SOON, System, scenario},
 };
 
@@ -19,7 +19,7 @@ const V4: [&str; 3] = [
 const V6: [&str; 1] =
     ["PREROUTING -p tcp -d fd00:ec2::254 --dport 80 -j DNAT --to-destination [fd00:8::1]:8181 -i cali+"];
 /// Rules for M that others make; the second has a part that its command cannot repeat.
-const OTHERS_FOR_M: [&str; 4] = [
+const OTHERS_FOR_IMDS: [&str; 4] = [
     "OUTPUT -p tcp -d 169.254.169.254 --dport 80 -j REDIRECT --to-ports 8181",
     "PREROUTING -p tcp -d 169.254.0.0/16 -m comment --comment proxy -j DNAT --to-destination 10.8.0.1",
     "FOREIGN -p tcp -d 169.254.160.0/20 -j DNAT --to-destination 10.8.0.1:8181",
@@ -55,13 +55,13 @@ impl Tool {
     }
 
     /// The neighbours' rules and chains, with those for M in between.
-    fn fill(&self, node: &Netns, for_m: &[&str]) -> Result<()> {
+    fn fill(&self, node: &Netns, for_imds: &[&str]) -> Result<()> {
         for chain in ["SERVICE", "ENDPOINT", "FOREIGN"] {
             run(node, &format!("{} -w -t nat -N {chain}", self.v4))?;
         }
         for rule in NEIGHBOURS {
             self.append(node, rule)?;
-            for rule in for_m {
+            for rule in for_imds {
                 self.append(node, rule)?;
             }
         }
@@ -82,7 +82,7 @@ impl Tool {
         Ok(lines)
     }
 
-    fn without_those_for_m(&self, node: &Netns) -> Result<Vec<String>> {
+    fn without_those_for_imds(&self, node: &Netns) -> Result<Vec<String>> {
         let foreign = |line: &String| {
             let rewrites = line.contains("DNAT") || line.contains("REDIRECT");
             rewrites && (line.contains("-d 169.254.1") && !line.contains("170.2") || line.contains("-d 169.254.0.0/16"))
@@ -90,12 +90,6 @@ impl Tool {
         };
         Ok(self.save(node)?.into_iter().filter(|line| !foreign(line)).collect())
     }
-}
-
-/// A command line without quotes, on the node.
-fn run(node: &Netns, line: &str) -> Result<String> {
-    let mut words = line.split(' ');
-    process::run(node.command(words.next().context("a program")?).args(words)).with_context(|| line.to_owned())
 }
 
 /// What the agent says about the rules, once it has looked.
@@ -120,15 +114,15 @@ fn expect_named_and_deleted_by_hand(tool: &Tool) {
     scenario(|system| {
         let pod = system.add_pod(1, "reader")?;
         system.start_server()?;
-        let for_m: Vec<&str> = [V4.as_slice(), &V6, &OTHERS_FOR_M].concat();
-        tool.fill(&system.topology.node, &for_m)?;
-        let expected = tool.without_those_for_m(&system.topology.node)?;
+        let for_imds: Vec<&str> = [V4.as_slice(), &V6, &OTHERS_FOR_IMDS].concat();
+        tool.fill(&system.topology.node, &for_imds)?;
+        let expected = tool.without_those_for_imds(&system.topology.node)?;
         // Each deletes one rule, also where two are the same; the next one is still right then.
         let told = problem(system)?;
         let commands = commands(&told);
-        ensure!(commands.len() == NEIGHBOURS.len() * for_m.len(), "{} commands: {told}", commands.len());
-        for m in BOTH {
-            let reply = Pod::new(&pod).attempt(m, ROLES, VAIN)?;
+        ensure!(commands.len() == NEIGHBOURS.len() * for_imds.len(), "{} commands: {told}", commands.len());
+        for imds in BOTH {
+            let reply = Pod::new(&pod).attempt(imds, ROLES, VAIN)?;
             ensure!(reply.answer().is_none_or(|answer| answer.status != 200), "served on the way: {reply:?}");
         }
         for command in commands {
@@ -145,8 +139,8 @@ fn expect_taken_over(tool: &Tool) {
     scenario(|system| {
         let pod = system.add_pod(1, "reader")?;
         system.start_server()?;
-        tool.fill(&system.topology.node, &[V4.as_slice(), &V6, &OTHERS_FOR_M].concat())?;
-        let expected = tool.without_those_for_m(&system.topology.node)?;
+        tool.fill(&system.topology.node, &[V4.as_slice(), &V6, &OTHERS_FOR_IMDS].concat())?;
+        let expected = tool.without_those_for_imds(&system.topology.node)?;
         system.agent_flags.push("--take-over".to_owned());
         system.start_agent()?;
         let left = tool.save(&system.topology.node)?;
@@ -162,28 +156,32 @@ fn expect_taken_over(tool: &Tool) {
     });
 }
 
+/// The agent names rules of iptables-legacy and the commands that delete them.
 #[test]
-fn rules_of_iptables_legacy_are_named_with_what_deletes_them() {
+fn rules_of_iptables_legacy_are_named_with_remedy() {
     expect_named_and_deleted_by_hand(&TOOLS[0]);
 }
 
+/// The agent names rules of iptables-nft and the commands that delete them.
 #[test]
-fn rules_of_iptables_nft_are_named_with_what_deletes_them() {
+fn rules_of_iptables_nft_are_named_with_remedy() {
     expect_named_and_deleted_by_hand(&TOOLS[1]);
 }
 
+/// The takeover deletes the rules of iptables-legacy and nothing else.
 #[test]
-fn take_over_deletes_rules_of_iptables_legacy_and_nothing_else() {
+fn takeover_deletes_only_rules_of_iptables_legacy() {
     expect_taken_over(&TOOLS[0]);
 }
 
+/// The takeover deletes the rules of iptables-nft and nothing else.
 #[test]
-fn take_over_deletes_rules_of_iptables_nft_and_nothing_else() {
+fn takeover_deletes_only_rules_of_iptables_nft() {
     expect_taken_over(&TOOLS[1]);
 }
 
 #[test]
-fn rules_of_nft_are_found_wherever_they_stand() {
+fn rules_of_nft_are_found_in_every_chain() {
     const RULESET: &str = "
         table inet other {
             set metadata { type ipv4_addr; elements = { 169.254.169.254, 169.254.170.2 } }
@@ -236,6 +234,6 @@ fn rules_of_nft_are_found_wherever_they_stand() {
             ensure!(left.contains(kept), "{kept} is gone: {left}");
         }
         ensure!(!left.contains("8181") && !left.contains("dnat ip"), "{left}");
-        system.wait_for_role(&pod, M4, "reader")
+        system.wait_for_role(&pod, IMDS4, "reader")
     });
 }

@@ -4,7 +4,7 @@
 use crate::support::{control_knock, expect_nothing, expect_role, knock, sockets_in};
 use anyhow::{Result, ensure};
 use kiam_tests::{
-    clients::{BOTH, Connection, M4, PATIENCE, Pod, ROLES, Reply, forge},
+    clients::{BOTH, Connection, IMDS4, PATIENCE, Pod, ROLES, Reply, forge},
     eventually::eventually,
     leaks,
     node::{
@@ -35,10 +35,10 @@ pub(crate) fn flush_rules(system: &System) -> Result<()> {
 }
 
 /// Connections of a pod that the agent has closed first: the node keeps each in TIME_WAIT.
-fn leave_in_time_wait(pod: &PodNetwork, m: IpAddr, ports: std::ops::Range<u16>) -> Result<()> {
+fn leave_in_time_wait(pod: &PodNetwork, imds: IpAddr, ports: std::ops::Range<u16>) -> Result<()> {
     Pod::new(pod).run(|| {
         for port in ports {
-            let mut connection = Connection::open(m, Some(port), PATIENCE)?;
+            let mut connection = Connection::open(imds, Some(port), PATIENCE)?;
             connection.token(&[("Connection", "close")])?;
             ensure!(connection.end() == Reply::Closed, "the agent did not close");
         }
@@ -46,8 +46,9 @@ fn leave_in_time_wait(pod: &PodNetwork, m: IpAddr, ports: std::ops::Range<u16>) 
     })
 }
 
+/// The fence alone closes an interface that is made while the agent is dead.
 #[test]
-fn the_fence_alone_closes_an_interface_that_is_made_while_the_agent_is_dead() {
+fn fence_alone_closes_an_interface_made_without_agent() {
     scenario(|system| {
         let before = system.add_pod(1, "reader")?;
         control_knock(system, &before)?;
@@ -61,15 +62,16 @@ fn the_fence_alone_closes_an_interface_that_is_made_while_the_agent_is_dead() {
         // The agent that comes back finds it and serves it.
         system.start_agent()?;
         for pod in [&before, &new] {
-            system.wait_for_role(pod, M4, "reader")?;
+            system.wait_for_role(pod, IMDS4, "reader")?;
             expect_role(pod, "reader")?;
         }
         Ok(())
     });
 }
 
+/// The fence alone closes an interface that no program is attached to.
 #[test]
-fn the_fence_alone_closes_an_interface_that_no_program_is_for() {
+fn fence_alone_closes_an_unmatched_interface() {
     scenario(|system| {
         let other = system.topology.add_pod_behind(1, "other1")?;
         system.announce(&other, "other", Some("reader"));
@@ -81,46 +83,46 @@ fn the_fence_alone_closes_an_interface_that_no_program_is_for() {
     });
 }
 
+/// The program alone stops new connections when the rules are gone.
 #[test]
-fn the_program_alone_stops_new_connections_when_the_rules_are_gone() {
+fn program_alone_stops_new_connections() {
     scenario(|system| {
         let pod = system.add_pod(1, "reader")?;
         control_knock(system, &pod)?;
         system.start()?;
-        system.wait_for_role(&pod, M4, "reader")?;
+        system.wait_for_role(&pod, IMDS4, "reader")?;
         // Frozen, it repairs nothing; the worker and the listeners go on.
         system.agent()?.freeze_parent()?;
         flush_rules(system)?;
-        for m in BOTH {
+        for imds in BOTH {
             for _ in 0..10 {
-                let _whatever = Pod::new(&pod).attempt(m, ROLES, GLANCE)?;
+                let _whatever = Pod::new(&pod).attempt(imds, ROLES, GLANCE)?;
             }
         }
         knock(&pod)?;
         system.expect_no_leak()?;
         // And it mends itself.
         system.agent()?.thaw_parent()?;
-        system.wait_for_role(&pod, M4, "reader")?;
+        system.wait_for_role(&pod, IMDS4, "reader")?;
         expect_role(&pod, "reader")
     });
 }
 
+/// The program alone stops a SYN over TIME_WAIT when the rules are gone.
 #[test]
-fn the_program_alone_stops_a_syn_over_time_wait_when_the_rules_are_gone() {
+fn program_alone_stops_a_syn_over_time_wait() {
     scenario(|system| {
-        let pod = system.add_pod(1, "reader")?;
-        system.start()?;
-        system.wait_for_role(&pod, M4, "reader")?;
-        for (m, ports) in [(BOTH[0], 20_000..20_040), (BOTH[1], 21_000..21_040)] {
-            leave_in_time_wait(&pod, m, ports)?;
+        let pod = system.serving_pod("reader")?;
+        for (imds, ports) in [(BOTH[0], 20_000..20_040), (BOTH[1], 21_000..21_040)] {
+            leave_in_time_wait(&pod, imds, ports)?;
         }
         let waiting = sockets_in(&system.topology.node, "time-wait")?;
         ensure!(waiting >= 80, "only {waiting} connections wait on the node: the case is not there");
         system.agent()?.freeze_parent()?;
         flush_rules(system)?;
         Pod::new(&pod).run(|| {
-            for (m, ports) in [(BOTH[0], 20_000..20_040), (BOTH[1], 21_000..21_040)] {
-                let syns: Vec<_> = ports.map(|port| Connection::begin(m, Some(port))).collect::<Result<_>>()?;
+            for (imds, ports) in [(BOTH[0], 20_000..20_040), (BOTH[1], 21_000..21_040)] {
+                let syns: Vec<_> = ports.map(|port| Connection::begin(imds, Some(port))).collect::<Result<_>>()?;
                 std::thread::sleep(GLANCE);
                 drop(syns);
             }
@@ -128,17 +130,18 @@ fn the_program_alone_stops_a_syn_over_time_wait_when_the_rules_are_gone() {
         })?;
         system.expect_no_leak()?;
         system.agent()?.thaw_parent()?;
-        system.wait_for_role(&pod, M4, "reader")
+        system.wait_for_role(&pod, IMDS4, "reader")
     });
 }
 
+/// The program alone stops everything when the agent and the rules are gone.
 #[test]
-fn the_program_alone_stops_everything_when_agent_and_rules_are_gone() {
+fn program_alone_stops_everything_without_agent() {
     scenario(|system| {
         let pod = system.add_pod(1, "reader")?;
         control_knock(system, &pod)?;
         system.start()?;
-        system.wait_for_role(&pod, M4, "reader")?;
+        system.wait_for_role(&pod, IMDS4, "reader")?;
         system.agent()?.kill_both()?;
         flush_rules(system)?;
         knock(&pod)?;
@@ -147,8 +150,9 @@ fn the_program_alone_stops_everything_when_agent_and_rules_are_gone() {
     });
 }
 
+/// No other process of the node receives a packet that a pod sends to the IMDS.
 #[test]
-fn no_other_process_of_the_node_sees_what_a_pod_sends_to_m() {
+fn no_other_process_sees_packets_to_the_imds() {
     scenario(|system| {
         let (served, stray) = (system.add_pod(1, "reader")?, system.topology.add_pod_behind(2, "other2")?);
         let ports = [HTTP, 8080];
@@ -156,12 +160,12 @@ fn no_other_process_of_the_node_sees_what_a_pod_sends_to_m() {
         let bystanders: Vec<Bystander> = bystanders.into_iter().collect::<Result<_>>()?;
         control_bystanders(&stray, &bystanders)?;
         system.start()?;
-        system.wait_for_role(&served, M4, "reader")?;
+        system.wait_for_role(&served, IMDS4, "reader")?;
         let expect_nothing_seen = |system: &System| {
             for pod in [&served, &stray] {
                 knock(pod)?;
-                for m in BOTH {
-                    let _whatever = Pod::new(pod).attempt(m, ROLES, GLANCE)?;
+                for imds in BOTH {
+                    let _whatever = Pod::new(pod).attempt(imds, ROLES, GLANCE)?;
                 }
             }
             for bystander in &bystanders {
@@ -173,7 +177,7 @@ fn no_other_process_of_the_node_sees_what_a_pod_sends_to_m() {
         system.agent()?.kill_both()?;
         expect_nothing_seen(system)?;
         system.start_agent()?;
-        system.wait_for_role(&served, M4, "reader")?;
+        system.wait_for_role(&served, IMDS4, "reader")?;
         expect_nothing_seen(system)
     });
 }
@@ -204,8 +208,9 @@ fn control_bystanders(pod: &PodNetwork, bystanders: &[Bystander]) -> Result<()> 
     Ok(())
 }
 
+/// Packets with a source address that no pod can have cause no answer to any address.
 #[test]
-fn a_source_that_no_pod_can_own_gets_no_answer_sent_anywhere() {
+fn impossible_sources_get_no_answer() {
     scenario(|system| {
         let pod = system.add_pod(1, "reader")?;
         let control = SocketAddr::new(IMDS_V4.into(), 30_000);
@@ -214,7 +219,7 @@ fn a_source_that_no_pod_can_own_gets_no_answer_sent_anywhere() {
         ensure!(!system.canary.packets_from(IMDS_V4.into()).is_empty(), "control: the forged SYN did not get there");
         system.canary.forget();
         system.start()?;
-        system.wait_for_role(&pod, M4, "reader")?;
+        system.wait_for_role(&pod, IMDS4, "reader")?;
         let sources: [(IpAddr, &[&str]); 2] = [
             (
                 IMDS_V4.into(),
@@ -222,12 +227,12 @@ fn a_source_that_no_pod_can_own_gets_no_answer_sent_anywhere() {
             ),
             (IMDS_V6.into(), &["fd00:ec2::254", "::1", "ff02::1", "fe80::1", "::ffff:169.254.169.254", "fd00:8::1"]),
         ];
-        for (m, sources) in sources {
+        for (imds, sources) in sources {
             for (source, port) in sources.iter().zip(31_000..) {
                 let source = SocketAddr::new(source.parse()?, port);
                 // The pod's own kernel refuses some: then they cannot come from a socket either.
-                drop(Pod::new(&pod).run(|| forge::send_segment(source, m, HTTP, forge::SYN)));
-                drop(Pod::new(&pod).run(|| forge::send_segment(source, m, HTTP, ACK)));
+                drop(Pod::new(&pod).run(|| forge::send_segment(source, imds, HTTP, forge::SYN)));
+                drop(Pod::new(&pod).run(|| forge::send_segment(source, imds, HTTP, ACK)));
             }
         }
         // A SYN-ACK that nobody answers is sent again after a second.

@@ -4,23 +4,22 @@
 use crate::support::{expect_role, knock};
 use anyhow::{Context as _, ensure};
 use kiam_tests::{
-    clients::{BOTH, Connection, M4, PATIENCE, Pod, ROLES},
+    clients::{BOTH, Connection, IMDS4, PATIENCE, Pod, ROLES},
     node::bystander::Bystander,
     system::{System, scenario},
 };
 
+/// A server of the node binds port 80 while pods are connected to the agent.
 #[test]
-fn a_server_of_the_node_binds_port_80_while_pods_are_connected() {
+fn server_binds_port_80_while_pods_are_connected() {
     scenario(|system| {
-        let pod = system.add_pod(1, "reader")?;
-        system.start()?;
-        system.wait_for_role(&pod, M4, "reader")?;
+        let pod = system.serving_pod("reader")?;
         let open: Vec<Connection> = Pod::new(&pod).run(|| {
             let mut open = Vec::new();
-            for m in BOTH {
+            for imds in BOTH {
                 // One that stays, and one that the agent closes, which leaves the node's end in TIME_WAIT.
                 for connection in ["keep-alive", "close"] {
-                    let mut client = Connection::open(m, None, PATIENCE)?;
+                    let mut client = Connection::open(imds, None, PATIENCE)?;
                     client.token(&[("Connection", connection)])?;
                     open.push(client);
                 }
@@ -35,19 +34,19 @@ fn a_server_of_the_node_binds_port_80_while_pods_are_connected() {
 }
 
 #[test]
-fn the_nodes_own_way_to_the_real_imds_stays_open() {
+fn nodes_own_route_to_the_real_imds_stays_open() {
     scenario(|system| {
         let pod = system.add_pod(1, "reader")?;
         let node_role = |system: &System| {
-            for m in BOTH {
-                let answer = Pod::new(&system.topology.node).get(m, ROLES)?;
-                ensure!(answer.text() == kiam_tests::fakes::canary::NODE_ROLE, "the node at {m}: {answer:?}");
+            for imds in BOTH {
+                let answer = Pod::new(&system.topology.node).get(imds, ROLES)?;
+                ensure!(answer.text() == kiam_tests::fakes::canary::NODE_ROLE, "the node at {imds}: {answer:?}");
             }
             Ok(())
         };
         node_role(system)?;
         system.start()?;
-        system.wait_for_role(&pod, M4, "reader")?;
+        system.wait_for_role(&pod, IMDS4, "reader")?;
         node_role(system)?;
         system.agent()?.kill_both()?;
         node_role(system)?;
@@ -57,7 +56,7 @@ fn the_nodes_own_way_to_the_real_imds_stays_open() {
 }
 
 #[test]
-fn a_pod_behind_a_bridge_never_reaches_the_real_imds() {
+fn bridged_pod_never_reaches_the_real_imds() {
     scenario(|system| {
         system.start()?;
         let pod = system.topology.add_pod(1)?;

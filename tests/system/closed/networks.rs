@@ -4,7 +4,7 @@
 use crate::support::{expect_nothing, expect_role};
 use anyhow::{Result, ensure};
 use kiam_tests::{
-    clients::{BOTH, M4, M6, Pod, ROLES},
+    clients::{BOTH, IMDS4, IMDS6, Pod, ROLES},
     fakes::canary::NODE_ROLE,
     leaks,
     node::{
@@ -18,9 +18,9 @@ use std::net::IpAddr;
 
 /// The node itself asks the real metadata service.
 fn expect_own_way(system: &System, when: &str, families: &[IpAddr]) -> Result<()> {
-    for &m in families {
-        let answer = Pod::new(&system.topology.node).get(m, ROLES)?;
-        ensure!(answer.text() == NODE_ROLE, "{when}, the node gets {answer:?} from {m}");
+    for &imds in families {
+        let answer = Pod::new(&system.topology.node).get(imds, ROLES)?;
+        ensure!(answer.text() == NODE_ROLE, "{when}, the node gets {answer:?} from {imds}");
     }
     Ok(())
 }
@@ -30,8 +30,8 @@ fn served_and_closed(system: &mut System, families: &[IpAddr]) -> Result<PodNetw
     expect_own_way(system, "before", families)?;
     let pod = system.add_pod(1, "reader")?;
     system.start()?;
-    for &m in families {
-        system.wait_for_role(&pod, m, "reader")?;
+    for &imds in families {
+        system.wait_for_role(&pod, imds, "reader")?;
     }
     expect_own_way(system, "while the agent serves", families)?;
     system.agent()?.kill_both()?;
@@ -41,8 +41,8 @@ fn served_and_closed(system: &mut System, families: &[IpAddr]) -> Result<PodNetw
     expect_own_way(system, "after the cleanup", families)?;
     system.canary.forget();
     system.start_agent()?;
-    for &m in families {
-        system.wait_for_role(&pod, m, "reader")?;
+    for &imds in families {
+        system.wait_for_role(&pod, imds, "reader")?;
     }
     Ok(pod)
 }
@@ -97,7 +97,7 @@ fn a_second_uplink_with_policy_routing() {
 }
 
 #[test]
-fn a_default_route_that_is_not_in_the_main_table() {
+fn default_route_outside_the_main_table() {
     scenario(|system| {
         system.topology.node.ip_batch(&[
             "route del default".to_owned(),
@@ -115,7 +115,7 @@ fn pods_with_ipv6_only() {
         let pod = system.add_pod(1, "reader")?;
         pod.ip(&format!("addr del {}/32 dev eth0", pod.v4))?;
         system.start()?;
-        system.wait_for_role(&pod, M6, "reader")?;
+        system.wait_for_role(&pod, IMDS6, "reader")?;
         system.agent()?.kill_both()?;
         expect_nothing(system, &pod)?;
         expect_own_way(system, "while the agent is dead", &BOTH)
@@ -129,24 +129,22 @@ fn a_node_with_ipv6_off() {
         for scope in ["all", "default", "lo"] {
             system.topology.node.sysctl(&format!("net.ipv6.conf.{scope}.disable_ipv6"), "1")?;
         }
-        expect_own_way(system, "before", &[M4])?;
+        expect_own_way(system, "before", &[IMDS4])?;
         system.start()?;
-        system.wait_for_role(&pod, M4, "reader")?;
-        expect_own_way(system, "while the agent serves", &[M4])?;
-        ensure!(Pod::new(&pod).attempt(M6, ROLES, kiam_tests::clients::VAIN)?.answer().is_none(), "IPv6 is served");
+        system.wait_for_role(&pod, IMDS4, "reader")?;
+        expect_own_way(system, "while the agent serves", &[IMDS4])?;
+        ensure!(Pod::new(&pod).attempt(IMDS6, ROLES, kiam_tests::clients::VAIN)?.answer().is_none(), "IPv6 is served");
         Ok(())
     });
 }
 
 /// A second host beside the node that has M on its own link: the node, to which M is local now, must not answer for it.
 #[test]
-fn another_host_on_the_uplinks_network_keeps_its_way() {
+fn neighbour_host_keeps_its_route_to_the_imds() {
     scenario(|system| {
         let host = beside_the_node(system)?;
         expect_way_of(&host)?;
-        let pod = system.add_pod(1, "reader")?;
-        system.start()?;
-        system.wait_for_role(&pod, M4, "reader")?;
+        let pod = system.serving_pod("reader")?;
         expect_role(&pod, "reader")?;
         for _ in 0..20 {
             host.ip("neigh flush dev eth0")?;
@@ -185,7 +183,7 @@ fn beside_the_node(system: &System) -> Result<Netns> {
 
 /// M is where the real service is, and it answers.
 fn expect_way_of(host: &Netns) -> Result<()> {
-    let answer = Pod::new(host).get(M4, ROLES);
+    let answer = Pod::new(host).get(IMDS4, ROLES);
     let neighbours = process::run(host.command("ip").args(["neigh", "show", &IMDS_V4.to_string()]))?;
     ensure!(
         neighbours.contains("02:00:00:00:08:02"),

@@ -1,12 +1,12 @@
 //! The probe through the datapath: answered on a node that serves, lost where the packet filter drops what the fence makes
 //! local, and told with the rules that may be the cause and with what lets pods in.
 
-use crate::support::{expect_nothing, expect_role, serving, sockets_in};
+use crate::support::{expect_nothing, expect_role, run, serving, sockets_in};
 use anyhow::{Context as _, Result, ensure};
 use kiam_tests::{
-    clients::M4,
+    clients::IMDS4,
     eventually::{eventually, throughout},
-    node::{netns::Netns, process},
+    node::netns::Netns,
     system::{Footprint, SOON, System, scenario},
 };
 use std::time::Duration;
@@ -30,12 +30,6 @@ fn expect_answered(system: &System) -> Result<()> {
         })?;
     }
     Ok(())
-}
-
-/// A command line without quotes, on the node.
-fn run(node: &Netns, line: &str) -> Result<String> {
-    let mut words = line.split(' ');
-    process::run(node.command(words.next().context("a program")?).args(words)).with_context(|| line.to_owned())
 }
 
 /// What the agent says about lost probes, once it has noticed.
@@ -104,8 +98,9 @@ fn iptables(node: &Netns, suffix: &str) -> Result<()> {
     run(node, &format!("ip6tables-{suffix} -w -A INPUT -d fd00:8::/32 -j DROP")).map(drop)
 }
 
+/// The agent names rules of iptables-legacy that drop its probe, and the commands that let pods in.
 #[test]
-fn rules_of_iptables_legacy_are_named_with_what_lets_pods_in() {
+fn rules_of_iptables_legacy_are_suspects() {
     expect_named(
         |system| iptables(&system.topology.node, "legacy"),
         &[
@@ -119,8 +114,9 @@ fn rules_of_iptables_legacy_are_named_with_what_lets_pods_in() {
     );
 }
 
+/// The agent names rules of iptables-nft that drop its probe, and the commands that let pods in.
 #[test]
-fn rules_of_iptables_nft_are_named_with_what_lets_pods_in() {
+fn rules_of_iptables_nft_are_suspects() {
     expect_named(
         |system| iptables(&system.topology.node, "nft"),
         &[
@@ -134,8 +130,9 @@ fn rules_of_iptables_nft_are_named_with_what_lets_pods_in() {
     );
 }
 
+/// The agent names nftables rules that drop its probe, and the commands that let pods in.
 #[test]
-fn rules_of_nft_are_named_with_what_lets_pods_in() {
+fn rules_of_nft_are_suspects() {
     const RULESET: &str = r#"
         table inet firewall {
             chain early {
@@ -179,8 +176,9 @@ fn rules_of_nft_are_named_with_what_lets_pods_in() {
     );
 }
 
+/// The probe leaves no connection behind, and its device does not count as an interface of pods.
 #[test]
-fn it_leaves_no_connection_and_is_no_interface_of_pods() {
+fn leaves_no_connection_and_no_pod_interface() {
     for flags in [&[] as &[&str], &["--tc=clsact"], &["--host-interface=!eth0"]] {
         scenario(|system| {
             system.binaries = system.binaries.with_shipped_capabilities(&system.folder())?;
@@ -200,7 +198,7 @@ fn it_leaves_no_connection_and_is_no_interface_of_pods() {
 }
 
 #[test]
-fn what_is_taken_away_from_its_way_is_made_again() {
+fn removed_parts_of_its_path_are_restored() {
     scenario(|system| {
         let _pod = serving(system, &[])?;
         let node = &system.topology.node;
@@ -256,8 +254,9 @@ fn expect_there_once(system: &System) -> Result<()> {
     })
 }
 
+/// In an upgrade the probe reaches the new agent; a cleanup removes its device.
 #[test]
-fn in_an_upgrade_it_goes_to_the_new_agent_and_a_cleanup_takes_it_away() {
+fn probe_device_across_upgrade_and_cleanup() {
     for flags in [&[] as &[&str], &["--tc=clsact"]] {
         scenario(|system| {
             let pod = system.add_pod(1, "reader")?;
@@ -275,7 +274,7 @@ fn in_an_upgrade_it_goes_to_the_new_agent_and_a_cleanup_takes_it_away() {
             system.agent()?.wait_ready()?;
             expect_answered(system)?;
             expect_there_once(system)?;
-            system.wait_for_role(&pod, M4, "reader")?;
+            system.wait_for_role(&pod, IMDS4, "reader")?;
             system.agent()?.stop()?;
             system.clean_up()?;
             let after = Footprint::take(&system.topology.node, &system.bpffs())?;

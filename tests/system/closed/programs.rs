@@ -52,7 +52,8 @@ fn the_verifier_looks_at_few_instructions() {
     within_the_bound("info");
 }
 
+/// The verifier processes few instructions for each program, also with debug lines in the agent.
 #[test]
-fn the_verifier_looks_at_few_instructions_with_debug_lines() {
+fn verifier_processes_few_instructions() {
     within_the_bound("debug");
 }

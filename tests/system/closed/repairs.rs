@@ -4,7 +4,7 @@
 use crate::support::{empty_slots, expect_role, knock, serving};
 use anyhow::{Context as _, Result, ensure};
 use kiam_tests::{
-    clients::M4,
+    clients::IMDS4,
     eventually::eventually,
     node::{
         process,
@@ -44,7 +44,7 @@ fn expect_mended(
         ensure!(now > before, "{now} repairs of {what}, before {before}");
         Ok(())
     })?;
-    system.wait_for_role(pod, M4, "reader")?;
+    system.wait_for_role(pod, IMDS4, "reader")?;
     expect_role(pod, "reader")?;
     system.agent()?.wait_ready()
 }
@@ -97,17 +97,17 @@ fn pin_of(system: &System, prefix: &str, interface: &str) -> Result<PathBuf> {
 }
 
 #[test]
-fn rules_and_routes_that_are_taken_away_come_back() {
+fn removed_rules_and_routes_are_restored() {
     scenario(|system| {
         let pod = serving(system, &[])?;
-        for (family, m) in [("-4", IMDS_V4.to_string()), ("-6", IMDS_V6.to_string())] {
+        for (family, imds) in [("-4", IMDS_V4.to_string()), ("-6", IMDS_V6.to_string())] {
             for preference in [5, 6, 7] {
                 expect_mended(system, &pod, "rule", |system| {
                     ip(system, &format!("{family} rule del pref {preference}"))
                 })?;
             }
             expect_mended(system, &pod, "route", |system| {
-                ip(system, &format!("{family} route del local {m} dev lo table 4242"))
+                ip(system, &format!("{family} route del local {imds} dev lo table 4242"))
             })?;
             let rules = system.topology.node.ip(&format!("{family} rule show"))?;
             ensure!(!rules.contains("unresolved"), "the rule at pref 5 leads nowhere: {rules}");
@@ -120,8 +120,9 @@ fn rules_and_routes_that_are_taken_away_come_back() {
     });
 }
 
+/// A rule before the fence is reported, and the agent is not ready.
 #[test]
-fn a_rule_before_the_fence_is_told_and_holds_readiness_back() {
+fn rule_before_the_fence_is_reported() {
     scenario(|system| {
         let pod = serving(system, &[])?;
         ip(system, "rule add pref 2 to 169.254.0.0/16 lookup main")?;
@@ -142,7 +143,7 @@ fn a_rule_before_the_fence_is_told_and_holds_readiness_back() {
 }
 
 #[test]
-fn a_link_that_is_detached_by_hand_is_attached_again() {
+fn a_link_detached_by_hand_is_attached_again() {
     scenario(|system| {
         let pod = serving(system, &["--tc=tcx"])?;
         expect_mended(system, &pod, "redirect", |system| {
@@ -172,7 +173,7 @@ fn a_link_whose_pin_is_removed_is_attached_again() {
 }
 
 #[test]
-fn a_filter_that_is_deleted_is_attached_again_at_once() {
+fn a_deleted_filter_is_attached_again_at_once() {
     scenario(|system| {
         let pod = serving(system, &["--tc=clsact"])?;
         // Two rounds of the self-check are ten seconds apart.
@@ -210,7 +211,7 @@ fn the_backstop_is_attached_again() {
 }
 
 #[test]
-fn listening_sockets_are_put_into_their_slots_again() {
+fn listening_sockets_return_to_their_slots() {
     scenario(|system| {
         let pod = serving(system, &[])?;
         expect_mended(system, &pod, "listener", empty_slots)

@@ -57,7 +57,7 @@ fn a_macvlan_that_a_pod_has_beside_its_veth() {
 }
 
 #[test]
-fn a_matched_device_without_an_ethernet_header() {
+fn matched_device_without_ethernet_header() {
     expect_told("unfit", &["tun0", "no Ethernet header"], |node, _| node.ip("tuntap add tun0 mode tun").map(drop));
 }
 
@@ -69,7 +69,7 @@ fn a_pod_with_security_groups_in_strict_mode() {
 }
 
 #[test]
-fn the_second_interface_of_a_pod_of_an_ipv6_cluster() {
+fn second_interface_of_a_pod_in_an_ipv6_cluster() {
     expect_told("ipv4-egress", &["veth0", "169.254.172.0/22"], |node, _| {
         node.ip_batch(&[
             "link add veth0 type veth peer name peer0".to_owned(),
@@ -80,8 +80,10 @@ fn the_second_interface_of_a_pod_of_an_ipv6_cluster() {
 }
 
 /// A node in a container, as those of these tests are, whose kernel does not tell an agent where it is.
+/// On a kernel that does not report the network namespace, hostNetwork pods of a node in another namespace are not
+/// served.
 #[test]
-fn pods_on_the_network_of_a_node_whose_namespace_the_kernel_does_not_tell() {
+fn host_network_pods_without_a_netns_cookie() {
     datapath_scenario(|system| {
         let kubepods = Kubepods::create(Driver::Cgroupfs)?;
         let _pod = kubepods.add_pod(&system.topology.node, UID, Qos::BestEffort)?;

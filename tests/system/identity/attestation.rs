@@ -8,7 +8,7 @@ mod strangers;
 use crate::support::{credentials, expect_identity, expect_role};
 use anyhow::{Context as _, Result, bail, ensure};
 use kiam_tests::{
-    clients::{Answer, BOTH, M4, Pod, ROLES},
+    clients::{Answer, BOTH, IMDS4, Pod, ROLES},
     eventually::{eventually, throughout},
     fakes::kube_api::PodObject,
     leaks,
@@ -102,24 +102,24 @@ fn two_served(system: &mut System, kubepods: &Kubepods) -> Result<[Attested; 2]>
 }
 
 fn expect_served(system: &System, pod: &Attested, role: &str) -> Result<()> {
-    for m in BOTH {
-        system.wait_for_role(&pod.network, m, role)?;
-        expect_identity(system, &pod.network, m, role)?;
+    for imds in BOTH {
+        system.wait_for_role(&pod.network, imds, role)?;
+        expect_identity(system, &pod.network, imds, role)?;
     }
     expect_role(&pod.network, role)
 }
 
 /// Asserts that a client is neither told nor given any of the roles of these tests, by this status and for this reason.
 fn expect_refused(system: &mut System, pod: &PodNetwork, status: u16, reason: &str) -> Result<()> {
-    for m in BOTH {
+    for imds in BOTH {
         let before = refusals(system, reason)?;
-        let list = as_often_as_told(|| Pod::new(pod).get(m, ROLES))?;
-        ensure!(![READER, WRITER].contains(&list.text()), "{}: told {list:?} at {m}", leaks::OTHER_ROLE);
-        ensure!(list.status == status, "the role list at {m}: {list:?}, expected {status} for {reason}");
+        let list = as_often_as_told(|| Pod::new(pod).get(imds, ROLES))?;
+        ensure!(![READER, WRITER].contains(&list.text()), "{}: told {list:?} at {imds}", leaks::OTHER_ROLE);
+        ensure!(list.status == status, "the role list at {imds}: {list:?}, expected {status} for {reason}");
         for role in [READER, WRITER] {
-            let answer = as_often_as_told(|| credentials(pod, m, role))?;
-            ensure!(answer.status != 200, "{}: given {role} at {m}: {answer:?}", leaks::OTHER_ROLE);
-            ensure!(answer.status == status, "{role} at {m}: {answer:?}, expected {status} for {reason}");
+            let answer = as_often_as_told(|| credentials(pod, imds, role))?;
+            ensure!(answer.status != 200, "{}: given {role} at {imds}: {answer:?}", leaks::OTHER_ROLE);
+            ensure!(answer.status == status, "{role} at {imds}: {answer:?}, expected {status} for {reason}");
         }
         let counted = refusals(system, reason)? - before;
         ensure!(counted == 3, "{counted} of 3 refusals are counted as {reason}");
@@ -192,18 +192,21 @@ fn of_every_class_by(driver: Driver) {
     });
 }
 
+/// Pods of every QoS class have their own roles (cgroupfs driver).
 #[test]
-fn pods_of_every_class_have_their_own_roles_by_cgroupfs() {
+fn pods_of_every_class_by_cgroupfs() {
     of_every_class_by(Driver::Cgroupfs);
 }
 
+/// Pods of every QoS class have their own roles (systemd driver).
 #[test]
-fn pods_of_every_class_have_their_own_roles_by_systemd() {
+fn pods_of_every_class_by_systemd() {
     of_every_class_by(Driver::Systemd);
 }
 
+/// Pods behind one bridge are distinguished by their ports.
 #[test]
-fn pods_behind_one_bridge_are_told_apart_by_their_ports() {
+fn pods_on_one_bridge_are_distinguished_by_port() {
     scenario(|system| {
         let kubepods = Kubepods::for_clients(Driver::Systemd)?;
         system.topology.add_bridge(BRIDGE)?;
@@ -228,7 +231,7 @@ fn a_kept_connection_stays_whose_it_was() {
         let [reader, writer] = two_served(system, &kubepods)?;
         // The process moves on to another pod's cgroup; its socket does not.
         let answers = Pod::new(&reader.network).run(|| {
-            let mut connection = kiam_tests::clients::Connection::open(M4, None, SOON)?;
+            let mut connection = kiam_tests::clients::Connection::open(IMDS4, None, SOON)?;
             let mut ask = || {
                 connection.send("GET", ROLES, &[])?;
                 connection.answer()
@@ -245,8 +248,9 @@ fn a_kept_connection_stays_whose_it_was() {
     });
 }
 
+/// A reused address does not belong to the old pod, however old its interface is.
 #[test]
-fn an_address_used_again_is_not_the_old_pods_however_old_its_interface() {
+fn reused_address_is_not_the_old_pods() {
     scenario(|system| {
         let kubepods = Kubepods::for_clients(Driver::Systemd)?;
         let [old, other] = two_served(system, &kubepods)?;
@@ -263,11 +267,11 @@ fn an_address_used_again_is_not_the_old_pods_however_old_its_interface() {
         system.start_agent()?;
         expect_served(system, &other, WRITER)?;
         throughout("the old pod's role is not given", WATCHED, || {
-            for m in BOTH {
-                let list = Pod::new(&new.network).get(m, ROLES)?;
-                ensure!(list.text() != READER, "{}: told {READER} at {m}: {list:?}", leaks::OTHER_ROLE);
-                let answer = credentials(&new.network, m, READER)?;
-                ensure!(answer.status != 200, "{}: given {READER} at {m}: {answer:?}", leaks::OTHER_ROLE);
+            for imds in BOTH {
+                let list = Pod::new(&new.network).get(imds, ROLES)?;
+                ensure!(list.text() != READER, "{}: told {READER} at {imds}: {list:?}", leaks::OTHER_ROLE);
+                let answer = credentials(&new.network, imds, READER)?;
+                ensure!(answer.status != 200, "{}: given {READER} at {imds}: {answer:?}", leaks::OTHER_ROLE);
                 ensure!(list.status == 503 && answer.status == 503, "it is told to ask again: {list:?} {answer:?}");
             }
             Ok(())
@@ -278,20 +282,21 @@ fn an_address_used_again_is_not_the_old_pods_however_old_its_interface() {
 }
 
 /// Of the VPC CNI's, which it gives to a pod on every node.
+/// A pod is served at an IPv4 address that is not in its Kubernetes object.
 #[test]
-fn a_pod_is_served_at_an_ipv4_address_that_kubernetes_does_not_know() {
+fn pod_at_an_address_unknown_to_kubernetes() {
     const EGRESS: &str = "169.254.172.5";
     scenario(|system| {
         let kubepods = Kubepods::for_clients(Driver::Cgroupfs)?;
         let [reader, mut writer] = two_served(system, &kubepods)?;
         system.topology.node.ip(&format!("route add {EGRESS} dev {}", reader.network.interface))?;
         reader.network.ip(&format!("addr add {EGRESS}/32 dev eth0"))?;
-        reader.network.ip(&format!("route add {M4} via 169.254.1.1 src {EGRESS}"))?;
-        expect_identity(system, &reader.network, M4, READER)?;
+        reader.network.ip(&format!("route add {IMDS4} via 169.254.1.1 src {EGRESS}"))?;
+        expect_identity(system, &reader.network, IMDS4, READER)?;
         // No pod's cgroup, no pod.
         writer.live_in(kubepods.path());
         writer.network.ip(&format!("addr add {EGRESS}/32 dev eth0"))?;
-        writer.network.ip(&format!("route add {M4} via 169.254.1.1 src {EGRESS}"))?;
+        writer.network.ip(&format!("route add {IMDS4} via 169.254.1.1 src {EGRESS}"))?;
         system.topology.node.ip(&format!("route replace {EGRESS} dev {}", writer.network.interface))?;
         let [v4, _] = statuses(&writer.network)?;
         ensure!(v4 == 403, "{v4}");
@@ -299,8 +304,9 @@ fn a_pod_is_served_at_an_ipv4_address_that_kubernetes_does_not_know() {
     });
 }
 
+/// A terminating pod and its successor have their own roles at the same address.
 #[test]
-fn a_terminating_pod_and_its_successor_have_their_own_roles_at_one_address() {
+fn terminating_pod_and_successor_at_one_address() {
     scenario(|system| {
         let kubepods = Kubepods::for_clients(Driver::Cgroupfs)?;
         let [mut leaving, _writer] = two_served(system, &kubepods)?;
@@ -317,12 +323,12 @@ fn a_terminating_pod_and_its_successor_have_their_own_roles_at_one_address() {
 
 /// The status of the role list over both families.
 fn statuses(pod: &PodNetwork) -> Result<[u16; 2]> {
-    let status = |m: IpAddr| anyhow::Ok(Pod::new(pod).get(m, ROLES)?.status);
+    let status = |imds: IpAddr| anyhow::Ok(Pod::new(pod).get(imds, ROLES)?.status);
     Ok([status(BOTH[0])?, status(BOTH[1])?])
 }
 
 #[test]
-fn what_each_mode_asks_for() {
+fn evidence_required_by_each_mode() {
     scenario(|system| {
         let kubepods = Kubepods::for_clients(Driver::Systemd)?;
         let pods = [

@@ -4,7 +4,7 @@
 use crate::support::{credentials, expect_identity};
 use anyhow::{Context as _, Result, ensure};
 use kiam_tests::{
-    clients::{BOTH, Connection, M4, PATIENCE, Pod, ROLES},
+    clients::{BOTH, Connection, IMDS4, PATIENCE, Pod, ROLES},
     eventually::throughout,
     fakes::kube_api::PodObject,
     leaks,
@@ -29,36 +29,37 @@ const OLD: u8 = 201;
 const FAST: Duration = Duration::from_secs(1);
 
 /// Asserts that a pod is neither told nor given the role of the pod that had its address before.
-fn expect_not_the_old_pods(pod: &PodNetwork, m: IpAddr, old: &str) -> Result<()> {
-    let list = Pod::new(pod).get(m, ROLES)?;
-    ensure!(list.text() != old, "{}: told {old} at {m}: {list:?}", leaks::OTHER_ROLE);
-    let answer = credentials(pod, m, old)?;
-    ensure!(answer.status != 200, "{}: given {old} at {m}: {answer:?}", leaks::OTHER_ROLE);
+fn expect_not_the_old_pods(pod: &PodNetwork, imds: IpAddr, old: &str) -> Result<()> {
+    let list = Pod::new(pod).get(imds, ROLES)?;
+    ensure!(list.text() != old, "{}: told {old} at {imds}: {list:?}", leaks::OTHER_ROLE);
+    let answer = credentials(pod, imds, old)?;
+    ensure!(answer.status != 200, "{}: given {old} at {imds}: {answer:?}", leaks::OTHER_ROLE);
     Ok(())
 }
 
 /// A served pod is replaced by another one with its addresses, behind an interface of that name.
 fn replace(system: &System, number: u8, interface: &str) -> Result<PodNetwork> {
     let old = system.add_pod(number, "reader")?;
-    system.wait_for_role(&old, M4, "reader")?;
-    for m in BOTH {
-        expect_identity(system, &old, m, "reader")?;
+    system.wait_for_role(&old, IMDS4, "reader")?;
+    for imds in BOTH {
+        expect_identity(system, &old, imds, "reader")?;
     }
     drop(old);
     system.topology.add_pod_behind(number, interface)
 }
 
+/// A reused address never gets the old pod's role while the server's watch is behind.
 #[test]
-fn an_address_used_again_never_gets_the_old_pods_role_while_the_watch_is_behind() {
+fn reused_address_while_the_watch_is_behind() {
     scenario(|system| {
         system.start()?;
         for (number, interface) in [(1, "cali1"), (2, "cali200")] {
             system.kube.hold_watch_back(false);
             // Held back from before the old pod's end: to the server it lives on, at this very address.
             let old = system.add_pod(number, "reader")?;
-            system.wait_for_role(&old, M4, "reader")?;
-            for m in BOTH {
-                expect_identity(system, &old, m, "reader")?;
+            system.wait_for_role(&old, IMDS4, "reader")?;
+            for imds in BOTH {
+                expect_identity(system, &old, imds, "reader")?;
             }
             system.kube.hold_watch_back(true);
             drop(old);
@@ -66,32 +67,33 @@ fn an_address_used_again_never_gets_the_old_pods_role_while_the_watch_is_behind(
             system.kube.delete_pod("open", &format!("pod-{number}"))?;
             system.announce(&new, &format!("new-{number}"), Some("writer"));
             throughout("the old pod's role is not given", WATCHED, || {
-                BOTH.into_iter().try_for_each(|m| expect_not_the_old_pods(&new, m, "reader"))
+                BOTH.into_iter().try_for_each(|imds| expect_not_the_old_pods(&new, imds, "reader"))
             })?;
             system.kube.hold_watch_back(false);
-            system.wait_for_role(&new, M4, "writer")?;
-            for m in BOTH {
-                expect_identity(system, &new, m, "writer")?;
-                expect_not_the_old_pods(&new, m, "reader")?;
+            system.wait_for_role(&new, IMDS4, "writer")?;
+            for imds in BOTH {
+                expect_identity(system, &new, imds, "writer")?;
+                expect_not_the_old_pods(&new, imds, "reader")?;
             }
         }
         Ok(())
     });
 }
 
+/// A reused address never gets the old pod's role once the server has seen the deletion.
 #[test]
-fn an_address_used_again_never_gets_the_old_pods_role_once_the_deletion_was_seen() {
+fn reused_address_after_the_deletion_was_seen() {
     scenario(|system| {
         system.start()?;
         let new = replace(system, 1, "cali1")?;
         system.kube.delete_pod("open", "pod-1")?;
         // Until the watch has brought it, and from then on.
         throughout("the old pod's role is not given", WATCHED, || {
-            BOTH.into_iter().try_for_each(|m| expect_not_the_old_pods(&new, m, "reader"))
+            BOTH.into_iter().try_for_each(|imds| expect_not_the_old_pods(&new, imds, "reader"))
         })?;
         system.announce(&new, "new-1", Some("writer"));
-        system.wait_for_role(&new, M4, "writer")?;
-        expect_identity(system, &new, M4, "writer")
+        system.wait_for_role(&new, IMDS4, "writer")?;
+        expect_identity(system, &new, IMDS4, "writer")
     });
 }
 
@@ -118,14 +120,15 @@ fn add_pod_announced_at_birth(system: &System, number: u8, early: bool) -> Resul
 /// A new pod's first request, within a client's time.
 fn expect_first_request_served(system: &System, pod: &PodNetwork, role: &str) -> Result<()> {
     system.wait_for_interface(pod)?;
-    let reply = Pod::new(pod).attempt(M4, ROLES, FAST)?;
+    let reply = Pod::new(pod).attempt(IMDS4, ROLES, FAST)?;
     let told = reply.answer().is_some_and(|answer| answer.status == 200 && answer.text() == role);
     ensure!(told, "{}, whose role is {role}: {reply:?}", pod.interface);
     Ok(())
 }
 
+/// A pod that is announced as its interface appears is served; one that was announced before is not.
 #[test]
-fn a_pod_that_is_announced_as_its_interface_appears_is_served_and_one_from_before_is_not() {
+fn pod_announced_as_its_interface_appears() {
     scenario(|system| {
         system.start()?;
         system.kube.put_pod(&PodObject::running("open", "old", Some("reader"), pod_v4(OLD), pod_v6(OLD)));
@@ -148,36 +151,35 @@ fn a_pod_that_is_announced_as_its_interface_appears_is_served_and_one_from_befor
         // The server has known this address's pod since before all of those.
         let new = system.topology.add_pod(OLD)?;
         system.wait_for_interface(&new)?;
-        expect_not_the_old_pods(&new, M4, "reader")
+        expect_not_the_old_pods(&new, IMDS4, "reader")
     });
 }
 
 #[test]
 fn two_pods_at_one_address_get_nothing() {
     scenario(|system| {
-        let pod = system.add_pod(1, "reader")?;
-        system.start()?;
-        system.wait_for_role(&pod, M4, "reader")?;
+        let pod = system.serving_pod("reader")?;
         let twin = PodObject::running("open", "twin", Some("writer"), pod.v4, pod.v6);
         system.kube.put_pod(&twin);
         kiam_tests::eventually::eventually("both are seen", kiam_tests::system::SOON, || {
-            let list = Pod::new(&pod).get(M4, ROLES)?;
+            let list = Pod::new(&pod).get(IMDS4, ROLES)?;
             ensure!(list.status != 200, "{list:?}");
             Ok(())
         })?;
-        for m in BOTH {
+        for imds in BOTH {
             for role in ["reader", "writer"] {
-                let answer = credentials(&pod, m, role)?;
+                let answer = credentials(&pod, imds, role)?;
                 ensure!(answer.status != 200, "{}: two candidates, one got {role}: {answer:?}", leaks::OTHER_ROLE);
             }
         }
         system.kube.delete_pod("open", "twin")?;
-        system.wait_for_role(&pod, M4, "reader")
+        system.wait_for_role(&pod, IMDS4, "reader")
     });
 }
 
+/// A pod that has ended leaves its address to the next one.
 #[test]
-fn a_pod_that_has_ended_leaves_its_address_to_the_next() {
+fn ended_pod_leaves_its_address_to_the_next() {
     scenario(|system| {
         let pod = system.topology.add_pod(1)?;
         let ended = PodObject {
@@ -188,10 +190,10 @@ fn a_pod_that_has_ended_leaves_its_address_to_the_next() {
         system.announce(&pod, "app", Some("writer"));
         system.kube.put_pod(&ended);
         system.start()?;
-        system.wait_for_role(&pod, M4, "writer")?;
-        for m in BOTH {
-            expect_identity(system, &pod, m, "writer")?;
-            expect_not_the_old_pods(&pod, m, "reader")?;
+        system.wait_for_role(&pod, IMDS4, "writer")?;
+        for imds in BOTH {
+            expect_identity(system, &pod, imds, "writer")?;
+            expect_not_the_old_pods(&pod, imds, "reader")?;
         }
         Ok(())
     });
@@ -200,39 +202,35 @@ fn a_pod_that_has_ended_leaves_its_address_to_the_next() {
 #[test]
 fn a_forwarded_for_header_moves_nothing() {
     scenario(|system| {
-        let (pod, other) = (system.add_pod(1, "reader")?, system.add_pod(2, "writer")?);
-        system.start()?;
-        system.wait_for_role(&pod, M4, "reader")?;
-        system.wait_for_role(&other, M4, "writer")?;
+        let [pod, other] = system.serving_pods(["reader", "writer"])?;
         let victim = other.v4.to_string();
         for (name, value) in
             [("X-Forwarded-For", victim.as_str()), ("Forwarded", "for=10.9.0.2"), ("X-Real-IP", &victim)]
         {
-            let answer = Pod::new(&pod).request(M4, "GET", ROLES, &[(name, value)])?;
+            let answer = Pod::new(&pod).request(IMDS4, "GET", ROLES, &[(name, value)])?;
             ensure!(answer.text() != "writer", "{}: by {name}: {answer:?}", leaks::OTHER_ROLE);
             let path = format!("{ROLES}writer?ip={victim}");
-            let answer = Pod::new(&pod).request(M4, "GET", &path, &[(name, value)])?;
+            let answer = Pod::new(&pod).request(IMDS4, "GET", &path, &[(name, value)])?;
             ensure!(answer.status != 200, "{}: by {name}: {answer:?}", leaks::OTHER_ROLE);
         }
         Ok(())
     });
 }
 
+/// A kept connection follows the pod's annotation, not its first answer.
 #[test]
-fn a_kept_connection_follows_the_annotation_and_not_its_first_answer() {
+fn kept_connection_follows_the_annotation() {
     scenario(|system| {
-        let pod = system.add_pod(1, "reader")?;
-        system.start()?;
-        system.wait_for_role(&pod, M4, "reader")?;
+        let pod = system.serving_pod("reader")?;
         let last = Pod::new(&pod).run(|| {
-            let mut connection = Connection::open(M4, None, PATIENCE)?;
+            let mut connection = Connection::open(IMDS4, None, PATIENCE)?;
             let mut ask = || {
                 connection.send("GET", ROLES, &[])?;
                 connection.answer()
             };
             ensure!(ask()?.text() == "reader");
             system.announce(&pod, "pod-1", Some("writer"));
-            system.wait_for_role(&pod, M4, "writer")?;
+            system.wait_for_role(&pod, IMDS4, "writer")?;
             ask()
         })?;
         ensure!(last.text() == "writer", "{last:?}");

@@ -4,7 +4,7 @@
 use crate::support::{credentials, expect_identity, expect_role};
 use anyhow::{Context as _, Result, ensure};
 use kiam_tests::{
-    clients::{BOTH, M4, Pod, ROLES},
+    clients::{BOTH, IMDS4, Pod, ROLES},
     eventually::eventually,
     fakes::kube_api::{Kind, NamespaceObject, PodObject},
     leaks,
@@ -25,31 +25,30 @@ const SDK_PATIENCE: Duration = Duration::from_secs(1);
 #[test]
 fn a_changed_annotation_changes_the_role() {
     scenario(|system| {
-        let pod = system.add_pod(1, "reader")?;
-        system.start()?;
-        system.wait_for_role(&pod, M4, "reader")?;
-        expect_identity(system, &pod, M4, "reader")?;
+        let pod = system.serving_pod("reader")?;
+        expect_identity(system, &pod, IMDS4, "reader")?;
         system.kube.annotate(Kind::Pod, "open", "pod-1", ROLE, Some("writer"))?;
-        system.wait_for_role(&pod, M4, "writer")?;
-        for m in BOTH {
-            expect_identity(system, &pod, m, "writer")?;
-            let old = credentials(&pod, m, "reader")?;
+        system.wait_for_role(&pod, IMDS4, "writer")?;
+        for imds in BOTH {
+            expect_identity(system, &pod, imds, "writer")?;
+            let old = credentials(&pod, imds, "reader")?;
             ensure!(old.status == 403, "the role that it had: {old:?}");
         }
         system.kube.annotate(Kind::Pod, "open", "pod-1", ROLE, None)?;
         eventually("no role any more", SOON, || {
-            let list = Pod::new(&pod).get(M4, ROLES)?;
+            let list = Pod::new(&pod).get(IMDS4, ROLES)?;
             ensure!(list.status == 404, "{list:?}");
             Ok(())
         })?;
-        let old = credentials(&pod, M4, "writer")?;
+        let old = credentials(&pod, IMDS4, "writer")?;
         ensure!([403, 404].contains(&old.status), "the role that it had: {old:?}");
         Ok(())
     });
 }
 
+/// A changed rule of the namespace permits and forbids roles.
 #[test]
-fn a_changed_rule_of_the_namespace_permits_and_forbids() {
+fn changed_namespace_rule_takes_effect() {
     scenario(|system| {
         let pod = system.topology.add_pod(1)?;
         system.kube.put_namespace(&NamespaceObject::permitting("team", ".*/other"));
@@ -57,7 +56,7 @@ fn a_changed_rule_of_the_namespace_permits_and_forbids() {
         system.start()?;
         let wait = |status: u16| {
             eventually(&format!("credentials are answered with {status}"), SOON, || {
-                let answer = credentials(&pod, M4, "reader")?;
+                let answer = credentials(&pod, IMDS4, "reader")?;
                 ensure!(answer.status == status, "{answer:?}");
                 Ok(())
             })
@@ -65,25 +64,24 @@ fn a_changed_rule_of_the_namespace_permits_and_forbids() {
         wait(403)?;
         system.kube.annotate(Kind::Namespace, "", "team", PERMITTED, Some(".*/reader"))?;
         wait(200)?;
-        expect_identity(system, &pod, M4, "reader")?;
+        expect_identity(system, &pod, IMDS4, "reader")?;
         system.kube.annotate(Kind::Namespace, "", "team", PERMITTED, None)?;
         wait(403)
     });
 }
 
+/// A request of a new pod that arrives before the watch event is served once the event arrives.
 #[test]
-fn a_new_pod_whose_request_arrives_before_the_watch_does_is_served_within_it() {
+fn new_pod_is_served_before_the_watch_catches_up() {
     scenario(|system| {
-        let first = system.add_pod(1, "reader")?;
-        system.start()?;
-        system.wait_for_role(&first, M4, "reader")?;
-        for (number, m) in [(2, BOTH[0]), (3, BOTH[1])] {
+        let _first = system.serving_pod("reader")?;
+        for (number, imds) in [(2, BOTH[0]), (3, BOTH[1])] {
             let pod = system.topology.add_pod(number)?;
             system.wait_for_interface(&pod)?;
             let (answer, took) = thread::scope(|scope| -> Result<_> {
                 let asked = scope.spawn(|| {
                     let start = Instant::now();
-                    Pod::new(&pod).get(m, ROLES).map(|answer| (answer, start.elapsed()))
+                    Pod::new(&pod).get(imds, ROLES).map(|answer| (answer, start.elapsed()))
                 });
                 // The request waits in the server by now; a shorter head start would only make it easier.
                 thread::sleep(Duration::from_millis(300));
@@ -92,21 +90,22 @@ fn a_new_pod_whose_request_arrives_before_the_watch_does_is_served_within_it() {
             })?;
             ensure!(answer.status == 200 && answer.text() == "writer", "{answer:?} after {took:?}");
             ensure!(took < SDK_PATIENCE, "an SDK has given up after {took:?}");
-            expect_identity(system, &pod, m, "writer")?;
+            expect_identity(system, &pod, imds, "writer")?;
         }
         Ok(())
     });
 }
 
+/// An unknown pod gets an answer that makes it retry before an SDK gives up.
 #[test]
-fn a_pod_that_nobody_knows_is_told_to_come_back_before_an_sdk_gives_up() {
+fn unknown_pod_gets_a_503_before_an_sdk_gives_up() {
     scenario(|system| {
         system.start()?;
         let pod = system.topology.add_pod(1)?;
         system.wait_for_interface(&pod)?;
-        for m in BOTH {
+        for imds in BOTH {
             let start = Instant::now();
-            let answer = Pod::new(&pod).get(m, ROLES)?;
+            let answer = Pod::new(&pod).get(imds, ROLES)?;
             ensure!(answer.status == 503 && answer.header("retry-after").is_some(), "{answer:?}");
             ensure!(start.elapsed() < SDK_PATIENCE, "after {:?}", start.elapsed());
         }
@@ -117,25 +116,23 @@ fn a_pod_that_nobody_knows_is_told_to_come_back_before_an_sdk_gives_up() {
 #[test]
 fn the_server_is_killed_and_comes_back() {
     scenario(|system| {
-        let pod = system.add_pod(1, "reader")?;
-        system.start()?;
-        system.wait_for_role(&pod, M4, "reader")?;
+        let pod = system.serving_pod("reader")?;
         system.server()?.kill()?;
-        for m in BOTH {
-            let answer = credentials(&pod, m, "reader")?;
+        for imds in BOTH {
+            let answer = credentials(&pod, imds, "reader")?;
             ensure!(answer.status == 503, "without a server: {answer:?}");
         }
         let health = system.agent()?.health()?;
         ensure!(health.status.success(), "the loss of the server is no unreadiness: {health:?}");
         system.start_server()?;
-        system.wait_for_role(&pod, M4, "reader")?;
-        expect_identity(system, &pod, M4, "reader")?;
+        system.wait_for_role(&pod, IMDS4, "reader")?;
+        expect_identity(system, &pod, IMDS4, "reader")?;
         expect_role(&pod, "reader")
     });
 }
 
 #[test]
-fn the_agent_starts_and_stays_up_without_a_server() {
+fn agent_starts_and_stays_up_without_a_server() {
     scenario(|system| {
         let pod = system.add_pod(1, "reader")?;
         let agent = system.spawn_agent()?;
@@ -146,31 +143,29 @@ fn the_agent_starts_and_stays_up_without_a_server() {
             ensure!(!output.status.success() && failing.len() == 1 && failing[0].contains("server"), "{text}");
             Ok(())
         })?;
-        for m in BOTH {
-            let answer = Pod::new(&pod).get(m, ROLES)?;
+        for imds in BOTH {
+            let answer = Pod::new(&pod).get(imds, ROLES)?;
             ensure!(answer.status == 503, "{answer:?}");
-            ensure!(!Pod::new(&pod).token(m)?.is_empty(), "the token path depends on no server");
+            ensure!(!Pod::new(&pod).token(imds)?.is_empty(), "the token path depends on no server");
         }
         system.start_server()?;
         system.agent()?.wait_ready()?;
-        system.wait_for_role(&pod, M4, "reader")
+        system.wait_for_role(&pod, IMDS4, "reader")
     });
 }
 
 #[test]
 fn known_pods_are_served_while_kubernetes_is_away() {
     scenario(|system| {
-        let pod = system.add_pod(1, "reader")?;
-        system.start()?;
-        system.wait_for_role(&pod, M4, "reader")?;
+        let pod = system.serving_pod("reader")?;
         system.kube.stop();
-        for m in BOTH {
-            expect_identity(system, &pod, m, "reader")?;
+        for imds in BOTH {
+            expect_identity(system, &pod, imds, "reader")?;
         }
         system.kube.annotate(Kind::Pod, "open", "pod-1", ROLE, Some("writer"))?;
         system.kube.listen(&system.topology.node)?;
-        system.wait_for_role(&pod, M4, "writer")?;
-        let answer = credentials(&pod, M4, "reader")?;
+        system.wait_for_role(&pod, IMDS4, "writer")?;
+        let answer = credentials(&pod, IMDS4, "reader")?;
         ensure!(answer.status == 403, "{}: {answer:?}", leaks::OTHER_ROLE);
         Ok(())
     });

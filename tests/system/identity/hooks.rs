@@ -78,8 +78,8 @@ fn script(name: &str) -> PathBuf {
 /// A pod that reaches the canary while nothing of ours is there.
 fn host_network_pod(system: &System, kubepods: &Kubepods, uid: &str, qos: Qos) -> Result<PodCgroup> {
     let pod = kubepods.add_pod(&system.topology.node, uid, qos)?;
-    for m in IMDS {
-        expect_node_role(&from_pod(system, &pod, &system.topology.node, &["tcp", m])?)?;
+    for imds in IMDS {
+        expect_node_role(&from_pod(system, &pod, &system.topology.node, &["tcp", imds])?)?;
     }
     forget(system)?;
     Ok(pod)
@@ -155,30 +155,30 @@ fn sent_to_the_agent(driver: Driver) {
             .collect::<Result<_>>()?;
         enforce(system, &kubepods)?;
         for pod in &pods {
-            for m in IMDS {
-                let call = from_pod(system, pod, &system.topology.node, &["tcp", m])?;
+            for imds in IMDS {
+                let call = from_pod(system, pod, &system.topology.node, &["tcp", imds])?;
                 expect_nothing_at_the_canary(system)?;
-                ensure!(call.peer() == Some((m, 80)) && !call.answer().contains(NODE_ROLE), "{m}: {call:?}");
+                ensure!(call.peer() == Some((imds, 80)) && !call.answer().contains(NODE_ROLE), "{imds}: {call:?}");
             }
         }
         expect_counted(system, "connect", 9)?;
         // The node's own processes never notice.
-        for m in IMDS {
-            let call = from_node(system, &["tcp", m])?;
+        for imds in IMDS {
+            let call = from_node(system, &["tcp", imds])?;
             expect_node_role(&call)?;
-            ensure!(call.peer() == Some((m, 80)), "{call:?}");
+            ensure!(call.peer() == Some((imds, 80)), "{call:?}");
         }
         Ok(())
     });
 }
 
 #[test]
-fn pods_on_the_nodes_network_are_sent_to_the_agent() {
+fn host_network_pods_are_sent_to_the_agent() {
     sent_to_the_agent(Driver::Cgroupfs);
 }
 
 #[test]
-fn pods_of_the_systemd_driver_are_sent_to_the_agent() {
+fn systemd_driver_pods_are_sent_to_the_agent() {
     sent_to_the_agent(Driver::Systemd);
 }
 
@@ -189,8 +189,8 @@ fn other_ports_and_protocols_are_refused() {
         let pod = host_network_pod(system, &kubepods, UIDS[0], Qos::Burstable)?;
         enforce(system, &kubepods)?;
         let node = &system.topology.node;
-        for m in IMDS {
-            for words in [["tcp", m, "--port=8080"], ["udp", m, "--port=80"], ["udp", m, "--port=53"]] {
+        for imds in IMDS {
+            for words in [["tcp", imds, "--port=8080"], ["udp", imds, "--port=80"], ["udp", imds, "--port=53"]] {
                 expect_refused(system, &from_pod(system, &pod, node, &words)?)?;
             }
         }
@@ -198,8 +198,9 @@ fn other_ports_and_protocols_are_refused() {
     });
 }
 
+/// Without an agent no pod is connected, and no other process receives a byte.
 #[test]
-fn without_an_agent_nobody_is_connected_and_no_other_process_gets_a_byte() {
+fn no_agent_means_no_connection() {
     datapath_scenario(|system| {
         let kubepods = Kubepods::create(Driver::Cgroupfs)?;
         let pod = host_network_pod(system, &kubepods, UIDS[0], Qos::Burstable)?;
@@ -211,8 +212,8 @@ fn without_an_agent_nobody_is_connected_and_no_other_process_gets_a_byte() {
         ensure!(agents.len() == 3, "the agent listened on {agents:?}: one a family, and its admin port");
         let others: Vec<Bystander> =
             agents.iter().map(|&port| Bystander::start(&system.topology.node, port)).collect::<Result<_>>()?;
-        for m in IMDS {
-            expect_refused(system, &from_pod(system, &pod, &system.topology.node, &["tcp", m])?)?;
+        for imds in IMDS {
+            expect_refused(system, &from_pod(system, &pod, &system.topology.node, &["tcp", imds])?)?;
         }
         for other in &others {
             other.expect_nothing()?;
@@ -240,8 +241,8 @@ fn an_exempt_pod_keeps_the_nodes_role() {
         let node = &system.topology.node;
         for pod in [&exempt, &also] {
             update_exempt(system, "update", pod)?;
-            for m in IMDS {
-                expect_node_role(&from_pod(system, pod, node, &["tcp", m])?)?;
+            for imds in IMDS {
+                expect_node_role(&from_pod(system, pod, node, &["tcp", imds])?)?;
             }
             // As docs/agent.md says: from there on a hook is told the pod.
             let tells = KernelVersion::current()? >= KernelVersion::new(6, 1, 0);
@@ -272,14 +273,14 @@ fn update_exempt(system: &System, what: &str, pod: &PodCgroup) -> Result<()> {
 }
 
 #[test]
-fn a_socket_that_is_connected_anew_names_its_new_peer() {
+fn reconnected_socket_names_its_new_peer() {
     datapath_scenario(|system| {
         let kubepods = Kubepods::create(Driver::Cgroupfs)?;
         let pod = host_network_pod(system, &kubepods, UIDS[0], Qos::Burstable)?;
         enforce(system, &kubepods)?;
         let _server = Bystander::start(&system.topology.node, 8080)?;
-        for (m, other) in [(IMDS[0], "127.0.0.1"), (IMDS[1], "::1"), (IMDS[2], "::ffff:127.0.0.1")] {
-            let call = from_pod(system, &pod, &system.topology.node, &["again", m, other, "8080"])?;
+        for (imds, other) in [(IMDS[0], "127.0.0.1"), (IMDS[1], "::1"), (IMDS[2], "::ffff:127.0.0.1")] {
+            let call = from_pod(system, &pod, &system.topology.node, &["again", imds, other, "8080"])?;
             ensure!(call.peer() == Some((other, 8080)), "{call:?}");
         }
         Ok(())
@@ -319,7 +320,7 @@ fn packets_cannot_be_hidden_from_the_guard() {
 /// What docs/agent.md says of such calls. The day that the kernel asks the hook, the page can drop it.
 #[cfg(target_arch = "x86_64")]
 #[test]
-fn a_system_call_of_another_word_size_is_not_seen() {
+fn other_word_size_system_calls_are_not_covered() {
     datapath_scenario(|system| {
         let kubepods = Kubepods::create(Driver::Cgroupfs)?;
         let pod = host_network_pod(system, &kubepods, UIDS[0], Qos::Burstable)?;

@@ -4,7 +4,7 @@
 use crate::support::{credentials, expect_identity, expect_role};
 use anyhow::{Result, ensure};
 use kiam_tests::{
-    clients::{BOTH, M4, Pod, ROLES},
+    clients::{BOTH, Pod, ROLES},
     eventually::eventually,
     fakes::kube_api::{NamespaceObject, PodObject},
     leaks,
@@ -23,18 +23,16 @@ fn forbidden_pod(system: &System, number: u8) -> Result<PodNetwork> {
 #[test]
 fn a_permitted_pod_gets_its_role() {
     scenario(|system| {
-        let pod = system.add_pod(1, "reader")?;
-        system.start()?;
-        system.wait_for_role(&pod, M4, "reader")?;
+        let pod = system.serving_pod("reader")?;
         expect_role(&pod, "reader")?;
-        for m in BOTH {
-            let answer = credentials(&pod, m, "reader")?;
+        for imds in BOTH {
+            let answer = credentials(&pod, imds, "reader")?;
             let document = answer.json()?;
             ensure!(answer.status == 200 && document["Code"] == "Success", "{answer:?}");
             for field in ["AccessKeyId", "SecretAccessKey", "Token", "Expiration", "LastUpdated", "Type"] {
                 ensure!(document[field].as_str().is_some_and(|value| !value.is_empty()), "{field} of {document}");
             }
-            expect_identity(system, &pod, m, "reader")?;
+            expect_identity(system, &pod, imds, "reader")?;
         }
         Ok(())
     });
@@ -43,14 +41,11 @@ fn a_permitted_pod_gets_its_role() {
 #[test]
 fn two_pods_get_each_its_own_role() {
     scenario(|system| {
-        let (one, two) = (system.add_pod(1, "reader")?, system.add_pod(2, "writer")?);
-        system.start()?;
-        system.wait_for_role(&one, M4, "reader")?;
-        system.wait_for_role(&two, M4, "writer")?;
-        for m in BOTH {
-            expect_identity(system, &one, m, "reader")?;
-            expect_identity(system, &two, m, "writer")?;
-            let answer = credentials(&one, m, "writer")?;
+        let [one, two] = system.serving_pods(["reader", "writer"])?;
+        for imds in BOTH {
+            expect_identity(system, &one, imds, "reader")?;
+            expect_identity(system, &two, imds, "writer")?;
+            let answer = credentials(&one, imds, "writer")?;
             ensure!(answer.status == 403, "{}: {answer:?}", leaks::OTHER_ROLE);
         }
         Ok(())
@@ -62,9 +57,9 @@ fn a_forbidden_pod_gets_403_and_an_event() {
     scenario(|system| {
         let pod = forbidden_pod(system, 1)?;
         system.start()?;
-        for m in BOTH {
+        for imds in BOTH {
             eventually("the pod is known and refused", SOON, || {
-                let answer = credentials(&pod, m, "reader")?;
+                let answer = credentials(&pod, imds, "reader")?;
                 ensure!(answer.status == 403, "{answer:?}");
                 ensure!(!answer.text().contains("AccessKeyId"), "a refusal with credentials: {answer:?}");
                 Ok(())
@@ -91,13 +86,13 @@ fn a_pod_without_a_role_gets_404() {
         let pod = system.topology.add_pod(1)?;
         system.announce(&pod, "plain", None);
         system.start()?;
-        for m in BOTH {
+        for imds in BOTH {
             eventually("the pod is known to have no role", SOON, || {
-                let list = Pod::new(&pod).get(m, ROLES)?;
+                let list = Pod::new(&pod).get(imds, ROLES)?;
                 ensure!(list.status == 404, "{list:?}");
                 Ok(())
             })?;
-            let answer = credentials(&pod, m, "reader")?;
+            let answer = credentials(&pod, imds, "reader")?;
             ensure!([403, 404].contains(&answer.status), "{answer:?}");
         }
         Ok(())
@@ -107,14 +102,12 @@ fn a_pod_without_a_role_gets_404() {
 #[test]
 fn a_session_token_is_given_and_checked() {
     scenario(|system| {
-        let (pod, other) = (system.add_pod(1, "reader")?, system.add_pod(2, "writer")?);
-        system.start()?;
-        system.wait_for_role(&pod, M4, "reader")?;
-        system.wait_for_role(&other, M4, "writer")?;
-        for m in BOTH {
-            let token = Pod::new(&pod).token(m)?;
+        let [pod, other] = system.serving_pods(["reader", "writer"])?;
+        for imds in BOTH {
+            let token = Pod::new(&pod).token(imds)?;
             ensure!(token != "canary-token", "{}: the real IMDS's token", leaks::CANARY);
-            let ask = |pod, token: &str| Pod::new(pod).request(m, "GET", ROLES, &[("X-aws-ec2-metadata-token", token)]);
+            let ask =
+                |pod, token: &str| Pod::new(pod).request(imds, "GET", ROLES, &[("X-aws-ec2-metadata-token", token)]);
             let answer = ask(&pod, &token)?;
             ensure!(answer.status == 200 && answer.text() == "reader", "{answer:?}");
             for (who, token) in [(&pod, "AQAEAwrong"), (&other, token.as_str())] {
@@ -127,17 +120,17 @@ fn a_session_token_is_given_and_checked() {
 }
 
 #[test]
-fn tokens_are_required_where_imdsv1_is_denied() {
+fn tokens_are_required_if_imdsv1_is_denied() {
     scenario(|system| {
         let pod = system.add_pod(1, "reader")?;
         system.agent_flags.push("--imds-v1=deny".to_owned());
         system.start()?;
-        for m in BOTH {
-            let plain = Pod::new(&pod).get(m, ROLES)?;
+        for imds in BOTH {
+            let plain = Pod::new(&pod).get(imds, ROLES)?;
             ensure!(plain.status == 401, "{plain:?}");
-            let token = Pod::new(&pod).token(m)?;
+            let token = Pod::new(&pod).token(imds)?;
             eventually("served with a token", SOON, || {
-                let answer = Pod::new(&pod).request(m, "GET", ROLES, &[("X-aws-ec2-metadata-token", &token)])?;
+                let answer = Pod::new(&pod).request(imds, "GET", ROLES, &[("X-aws-ec2-metadata-token", &token)])?;
                 ensure!(answer.status == 200 && answer.text() == "reader", "{answer:?}");
                 Ok(())
             })?;
@@ -146,12 +139,11 @@ fn tokens_are_required_where_imdsv1_is_denied() {
     });
 }
 
+/// Everything else is refused, and nothing of it reaches the real IMDS.
 #[test]
-fn everything_else_is_refused_and_nothing_of_it_reaches_the_real_imds() {
+fn other_paths_are_refused() {
     scenario(|system| {
-        let pod = system.add_pod(1, "reader")?;
-        system.start()?;
-        system.wait_for_role(&pod, M4, "reader")?;
+        let pod = system.serving_pod("reader")?;
         let paths = [
             "/",
             "/latest/",
@@ -168,9 +160,9 @@ fn everything_else_is_refused_and_nothing_of_it_reaches_the_real_imds() {
             "/metrics",
             "/ping",
         ];
-        for m in BOTH {
+        for imds in BOTH {
             for path in paths {
-                let answer = Pod::new(&pod).get(m, path)?;
+                let answer = Pod::new(&pod).get(imds, path)?;
                 ensure!((400..500).contains(&answer.status), "{path}: {answer:?}");
                 ensure!(!answer.text().contains("canary"), "{}: {path}: {answer:?}", leaks::CANARY);
             }

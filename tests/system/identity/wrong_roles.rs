@@ -32,13 +32,15 @@ const SEED_VARIABLE: &str = "KIAM_CHURN_SEED";
 /// Longest run, on a machine that has much else to do.
 const PATIENCE: Duration = Duration::from_secs(180);
 
+/// No pod gets another pod's role if the kernel reports the pod's UID.
 #[test]
-fn nobody_is_told_another_pods_role_where_the_kernel_tells_the_pods_uid() {
+fn no_wrong_role_with_the_uid_from_the_kernel() {
     datapath_scenario(|system| churn(system, Knowledge::Uid));
 }
 
+/// No pod gets another pod's role if the kernel reports the age of the interface.
 #[test]
-fn nobody_is_told_another_pods_role_where_the_kernel_tells_the_age_of_the_interface() {
+fn no_wrong_role_with_the_age_of_the_interface() {
     datapath_scenario(|system| churn(system, Knowledge::InterfaceAge));
 }
 

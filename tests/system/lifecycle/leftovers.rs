@@ -2,7 +2,7 @@
 
 use anyhow::{Result, ensure};
 use kiam_tests::{
-    clients::{BOTH, M4, Pod, ROLES},
+    clients::{BOTH, IMDS4, Pod, ROLES},
     eventually::eventually,
     fakes::canary::NODE_ROLE,
     node::topology::PodNetwork,
@@ -16,7 +16,7 @@ fn run_agent(system: &mut System, flags: &[&str]) -> Result<(PodNetwork, Footpri
     system.start_server()?;
     let before = Footprint::take(&system.topology.node, &system.bpffs())?;
     system.start_agent()?;
-    system.wait_for_role(&pod, M4, "reader")?;
+    system.wait_for_role(&pod, IMDS4, "reader")?;
     let objects = BpfObjects::of(system.agent()?.parent_pid())?;
     ensure!(objects.len() >= 4, "two programs and their maps at least: {objects:?}");
     ensure!(Footprint::take(&system.topology.node, &system.bpffs())? != before, "the agent changed nothing");
@@ -28,9 +28,9 @@ fn expect_as_before(system: &System, pod: &PodNetwork, before: &Footprint, objec
     ensure!(after == *before, "before: {before:#?}\nafter: {after:#?}");
     // The kernel frees them a moment after the last reference.
     eventually("programs, maps and links are gone", SOON, || objects.expect_gone())?;
-    for m in BOTH {
-        let answer = Pod::new(pod).get(m, ROLES)?;
-        ensure!(answer.text() == NODE_ROLE, "the node is open again, but {m} answers {answer:?}");
+    for imds in BOTH {
+        let answer = Pod::new(pod).get(imds, ROLES)?;
+        ensure!(answer.text() == NODE_ROLE, "the node is open again, but {imds} answers {answer:?}");
     }
     system.canary.forget_closed(&system.topology.node, pod)
 }
@@ -49,8 +49,9 @@ fn after_a_stop_cleanup_leaves_nothing() {
     });
 }
 
+/// A cleanup while an agent runs is refused and changes nothing.
 #[test]
-fn cleanup_beside_a_running_agent_is_refused_and_changes_nothing() {
+fn cleanup_is_refused_while_an_agent_runs() {
     scenario(|system| {
         let (pod, before, objects) = run_agent(system, &[])?;
         let refused = system.clean_up().err().map(|error| format!("{error:#}"));
@@ -84,7 +85,7 @@ fn the_clsact_filter_serves_and_is_cleaned_up() {
         system.agent()?.kill_both()?;
         crate::support::expect_nothing(system, &pod)?;
         system.start_agent()?;
-        system.wait_for_role(&pod, M4, "reader")?;
+        system.wait_for_role(&pod, IMDS4, "reader")?;
         system.agent()?.stop()?;
         system.clean_up()?;
         expect_as_before(system, &pod, &before, &objects)
@@ -101,7 +102,7 @@ fn interfaces_that_come_and_go_leave_nothing() {
             let passing: Vec<PodNetwork> =
                 (10..15).map(|number| system.add_pod(number, "writer")).collect::<Result<_>>()?;
             for pod in &passing {
-                system.wait_for_role(pod, M4, "writer")?;
+                system.wait_for_role(pod, IMDS4, "writer")?;
             }
             drop(passing);
             (10..15).try_for_each(|number| system.kube.delete_pod("open", &format!("pod-{number}")))?;

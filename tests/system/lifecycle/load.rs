@@ -96,11 +96,11 @@ pub(crate) fn during<T>(
     let (acted, tally) = thread::scope(|scope| {
         let clients: Vec<_> = askers
             .iter()
-            .flat_map(|&(pod, role)| BOTH.map(|m| (pod, role, m)))
-            .map(|(pod, role, m)| {
+            .flat_map(|&(pod, role)| BOTH.map(|imds| (pod, role, imds)))
+            .map(|(pod, role, imds)| {
                 scope.spawn({
                     let stop = &stop;
-                    move || ask_until(stop, pod, role, m)
+                    move || ask_until(stop, pod, role, imds)
                 })
             })
             .collect();
@@ -123,16 +123,16 @@ pub(crate) fn during<T>(
     Ok((acted, tally))
 }
 
-fn ask_until(stop: &AtomicBool, pod: &PodNetwork, role: &str, m: IpAddr) -> Result<Tally> {
+fn ask_until(stop: &AtomicBool, pod: &PodNetwork, role: &str, imds: IpAddr) -> Result<Tally> {
     let start = Instant::now();
     let credentials = format!("{ROLES}{role}");
     Pod::new(pod).run(|| {
         let mut tally = Tally::default();
         for path in [ROLES, &credentials].into_iter().cycle() {
-            match Pod::attempt_here(m, path, PATIENCE) {
+            match Pod::attempt_here(imds, path, PATIENCE) {
                 Reply::Answer(answer) => tally.note(role, &answer, path)?,
                 Reply::Reset | Reply::Closed => tally.cut += 1,
-                reply => tally.odd.push(format!("{role} at {m} after {:?}: {reply:?}", start.elapsed())),
+                reply => tally.odd.push(format!("{role} at {imds} after {:?}: {reply:?}", start.elapsed())),
             }
             // Each has asked, however soon it is over.
             if stop.load(Relaxed) {

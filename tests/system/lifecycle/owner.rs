@@ -84,8 +84,9 @@ fn expect_adopted(before: &Ids, after: &Ids) -> Result<()> {
     Ok(())
 }
 
+/// A restarted agent adopts maps and links, and puts its own programs behind the links.
 #[test]
-fn a_restarted_agent_adopts_maps_and_links_and_puts_its_own_programs_behind_them() {
+fn a_restarted_agent_adopts_maps_and_links() {
     scenario(|system| {
         let pods = three_served(system)?;
         let before = standing(system)?;
@@ -104,8 +105,9 @@ fn a_restarted_agent_adopts_maps_and_links_and_puts_its_own_programs_behind_them
     });
 }
 
+/// An agent of another installation is refused, and the message names the one that runs.
 #[test]
-fn an_agent_of_another_installation_is_refused_by_name() {
+fn agent_of_another_installation_is_refused() {
     scenario(|system| {
         let pods = three_served(system)?;
         let (owner, run_dir) = (system.agent()?.parent_pid(), system.folder().join("run"));
@@ -163,8 +165,9 @@ fn knocking<T>(pod: &PodNetwork, act: impl FnOnce() -> Result<T>) -> Result<T> {
     })
 }
 
+/// Pins of another layout are replaced, and at no time is an interface without a program.
 #[test]
-fn pins_of_another_layout_are_replaced_and_there_is_always_a_program() {
+fn pins_of_another_layout_are_replaced() {
     scenario(|system| {
         let pods = three_served(system)?;
         let old = ids(system, "v1")?;
@@ -183,8 +186,9 @@ fn pins_of_another_layout_are_replaced_and_there_is_always_a_program() {
     });
 }
 
+/// An upgrade from another layout works like any other upgrade, and so does the way back.
 #[test]
-fn an_upgrade_from_another_layout_is_an_upgrade_and_so_is_the_way_back() {
+fn upgrade_from_another_layout_and_back() {
     scenario(|system| {
         let pods = three_served(system)?;
         fs::rename(pins(system, "v1"), pins(system, "v0"))?;
@@ -206,8 +210,9 @@ fn an_upgrade_from_another_layout_is_an_upgrade_and_so_is_the_way_back() {
     });
 }
 
+/// An old agent pins its objects again after its pins were removed.
 #[test]
-fn an_old_agent_whose_pins_were_cleared_away_pins_them_again() {
+fn old_agent_restores_its_removed_pins() {
     scenario(|system| {
         let pods = three_served(system)?;
         let before = ids(system, "v1")?;
@@ -231,8 +236,9 @@ fn an_old_agent_whose_pins_were_cleared_away_pins_them_again() {
 }
 
 /// The agent that serves speaks another language: it cannot hand over, and says so to one that asks.
+/// An agent with another takeover protocol is refused, and the message says what to do.
 #[test]
-fn an_agent_of_another_language_is_refused_with_what_to_do() {
+fn agent_of_another_protocol_is_refused() {
     scenario(|system| {
         let pods = three_served(system)?;
         system.agent()?.kill_both()?;

@@ -6,7 +6,7 @@ use crate::{
 };
 use anyhow::{Context as _, Result, ensure};
 use kiam_tests::{
-    clients::{BOTH, Connection, HalfOpen, M4, PATIENCE, Pod, ROLES},
+    clients::{BOTH, Connection, HalfOpen, PATIENCE, Pod, ROLES},
     eventually::{eventually, throughout},
     node::{process::send_signal, topology::PodNetwork},
     system::{Agent, SOON, System, scenario},
@@ -21,12 +21,7 @@ const NO_SERVER: &str = "--server-address=localhost:9";
 
 /// Pods of three roles, served.
 pub(crate) fn three_served(system: &mut System) -> Result<[PodNetwork; 3]> {
-    let pods = [system.add_pod(1, "reader")?, system.add_pod(2, "writer")?, system.add_pod(3, "lister")?];
-    system.start()?;
-    for (pod, role) in askers(&pods) {
-        system.wait_for_role(pod, M4, role)?;
-    }
-    Ok(pods)
+    system.serving_pods(["reader", "writer", "lister"])
 }
 
 pub(crate) fn askers(pods: &[PodNetwork; 3]) -> [Asker<'_>; 3] {
@@ -56,21 +51,24 @@ fn upgrade_under_load(upgrades: usize) -> impl FnOnce(&mut System) -> Result<()>
     }
 }
 
+/// No request is refused or answered wrongly in twenty upgrades.
 #[test]
-fn no_request_is_refused_or_wrong_in_twenty_upgrades() {
+fn no_request_lost_in_twenty_upgrades() {
     scenario(upgrade_under_load(20));
 }
 
+/// No request is refused or answered wrongly in an upgrade with clsact filters.
 #[test]
-fn no_request_is_refused_or_wrong_in_an_upgrade_of_clsact_filters() {
+fn no_request_lost_upgrading_clsact_filters() {
     scenario(|system| {
         system.agent_flags.push("--tc=clsact".to_owned());
         upgrade_under_load(3)(system)
     });
 }
 
+/// An agent that could not serve leaves the node to the one that does.
 #[test]
-fn an_agent_that_could_not_serve_leaves_the_node_to_the_one_that_does() {
+fn agent_that_cannot_serve_does_not_take_over() {
     scenario(|system| {
         let pods = three_served(system)?;
         let first = generation(system)?;
@@ -99,8 +97,9 @@ pub(crate) fn expect_waiting(agent: &Agent) -> Result<()> {
     })
 }
 
+/// While the old worker is dead each request gets a 503, until the new agent serves.
 #[test]
-fn while_the_old_worker_is_dead_each_request_gets_a_503_until_the_new_agent_serves() {
+fn upgrade_while_the_old_worker_is_dead() {
     scenario(|system| {
         let pods = three_served(system)?;
         system.agent()?.crash_worker_until_paused(FAST)?;
@@ -119,8 +118,9 @@ fn while_the_old_worker_is_dead_each_request_gets_a_503_until_the_new_agent_serv
 
 /// The last segment of a client's handshake comes long after its SYN, when another agent has the slot already and the old
 /// one was told to stop.
+/// An agent waits for half-open connections, even one that is asked to stop.
 #[test]
-fn a_connection_that_is_half_open_is_waited_for_even_by_an_agent_that_is_told_to_stop() {
+fn half_open_connections_are_waited_for() {
     scenario(|system| {
         let pods = three_served(system)?;
         let half_open = HalfOpen::begin(&system.topology, &pods[0], 3)?;
@@ -145,12 +145,13 @@ fn a_connection_that_is_half_open_is_waited_for_even_by_an_agent_that_is_told_to
     });
 }
 
+/// A request in flight is answered by the agent that received it.
 #[test]
-fn a_request_that_is_being_answered_is_answered_by_the_agent_that_got_it() {
+fn request_in_flight_is_answered_by_the_old_agent() {
     scenario(|system| {
         let pods = three_served(system)?;
         let mut connections = Pod::new(&pods[0])
-            .run(|| BOTH.into_iter().map(|m| Connection::open(m, None, PATIENCE)).collect::<Result<Vec<_>>>())?;
+            .run(|| BOTH.into_iter().map(|imds| Connection::open(imds, None, PATIENCE)).collect::<Result<Vec<_>>>())?;
         for connection in &mut connections {
             connection.token(&[])?;
             // The head's end comes later.
@@ -168,8 +169,9 @@ fn a_request_that_is_being_answered_is_answered_by_the_agent_that_got_it() {
     });
 }
 
+/// The agent in standby serves again when the other one is killed.
 #[test]
-fn the_agent_that_stands_by_serves_again_when_the_other_one_is_killed() {
+fn standby_agent_serves_again_after_a_kill() {
     scenario(|system| {
         let pods = three_served(system)?;
         let mut successor = system.spawn_successor(&[])?;

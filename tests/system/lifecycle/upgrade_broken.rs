@@ -10,7 +10,7 @@ use crate::{
 };
 use anyhow::{Context as _, bail, ensure};
 use kiam_tests::{
-    clients::M4,
+    clients::IMDS4,
     node::process,
     system::{SOON, scenario},
 };
@@ -28,8 +28,9 @@ const NO_SERVER: &str = "--server-address=localhost:9";
 /// The sockets of three clients over two families that one killed agent can have accepted.
 const CUT_BY_ONE: usize = 6;
 
+/// A new agent that is killed at any time leaves the node to the old one.
 #[test]
-fn a_new_agent_that_is_killed_at_any_time_leaves_the_node_to_the_old_one() {
+fn successor_killed_at_any_time() {
     scenario(|system| {
         let pods = three_served(system)?;
         let (taken, tally) = load::during(&askers(&pods), system, |system| {
@@ -52,8 +53,9 @@ fn a_new_agent_that_is_killed_at_any_time_leaves_the_node_to_the_old_one() {
     });
 }
 
+/// A new agent that is killed while it holds the listener slots costs no more than a moment.
 #[test]
-fn a_new_agent_that_is_killed_with_the_slots_in_its_hand_costs_nothing_but_a_moment() {
+fn successor_killed_while_it_holds_the_slots() {
     scenario(|system| {
         let pods = three_served(system)?;
         for _ in 0..3 {
@@ -74,8 +76,9 @@ fn a_new_agent_that_is_killed_with_the_slots_in_its_hand_costs_nothing_but_a_mom
     });
 }
 
+/// A successor that takes the datapath and does nothing loses it again.
 #[test]
-fn one_that_takes_the_datapath_and_does_nothing_loses_it_again() {
+fn idle_successor_loses_the_datapath() {
     scenario(|system| {
         let pods = three_served(system)?;
         let mut newcomer = Newcomer::ask(system)?;
@@ -88,8 +91,9 @@ fn one_that_takes_the_datapath_and_does_nothing_loses_it_again() {
     });
 }
 
+/// The successor gives up on an old parent that is frozen, which notices it later.
 #[test]
-fn an_old_parent_that_stands_still_is_given_up_and_finds_out() {
+fn frozen_predecessor_parent_is_given_up() {
     scenario(|system| {
         let pods = three_served(system)?;
         system.agent()?.freeze_parent()?;
@@ -118,8 +122,9 @@ fn an_old_parent_that_stands_still_is_given_up_and_finds_out() {
     });
 }
 
+/// An old agent whose processes are all frozen is replaced within seconds.
 #[test]
-fn an_old_agent_that_stands_still_altogether_is_replaced_within_seconds() {
+fn frozen_predecessor_is_replaced_within_seconds() {
     scenario(|system| {
         let pods = three_served(system)?;
         system.agent()?.freeze_both()?;
@@ -127,7 +132,7 @@ fn an_old_agent_that_stands_still_altogether_is_replaced_within_seconds() {
         let mut successor = system.spawn_successor(&[])?;
         let served = kiam_tests::eventually::eventually("pods are served", SOON, || {
             let reply =
-                kiam_tests::clients::Pod::new(&pods[0]).attempt(M4, "/latest/meta-data/", Duration::from_secs(1))?;
+                kiam_tests::clients::Pod::new(&pods[0]).attempt(IMDS4, "/latest/meta-data/", Duration::from_secs(1))?;
             if reply.answer().is_none() { bail!("{reply:?}") } else { Ok(start.elapsed()) }
         })?;
         ensure!(served < Duration::from_secs(10), "after {served:?}");
@@ -142,8 +147,9 @@ fn an_old_agent_that_stands_still_altogether_is_replaced_within_seconds() {
     });
 }
 
+/// When the old agent dies, the waiting one serves at once.
 #[test]
-fn when_the_old_agent_dies_the_waiting_one_serves_at_once() {
+fn waiting_agent_serves_when_the_old_one_dies() {
     scenario(|system| {
         let pods = three_served(system)?;
         let useless = system.spawn_successor(&[NO_SERVER.to_owned()])?;
@@ -151,7 +157,7 @@ fn when_the_old_agent_dies_the_waiting_one_serves_at_once() {
         system.agent()?.kill_both()?;
         let start = Instant::now();
         // It has no server: but it answers.
-        let answer = kiam_tests::clients::Pod::new(&pods[0]).get(M4, kiam_tests::clients::ROLES)?;
+        let answer = kiam_tests::clients::Pod::new(&pods[0]).get(IMDS4, kiam_tests::clients::ROLES)?;
         ensure!(
             answer.status == 503 && start.elapsed() < Duration::from_secs(5),
             "{answer:?} after {:?}",

@@ -3,17 +3,15 @@
 use crate::support::{expect_identity, expect_role};
 use anyhow::{Result, ensure};
 use kiam_tests::{
-    clients::{BOTH, M4, Pod, ROLES},
+    clients::{BOTH, IMDS4, Pod, ROLES},
     eventually::eventually,
     system::{SOON, System, scenario},
 };
 
 #[test]
-fn it_answers_on_the_node_and_never_at_m() {
+fn admin_answers_on_the_node_and_not_at_the_imds() {
     scenario(|system| {
-        let pod = system.add_pod(1, "reader")?;
-        system.start()?;
-        system.wait_for_role(&pod, M4, "reader")?;
+        let pod = system.serving_pod("reader")?;
         let node = &system.topology.node;
         let Some(agent) = &system.agent else { unreachable!("started above") };
         ensure!(agent.admin(node, "/ping")?.text() == "pong");
@@ -21,22 +19,21 @@ fn it_answers_on_the_node_and_never_at_m() {
         ensure!(health.status == 200, "{health:?}");
         let metrics = agent.admin(node, "/metrics")?;
         ensure!(metrics.status == 200 && metrics.text().contains("kiam_metadata_responses_total"), "{metrics:?}");
-        for m in BOTH {
+        for imds in BOTH {
             for path in ["/ping", "/health", "/metrics"] {
-                let answer = Pod::new(&pod).get(m, path)?;
-                ensure!(answer.status == 404, "{path} at {m}: {answer:?}");
+                let answer = Pod::new(&pod).get(imds, path)?;
+                ensure!(answer.status == 404, "{path} at {imds}: {answer:?}");
             }
         }
         Ok(())
     });
 }
 
+/// Readiness reports a lost fence, and the agent restores it.
 #[test]
-fn readiness_tells_a_lost_fence_and_the_agent_mends_it() {
+fn readiness_reports_a_lost_fence() {
     scenario(|system| {
-        let pod = system.add_pod(1, "reader")?;
-        system.start()?;
-        system.wait_for_role(&pod, M4, "reader")?;
+        let pod = system.serving_pod("reader")?;
         for family in ["-4", "-6"] {
             system.topology.node.ip(&format!("{family} rule del pref 6"))?;
             eventually("the rule is there again", SOON, || {
@@ -57,17 +54,15 @@ fn readiness_tells_a_lost_fence_and_the_agent_mends_it() {
 }
 
 #[test]
-fn the_log_names_who_got_what_but_no_secret() {
+fn log_names_pods_and_roles_but_no_secret() {
     scenario(|system| {
-        let pod = system.add_pod(1, "reader")?;
-        system.start()?;
-        system.wait_for_role(&pod, M4, "reader")?;
-        expect_identity(system, &pod, M4, "reader")?;
-        let answer = crate::support::credentials(&pod, M4, "reader")?.json()?;
+        let pod = system.serving_pod("reader")?;
+        expect_identity(system, &pod, IMDS4, "reader")?;
+        let answer = crate::support::credentials(&pod, IMDS4, "reader")?.json()?;
         let text = |field: &str| answer[field].as_str().unwrap_or_default().to_owned();
-        let session_token = Pod::new(&pod).token(M4)?;
+        let session_token = Pod::new(&pod).token(IMDS4)?;
         // Asked last, and with what would be a field of its own if it were not quoted.
-        ensure!(Pod::new(&pod).get(M4, &format!("{ROLES}writer%22%20status=200%20"))?.status == 403, "another role");
+        ensure!(Pod::new(&pod).get(IMDS4, &format!("{ROLES}writer%22%20status=200%20"))?.status == 403, "another role");
         let issued = format!("access_key_id=\"{}\"", text("AccessKeyId"));
         let pod_and_role = r#"pod.namespace="open" pod.name="pod-1" role="reader""#;
         expect_line(
@@ -99,9 +94,7 @@ fn expect_line(system: &mut System, words: &[&str]) -> Result<()> {
 #[test]
 fn packets_are_counted_by_interface_and_reason() {
     scenario(|system| {
-        let pod = system.add_pod(1, "reader")?;
-        system.start()?;
-        system.wait_for_role(&pod, M4, "reader")?;
+        let pod = system.serving_pod("reader")?;
         crate::support::knock(&pod)?;
         eventually("the counters are in the metrics", SOON, || -> Result<()> {
             let Some(agent) = &system.agent else { unreachable!("started above") };

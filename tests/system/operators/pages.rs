@@ -59,12 +59,14 @@ fn parts(page: &str) -> (&str, &str) {
     page.split_at(page.find(CLSACT).unwrap_or(page.len()))
 }
 
+/// The output of bpftool is the one in the page.
 #[test]
-fn what_bpftool_shows_is_what_the_page_says() {
+fn bpftool_output_matches_the_page() {
     expect_real("tcx", |page| parts(page).0.to_owned());
 }
 
+/// The output of bpftool for filters is the one in the page.
 #[test]
-fn what_bpftool_shows_of_filters_is_what_the_page_says() {
+fn bpftool_output_of_filters_matches_the_page() {
     expect_real("clsact", |page| parts(page).1.to_owned());
 }

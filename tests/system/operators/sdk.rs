@@ -2,16 +2,14 @@
 
 use anyhow::ensure;
 use kiam_tests::{
-    clients::{M4, aws_cli, boto3_identity, curl},
+    clients::{IMDS4, aws_cli, boto3_identity, curl},
     system::scenario,
 };
 
 #[test]
-fn boto3_and_the_aws_cli_are_the_assumed_role() {
+fn boto3_and_the_aws_cli_assume_the_role() {
     scenario(|system| {
-        let pod = system.add_pod(1, "reader")?;
-        system.start()?;
-        system.wait_for_role(&pod, M4, "reader")?;
+        let pod = system.serving_pod("reader")?;
         let identity = boto3_identity(&pod, &system.python, &system.environment())?;
         ensure!(identity.method == "iam-role" && is_reader(&identity.arn), "{identity:?}");
         let over_ipv6 = system.environment().with("AWS_EC2_METADATA_SERVICE_ENDPOINT_MODE", "IPv6");
@@ -25,14 +23,15 @@ fn boto3_and_the_aws_cli_are_the_assumed_role() {
     });
 }
 
+/// A pod without a role has no credentials for boto3 and the aws CLI.
 #[test]
-fn a_pod_without_a_role_has_no_credentials_for_boto3_and_the_aws_cli() {
+fn pod_without_a_role_has_no_credentials() {
     scenario(|system| {
         let pod = system.topology.add_pod(1)?;
         system.announce(&pod, "plain", None);
         let other = system.add_pod(2, "reader")?;
         system.start()?;
-        system.wait_for_role(&other, M4, "reader")?;
+        system.wait_for_role(&other, IMDS4, "reader")?;
         let error = boto3_identity(&pod, &system.python, &system.environment()).err().map(|error| format!("{error:#}"));
         ensure!(error.as_ref().is_some_and(|text| text.contains("no credentials")), "{error:?}");
         let output = aws_cli(&pod, &system.python, &system.environment(), &["sts", "get-caller-identity"])?;
@@ -44,9 +43,7 @@ fn a_pod_without_a_role_has_no_credentials_for_boto3_and_the_aws_cli() {
 #[test]
 fn curl_reads_the_role() {
     scenario(|system| {
-        let pod = system.add_pod(1, "reader")?;
-        system.start()?;
-        system.wait_for_role(&pod, M4, "reader")?;
+        let pod = system.serving_pod("reader")?;
         for url in ["http://169.254.169.254", "http://[fd00:ec2::254]"] {
             let output = curl(&pod, &["--globoff", &format!("{url}/latest/meta-data/iam/security-credentials/")])?;
             ensure!(output.stdout == b"reader", "{url}: {output:?}");

@@ -7,7 +7,7 @@ mod shape;
 use crate::support::expect_role;
 use anyhow::{Context as _, Result, ensure};
 use kiam_tests::{
-    clients::{Environment, M4},
+    clients::Environment,
     eventually::eventually,
     node::{
         cgroups::{Driver, Kubepods, Qos},
@@ -59,11 +59,9 @@ fn problems(told: &Value) -> Vec<(&str, &str)> {
 }
 
 #[test]
-fn the_status_is_what_bpftool_and_ip_say() {
+fn status_matches_bpftool_and_ip() {
     scenario(|system| {
-        let pod = system.add_pod(1, "reader")?;
-        system.start()?;
-        system.wait_for_role(&pod, M4, "reader")?;
+        let pod = system.serving_pod("reader")?;
         expect_role(&pod, "reader")?;
         let (told, ok) = told(system)?;
         ensure!(ok && problems(&told).is_empty(), "{told:#}");
@@ -85,7 +83,7 @@ fn the_status_is_what_bpftool_and_ip_say() {
 }
 
 #[test]
-fn filters_are_told_where_there_are_no_links() {
+fn filters_are_reported_without_links() {
     datapath_scenario(|system| {
         let _pod = system.topology.add_pod(1)?;
         system.agent_flags.push("--tc=clsact".to_owned());
@@ -100,7 +98,7 @@ fn filters_are_told_where_there_are_no_links() {
 }
 
 #[test]
-fn hooks_and_exempt_pods_are_told() {
+fn hooks_and_exempt_pods_are_reported() {
     datapath_scenario(|system| {
         let kubepods = Kubepods::create(Driver::Cgroupfs)?;
         let uid = "11111111-1111-1111-1111-111111111111";
@@ -127,11 +125,9 @@ fn hooks_and_exempt_pods_are_told() {
 }
 
 #[test]
-fn people_are_shown_the_same() {
+fn text_output_matches_the_json() {
     scenario(|system| {
-        let pod = system.add_pod(1, "reader")?;
-        system.start()?;
-        system.wait_for_role(&pod, M4, "reader")?;
+        let _pod = system.serving_pod("reader")?;
         let (told, _) = told(system)?;
         let text = shown(system)?;
         ensure!(!text.contains('\x1b'), "colours, and no terminal: {text}");
@@ -164,7 +160,7 @@ fn people_are_shown_the_same() {
 }
 
 #[test]
-fn of_two_agents_each_tells_its_own_part() {
+fn two_agents_report_their_own_parts() {
     scenario(|system| {
         system.start()?;
         let mut new = system.spawn_successor(&[])?;
@@ -183,7 +179,7 @@ fn of_two_agents_each_tells_its_own_part() {
 }
 
 #[test]
-fn without_an_agent_it_is_told_what_is_left() {
+fn status_without_an_agent_lists_leftovers() {
     scenario(|system| {
         let _pod = system.add_pod(1, "reader")?;
         let (before, ok) = told(system)?;

@@ -3,7 +3,7 @@
 use crate::support::{credentials, expect_identity};
 use anyhow::{Context as _, Result, ensure};
 use kiam_tests::{
-    clients::{BOTH, M4, Pod, ROLES},
+    clients::{BOTH, IMDS4, Pod, ROLES},
     eventually::eventually,
     fakes::{
         kube_api::{NamespaceObject, PodObject},
@@ -86,8 +86,9 @@ fn all_wrong_flags_are_named_at_once() {
     });
 }
 
+/// A server with a missing or wrong certificate names it and ends.
 #[test]
-fn a_server_with_a_missing_or_wrong_certificate_names_it_and_ends() {
+fn server_with_a_bad_certificate_ends() {
     scenario(|system| {
         let missing = format!("--cert={}", system.folder().join("missing.pem").display());
         let (code, said) = run_to_end(system, Binary::Server, &[missing])?;
@@ -108,8 +109,9 @@ fn a_server_with_a_missing_or_wrong_certificate_names_it_and_ends() {
     });
 }
 
+/// An agent with a missing or wrong certificate names it, and the node stays closed until the certificate is replaced.
 #[test]
-fn an_agent_with_a_missing_or_wrong_certificate_names_it_and_stays_closed_until_it_is_good() {
+fn bad_certificate_keeps_the_node_closed() {
     scenario(|system| {
         let pod = system.add_pod(1, "reader")?;
         system.start_server()?;
@@ -123,14 +125,14 @@ fn an_agent_with_a_missing_or_wrong_certificate_names_it_and_stays_closed_until_
         for (flaw, words) in cases {
             system.pki.write(&folder, "changing", End::Agent, flaw)?;
             expect_agent_says(system, words)?;
-            for m in BOTH {
-                let answer = Pod::new(&pod).get(m, ROLES)?;
+            for imds in BOTH {
+                let answer = Pod::new(&pod).get(imds, ROLES)?;
                 ensure!(answer.status == 503, "{answer:?}");
             }
         }
         system.pki.write(&folder, "changing", End::Agent, Flaw::None)?;
         system.agent()?.wait_ready()?;
-        system.wait_for_role(&pod, M4, "reader")
+        system.wait_for_role(&pod, IMDS4, "reader")
     });
 }
 
@@ -152,8 +154,9 @@ fn expect_words(text: &str, words: &[&str]) -> Result<()> {
     Ok(())
 }
 
+/// A folder that is no bpffs is named, with the command that mounts one.
 #[test]
-fn a_folder_that_is_no_bpffs_is_named_with_the_command_that_makes_one() {
+fn folder_that_is_no_bpffs_is_named_with_remedy() {
     scenario(|system| {
         let folder = system.folder().join("plain");
         std::fs::create_dir(&folder)?;
@@ -168,38 +171,39 @@ fn a_folder_that_is_no_bpffs_is_named_with_the_command_that_makes_one() {
     });
 }
 
+/// An invalid expression of a namespace denies its pods and no others.
 #[test]
-fn an_invalid_expression_of_a_namespace_denies_its_pods_and_no_others() {
+fn invalid_namespace_expression_denies_its_pods() {
     scenario(|system| {
         let (pod, other) = (system.topology.add_pod(1)?, system.add_pod(2, "reader")?);
         system.kube.put_namespace(&NamespaceObject::permitting("broken", "(unclosed"));
         system.kube.put_pod(&PodObject::running("broken", "app", Some("reader"), pod.v4, pod.v6));
         system.start()?;
-        system.wait_for_role(&other, M4, "reader")?;
+        system.wait_for_role(&other, IMDS4, "reader")?;
         eventually("the pod is denied", SOON, || {
-            let answer = credentials(&pod, M4, "reader")?;
+            let answer = credentials(&pod, IMDS4, "reader")?;
             ensure!(answer.status == 403, "{answer:?}");
             Ok(())
         })?;
         expect_event(system, "app", &["iam.amazonaws.com/permitted"])?;
-        expect_identity(system, &other, M4, "reader")
+        expect_identity(system, &other, IMDS4, "reader")
     });
 }
 
 #[test]
-fn a_malformed_arn_denies_its_pod_and_no_other() {
+fn malformed_arn_denies_only_its_pod() {
     scenario(|system| {
         let (pod, other) = (system.topology.add_pod(1)?, system.add_pod(2, "reader")?);
         system.announce(&pod, "odd", Some("arn:aws:iam:::role"));
         system.start()?;
-        system.wait_for_role(&other, M4, "reader")?;
+        system.wait_for_role(&other, IMDS4, "reader")?;
         eventually("the pod is denied", SOON, || {
-            let answer = credentials(&pod, M4, "arn:aws:iam:::role")?;
+            let answer = credentials(&pod, IMDS4, "arn:aws:iam:::role")?;
             ensure!(answer.status == 403, "{answer:?}");
             Ok(())
         })?;
         expect_event(system, "odd", &["arn:aws:iam:::role"])?;
-        expect_identity(system, &other, M4, "reader")
+        expect_identity(system, &other, IMDS4, "reader")
     });
 }
 
@@ -218,7 +222,7 @@ fn expect_event(system: &System, pod: &str, words: &[&str]) -> Result<()> {
 }
 
 #[test]
-fn an_unreachable_api_server_is_named_and_waited_for() {
+fn unreachable_api_server_is_named_and_retried() {
     scenario(|system| {
         let pod = system.add_pod(1, "reader")?;
         system.kube.stop();
@@ -232,25 +236,25 @@ fn an_unreachable_api_server_is_named_and_waited_for() {
         system.kube.listen(&system.topology.node)?;
         system.server()?.wait_ready()?;
         system.start_agent()?;
-        system.wait_for_role(&pod, M4, "reader")
+        system.wait_for_role(&pod, IMDS4, "reader")
     });
 }
 
 #[test]
-fn an_unreachable_sts_is_named_and_waited_for() {
+fn unreachable_sts_is_named_and_retried() {
     scenario(|system| {
         let pod = system.add_pod(1, "reader")?;
         system.sts = None;
         system.start()?;
-        system.wait_for_role(&pod, M4, "reader")?;
+        system.wait_for_role(&pod, IMDS4, "reader")?;
         eventually("the pod is told to come back", SOON, || {
-            let answer = credentials(&pod, M4, "reader")?;
+            let answer = credentials(&pod, IMDS4, "reader")?;
             ensure!(answer.status == 503, "{answer:?}");
             Ok(())
         })?;
         // As an SDK does, the pod asks again.
         eventually("an Event tells the pod's owner", SOON, || {
-            credentials(&pod, M4, "reader")?;
+            credentials(&pod, IMDS4, "reader")?;
             ensure!(!system.kube.events().is_empty(), "no Event");
             Ok(())
         })?;
@@ -258,7 +262,7 @@ fn an_unreachable_sts_is_named_and_waited_for() {
         let log = system.server()?.daemon.log();
         ensure!(log.contains(&Sts::endpoint()) || log.contains("10.8.1.1:5000"), "STS is not named in\n{log}");
         system.sts = Some(Sts::start(&system.topology.uplink, &system.python, &system.folder())?);
-        eventually("credentials once STS is back", SOON * 3, || expect_identity(system, &pod, M4, "reader"))
+        eventually("credentials once STS is back", SOON * 3, || expect_identity(system, &pod, IMDS4, "reader"))
     });
 }
 

@@ -3,7 +3,7 @@
 use crate::support::expect_role;
 use anyhow::{Context as _, Result, ensure};
 use kiam_tests::{
-    clients::M4,
+    clients::IMDS4,
     node::process,
     system::{SOON, System, scenario},
 };
@@ -70,7 +70,7 @@ fn those_of_cfssl_are_accepted_by_both_ends() {
         let pod = system.add_pod(1, "reader")?;
         system.start_server()?;
         system.start_agent()?;
-        system.wait_for_role(&pod, M4, "reader")?;
+        system.wait_for_role(&pod, IMDS4, "reader")?;
         expect_role(&pod, "reader")
     });
 }
@@ -83,7 +83,7 @@ const BLOG: &str = "
 ";
 
 #[test]
-fn those_of_the_openssl_recipe_are_refused_by_name() {
+fn certificates_of_the_openssl_recipe_are_refused() {
     scenario(|system| {
         let folder = folder(system, "openssl")?;
         process::run(Command::new("sh").args(["-e", "-c", BLOG]).current_dir(&folder))?;

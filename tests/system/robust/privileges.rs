@@ -5,7 +5,7 @@ use anyhow::{Context as _, Result, ensure};
 use aya::util::KernelVersion;
 use kiam_common::abi::{LAYOUT, MAP_LISTENERS};
 use kiam_tests::{
-    clients::M4,
+    clients::IMDS4,
     node::{
         process,
         syscalls::{Outcome, inject},
@@ -22,12 +22,9 @@ const WORKER: u32 = 65532;
 const FILTERED: &str = "2";
 
 /// Starts an agent with the capabilities that its container has.
-fn served(system: &mut System) -> Result<PodNetwork> {
+fn serving(system: &mut System) -> Result<PodNetwork> {
     system.binaries = system.binaries.with_shipped_capabilities(&system.folder())?;
-    let pod = system.add_pod(1, "reader")?;
-    system.start()?;
-    system.wait_for_role(&pod, M4, "reader")?;
-    Ok(pod)
+    system.serving_pod("reader")
 }
 
 /// `/proc/PID/status`.
@@ -48,10 +45,11 @@ impl Status {
     }
 }
 
+/// Each process has the privileges that it needs, and the worker has none.
 #[test]
-fn each_process_has_what_it_needs_and_the_worker_has_nothing() {
+fn processes_have_least_privilege() {
     scenario(|system| {
-        served(system)?;
+        serving(system)?;
         let agent = system.agent()?;
         let parent = Status::of(agent.parent_pid())?;
         // CAP_SETGID, CAP_SETUID, CAP_NET_ADMIN, CAP_PERFMON, CAP_BPF (include/uapi/linux/capability.h).
@@ -79,7 +77,7 @@ fn each_process_has_what_it_needs_and_the_worker_has_nothing() {
 
 /// Linux below 5.11 counts eBPF's memory against it, and refuses without a reason.
 #[test]
-fn a_limit_of_locked_memory_is_told_where_it_counts() {
+fn locked_memory_limit_is_reported_if_it_matters() {
     datapath_scenario(|system| {
         let limited = system.binaries.with_locked_memory(&system.folder(), 64)?;
         system.binaries = limited.with_shipped_capabilities(&system.folder())?;
@@ -92,10 +90,11 @@ fn a_limit_of_locked_memory_is_told_where_it_counts() {
     });
 }
 
+/// A worker that makes a system call outside its filter is ended and replaced.
 #[test]
-fn a_worker_that_asks_for_more_than_its_work_is_ended_and_replaced() {
+fn worker_with_a_forbidden_call_is_replaced() {
     scenario(|system| {
-        let pod = served(system)?;
+        let pod = serving(system)?;
         let parent = u64::from(system.agent()?.parent_pid());
         let worker = system.agent()?.worker_pid()?;
         // The way that this is shown works: an innocent call returns.
@@ -106,7 +105,7 @@ fn a_worker_that_asks_for_more_than_its_work_is_ended_and_replaced() {
             ensure!(outcome == Outcome::Ended(Signal::SIGSYS), "{what}: {outcome:?}");
             system.agent()?.daemon.wait_log("signal: 31 (SIGSYS)")?;
             system.agent()?.wait_for_worker_after(worker)?;
-            system.wait_for_role(&pod, M4, "reader")?;
+            system.wait_for_role(&pod, IMDS4, "reader")?;
         }
         expect_role(&pod, "reader")
     });
@@ -128,10 +127,11 @@ fn forbidden(parent: u64) -> [(&'static str, libc::c_long, [u64; 4]); 8] {
     ]
 }
 
+/// Even without the filter, the worker's user can open no pin and signal no parent.
 #[test]
-fn even_without_the_filter_the_workers_user_can_open_no_pin_and_signal_no_parent() {
+fn workers_user_can_open_no_pin() {
     scenario(|system| {
-        served(system)?;
+        serving(system)?;
         let parent = system.agent()?.parent_pid().to_string();
         let pin = system.bpffs().join("kiam").join(LAYOUT).join(MAP_LISTENERS);
         let pin = pin.to_str().context("a path of text")?;

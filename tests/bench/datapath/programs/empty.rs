@@ -1,4 +1,4 @@
-//! The yardstick of the programs: one that does nothing, beside ours on the same interface.
+//! Yardstick for the programs: an empty one, attached to the same interface as ours.
 
 use anyhow::{Context as _, Result};
 use aya::{
@@ -11,13 +11,13 @@ use object::{
     write::{Object, Symbol, SymbolSection},
 };
 
-/// Its name, as `bpftool` shows it.
+/// Name of the program, as `bpftool` shows it.
 pub(super) const NAME: &str = "bench_empty";
-/// `r0 = TCX_NEXT; exit` (RFC 9669): the next program, and the stack, have the packet.
+/// `r0 = TCX_NEXT; exit` (RFC 9669): passes the packet to the next program and the stack.
 const INSTRUCTIONS: [[u8; 8]; 2] = [[0xb7, 0, 0, 0, 0xff, 0xff, 0xff, 0xff], [0x95, 0, 0, 0, 0, 0, 0, 0]];
 
-/// On an interface of the node for as long as this value is there.
-pub(super) struct Empty(#[expect(dead_code, reason = "its end detaches the program")] Ebpf);
+/// The program, attached to an interface of the node until this value is dropped.
+pub(super) struct Empty(#[expect(dead_code, reason = "dropping it detaches the program")] Ebpf);
 
 impl Empty {
     pub(super) fn attach(node: &Netns, interface: &str) -> Result<Self> {
@@ -29,7 +29,7 @@ impl Empty {
     }
 }
 
-/// The object file that a compiler would make of it.
+/// Returns the object file that a compiler would produce for it.
 fn compiled() -> Result<Vec<u8>> {
     let mut object = Object::new(BinaryFormat::Elf, Architecture::Bpf, Endianness::Little);
     let license = object.add_section(Vec::new(), b"license".to_vec(), SectionKind::Data);

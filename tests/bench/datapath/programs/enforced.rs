@@ -1,10 +1,10 @@
-//! What the hooks and the guard take under `--host-network-pods=enforce`.
+//! Cost of the hooks and of the guard under `--host-network-pods=enforce`.
 
 use super::{Cost, PACKETS, cost};
 use anyhow::Result;
 use kiam_common::abi::{IMDS_PORT, PROG_CONNECT4, PROG_GUARD};
 use kiam_tests::{
-    clients::M4,
+    clients::IMDS4,
     node::{
         cgroups::{Driver, Kubepods, PodCgroup, Qos},
         topology::{NODE_V4, UPLINK_V4},
@@ -18,9 +18,9 @@ use std::{
 };
 
 const CONNECTIONS: usize = 2_000;
-/// Any that no pod of this machine has.
+/// A UID that no pod of this machine has.
 const UID: &str = "11111111-1111-1111-1111-111111111111";
-/// Nobody listens there.
+/// A port without a listener.
 const DISCARD: u16 = 9;
 
 pub(super) fn count() -> Result<Vec<Cost>> {
@@ -32,13 +32,13 @@ pub(super) fn count() -> Result<Vec<Cost>> {
     system.spawn_agent()?.wait_armed()?;
     let in_pod = |work: fn() -> Result<()>| as_pod(&system, &pod, work);
     Ok(vec![
-        cost("a connect to M of a pod on the node's network", PROG_CONNECT4, || in_pod(connect_to_m))?,
-        cost("a connect to elsewhere of any pod", PROG_CONNECT4, || in_pod(connect_elsewhere))?,
-        cost("a packet that leaves by an uplink", PROG_GUARD, || in_pod(send_by_the_uplink))?,
+        cost("connect() to the IMDS, in a hostNetwork pod", PROG_CONNECT4, || in_pod(connect_to_imds))?,
+        cost("connect() to another address, in any pod", PROG_CONNECT4, || in_pod(connect_elsewhere))?,
+        cost("packet that leaves by an uplink", PROG_GUARD, || in_pod(send_by_the_uplink))?,
     ])
 }
 
-/// On the node's network, in a thread that is in the pod's cgroup and ends with the work.
+/// Runs `work` on the node's network, in a thread that is in the pod's cgroup and ends with the work.
 fn as_pod(system: &System, pod: &PodCgroup, work: fn() -> Result<()>) -> Result<()> {
     system.topology.node.enter(|| {
         fs::write(pod.container().join("cgroup.threads"), gettid().to_string())?;
@@ -46,16 +46,16 @@ fn as_pod(system: &System, pod: &PodCgroup, work: fn() -> Result<()>) -> Result<
     })
 }
 
-fn connect_to_m() -> Result<()> {
+fn connect_to_imds() -> Result<()> {
     for _ in 0..CONNECTIONS {
-        drop(TcpStream::connect((M4, IMDS_PORT))?);
+        drop(TcpStream::connect((IMDS4, IMDS_PORT))?);
     }
     Ok(())
 }
 
 fn connect_elsewhere() -> Result<()> {
     for _ in 0..CONNECTIONS {
-        // Refused, which the hook has no part in.
+        // Refused, which costs the hook nothing.
         drop(TcpStream::connect((NODE_V4, DISCARD)));
     }
     Ok(())
@@ -64,7 +64,7 @@ fn connect_elsewhere() -> Result<()> {
 fn send_by_the_uplink() -> Result<()> {
     let socket = UdpSocket::bind(("0.0.0.0", 0))?;
     for _ in 0..PACKETS {
-        // Refused by ICMP now and then: the packet was sent all the same.
+        // ICMP refuses some of them; the packet was sent all the same.
         drop(socket.send_to(b"elsewhere", (UPLINK_V4, DISCARD)));
     }
     Ok(())

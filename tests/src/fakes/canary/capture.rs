@@ -1,4 +1,4 @@
-//! Every packet to M that arrives in the uplink's namespace, read from a packet socket.
+//! Capture of every packet to the IMDS that arrives in the uplink's namespace, from a packet socket.
 
 use crate::node::{
     netns::Netns,
@@ -23,31 +23,31 @@ pub(super) const UDP: u8 = 17;
 const TCP: u8 = 6;
 /// `ETH_P_ALL`, include/uapi/linux/if_ether.h.
 const ETH_P_ALL: u16 = 3;
-/// Ethernet header without a tag, in bytes.
+/// Bytes of an Ethernet header without a tag.
 const ETHERNET_HEADER: usize = 14;
-/// A VLAN tag (IEEE 802.1Q), in bytes.
+/// Bytes of a VLAN tag (IEEE 802.1Q).
 const VLAN_TAG: usize = 4;
-/// How often the thread looks whether it shall end.
+/// Interval at which the thread checks whether to stop.
 const STOP_CHECK: Duration = Duration::from_millis(50);
-/// The kernel's buffer for packets that are not read yet, in bytes: enough for 10,000 SYNs.
+/// Bytes of the kernel's buffer for unread packets: enough for 10,000 SYNs.
 const BUFFER_BYTES: usize = 16 * 1024 * 1024;
-/// Packets that are kept; more are counted as one more of the last. A test is over at the first.
+/// Packets that are kept; further ones are dropped. A test fails at the first.
 const PACKETS_MAX: usize = 100_000;
 
-/// A packet to M.
+/// A packet to the IMDS.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Packet {
-    /// Its source address.
+    /// Source address.
     pub source: IpAddr,
     /// IANA protocol number (for IPv6: of the first header).
     pub protocol: u8,
-    /// Its destination port, if it is TCP or UDP and no later fragment.
+    /// Destination port, if it is TCP or UDP and no later fragment.
     pub port: Option<u16>,
     /// TCP flags, if it is TCP.
     pub flags: Option<u8>,
 }
 
-/// The running capture.
+/// A running capture.
 #[derive(Debug)]
 pub(super) struct Capture {
     packets: Arc<Mutex<Vec<Packet>>>,
@@ -87,7 +87,7 @@ impl Drop for Capture {
         if let Some(thread) = self.thread.take()
             && !matches!(thread.join(), Ok(Ok(())))
         {
-            eprintln!("the capture ended early: what it counted is not to be trusted");
+            eprintln!("the capture ended early: its counts are incomplete");
         }
     }
 }
@@ -98,7 +98,7 @@ fn read(mut socket: Socket, packets: &Mutex<Vec<Packet>>, stop: &AtomicBool) -> 
         let length = match socket.read(&mut frame) {
             Ok(length) => length,
             Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted) => continue,
-            // The interface of a node that is taken down.
+            // The interface of a node that is being removed.
             Err(error) if error.raw_os_error() == Some(nix::errno::Errno::ENETDOWN as i32) => continue,
             Err(error) => return Err(error).context("read packets"),
         };
@@ -111,8 +111,8 @@ fn read(mut socket: Socket, packets: &Mutex<Vec<Packet>>, stop: &AtomicBool) -> 
     Ok(())
 }
 
-/// The packet of a frame, if it goes to M: under VLAN tags as well, because a receiver takes off as many as there are
-/// as long as they name no VLAN.
+/// Returns the packet in a frame if its destination is the IMDS. Looks under VLAN tags as well, because a receiver
+/// removes any number of tags with VLAN id 0.
 fn parse(frame: &[u8]) -> Option<Packet> {
     let mut header = ETHERNET_HEADER;
     loop {

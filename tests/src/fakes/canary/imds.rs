@@ -1,4 +1,4 @@
-//! What the real IMDS would answer: everything, to everybody, with or without a token.
+//! Answers of the fake IMDS: everything, for every client, with or without a token.
 
 use crate::fakes::http_server::{Body, Handler, answer};
 use bytes::Bytes;
@@ -6,23 +6,23 @@ use http::{Method, Response};
 use serde_json::json;
 use std::{net::SocketAddr, sync::Mutex};
 
-/// The node role that no pod may ever see.
+/// Node role, which no pod may ever see.
 pub const NODE_ROLE: &str = "canary-node-role";
-/// The access key id of the node role's credentials.
+/// Access key id of the node role's credentials.
 pub const ACCESS_KEY_ID: &str = "ASIACANARYNODEROLE00";
-/// The role list's path below the version.
+/// Path of the role list below the version.
 const ROLES: &str = "meta-data/iam/security-credentials";
 
-/// A request that was answered.
+/// An answered request.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Request {
-    /// Who asked.
+    /// Address of the client.
     pub peer: SocketAddr,
-    /// With which method.
+    /// Method.
     pub method: String,
-    /// For what.
+    /// Path.
     pub path: String,
-    /// With which `User-Agent`.
+    /// `User-Agent` header.
     pub user_agent: String,
 }
 

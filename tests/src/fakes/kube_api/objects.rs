@@ -1,4 +1,4 @@
-//! Pods and namespaces as a kubelet and a user make them: every field that a client may look at, and some ballast.
+//! Pods and namespaces as a kubelet and a user make them: every field that a client may read, and some ballast.
 
 use serde_json::{Map, Value, json};
 use std::net::{Ipv4Addr, Ipv6Addr};
@@ -8,37 +8,37 @@ const ROLE: &str = "iam.amazonaws.com/role";
 /// Annotation of a namespace: the roles that its pods may have.
 const PERMITTED: &str = "iam.amazonaws.com/permitted";
 
-/// What matters of a pod.
+/// The relevant properties of a pod.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PodObject {
-    /// Its namespace.
+    /// Namespace.
     pub namespace: String,
-    /// Its name.
+    /// Name.
     pub name: String,
-    /// Its UID; another pod of the same name has another one.
+    /// UID; differs for another pod of the same name.
     pub uid: String,
-    /// Its node.
+    /// Name of the node.
     pub node: String,
     /// `spec.serviceAccountName`.
     pub service_account: String,
-    /// The annotated role.
+    /// Annotated role.
     pub role: Option<String>,
     /// Other annotations.
     pub annotations: Vec<(String, String)>,
-    /// `status.podIPs`, the first of which is `status.podIP`; none as long as the network is not there.
+    /// `status.podIPs`, the first of which is `status.podIP`; `None` until the pod has a network.
     pub addresses: Option<(Ipv4Addr, Ipv6Addr)>,
     /// `spec.hostNetwork`.
     pub on_node_network: bool,
     /// `status.phase`.
     pub phase: String,
-    /// Being deleted: it has a `deletionTimestamp`, and runs until its grace is over.
+    /// Whether it is being deleted: it has a `deletionTimestamp`, and runs until its grace period ends.
     pub terminating: bool,
-    /// Without what a real pod has besides: for very many.
+    /// Whether to leave out the ballast of a real pod, for very many pods.
     pub bare: bool,
 }
 
 impl PodObject {
-    /// A running pod.
+    /// Returns a running pod.
     #[must_use]
     pub fn running(namespace: &str, name: &str, role: Option<&str>, v4: Ipv4Addr, v6: Ipv6Addr) -> Self {
         Self {
@@ -57,7 +57,7 @@ impl PodObject {
         }
     }
 
-    /// A running pod on the node's own network.
+    /// Returns a running hostNetwork pod.
     #[must_use]
     pub fn on_node_network(namespace: &str, name: &str, role: Option<&str>) -> Self {
         let (v4, v6) = (crate::node::topology::NODE_V4, crate::node::topology::NODE_V6);
@@ -107,7 +107,7 @@ impl PodObject {
     }
 }
 
-/// What a real pod has besides.
+/// Adds the other fields of a real pod.
 fn add_ballast(object: &mut Value, name: &str) {
     let time = "2026-01-01T00:00:00Z";
     object["metadata"]["creationTimestamp"] = json!(time);
@@ -123,17 +123,17 @@ fn add_ballast(object: &mut Value, name: &str) {
     object["status"]["conditions"] = json!([{"type": "Ready", "status": "True", "lastTransitionTime": time}]);
 }
 
-/// What matters of a namespace.
+/// The relevant properties of a namespace.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct NamespaceObject {
-    /// Its name.
+    /// Name.
     pub name: String,
-    /// The annotated expression for the roles that its pods may have.
+    /// Annotated expression for the roles that its pods may have.
     pub permitted: Option<String>,
 }
 
 impl NamespaceObject {
-    /// A namespace whose pods may have the roles that match `permitted`.
+    /// Returns a namespace whose pods may have the roles that match `permitted`.
     #[must_use]
     pub fn permitting(name: &str, permitted: &str) -> Self {
         Self { name: name.to_owned(), permitted: Some(permitted.to_owned()) }
@@ -157,7 +157,7 @@ impl NamespaceObject {
     }
 }
 
-/// A UID that follows from the name, in the form of one.
+/// Derives a UID from the name.
 fn uid(namespace: &str, name: &str) -> String {
     use std::hash::{DefaultHasher, Hash as _, Hasher as _};
     let mut hasher = DefaultHasher::new();

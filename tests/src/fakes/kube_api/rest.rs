@@ -1,4 +1,4 @@
-//! The HTTP face: paths and verbs to calls of the store.
+//! HTTP interface: maps paths and verbs to calls of the store.
 
 use super::{
     selector::Filter,
@@ -17,7 +17,7 @@ pub(super) struct Rest {
     store: Arc<Store>,
 }
 
-/// What a path names.
+/// Object or collection that a path names.
 struct Target<'a> {
     kind: Kind,
     /// `v1` or `events.k8s.io/v1`.
@@ -79,7 +79,7 @@ impl Rest {
         query: &HashMap<String, String>,
         view: View,
     ) -> Result<Response<Body>, Failure> {
-        // As a server without the WatchList feature: clients fall back to list and watch.
+        // Like a server without the WatchList feature: clients fall back to list and watch.
         if query.get("sendInitialEvents").is_some_and(|value| value == "true") {
             return Err(Failure::Invalid(
                 "sendInitialEvents is forbidden for watch unless the WatchList feature gate is enabled",
@@ -112,7 +112,7 @@ impl Rest {
         let version = query.get("resourceVersion").filter(|version| !version.is_empty() && *version != "0");
         let since = match version {
             Some(version) => {
-                version.parse().map_err(|_not_a_number| Failure::Invalid("resourceVersion is no number"))?
+                version.parse().map_err(|_not_a_number| Failure::Invalid("resourceVersion is not a number"))?
             }
             None => self.store.list(kind).0,
         };
@@ -150,13 +150,13 @@ impl Handler for Rest {
 }
 
 impl Target<'_> {
-    /// A Namespace is kept under its name alone.
+    /// Returns the namespace in the key; empty for a Namespace.
     fn namespace_key(&self) -> &str {
         self.namespace.unwrap_or_default()
     }
 }
 
-/// Why a request is refused.
+/// Reason why a request is refused.
 enum Failure {
     NoSuchPath,
     NotFound,

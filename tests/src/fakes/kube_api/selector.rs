@@ -1,17 +1,17 @@
-//! Which objects of a kind a client wants: by namespace, by name, and by the fields that a real API server knows.
+//! Selection of objects of a kind: by namespace, by name, and by the fields that a real API server supports.
 
 use serde_json::Value;
 
-/// Fields of a Pod that can be selected by, of those that somebody here asks for, and where they are.
+/// Selectable fields of a Pod, as far as a client here uses them, and their JSON pointers.
 const POD_FIELDS: [(&str, &str); 3] = [
     ("spec.nodeName", "/spec/nodeName"),
     ("spec.serviceAccountName", "/spec/serviceAccountName"),
     ("status.phase", "/status/phase"),
 ];
-/// Those of every kind.
+/// Selectable fields of every kind.
 const FIELDS: [(&str, &str); 2] = [("metadata.name", "/metadata/name"), ("metadata.namespace", "/metadata/namespace")];
 
-/// Which objects of a kind.
+/// Selection of objects of a kind.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Filter {
     pub(super) namespace: Option<String>,
@@ -26,7 +26,7 @@ struct Requirement {
 }
 
 impl Filter {
-    /// `None`: a real API server knows no such field, or cannot read the selector.
+    /// Parses a selector; `None` if a real API server would not support the field or could not parse it.
     pub(super) fn parse(namespace: Option<&str>, is_pod: bool, selector: &str) -> Option<Self> {
         let words = selector.split(',').filter(|word| !word.is_empty());
         let fields = words.map(|word| requirement(is_pod, word)).collect::<Option<_>>()?;
@@ -72,7 +72,7 @@ mod tests {
     }
 
     #[test]
-    fn fields_that_the_kind_does_not_have_are_refused() {
+    fn fields_of_other_kinds_are_refused() {
         assert!(Filter::parse(None, true, "spec.hostname=x").is_none());
         assert!(Filter::parse(None, false, "spec.nodeName=x").is_none());
         assert!(Filter::parse(None, true, "spec.nodeName").is_none());

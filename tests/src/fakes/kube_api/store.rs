@@ -10,27 +10,27 @@ use std::{
 };
 use tokio::sync::watch;
 
-/// Changes that are kept for watches; a watch from before is told that it is too old.
+/// Number of changes kept for watches; a watch from before the oldest one fails with «too old».
 const HISTORY_MAX: usize = 10_000;
 
-/// The kinds of objects that there are.
+/// Kinds of objects.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Kind {
     /// core/v1 Namespace.
     Namespace,
     /// core/v1 Pod.
     Pod,
-    /// core/v1 or events.k8s.io/v1 Event, kept as it came.
+    /// core/v1 or events.k8s.io/v1 Event, stored unchanged.
     Event,
 }
 
-/// An object as it is at one version.
+/// An object at one version.
 pub(super) type Object = Arc<Value>;
 
 /// Namespace (empty for a Namespace) and name.
 type Key = (String, String);
 
-/// What happened to an object.
+/// A change of an object.
 #[derive(Debug, Clone)]
 pub(super) struct Change {
     pub(super) version: u64,
@@ -38,7 +38,7 @@ pub(super) struct Change {
     /// `ADDED`, `MODIFIED` or `DELETED`.
     pub(super) action: &'static str,
     pub(super) object: Object,
-    /// What it was before.
+    /// Object before the change.
     pub(super) before: Option<Object>,
 }
 
@@ -47,7 +47,7 @@ struct Inner {
     version: u64,
     objects: BTreeMap<(Kind, Key), Object>,
     history: VecDeque<Change>,
-    /// The newest version that is no longer in the history.
+    /// Newest version that is no longer in the history.
     forgotten: u64,
     held_back: bool,
 }
@@ -63,7 +63,7 @@ pub(super) struct Store {
 impl Default for Store {
     fn default() -> Self {
         let inner = Inner {
-            version: 1000, // A cluster that has lived for a while.
+            version: 1000, // A cluster that has existed for a while.
             objects: BTreeMap::new(),
             history: VecDeque::new(),
             forgotten: 0,
@@ -79,7 +79,7 @@ impl Default for Store {
 }
 
 impl Store {
-    /// Creates or replaces.
+    /// Creates or replaces an object.
     pub(super) fn put(&self, kind: Kind, object: Value) -> Object {
         let key = key_of(&object);
         let mut inner = self.lock();
@@ -90,7 +90,7 @@ impl Store {
         object
     }
 
-    /// Creates; `None` when there is one of that name.
+    /// Creates an object; `None` if the name is taken.
     pub(super) fn create(&self, kind: Kind, object: Value) -> Option<Object> {
         let exists = self.lock().objects.contains_key(&(kind, key_of(&object)));
         if exists { None } else { Some(self.put(kind, object)) }
@@ -100,7 +100,7 @@ impl Store {
         self.lock().objects.get(&(kind, (namespace.to_owned(), name.to_owned()))).cloned()
     }
 
-    /// Merges a patch in (RFC 7386); `None` when there is no such object.
+    /// Applies a merge patch (RFC 7386); `None` if there is no such object.
     pub(super) fn patch(&self, kind: Kind, namespace: &str, name: &str, patch: &Value) -> Option<Object> {
         let mut object = Arc::unwrap_or_clone(self.get(kind, namespace, name)?);
         merge(&mut object, patch);
@@ -117,15 +117,15 @@ impl Store {
         Some(object)
     }
 
-    /// All of a kind, and the version at which they were so.
+    /// Returns all objects of a kind, and the version of this state.
     pub(super) fn list(&self, kind: Kind) -> (u64, Vec<Object>) {
         let inner = self.lock();
         let objects = inner.objects.iter().filter(|((of, _), _)| *of == kind).map(|(_, object)| Arc::clone(object));
         (inner.version, objects.collect())
     }
 
-    /// What happened to a kind after a version, and the newest one; nothing as long as the watches are held back. `None`
-    /// when the version is too old.
+    /// Returns the changes of a kind after a version, and the newest version; no changes while the watches are held
+    /// back. `None` if the version is too old.
     pub(super) fn changes_after(&self, version: u64, kind: Kind) -> Option<(u64, Vec<Change>)> {
         let inner = self.lock();
         if version < inner.forgotten {
@@ -164,7 +164,7 @@ impl Store {
         self.ended.send_replace(());
     }
 
-    /// Changes when the watches that are open shall end.
+    /// Returns a receiver that changes when the open watches must end.
     pub(super) fn ended(&self) -> watch::Receiver<()> {
         self.ended.subscribe()
     }
@@ -183,7 +183,7 @@ impl Store {
 }
 
 impl Inner {
-    /// Gives the object its next version and writes the change down.
+    /// Gives the object its next version and records the change.
     fn record(&mut self, kind: Kind, key: Key, action: &'static str, mut object: Value) -> Object {
         self.version += 1;
         object["metadata"]["resourceVersion"] = json!(self.version.to_string());

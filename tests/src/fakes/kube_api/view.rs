@@ -1,11 +1,11 @@
-//! How much of an object a client is shown: all of it, or its metadata alone.
+//! Extent of the objects in a response: whole, or the metadata alone.
 
 use serde_json::{Value, json};
 
-/// The group and version of what is shown when metadata is asked for.
+/// Group and version of metadata-only objects.
 const META: &str = "meta.k8s.io/v1";
 
-/// What the client accepts.
+/// Extent that the client accepts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum View {
     Whole,
@@ -13,14 +13,14 @@ pub(super) enum View {
 }
 
 impl View {
-    /// By the header `Accept`, as kube-rs and client-go write it.
+    /// Returns the extent in an `Accept` header, as kube-rs and client-go write it.
     pub(super) fn accepted(accept: &str) -> Self {
         let metadata =
             ["PartialObjectMetadata", "PartialObjectMetadataList"].map(|kind| format!("application/json;as={kind};"));
         if metadata.iter().any(|kind| accept.starts_with(kind)) { Self::Metadata } else { Self::Whole }
     }
 
-    /// An object as it is shown.
+    /// Returns an object in this extent.
     pub(super) fn show(self, object: &Value) -> Value {
         match self {
             Self::Whole => object.clone(),
@@ -30,7 +30,7 @@ impl View {
         }
     }
 
-    /// Kind and version of a list of these.
+    /// Returns the kind and version of a list of these.
     pub(super) const fn list<'a>(self, kind: &'a str, group_version: &'a str) -> (&'a str, &'a str) {
         match self {
             Self::Whole => (kind, group_version),

@@ -1,4 +1,4 @@
-//! One watch: a stream of JSON lines that goes on until the client or its time-out ends it.
+//! A watch: a stream of JSON lines that continues until the client or its timeout ends it.
 
 use super::{
     selector::Filter,
@@ -12,12 +12,12 @@ use std::{
     time::Duration,
 };
 
-/// How often a quiet watch says that it lives. A real API server does it each minute.
+/// Interval of the bookmarks of a quiet watch. A real API server sends one each minute.
 const BOOKMARK_INTERVAL: Duration = Duration::from_secs(10);
-/// Longest watch, in seconds, where the client names none (kube-apiserver's is 30 to 60 minutes).
+/// Seconds of the longest watch without a client's timeout (kube-apiserver's is 30 to 60 minutes).
 const WATCH_SECONDS_MAX: u64 = 3600;
 
-/// What a client asked for.
+/// A client's request.
 #[derive(Debug, Clone)]
 pub(super) struct Wanted {
     pub(super) kind: Kind,
@@ -29,7 +29,7 @@ pub(super) struct Wanted {
 }
 
 impl Wanted {
-    /// What a change is to this watch: an object that is not one of its any more is deleted, whatever became of it.
+    /// Returns the line for a change. An object that no longer matches the filter is reported as deleted.
     fn line(&self, change: &Change) -> Option<Bytes> {
         let was = change.before.as_deref().is_some_and(|before| self.filter.matches(before));
         let is = change.action != "DELETED" && self.filter.matches(&change.object);
@@ -44,19 +44,19 @@ impl Wanted {
 
     fn show(&self, action: &str, object: &Object) -> Bytes {
         match self.view {
-            // Not by way of a copy.
+            // Without a copy.
             View::Whole => line(action, object),
             View::Metadata => line(action, &self.view.show(object)),
         }
     }
 }
 
-/// Sends what happens until the client goes or the time is over.
+/// Sends changes until the client disconnects or the time is over.
 pub(super) async fn serve(store: Arc<Store>, wanted: Wanted, mut out: http_body_util::channel::Sender<Bytes>) {
     store.count_watcher().fetch_add(1, Ordering::Relaxed);
     let time_out = Duration::from_secs(wanted.seconds.unwrap_or(WATCH_SECONDS_MAX));
     let mut ended = store.ended();
-    // Over: the stream ends without a word, as the real one's does.
+    // The stream ends without an error, as a real server's does.
     tokio::select! {
         () = send_changes(&store, &wanted, &mut out) => {}
         () = tokio::time::sleep(time_out) => {}
@@ -72,7 +72,7 @@ async fn send_changes(store: &Store, wanted: &Wanted, out: &mut http_body_util::
     bookmark.reset();
     loop {
         let Some((newest, changes)) = store.changes_after(cursor, wanted.kind) else {
-            // The client lists anew; the stream ends with the error.
+            // The client lists again; the stream ends with the error.
             drop(out.send_data(line("ERROR", &too_old())).await);
             return;
         };
@@ -99,7 +99,7 @@ async fn send_changes(store: &Store, wanted: &Wanted, out: &mut http_body_util::
     }
 }
 
-/// The `Status` of a version that is gone.
+/// Returns the `Status` for a version that is gone.
 pub(super) fn too_old() -> Value {
     json!({"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Failure", "reason": "Expired", "code": 410,
         "message": "too old resource version"})

@@ -1,5 +1,5 @@
-//! A plain STS: the two calls that the tests make, answered at once. It permits every role, and knows whose credentials
-//! it gave out.
+//! A plain STS: the two calls that the tests make, answered at once. It permits every role, and keeps the ARN of each
+//! session.
 
 use super::ACCOUNT;
 use crate::fakes::http_server::{Body, Handler, answer};
@@ -17,15 +17,15 @@ use std::{
     time::Duration,
 };
 
-/// How long credentials are valid: what AssumeRole gives when it is not asked for another duration.
+/// Validity of credentials: AssumeRole's default duration.
 const VALIDITY: Duration = Duration::from_secs(3600);
-/// The namespace of STS's answers.
+/// XML namespace of the responses.
 const XMLNS: &str = "https://sts.amazonaws.com/doc/2011-06-15/";
 
 #[derive(Debug, Default)]
 pub(super) struct Plain {
     given: AtomicU64,
-    /// The ARN of the session by access key id.
+    /// ARN of the session by access key id.
     sessions: Mutex<HashMap<String, String>>,
 }
 
@@ -77,6 +77,6 @@ impl Plain {
 fn denial() -> String {
     format!(
         "<ErrorResponse xmlns=\"{XMLNS}\"><Error><Type>Sender</Type><Code>InvalidClientTokenId</Code>\
-         <Message>the plain STS does not know this call, or whose key this is</Message></Error></ErrorResponse>"
+         <Message>the plain STS does not support this call, or has not issued this key</Message></Error></ErrorResponse>"
     )
 }

@@ -1,23 +1,20 @@
 //! Pods behind a bridge of the node, as the CNI plugin `bridge`, kubenet, flannel and kube-router make them.
 
-use super::{HOST_SIDE_MAC, PodNetwork, Topology, pod_v4, pod_v6, wait_until_it_carries};
+use super::{HOST_SIDE_MAC, PodNetwork, Topology, pod_mac, pod_v4, pod_v6, wait_until_it_carries};
 use crate::node::netns::Netns;
 use anyhow::{Context as _, Result};
 use std::net::{Ipv4Addr, Ipv6Addr};
 
-/// The bridge's address: the gateway of the pods behind it.
+/// Address of the bridge: the gateway of the pods behind it.
 pub const BRIDGE_V4: Ipv4Addr = Ipv4Addr::new(10, 9, 0, 254);
-/// The bridge's address.
+/// Address of the bridge.
 pub const BRIDGE_V6: Ipv6Addr = Ipv6Addr::new(0xfd00, 9, 0, 0, 0, 0, 0, 0xfffe);
 
 impl Topology {
-    /// Makes a bridge on the node, with the gateway's addresses.
-    ///
-    /// # Errors
-    /// There is one of that name, or with these addresses.
+    /// Adds a bridge to the node, with the gateway's addresses.
     pub fn add_bridge(&self, name: &str) -> Result<()> {
         self.node.ip_batch(&[
-            // Its own MAC address, so that it does not take its first port's.
+            // A MAC address of its own, so that it does not take that of its first port.
             format!("link add {name} address {HOST_SIDE_MAC} type bridge forward_delay 0"),
             format!("addr add {BRIDGE_V4}/24 dev {name}"),
             format!("addr add {BRIDGE_V6}/64 dev {name} nodad"),
@@ -25,10 +22,8 @@ impl Topology {
         ])
     }
 
-    /// A pod with the addresses of number `number`, behind the port `veth<number>` of a bridge of [`Self::add_bridge`].
-    ///
-    /// # Errors
-    /// There is a pod of that number.
+    /// Adds a pod with the addresses of number `number`, behind the port `veth<number>` of a bridge made by
+    /// [`Self::add_bridge`].
     pub fn add_pod_on(&self, number: u8, bridge: &str) -> Result<PodNetwork> {
         let (v4, v6, interface) = (pod_v4(number), pod_v6(number), format!("veth{number}"));
         let netns = Netns::create(&format!("pod{number}"))?;
@@ -42,7 +37,7 @@ impl Topology {
 
     fn connect_port(&self, pod: &PodNetwork, number: u8, bridge: &str) -> Result<()> {
         let PodNetwork { netns, v4, v6, interface } = pod;
-        let mac = format!("02:00:00:00:09:{number:02x}");
+        let mac = pod_mac(number);
         netns.ip_batch(&[
             format!("link add eth0 address {mac} type veth peer name {interface} netns {}", self.node.name()),
             format!("addr add {v4}/24 dev eth0"),

@@ -20,16 +20,16 @@ use kiam_tests::{
 
 /// To a process that answers, to nobody, and to the kernel.
 const VOLLEY: [&str; 10] = [
-    "from-m-tcp-v4",
-    "from-m-tcp-v6",
-    "from-m-tcp-closed-v4",
-    "from-m-tcp-closed-v6",
-    "from-m-udp-v4",
-    "from-m-udp-v6",
-    "from-m-udp-closed-v4",
-    "from-m-udp-closed-v6",
-    "from-m-ping-v4",
-    "from-m-ping-v6",
+    "from-imds-tcp-v4",
+    "from-imds-tcp-v6",
+    "from-imds-tcp-closed-v4",
+    "from-imds-tcp-closed-v6",
+    "from-imds-udp-v4",
+    "from-imds-udp-v6",
+    "from-imds-udp-closed-v4",
+    "from-imds-udp-closed-v6",
+    "from-imds-ping-v4",
+    "from-imds-ping-v6",
 ];
 /// TCP flags (RFC 9293).
 const ACK: u8 = 0x10;
@@ -44,7 +44,7 @@ fn answering(system: &System) -> Result<Daemon> {
 }
 
 #[test]
-fn a_source_that_is_m() {
+fn imds_as_source() {
     datapath_scenario(|system| {
         let _node_process = answering(system)?;
         let pod = system.topology.add_pod(1)?;
@@ -52,8 +52,9 @@ fn a_source_that_is_m() {
     });
 }
 
+/// A pod sends with the IMDS address as its source, on a bridge that has the uplink as a port.
 #[test]
-fn a_source_that_is_m_on_a_bridge_with_the_uplink_in_it() {
+fn imds_as_source_on_a_bridge_with_the_uplink() {
     datapath_scenario(|system| {
         let _node_process = answering(system)?;
         let pod = pod_beside_uplink(system)?;
@@ -74,21 +75,23 @@ fn expect_node_is_answered(add_pod: impl FnOnce(&System) -> Result<PodNetwork>, 
         system.agent_flags.push(format!("--host-interface={pattern}"));
         system.spawn_agent()?.wait_armed()?;
         let node = &system.topology.node;
-        for m in BOTH {
-            let answer = Pod::new(node).get(m, ROLES)?;
-            ensure!(answer.text() == NODE_ROLE, "a process of the node gets {answer:?} from {m}");
+        for imds in BOTH {
+            let answer = Pod::new(node).get(imds, ROLES)?;
+            ensure!(answer.text() == NODE_ROLE, "a process of the node gets {answer:?} from {imds}");
         }
         system.canary.forget_closed(node, node)
     });
 }
 
+/// The real IMDS still answers the node if `--host-interface` matches the uplink.
 #[test]
-fn the_real_service_answers_a_node_whose_uplink_is_matched() {
+fn real_imds_answers_with_the_uplink_matched() {
     expect_node_is_answered(|system| system.topology.add_pod(1), "!eth1");
 }
 
+/// The real IMDS still answers the node if the uplink is a port of the pods' bridge.
 #[test]
-fn the_real_service_answers_a_node_whose_uplink_is_in_the_pods_bridge() {
+fn real_imds_answers_with_the_uplink_in_the_bridge() {
     expect_node_is_answered(pod_beside_uplink, "veth+");
 }
 
@@ -112,7 +115,7 @@ fn expect_answers_alone(system: &System, from: Attacker<'_>) -> Result<()> {
 
 /// Its packets come by no interface that pods are behind.
 #[test]
-fn a_source_that_is_m_of_a_pod_on_the_nodes_network() {
+fn imds_as_source_in_a_host_network_pod() {
     datapath_scenario(|system| {
         let _node_process = answering(system)?;
         let pods = HostPods::enforced_on(system)?;
@@ -123,8 +126,9 @@ fn a_source_that_is_m_of_a_pod_on_the_nodes_network() {
 }
 
 /// The fence judges by destination alone, and an address of the node's own comes before any rule.
+/// A pod sends with the IMDS address as its source, on a veth made while the agent is dead.
 #[test]
-fn a_source_that_is_m_on_a_veth_made_while_the_agent_is_dead() {
+fn imds_as_source_on_a_veth_made_without_an_agent() {
     datapath_scenario(|system| {
         let _node_process = answering(system)?;
         system.spawn_agent()?.wait_armed()?;

@@ -21,7 +21,7 @@ import time
 
 import forged
 from packets import (
-    ICMP, ICMPV6, IPIP, IPV6_ROUTING, M4, M6, NODE, NODE6, TCP, UDP, echo, ethernet, in_fragments, ipv4, ipv6, lsrr,
+    ICMP, ICMPV6, IPIP, IPV6_ROUTING, IMDS4, IMDS6, NODE, NODE6, TCP, UDP, echo, ethernet, in_fragments, ipv4, ipv6, lsrr,
     segments, syn)
 
 GET = b"GET /latest/meta-data/iam/security-credentials/ HTTP/1.0\r\n\r\n"
@@ -100,7 +100,7 @@ def ping(to, kind=socket.SOCK_RAW):
     sock.sendto(echo(own(to), to), (to, 0))
 
 
-def raw(*packets, to=M4):
+def raw(*packets, to=IMDS4):
     """Packets with headers of our own making; the kernel routes them."""
     sock = socket.socket(family_of(to), socket.SOCK_RAW, socket.IPPROTO_RAW)
     for packet in packets:
@@ -191,57 +191,57 @@ def move_between(one, other):
 
 def routes(interface, mac, tunnel_to):
     def v4(**options):
-        return ipv4(syn(own(M4)), TCP, own(M4), **options)
+        return ipv4(syn(own(IMDS4)), TCP, own(IMDS4), **options)
 
     def sourced(source):
         return lambda: frame(ipv4(syn(source), TCP, source), interface, mac)
 
     return {
-        "tcp-v4": lambda: tcp(M4),
-        "tcp-v6": lambda: tcp(M6),
-        "tcp-v4-mapped": lambda: tcp("::ffff:" + M4),
-        "tcp-fastopen-v4": lambda: fastopen(M4),
-        "tcp-fastopen-v6": lambda: fastopen(M6),
-        "tcp-fastopen-connect-v4": lambda: fastopen_connect(M4),
-        "tcp-fastopen-connect-v6": lambda: fastopen_connect(M6),
-        "tcp-mptcp-v4": lambda: tcp(M4, protocol=MPTCP),
-        "tcp-mptcp-v6": lambda: tcp(M6, protocol=MPTCP),
-        "tcp-io-uring": lambda: io_uring_connect(M4),
-        "tcp-bound-to-device": lambda: tcp(M4, device=interface),
-        "tcp-port-8080": lambda: tcp(M4, port=8080),
-        "tcp-port-443-v6": lambda: tcp(M6, port=443),
+        "tcp-v4": lambda: tcp(IMDS4),
+        "tcp-v6": lambda: tcp(IMDS6),
+        "tcp-v4-mapped": lambda: tcp("::ffff:" + IMDS4),
+        "tcp-fastopen-v4": lambda: fastopen(IMDS4),
+        "tcp-fastopen-v6": lambda: fastopen(IMDS6),
+        "tcp-fastopen-connect-v4": lambda: fastopen_connect(IMDS4),
+        "tcp-fastopen-connect-v6": lambda: fastopen_connect(IMDS6),
+        "tcp-mptcp-v4": lambda: tcp(IMDS4, protocol=MPTCP),
+        "tcp-mptcp-v6": lambda: tcp(IMDS6, protocol=MPTCP),
+        "tcp-io-uring": lambda: io_uring_connect(IMDS4),
+        "tcp-bound-to-device": lambda: tcp(IMDS4, device=interface),
+        "tcp-port-8080": lambda: tcp(IMDS4, port=8080),
+        "tcp-port-443-v6": lambda: tcp(IMDS6, port=443),
         "host-octal": lambda: host_form("0251.0376.0251.0376"),
         "host-decimal": lambda: host_form("2852039166"),
         "host-hexadecimal": lambda: host_form("0xa9fea9fe"),
-        "udp-v4": lambda: udp(M4, 80, False),
-        "udp-v6": lambda: udp(M6, 80, False),
-        "udp-connected-v4": lambda: udp(M4, 53, True),
-        "udp-connected-v6": lambda: udp(M6, 53, True),
-        "udp-long-v4": lambda: udp(M4, 80, False, LONG),
-        "udp-long-v6": lambda: udp(M6, 80, False, LONG),
-        "icmp-v4": lambda: ping(M4),
-        "icmp-v6": lambda: ping(M6),
-        "icmp-socket": lambda: ping(M4, socket.SOCK_DGRAM),
+        "udp-v4": lambda: udp(IMDS4, 80, False),
+        "udp-v6": lambda: udp(IMDS6, 80, False),
+        "udp-connected-v4": lambda: udp(IMDS4, 53, True),
+        "udp-connected-v6": lambda: udp(IMDS6, 53, True),
+        "udp-long-v4": lambda: udp(IMDS4, 80, False, LONG),
+        "udp-long-v6": lambda: udp(IMDS6, 80, False, LONG),
+        "icmp-v4": lambda: ping(IMDS4),
+        "icmp-v6": lambda: ping(IMDS6),
+        "icmp-socket": lambda: ping(IMDS4, socket.SOCK_DGRAM),
         "raw-syn-v4": lambda: raw(v4()),
-        "raw-syn-v6": lambda: raw(ipv6(syn(own(M6), M6), TCP, own(M6)), to=M6),
-        "raw-protocol-v4": lambda: raw(ipv4(b"protocol", 253, own(M4))),
-        "raw-extension-header-v6": lambda: raw(ipv6(PADDING + syn(own(M6), M6), 0, own(M6)), to=M6),
+        "raw-syn-v6": lambda: raw(ipv6(syn(own(IMDS6), IMDS6), TCP, own(IMDS6)), to=IMDS6),
+        "raw-protocol-v4": lambda: raw(ipv4(b"protocol", 253, own(IMDS4))),
+        "raw-extension-header-v6": lambda: raw(ipv6(PADDING + syn(own(IMDS6), IMDS6), 0, own(IMDS6)), to=IMDS6),
         "raw-options": lambda: raw(v4(options=b"\x07\x07\x04\0\0\0\0\0")),
         "raw-source-route-loose": lambda: raw(v4(options=lsrr(131))),
         "raw-source-route-strict": lambda: raw(v4(options=lsrr(137))),
-        "raw-fragment-first": lambda: raw(ipv4(syn(own(M4)) + bytes(4), TCP, own(M4), fragment=0x2000)),
-        "raw-fragment-later": lambda: raw(ipv4(bytes(24), TCP, own(M4), fragment=0x0003)),
-        "raw-fragments-v4": lambda: raw(*in_fragments(own(M4), M4)),
-        "raw-fragments-v6": lambda: raw(*in_fragments(own(M6), M6), to=M6),
+        "raw-fragment-first": lambda: raw(ipv4(syn(own(IMDS4)) + bytes(4), TCP, own(IMDS4), fragment=0x2000)),
+        "raw-fragment-later": lambda: raw(ipv4(bytes(24), TCP, own(IMDS4), fragment=0x0003)),
+        "raw-fragments-v4": lambda: raw(*in_fragments(own(IMDS4), IMDS4)),
+        "raw-fragments-v6": lambda: raw(*in_fragments(own(IMDS6), IMDS6), to=IMDS6),
         "raw-source-route-by-node": lambda: raw(ipv4(syn(POD), TCP, POD, NODE, lsrr(131)), to=NODE),
-        "raw-segments-by-node-v6": lambda: raw(ipv6(segments() + syn(POD6, M6), IPV6_ROUTING, POD6, NODE6), to=NODE6),
-        "raw-ip-in-ip-to-m": lambda: raw(ipv4(v4(), IPIP, own(M4))),
+        "raw-segments-by-node-v6": lambda: raw(ipv6(segments() + syn(POD6, IMDS6), IPV6_ROUTING, POD6, NODE6), to=NODE6),
+        "raw-ip-in-ip-to-imds": lambda: raw(ipv4(v4(), IPIP, own(IMDS4))),
         "packet-syn-v4": lambda: frame(v4(), interface, mac),
-        "packet-syn-v6": lambda: frame(ipv6(syn(own(M6), M6), TCP, own(M6)), interface, mac, kind=0x86DD),
+        "packet-syn-v6": lambda: frame(ipv6(syn(own(IMDS6), IMDS6), TCP, own(IMDS6)), interface, mac, kind=0x86DD),
         "packet-cooked": lambda: frame(v4(), interface, mac, cooked=True),
         "packet-qdisc-bypass": lambda: frame(v4(), interface, mac, bypass=True),
         "packet-says-other-protocol": lambda: frame(v4(), interface, mac, said=0x88B5),
-        "packet-udp": lambda: frame(ipv4(struct.pack("!HHHH", 9, 53, 8, 0), UDP, own(M4)), interface, mac),
+        "packet-udp": lambda: frame(ipv4(struct.pack("!HHHH", 9, 53, 8, 0), UDP, own(IMDS4)), interface, mac),
         "packet-fragment": lambda: frame(v4(fragment=0x2000), interface, mac),
         "packet-vlan": lambda: frame(v4(), interface, mac, tags=[(0x8100, 5)]),
         "packet-vlan-zero": lambda: frame(v4(), interface, mac, tags=[(0x8100, 0)]),
@@ -251,12 +251,12 @@ def routes(interface, mac, tunnel_to):
         # More than the programs look under, and as many as Linux 7.3 takes off.
         "packet-deep-vlan-zero": lambda: frame(v4(), interface, mac, tags=[(0x8100, 0)] * 8),
         "packet-on-loopback-v4": lambda: frame(ipv4(syn(OTHER), TCP, OTHER), "lo", NO_MAC),
-        "packet-on-loopback-v6": lambda: frame(ipv6(syn(OTHER6, M6), TCP, OTHER6), "lo", NO_MAC, kind=0x86DD),
-        "source-m": sourced(M4),
+        "packet-on-loopback-v6": lambda: frame(ipv6(syn(OTHER6, IMDS6), TCP, OTHER6), "lo", NO_MAC, kind=0x86DD),
+        "source-imds": sourced(IMDS4),
         "source-loopback": sourced("127.0.0.1"),
         "source-node": sourced(NODE),
         "source-other": sourced(OTHER),
-        "ip-in-ip": lambda: raw(ipv4(ipv4(syn(POD), TCP, POD), IPIP, own(M4), tunnel_to), to=tunnel_to),
+        "ip-in-ip": lambda: raw(ipv4(ipv4(syn(POD), TCP, POD), IPIP, own(IMDS4), tunnel_to), to=tunnel_to),
         "vxlan": lambda: vxlan(ipv4(syn(POD), TCP, POD), mac, tunnel_to),
         **{name: lambda packet=packet, to=to: to_node(packet, to) for name, packet, to in forged.packets()},
     }

@@ -33,8 +33,9 @@ fn after_a_reboot_before_the_agent() {
 }
 
 /// A pod on the node's network: rules cannot tell it from the node's own processes. The agent closes it.
+/// After a reboot and before the agent starts, a hostNetwork pod reaches the IMDS.
 #[test]
-fn after_a_reboot_before_the_agent_a_pod_on_the_nodes_network_is_open() {
+fn host_network_pod_is_open_before_the_agent_starts() {
     datapath_scenario(|system| {
         let pods = HostPods::enforced_on(system)?;
         boot(&system.topology.node)?;

@@ -3,14 +3,14 @@
 import socket
 import sys
 
-M4, M6 = "169.254.169.254", "fd00:ec2::254"
+IMDS4, IMDS6 = "169.254.169.254", "fd00:ec2::254"
 GET = b"GET /latest/meta-data/iam/security-credentials/ HTTP/1.1\r\nHost: m\r\n\r\n"
 PATIENCE = 0.3
 
-held = [socket.create_connection((m, 80)) for m in (M4, M6)]
-for family, m in ((socket.AF_INET, M4), (socket.AF_INET6, M6)):
+held = [socket.create_connection((imds, 80)) for imds in (IMDS4, IMDS6)]
+for family, imds in ((socket.AF_INET, IMDS4), (socket.AF_INET6, IMDS6)):
     sock = socket.socket(family, socket.SOCK_DGRAM)
-    sock.connect((m, 80))
+    sock.connect((imds, 80))
     held.append(sock)
 print("open", flush=True)
 for _ in sys.stdin:

@@ -33,9 +33,9 @@ fn armed(system: &mut System) -> Result<HostPods> {
 fn expect_pod_closed_and_node_open(system: &System, pods: &HostPods, when: &str) -> Result<()> {
     expect_closed(system, &VOLLEY, pods.attacker(), when)?;
     let node = &system.topology.node;
-    for m in BOTH {
-        let answer = Pod::new(node).get(m, ROLES)?;
-        ensure!(answer.text() == NODE_ROLE, "{when}: a process of the node gets {answer:?} from {m}");
+    for imds in BOTH {
+        let answer = Pod::new(node).get(imds, ROLES)?;
+        ensure!(answer.text() == NODE_ROLE, "{when}: a process of the node gets {answer:?} from {imds}");
     }
     system.canary.forget_closed(node, node)
 }

@@ -69,7 +69,7 @@ fn sockets_of_a_pod_used_in_another_pod() {
 }
 
 #[test]
-fn sockets_of_a_pod_used_far_below_its_container() {
+fn sockets_used_far_below_the_container() {
     used_in(|pods| {
         let below = pods.pod.container().join("user.slice/app.slice/deep");
         pods.kubepods.make_group(&below)?;
@@ -100,8 +100,9 @@ fn sockets_made_far_below_a_container() {
 }
 
 /// Behind a veth the program judges each packet, whoever sent it.
+/// Sockets of a pod in its own network namespace are used in another pod.
 #[test]
-fn sockets_of_a_pod_in_its_own_namespace_used_in_another_pod() {
+fn own_namespace_sockets_used_in_another_pod() {
     datapath_scenario(|system| {
         let pods = HostPods::enforced_on(system)?;
         let network = system.topology.add_pod(1)?;

@@ -47,8 +47,9 @@ fn a_neighbour_as_next_hop() {
     });
 }
 
+/// A neighbour on the bridge decapsulates packets and forwards them.
 #[test]
-fn a_neighbour_on_the_bridge_that_unpacks_what_it_gets() {
+fn neighbour_on_the_bridge_that_decapsulates() {
     datapath_scenario(|system| {
         system.topology.add_bridge("cni0")?;
         let (pod, neighbour) = (system.topology.add_pod_on(1, "cni0")?, system.topology.add_pod_on(2, "cni0")?);
@@ -125,8 +126,9 @@ fn a_bridge_with_the_uplink_in_it() {
 }
 
 /// Only the guard is there: nothing matches the pod's port.
+/// A bridge has the uplink as a port, and `--host-interface` matches none of its ports.
 #[test]
-fn a_bridge_with_the_uplink_in_it_whose_ports_are_not_matched() {
+fn bridge_with_the_uplink_and_unmatched_ports() {
     datapath_scenario(|system| {
         let pod = pod_beside_uplink(system)?;
         system.agent_flags.push("--host-interface=cali+".to_owned());
@@ -170,7 +172,7 @@ fn a_namespace_behind_the_pod() {
 
 /// A pod that thinks that M is on its own link asks for it by ARP; the node, which has M behind the fence, answers.
 #[test]
-fn m_on_the_pods_own_link() {
+fn imds_on_the_pods_own_link() {
     datapath_scenario(|system| {
         let pod = system.topology.add_pod(1)?;
         pod.ip_batch(&[
@@ -182,8 +184,9 @@ fn m_on_the_pods_own_link() {
 }
 
 /// A network's own program that comes before ours and sends packets past the node's stack: only the guard is left.
+/// A filter ahead of ours redirects packets to the uplink.
 #[test]
-fn a_filter_ahead_of_ours_that_redirects_to_the_uplink() {
+fn filter_ahead_of_ours_redirects_to_the_uplink() {
     datapath_scenario(|system| {
         let pod = system.topology.add_pod(1)?;
         let from = Attacker::behind_veth(&pod);

@@ -3,7 +3,7 @@
 import socket
 import struct
 
-M4, M6 = "169.254.169.254", "fd00:ec2::254"
+IMDS4, IMDS6 = "169.254.169.254", "fd00:ec2::254"
 NODE, NODE6 = "10.8.0.1", "fd00:8::1"
 # IANA protocol numbers.
 TCP, UDP, ICMP, ICMPV6, IPIP, IPV6_ROUTING, IPV6_FRAGMENT = 6, 17, 1, 58, 4, 43, 44
@@ -18,14 +18,14 @@ def checksum(data):
     return ~total & 0xFFFF
 
 
-def ipv4(payload, protocol, source, to=M4, options=b"", fragment=0):
+def ipv4(payload, protocol, source, to=IMDS4, options=b"", fragment=0):
     header = struct.pack(
         "!BBHHHBBH4s4s", 0x40 + 5 + len(options) // 4, 0, 20 + len(options) + len(payload), 7, fragment, 64, protocol,
         0, socket.inet_aton(source), socket.inet_aton(to)) + options
     return header[:10] + struct.pack("!H", checksum(header)) + header[12:] + payload
 
 
-def ipv6(payload, protocol, source, to=M6):
+def ipv6(payload, protocol, source, to=IMDS6):
     addresses = socket.inet_pton(socket.AF_INET6, source) + socket.inet_pton(socket.AF_INET6, to)
     return struct.pack("!IHBB", 0x60000000, len(payload), protocol, 64) + addresses + payload
 
@@ -37,7 +37,7 @@ def pseudo(source, to, protocol, length):
     return socket.inet_aton(source) + socket.inet_aton(to) + struct.pack("!BBH", 0, protocol, length)
 
 
-def syn(source, to=M4, port=80):
+def syn(source, to=IMDS4, port=80):
     segment = struct.pack("!HHIIBBHHH", 33333, port, 1000, 0, 0x50, 2, 0xFFFF, 0, 0)
     total = checksum(pseudo(source, to, TCP, len(segment)) + segment)
     return segment[:16] + struct.pack("!H", total) + segment[18:]
@@ -73,10 +73,10 @@ def ethernet(packet, mac, source=bytes(6), kind=0x0800, tags=()):
 
 def lsrr(kind):
     """Loose (131) or strict (137) source route: whoever gets the packet is to send it on to M."""
-    return struct.pack("!BBB4sB", kind, 7, 4, socket.inet_aton(M4), 0)
+    return struct.pack("!BBB4sB", kind, 7, 4, socket.inet_aton(IMDS4), 0)
 
 
 def segments():
     """A segment routing header (RFC 8754) of whom the packet is addressed to, and then M."""
-    route = socket.inet_pton(socket.AF_INET6, M6) + socket.inet_pton(socket.AF_INET6, NODE6)
+    route = socket.inet_pton(socket.AF_INET6, IMDS6) + socket.inet_pton(socket.AF_INET6, NODE6)
     return struct.pack("!BBBBBBH", TCP, 4, 4, 1, 1, 0, 0) + route

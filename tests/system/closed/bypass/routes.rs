@@ -76,7 +76,7 @@ cells! {
     raw_fragment_later: "raw-fragment-later", Arrives, Arrives;
     raw_fragments_v4: "raw-fragments-v4", Arrives, Arrives;
     raw_fragments_v6: "raw-fragments-v6", Arrives, Arrives;
-    raw_ip_in_ip_to_m: "raw-ip-in-ip-to-m", Arrives, Arrives;
+    raw_ip_in_ip_to_imds: "raw-ip-in-ip-to-imds", Arrives, Arrives;
     packet_syn_v4: "packet-syn-v4", Arrives, Arrives;
     packet_syn_v6: "packet-syn-v6", Arrives, Arrives;
     packet_cooked: "packet-cooked", Arrives, Arrives;
@@ -92,7 +92,7 @@ cells! {
     packet_deep_vlan_zero: "packet-deep-vlan-zero", Arrives, Arrives;
     packet_on_loopback_v4: "packet-on-loopback-v4", Cannot(POD_FORWARDS_NOT), Arrives;
     packet_on_loopback_v6: "packet-on-loopback-v6", Cannot(POD_FORWARDS_NOT), Arrives;
-    source_m: "source-m", Arrives, Arrives;
+    source_imds: "source-imds", Arrives, Arrives;
     source_loopback: "source-loopback", Cannot(LOOPBACK_SOURCE), Arrives;
     source_node: "source-node", Cannot(OWN_SOURCE), Arrives;
     source_other: "source-other", Arrives, Arrives;

@@ -33,14 +33,14 @@ fn flood(pod: &PodNetwork, first: usize, count: usize) -> Result<()> {
             let address = MUTE[number % MUTE.len()];
             let port = u16::try_from(1024 + number / MUTE.len() % 60_000)?;
             let source = SocketAddr::new(address.into(), port);
-            forge::send_segment(source, M4, 80, forge::SYN)?;
+            forge::send_segment(source, IMDS4, 80, forge::SYN)?;
         }
         Ok(())
     })
 }
 
 #[test]
-fn a_thousand_connections_at_once_are_all_attributed() {
+fn thousand_parallel_connections_are_attributed() {
     const CONNECTIONS: usize = 1_000;
     scenario(|system| {
         let kubepods = Kubepods::for_clients(Driver::Systemd)?;
@@ -49,7 +49,7 @@ fn a_thousand_connections_at_once_are_all_attributed() {
         // All of them wait in the accept queue before the first is asked about.
         process::freeze(worker)?;
         let answers = Pod::new(&reader.network).run(|| {
-            let begun: Vec<_> = (0..CONNECTIONS).map(|_| Connection::begin(M4, None)).collect::<Result<_>>()?;
+            let begun: Vec<_> = (0..CONNECTIONS).map(|_| Connection::begin(IMDS4, None)).collect::<Result<_>>()?;
             let mut open = Vec::new();
             for socket in begun {
                 let mut connection = Connection::finish(socket, PATIENCE)?;
@@ -71,7 +71,7 @@ fn a_thousand_connections_at_once_are_all_attributed() {
 }
 
 #[test]
-fn a_flood_costs_nobody_but_its_sender() {
+fn flood_affects_only_its_sender() {
     scenario(|system| {
         let kubepods = Kubepods::for_clients(Driver::Cgroupfs)?;
         let [reader, writer] = two_served(system, &kubepods)?;
@@ -79,7 +79,7 @@ fn a_flood_costs_nobody_but_its_sender() {
         process::freeze(worker)?;
         let ask = |pod: &Attested| {
             Pod::new(&pod.network).run(|| {
-                let mut connection = Connection::open(M4, None, PATIENCE)?;
+                let mut connection = Connection::open(IMDS4, None, PATIENCE)?;
                 connection.send("GET", ROLES, &[])?;
                 Ok(connection)
             })
@@ -125,8 +125,8 @@ fn pods_are_served_while_another_floods() {
         std::thread::scope(|scope| {
             let flooders = [scope.spawn(|| flooder(0)), scope.spawn(|| flooder(100_000))];
             let served = (0..200).try_for_each(|_| {
-                BOTH.into_iter().try_for_each(|m| {
-                    let answer = Pod::new(&writer.network).get(m, ROLES)?;
+                BOTH.into_iter().try_for_each(|imds| {
+                    let answer = Pod::new(&writer.network).get(imds, ROLES)?;
                     ensure!(answer.text() == WRITER, "{answer:?}");
                     Ok(())
                 })

@@ -14,7 +14,7 @@ use std::net::SocketAddr;
 const PORT: u16 = 23_456;
 
 #[test]
-fn a_process_of_another_pods_cgroup_is_nobody() {
+fn process_of_another_pods_cgroup_is_refused() {
     scenario(|system| {
         let kubepods = Kubepods::for_clients(Driver::Cgroupfs)?;
         let [reader, mut writer] = two_served(system, &kubepods)?;
@@ -48,13 +48,15 @@ fn a_look_alike_counts_for_nothing_by(driver: Driver) {
     });
 }
 
+/// A cgroup below a pod's that looks like that of another pod does not change the pod (cgroupfs driver).
 #[test]
-fn a_look_alike_below_a_pods_cgroup_counts_for_nothing_by_cgroupfs() {
+fn look_alike_below_a_pods_cgroup_by_cgroupfs() {
     a_look_alike_counts_for_nothing_by(Driver::Cgroupfs);
 }
 
+/// A cgroup below a pod's that looks like that of another pod does not change the pod (systemd driver).
 #[test]
-fn a_look_alike_below_a_pods_cgroup_counts_for_nothing_by_systemd() {
+fn look_alike_below_a_pods_cgroup_by_systemd() {
     a_look_alike_counts_for_nothing_by(Driver::Systemd);
 }
 
@@ -88,11 +90,11 @@ fn mac_of(netns: &Netns) -> Result<String> {
 /// What the pod at this address of a namespace is told.
 fn role_at(netns: &PodNetwork, source: std::net::Ipv4Addr) -> Result<Answer> {
     netns.ip(&format!("route replace {IMDS_V4} via {BRIDGE_V4} src {source}"))?;
-    Pod::new(netns).get(M4, ROLES)
+    Pod::new(netns).get(IMDS4, ROLES)
 }
 
 #[test]
-fn a_neighbours_address_is_worth_nothing_on_a_bridge() {
+fn neighbours_address_is_useless_on_a_bridge() {
     scenario(|system| {
         let kubepods = Kubepods::for_clients(Driver::Cgroupfs)?;
         system.topology.add_bridge(BRIDGE)?;
@@ -122,8 +124,9 @@ fn a_neighbours_address_is_worth_nothing_on_a_bridge() {
     });
 }
 
+/// A neighbour's forged SYN can cost a pod a connection, but gains the neighbour nothing.
 #[test]
-fn a_forged_syn_of_a_neighbour_costs_a_connection_and_gives_nothing() {
+fn forged_syn_of_a_neighbour_gains_nothing() {
     scenario(|system| {
         let kubepods = Kubepods::for_clients(Driver::Systemd)?;
         system.topology.add_bridge(BRIDGE)?;
@@ -134,14 +137,14 @@ fn a_forged_syn_of_a_neighbour_costs_a_connection_and_gives_nothing() {
         system.start()?;
         expect_served(system, &victim, WRITER)?;
         let source = SocketAddr::new(victim.network.v4.into(), PORT);
-        Pod::new(&liar.network).run(|| forge::send_segment(source, M4, 80, forge::SYN))?;
+        Pod::new(&liar.network).run(|| forge::send_segment(source, IMDS4, 80, forge::SYN))?;
         eventually("the forged SYN is on record", SOON, || {
             ensure!(records(system)? > 0);
             Ok(())
         })?;
         let ask_from = |port: u16| {
             Pod::new(&victim.network).run(|| {
-                let mut connection = Connection::open(M4, Some(port), PATIENCE)?;
+                let mut connection = Connection::open(IMDS4, Some(port), PATIENCE)?;
                 connection.send("GET", ROLES, &[])?;
                 connection.answer()
             })
@@ -157,7 +160,7 @@ fn a_forged_syn_of_a_neighbour_costs_a_connection_and_gives_nothing() {
 }
 
 #[test]
-fn a_port_that_keeps_no_records_serves_nobody() {
+fn port_without_records_serves_no_pod() {
     scenario(|system| {
         let kubepods = Kubepods::for_clients(Driver::Cgroupfs)?;
         system.topology.add_bridge(BRIDGE)?;
@@ -181,8 +184,9 @@ fn configure(netns: &Netns, address: std::net::Ipv4Addr, gateway: &str) -> Resul
     ])
 }
 
+/// A namespace inside a pod counts as the pod where the kernel sees its sockets.
 #[test]
-fn a_namespace_inside_a_pod_is_the_pod_where_its_sockets_are_seen() {
+fn nested_namespace_counts_as_its_pod() {
     scenario(|system| {
         let kubepods = Kubepods::for_clients(Driver::Systemd)?;
         let [reader, writer] = two_served(system, &kubepods)?;
@@ -192,7 +196,7 @@ fn a_namespace_inside_a_pod_is_the_pod_where_its_sockets_are_seen() {
         reader.network.ip(&format!("link set eth0 netns {}", inner.name()))?;
         configure(&inner, reader.network.v4, "169.254.1.1")?;
         inner.ip("neigh replace 169.254.1.1 lladdr ee:ee:ee:ee:ee:ee dev eth0 nud permanent")?;
-        let answer = eventually("the inner namespace is answered", SOON, || Pod::new(&inner).get(M4, ROLES))?;
+        let answer = eventually("the inner namespace is answered", SOON, || Pod::new(&inner).get(IMDS4, ROLES))?;
         ensure!(answer.text() == READER, "{answer:?}");
         // Another one, forwarded: a packet loses its socket on the way, and nobody can say whose it was.
         let address = writer.network.v4;
@@ -210,7 +214,7 @@ fn a_namespace_inside_a_pod_is_the_pod_where_its_sockets_are_seen() {
             format!("route add {address} dev inner"),
         ])?;
         configure(&behind, address, "10.77.0.1")?;
-        let answer = eventually("the namespace behind is answered", SOON, || Pod::new(&behind).get(M4, ROLES))?;
+        let answer = eventually("the namespace behind is answered", SOON, || Pod::new(&behind).get(IMDS4, ROLES))?;
         ensure!(answer.status == 403 && refusals(system, "not-a-pod")? == 1, "{answer:?}");
         Ok(())
     });

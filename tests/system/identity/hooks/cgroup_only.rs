@@ -41,14 +41,15 @@ fn on_the_nodes_address(system: &System) -> Result<Vec<SocketAddr>> {
     Ok(local)
 }
 
+/// Pods in their own network namespaces are redirected to the node's address.
 #[test]
-fn pods_in_their_own_namespaces_are_sent_to_the_nodes_address() {
+fn own_namespace_pods_are_sent_to_the_node_address() {
     datapath_scenario(|system| {
         let kubepods = Kubepods::create(Driver::Cgroupfs)?;
         let network = system.topology.add_pod(1)?;
         let pod = kubepods.add_pod(&system.topology.node, UIDS[0], Qos::Burstable)?;
-        for m in IMDS {
-            expect_node_role(&from_pod(system, &pod, &network, &["tcp", m])?)?;
+        for imds in IMDS {
+            expect_node_role(&from_pod(system, &pod, &network, &["tcp", imds])?)?;
         }
         system.canary.forget_closed(&system.topology.node, &network)?;
         start(system, &kubepods)?;
@@ -56,33 +57,34 @@ fn pods_in_their_own_namespaces_are_sent_to_the_nodes_address() {
         listening.sort();
         ensure!(listening == [IpAddr::from(NODE_V4), NODE_V6.into()], "{listening:?}");
 
-        for m in IMDS {
-            let call = from_pod(system, &pod, &network, &["tcp", m])?;
+        for imds in IMDS {
+            let call = from_pod(system, &pod, &network, &["tcp", imds])?;
             expect_nothing_at_the_canary(system)?;
-            ensure!(call.peer() == Some((m, 80)), "{call:?}");
-            expect_refused(system, &from_pod(system, &pod, &network, &["tcp", m, "--port=81"])?)?;
-            expect_refused(system, &from_pod(system, &pod, &network, &["udp", m])?)?;
+            ensure!(call.peer() == Some((imds, 80)), "{call:?}");
+            expect_refused(system, &from_pod(system, &pod, &network, &["tcp", imds, "--port=81"])?)?;
+            expect_refused(system, &from_pod(system, &pod, &network, &["udp", imds])?)?;
         }
         expect_counted(system, "connect", 3)?;
         // The hooks do not see this one; fence and backstop do.
         knock(&network)?;
         expect_nothing_at_the_canary(system)?;
         // hostNetwork pods are left alone, and the node.
-        for m in IMDS {
-            expect_node_role(&from_pod(system, &pod, &system.topology.node, &["tcp", m])?)?;
-            expect_node_role(&from_node(system, &["tcp", m])?)?;
+        for imds in IMDS {
+            expect_node_role(&from_pod(system, &pod, &system.topology.node, &["tcp", imds])?)?;
+            expect_node_role(&from_node(system, &["tcp", imds])?)?;
         }
         forget(system)?;
         system.agent()?.kill_both()?;
-        for m in IMDS {
-            expect_refused(system, &from_pod(system, &pod, &network, &["tcp", m])?)?;
+        for imds in IMDS {
+            expect_refused(system, &from_pod(system, &pod, &network, &["tcp", imds])?)?;
         }
         Ok(())
     });
 }
 
+/// A connection that no hook has redirected is closed without being read.
 #[test]
-fn a_connection_that_no_hook_redirected_is_closed_unread() {
+fn connection_without_a_hook_record_is_closed() {
     datapath_scenario(|system| {
         let kubepods = Kubepods::create(Driver::Cgroupfs)?;
         let network = system.topology.add_pod(1)?;
@@ -106,8 +108,9 @@ fn a_connection_that_no_hook_redirected_is_closed_unread() {
     });
 }
 
+/// While no worker runs, connections to the node's address get no answer.
 #[test]
-fn while_no_worker_runs_nothing_is_said_on_the_nodes_address() {
+fn node_address_is_silent_without_a_worker() {
     datapath_scenario(|system| {
         let kubepods = Kubepods::create(Driver::Cgroupfs)?;
         let _pod = kubepods.add_pod(&system.topology.node, UIDS[0], Qos::Burstable)?;
@@ -128,7 +131,7 @@ fn while_no_worker_runs_nothing_is_said_on_the_nodes_address() {
 }
 
 #[test]
-fn an_address_that_is_the_nodes_no_more_is_said() {
+fn lost_node_address_is_reported() {
     datapath_scenario(|system| {
         let kubepods = Kubepods::create(Driver::Cgroupfs)?;
         let _pod = kubepods.add_pod(&system.topology.node, UIDS[0], Qos::Burstable)?;
@@ -146,8 +149,9 @@ fn an_address_that_is_the_nodes_no_more_is_said() {
     });
 }
 
+/// In every other mode the agent listens on loopback only.
 #[test]
-fn in_every_other_mode_nothing_listens_outside_loopback() {
+fn other_modes_listen_on_loopback_only() {
     datapath_scenario(|system| {
         let kubepods = Kubepods::create(Driver::Cgroupfs)?;
         let _pod = kubepods.add_pod(&system.topology.node, UIDS[0], Qos::Burstable)?;

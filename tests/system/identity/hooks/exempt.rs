@@ -52,18 +52,18 @@ fn start(system: &mut System, kubepods: &Kubepods) -> Result<()> {
 
 /// Asserts that a pod has the node's role by every way to write M, and forgets that it asked.
 fn expect_exempt(system: &System, pod: &PodCgroup) -> Result<()> {
-    for m in IMDS {
-        expect_node_role(&from_pod(system, pod, &system.topology.node, &["tcp", m])?)?;
+    for imds in IMDS {
+        expect_node_role(&from_pod(system, pod, &system.topology.node, &["tcp", imds])?)?;
     }
     forget(system)
 }
 
 /// Asserts that a pod is sent to the agent by every way to write M.
 fn expect_not_exempt(system: &System, pod: &PodCgroup) -> Result<()> {
-    for m in IMDS {
-        let call = from_pod(system, pod, &system.topology.node, &["tcp", m])?;
+    for imds in IMDS {
+        let call = from_pod(system, pod, &system.topology.node, &["tcp", imds])?;
         expect_nothing_at_the_canary(system)?;
-        ensure!(call.error().is_none() && !call.answer().contains(NODE_ROLE), "{m}: {call:?}");
+        ensure!(call.error().is_none() && !call.answer().contains(NODE_ROLE), "{imds}: {call:?}");
     }
     Ok(())
 }
@@ -89,8 +89,9 @@ fn said(agent: &Agent) -> Result<String> {
     Ok(health.lines().find(|line| line.contains(" exemptions")).unwrap_or_default().to_owned())
 }
 
+/// The named accounts keep the node's role; pods of similar accounts do not.
 #[test]
-fn who_is_named_keeps_the_nodes_role_and_no_look_alike() {
+fn only_named_accounts_keep_the_nodes_role() {
     datapath_scenario(|system| {
         let kubepods = Kubepods::create(Driver::Systemd)?;
         let [exempt, elsewhere, longer] = UIDS;
@@ -115,8 +116,9 @@ fn who_is_named_keeps_the_nodes_role_and_no_look_alike() {
     });
 }
 
+/// An exemption begins with the pod, whether the agent sees the cgroup or the object first, and ends with it.
 #[test]
-fn an_exemption_begins_with_the_pod_in_either_order_and_ends_with_it() {
+fn exemption_lasts_as_long_as_the_pod() {
     datapath_scenario(|system| {
         let kubepods = Kubepods::create(Driver::Cgroupfs)?;
         let _other = kubepods.add_pod(&system.topology.node, OTHER, Qos::Guaranteed)?;
@@ -153,8 +155,9 @@ fn an_exemption_begins_with_the_pod_in_either_order_and_ends_with_it() {
 }
 
 /// Nobody tells of a cgroup's end, and nothing that comes later has its identifier.
+/// The exemption of a pod without a cgroup ends, although Kubernetes still has the pod's object.
 #[test]
-fn what_has_no_cgroup_any_more_is_forgotten_though_kubernetes_still_knows_it() {
+fn exemption_ends_with_the_cgroup() {
     datapath_scenario(|system| {
         let kubepods = Kubepods::create(Driver::Cgroupfs)?;
         let _other = kubepods.add_pod(&system.topology.node, OTHER, Qos::Guaranteed)?;
@@ -185,7 +188,7 @@ fn end(pod: PodCgroup) -> Result<()> {
 }
 
 #[test]
-fn on_a_first_boot_the_kubernetes_api_alone_is_needed() {
+fn first_boot_needs_the_kubernetes_api_only() {
     datapath_scenario(|system| {
         let kubepods = Kubepods::create(Driver::Cgroupfs)?;
         let pod = host_network_pod(system, &kubepods, UIDS[0], Qos::Burstable)?;
@@ -207,8 +210,9 @@ fn on_a_first_boot_the_kubernetes_api_alone_is_needed() {
     });
 }
 
+/// After a reboot the list on disk is used until the Kubernetes API is back.
 #[test]
-fn after_a_reboot_the_list_on_disk_counts_until_the_api_is_back() {
+fn list_on_disk_counts_until_the_api_is_back() {
     datapath_scenario(|system| {
         let kubepods = Kubepods::create(Driver::Cgroupfs)?;
         let pod = host_network_pod(system, &kubepods, UIDS[0], Qos::Burstable)?;
@@ -254,8 +258,9 @@ fn forget_all(system: &System) -> Result<()> {
     Ok(fs::rename(&kept, system.state_dir())?)
 }
 
+/// A list on disk that was not written by an agent is named and ignored.
 #[test]
-fn a_list_on_disk_that_no_agent_has_written_is_named_and_ignored() {
+fn foreign_list_on_disk_is_named_and_ignored() {
     datapath_scenario(|system| {
         let kubepods = Kubepods::create(Driver::Cgroupfs)?;
         let pod = host_network_pod(system, &kubepods, UIDS[0], Qos::Burstable)?;
@@ -280,8 +285,9 @@ fn a_list_on_disk_that_no_agent_has_written_is_named_and_ignored() {
 }
 
 /// So that the CNI of no node depends on whether somebody has thought of the agents' rights.
+/// An agent without a list of exempt pods leaves the node to the agent that serves.
 #[test]
-fn an_agent_that_does_not_know_who_is_exempt_leaves_the_node_to_the_one_that_serves() {
+fn agent_without_a_list_does_not_take_over() {
     scenario(|system| {
         let kubepods = Kubepods::create(Driver::Cgroupfs)?;
         let pod = host_network_pod(system, &kubepods, UIDS[0], Qos::Burstable)?;
@@ -308,8 +314,9 @@ fn an_agent_that_does_not_know_who_is_exempt_leaves_the_node_to_the_one_that_ser
     });
 }
 
+/// The agents' own pods are exempt, the old and the new one of an upgrade.
 #[test]
-fn the_agents_own_pods_are_exempt_the_old_and_the_new_one_of_an_upgrade() {
+fn old_and_new_agent_pods_are_exempt() {
     scenario(|system| {
         let kubepods = Kubepods::create(Driver::Cgroupfs)?;
         let [old_pod, new_pod, other] =

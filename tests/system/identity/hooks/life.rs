@@ -31,14 +31,15 @@ fn wait_for_hooks(system: &System, wanted: &str) -> Result<()> {
 /// Asserts that the hooks see a new pod: they refuse what they would never redirect.
 fn expect_hooked(system: &System, kubepods: &Kubepods, uid: &str) -> Result<()> {
     let pod = kubepods.add_pod(&system.topology.node, uid, Qos::Burstable)?;
-    for m in IMDS {
-        expect_refused(system, &from_pod(system, &pod, &system.topology.node, &["tcp", m, "--port=81"])?)?;
+    for imds in IMDS {
+        expect_refused(system, &from_pod(system, &pod, &system.topology.node, &["tcp", imds, "--port=81"])?)?;
     }
     Ok(())
 }
 
+/// A kubepods cgroup that is made later, or made again, is found.
 #[test]
-fn a_kubepods_cgroup_that_is_made_later_or_anew_is_found() {
+fn late_or_remade_kubepods_cgroup_is_found() {
     datapath_scenario(|system| {
         let kubepods = Kubepods::create(Driver::Cgroupfs)?;
         kubepods.remove()?;
@@ -65,7 +66,7 @@ fn enforce_unready(system: &mut System, kubepods: &Kubepods) -> Result<()> {
 }
 
 #[test]
-fn a_kubepods_cgroup_without_processes_is_said() {
+fn empty_kubepods_cgroup_is_reported() {
     datapath_scenario(|system| {
         let kubepods = Kubepods::create(Driver::Cgroupfs)?;
         enforce_unready(system, &kubepods)?;
@@ -90,8 +91,9 @@ fn without_cgroup_v2_enforcement_is_refused() {
     });
 }
 
+/// Hooks stay when the agent is dead; cleanup, or an agent without the flag, removes them.
 #[test]
-fn hooks_stay_when_the_agent_is_dead_and_go_with_cleanup_or_the_flag() {
+fn hooks_stay_until_cleanup_or_flag_change() {
     datapath_scenario(|system| {
         let kubepods = Kubepods::create(Driver::Cgroupfs)?;
         let pod = host_network_pod(system, &kubepods, UIDS[0], Qos::Burstable)?;
@@ -122,8 +124,8 @@ fn hooks_stay_when_the_agent_is_dead_and_go_with_cleanup_or_the_flag() {
         system.agent_flags = vec![format!("--kubepods-cgroup={}", kubepods.path().display())];
         system.spawn_agent()?.wait_armed()?;
         ensure!(links(system)?.is_empty(), "{:?}", links(system)?);
-        for m in IMDS {
-            expect_node_role(&from_pod(system, &pod, &system.topology.node, &["tcp", m])?)?;
+        for imds in IMDS {
+            expect_node_role(&from_pod(system, &pod, &system.topology.node, &["tcp", imds])?)?;
         }
         super::forget(system)?;
 
@@ -132,8 +134,8 @@ fn hooks_stay_when_the_agent_is_dead_and_go_with_cleanup_or_the_flag() {
         system.agent()?.kill_both()?;
         system.clean_up()?;
         ensure!(!system.bpffs().join("kiam").exists(), "cleanup left pins");
-        for m in IMDS {
-            expect_node_role(&from_pod(system, &pod, &system.topology.node, &["tcp", m])?)?;
+        for imds in IMDS {
+            expect_node_role(&from_pod(system, &pod, &system.topology.node, &["tcp", imds])?)?;
         }
         Ok(())
     });
@@ -157,7 +159,7 @@ const HOOKS: [&str; 6] =
     ["link_connect4", "link_connect6", "link_peername4", "link_peername6", "link_setsockopt", "link_sockops"];
 
 #[test]
-fn a_hook_that_was_detached_by_hand_comes_back() {
+fn detached_hook_is_attached_again() {
     datapath_scenario(|system| {
         let kubepods = Kubepods::create(Driver::Cgroupfs)?;
         let pod = host_network_pod(system, &kubepods, UIDS[0], Qos::Burstable)?;

@@ -21,8 +21,8 @@ use serde_json::Value;
 use std::process::Command;
 
 /// Asks with curl, as a process of a pod; returns the status and the body.
-fn ask(pod: &PodCgroup, netns: &Netns, m: &str, path: &str, more: &[&str]) -> Result<(String, String)> {
-    let host = if m.contains(':') { format!("[{m}]") } else { m.to_owned() };
+fn ask(pod: &PodCgroup, netns: &Netns, imds: &str, path: &str, more: &[&str]) -> Result<(String, String)> {
+    let host = if imds.contains(':') { format!("[{imds}]") } else { imds.to_owned() };
     let mut command = pod.command(netns, "curl");
     Environment { variables: Vec::new() }.apply(&mut command);
     command.args(["--silent", "--globoff", "--max-time", "5", "--write-out", "\n%{http_code}"]).args(more);
@@ -38,9 +38,9 @@ pub(super) fn expect_served(system: &System, pod: &PodCgroup, netns: &Netns, rol
         ensure!(answer == ("200".to_owned(), role.to_owned()), "{answer:?}");
         Ok(())
     })?;
-    for m in IMDS {
-        let (status, body) = ask(pod, netns, m, &format!("{ROLES}{role}"), &[])?;
-        ensure!(status == "200", "{m}: {status} {body}");
+    for imds in IMDS {
+        let (status, body) = ask(pod, netns, imds, &format!("{ROLES}{role}"), &[])?;
+        ensure!(status == "200", "{imds}: {status} {body}");
         let credentials: Value = serde_json::from_str(&body)?;
         let key = credentials["AccessKeyId"].as_str().with_context(|| format!("no key in {body}"))?;
         let arn = Sts::identity_of(&system.topology.uplink, key)?;
@@ -50,7 +50,7 @@ pub(super) fn expect_served(system: &System, pod: &PodCgroup, netns: &Netns, rol
 }
 
 #[test]
-fn two_pods_on_the_nodes_network_have_their_own_roles() {
+fn two_host_network_pods_have_their_own_roles() {
     scenario(|system| {
         let kubepods = Kubepods::create(Driver::Systemd)?;
         system.kube.put_namespace(&NamespaceObject::permitting("open", ".*"));
@@ -83,7 +83,7 @@ fn two_pods_on_the_nodes_network_have_their_own_roles() {
 }
 
 #[test]
-fn the_hooks_alone_serve_pods_in_their_own_namespaces() {
+fn hooks_alone_serve_pods_in_own_namespaces() {
     scenario(|system| {
         let kubepods = Kubepods::create(Driver::Cgroupfs)?;
         let network = system.topology.add_pod(1)?;
@@ -104,7 +104,7 @@ fn the_hooks_alone_serve_pods_in_their_own_namespaces() {
 }
 
 #[test]
-fn rings_of_pods_go_when_they_have_no_records() {
+fn rings_without_records_are_removed() {
     scenario(|system| {
         let kubepods = Kubepods::create(Driver::Cgroupfs)?;
         let pod = kubepods.add_pod(&system.topology.node, super::UIDS[0], Qos::Burstable)?;

@@ -29,8 +29,9 @@ fn read() -> Result<Vec<Flag<'static>>> {
     lines.map(read).collect()
 }
 
+/// Every flag of kiam has a row in the table, and the agent or server does what the row says.
 #[test]
-fn every_flag_of_kiams_has_its_row_and_does_what_it_says() {
+fn every_kiam_flag_has_a_row_that_holds() {
     let (page, flags, binaries) = (table::page(PAGE).unwrap(), read().unwrap(), Binaries::find().unwrap());
     let mut problems = Vec::new();
     for (command, heading) in TABLES {

@@ -37,7 +37,7 @@ struct Observed<'a> {
 }
 
 #[test]
-fn every_answer_that_differs_from_kiams_has_its_row() {
+fn answers_that_differ_from_kiam_have_a_row() {
     scenario(|system| {
         let page = table::page(PAGE)?;
         let (always, facts) = facts::read()?;
@@ -69,9 +69,9 @@ fn observe<'a>(callers: &'a [Caller], facts: &'a [Fact]) -> Result<Vec<Observed<
     })?;
     let observe = |fact: &'a Fact| {
         let (caller, request) = (caller(&fact.pod)?, Request::parse(&fact.request)?);
-        let ask = |m| {
-            eventually(&format!("{}: {} is answered at {m}", fact.pod, fact.request), SOON, || {
-                let answer = ask(caller, m, &request)?;
+        let ask = |imds| {
+            eventually(&format!("{}: {} is answered at {imds}", fact.pod, fact.request), SOON, || {
+                let answer = ask(caller, imds, &request)?;
                 // Of a machine with other work, and of no difference to kiam.
                 ensure!(!answer.is_late(), "{answer:?}");
                 Ok(answer)
@@ -82,9 +82,9 @@ fn observe<'a>(callers: &'a [Caller], facts: &'a [Fact]) -> Result<Vec<Observed<
     facts.iter().map(observe).collect()
 }
 
-fn ask(caller: &Caller, m: &str, request: &Request) -> Result<Answer> {
+fn ask(caller: &Caller, imds: &str, request: &Request) -> Result<Answer> {
     let Request { method, path, headers, body } = request;
-    let url = format!("http://{m}{path}");
+    let url = format!("http://{imds}{path}");
     let mut arguments = vec!["--include", "--path-as-is", "--globoff"];
     // With --request HEAD curl would wait for a body.
     arguments.extend(if method == "HEAD" { vec!["--head"] } else { vec!["--request", method] });
@@ -106,11 +106,11 @@ fn compare_single(observed: &[Observed<'_>], page: &str) -> Result<Vec<String>> 
             problems.push(format!("{pod}: {request}: kiam says «{kiams}», and the row {row:?}"));
         }
         let path = asked.path.split('?').next().unwrap_or_default();
-        for (m, answer) in BOTH.into_iter().zip(answers) {
+        for (imds, answer) in BOTH.into_iter().zip(answers) {
             let text = answer.text(&asked.method, path);
             if text != row.map_or(kiams.as_str(), |(_, ours)| ours) {
                 let expected = if row.is_some() { "the row's" } else { "kiam's, and has no row" };
-                problems.push(format!("{pod}: {request} at {m}: not {expected}: | `{kiams}` | `{text}` |"));
+                problems.push(format!("{pod}: {request} at {imds}: not {expected}: | `{kiams}` | `{text}` |"));
             }
         }
     }

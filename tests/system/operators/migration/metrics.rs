@@ -19,8 +19,9 @@ const REGISTRATIONS: [&str; 2] = [".register(", "encode_descriptor("];
 /// What exposition adds to a counter's name.
 const COUNTER: &str = "_total";
 
+/// Every metric is in the documents, and every documented metric exists.
 #[test]
-fn every_metric_is_listed_and_every_listed_one_is_there() {
+fn metrics_match_the_documents() {
     let mut problems = Vec::new();
     for (page, sources) in PAGES {
         let registered = registered(sources).unwrap();

@@ -26,7 +26,7 @@ pub(super) fn without(text: &str) -> Result<String> {
 }
 
 #[test]
-fn ids_and_times_go_and_names_and_versions_stay() {
+fn ids_and_times_are_masked_and_names_kept() {
     let shown = "bpftool v7.1.0\n12: sched_cls  name kiam_connect4  tag 15325b8e24e6c19e  gpl \
                  run_time_ns 162163 run_cnt 24\n\tloaded_at \
                  2026-11-21T19:31:51+0000  uid 0\n\txlated 2592B  map_ids 1,22,3\n/v1/link_tc_3 [0,7]";

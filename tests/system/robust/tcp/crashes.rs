@@ -3,7 +3,7 @@
 
 use anyhow::{Context as _, Result, ensure};
 use kiam_tests::{
-    clients::{BOTH, Connection, M4, PATIENCE, Pod, ROLES, Reply, VAIN},
+    clients::{BOTH, Connection, IMDS4, PATIENCE, Pod, ROLES, Reply, VAIN},
     node::{process::send_signal, topology::PodNetwork},
     system::{System, scenario},
 };
@@ -21,13 +21,6 @@ const CRASHES: usize = 5;
 /// A killed process's connections end at once: within this, on a machine that has other work.
 const AT_ONCE: Duration = Duration::from_secs(1);
 
-fn served(system: &mut System) -> Result<PodNetwork> {
-    let pod = system.add_pod(1, "reader")?;
-    system.start()?;
-    system.wait_for_role(&pod, M4, "reader")?;
-    Ok(pod)
-}
-
 /// What becomes of connections when the agent is killed now.
 fn kill_and_watch(system: &mut System, open: Vec<Connection>) -> Result<Vec<Reply>> {
     system.agent()?.kill_both()?;
@@ -38,42 +31,43 @@ fn kill_and_watch(system: &mut System, open: Vec<Connection>) -> Result<Vec<Repl
     Ok(replies)
 }
 
-fn connect(pod: &PodNetwork, m: IpAddr, count: usize) -> Result<Vec<Connection>> {
-    Pod::new(pod).run(|| (0..count).map(|_| Connection::open(m, None, PATIENCE)).collect())
+fn connect(pod: &PodNetwork, imds: IpAddr, count: usize) -> Result<Vec<Connection>> {
+    Pod::new(pod).run(|| (0..count).map(|_| Connection::open(imds, None, PATIENCE)).collect())
 }
 
 #[test]
 fn idle_connections_end_when_the_agent_is_killed() {
     scenario(|system| {
-        let pod = served(system)?;
-        for m in BOTH {
-            let mut open = connect(&pod, m, CONNECTIONS)?;
+        let pod = system.serving_pod("reader")?;
+        for imds in BOTH {
+            let mut open = connect(&pod, imds, CONNECTIONS)?;
             for connection in &mut open {
                 connection.token(&[])?;
             }
             for reply in kill_and_watch(system, open)? {
-                ensure!(reply == Reply::Closed, "{reply:?} at {m}");
+                ensure!(reply == Reply::Closed, "{reply:?} at {imds}");
             }
             system.start_agent()?;
-            system.wait_for_role(&pod, m, "reader")?;
+            system.wait_for_role(&pod, imds, "reader")?;
         }
         Ok(())
     });
 }
 
+/// Connections in the accept queue are reset when the agent is killed.
 #[test]
-fn connections_in_the_accept_queue_are_reset_when_the_agent_is_killed() {
+fn accept_queue_is_reset_when_the_agent_is_killed() {
     scenario(|system| {
-        let pod = served(system)?;
-        for m in BOTH {
+        let pod = system.serving_pod("reader")?;
+        for imds in BOTH {
             // Neither accepts: what connects now waits in the queue.
             system.agent()?.freeze_both()?;
-            let open = connect(&pod, m, CONNECTIONS)?;
+            let open = connect(&pod, imds, CONNECTIONS)?;
             for reply in kill_and_watch(system, open)? {
-                ensure!(reply == Reply::Reset, "{reply:?} at {m}");
+                ensure!(reply == Reply::Reset, "{reply:?} at {imds}");
             }
             system.start_agent()?;
-            system.wait_for_role(&pod, m, "reader")?;
+            system.wait_for_role(&pod, imds, "reader")?;
         }
         Ok(())
     });
@@ -82,16 +76,16 @@ fn connections_in_the_accept_queue_are_reset_when_the_agent_is_killed() {
 #[test]
 fn requests_in_flight_end_when_the_agent_is_killed() {
     scenario(|system| {
-        let _pod = served(system)?;
+        let _pod = system.serving_pod("reader")?;
         // Nobody knows this pod: its requests wait in the server for up to 900 ms.
         let unknown = system.topology.add_pod(2)?;
-        for m in BOTH {
-            let mut open = connect(&unknown, m, CONNECTIONS)?;
+        for imds in BOTH {
+            let mut open = connect(&unknown, imds, CONNECTIONS)?;
             for connection in &mut open {
                 connection.send("GET", ROLES, &[])?;
             }
             for reply in kill_and_watch(system, open)? {
-                ensure!([Reply::Reset, Reply::Closed].contains(&reply), "{reply:?} at {m}");
+                ensure!([Reply::Reset, Reply::Closed].contains(&reply), "{reply:?} at {imds}");
             }
             system.start_agent()?;
         }
@@ -99,17 +93,18 @@ fn requests_in_flight_end_when_the_agent_is_killed() {
     });
 }
 
+/// A SYN that arrives without an agent is served once an agent listens.
 #[test]
-fn a_syn_that_no_agent_hears_is_served_once_one_listens() {
+fn syn_without_an_agent_is_served_once_one_listens() {
     scenario(|system| {
-        let pod = served(system)?;
-        for m in BOTH {
+        let pod = system.serving_pod("reader")?;
+        for imds in BOTH {
             system.agent()?.kill_both()?;
             let begun =
-                Pod::new(&pod).run(|| (0..10).map(|_| Connection::begin(m, None)).collect::<Result<Vec<_>>>())?;
+                Pod::new(&pod).run(|| (0..10).map(|_| Connection::begin(imds, None)).collect::<Result<Vec<_>>>())?;
             thread::sleep(Duration::from_millis(100));
             for socket in &begun {
-                ensure!(socket.take_error()?.is_none(), "a SYN that no agent hears is answered by nobody, over {m}");
+                ensure!(socket.take_error()?.is_none(), "a SYN that no agent hears is answered by nobody, over {imds}");
             }
             system.expect_no_leak()?;
             system.start_agent()?;
@@ -119,26 +114,28 @@ fn a_syn_that_no_agent_hears_is_served_once_one_listens() {
                 let answer = connection.answer()?;
                 ensure!([200, 503].contains(&answer.status), "{answer:?}");
             }
-            system.wait_for_role(&pod, m, "reader")?;
+            system.wait_for_role(&pod, imds, "reader")?;
         }
         Ok(())
     });
 }
 
+/// After the agent is killed, new connections get no answer over either family.
 #[test]
-fn a_killed_agent_is_silent_to_new_connections_over_both_families() {
+fn killed_agent_is_silent_to_new_connections() {
     scenario(|system| {
-        let pod = served(system)?;
+        let pod = system.serving_pod("reader")?;
         system.agent()?.kill_both()?;
         // The program drops what no listener is there for, so that IPv6 is as silent as IPv4.
         crate::support::expect_reply(system, &pod, [&[Reply::Silent], &[Reply::Silent]])
     });
 }
 
+/// With the fence alone, IPv4 connections get no answer; IPv6 ones may be refused.
 #[test]
-fn with_the_fence_alone_ipv4_is_silent_and_ipv6_may_refuse() {
+fn fence_alone_is_silent_or_refuses() {
     scenario(|system| {
-        let _pod = served(system)?;
+        let _pod = system.serving_pod("reader")?;
         system.agent()?.kill_both()?;
         let new = system.topology.add_pod(2)?;
         // The kernel sends resets from M over IPv6 only: over IPv4 they would leave by a transparent socket.
@@ -149,14 +146,14 @@ fn with_the_fence_alone_ipv4_is_silent_and_ipv6_may_refuse() {
 #[test]
 fn no_connection_is_refused_while_workers_crash() {
     scenario(|system| {
-        let pod = served(system)?;
+        let pod = system.serving_pod("reader")?;
         let stop = std::sync::atomic::AtomicBool::new(false);
         let replies = thread::scope(|scope| -> Result<Vec<Reply>> {
             let clients = scope.spawn(|| {
                 let mut replies = Vec::new();
                 while !stop.load(std::sync::atomic::Ordering::Relaxed) || replies.len() < 500 {
-                    for m in BOTH {
-                        replies.push(Pod::new(&pod).attempt(m, ROLES, VAIN)?);
+                    for imds in BOTH {
+                        replies.push(Pod::new(&pod).attempt(imds, ROLES, VAIN)?);
                     }
                 }
                 Ok::<_, anyhow::Error>(replies)
@@ -179,6 +176,6 @@ fn no_connection_is_refused_while_workers_crash() {
         let bad = replies.iter().find(|reply| !matches!(reply, Reply::Answer(_) | Reply::Reset | Reply::Closed));
         ensure!(bad.is_none(), "{bad:?}");
         ensure!(lost <= 2 * CRASHES, "{lost} of {} requests were lost by {CRASHES} crashes", replies.len());
-        system.wait_for_role(&pod, M4, "reader")
+        system.wait_for_role(&pod, IMDS4, "reader")
     });
 }

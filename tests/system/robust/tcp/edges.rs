@@ -4,7 +4,7 @@
 use crate::support::{sockets_in, tcp_counter};
 use anyhow::{Context as _, Result, ensure};
 use kiam_tests::{
-    clients::{BOTH, Connection, M4, PATIENCE, Pod, ROLES, Reply, VAIN},
+    clients::{BOTH, Connection, IMDS4, PATIENCE, Pod, ROLES, Reply, VAIN},
     eventually::eventually,
     node::{netns::Netns, process, topology::PodNetwork},
     system::{SOON, System, scenario},
@@ -23,24 +23,24 @@ const PORTS: Range<u16> = 20_000..20_060;
 const CONNECT_MAX: Duration = Duration::from_millis(900);
 
 /// One request that the agent is asked to close after.
-fn request_and_be_closed(m: IpAddr, port: u16) -> Result<Connection> {
-    let mut connection = Connection::open(m, Some(port), PATIENCE)?;
+fn request_and_be_closed(imds: IpAddr, port: u16) -> Result<Connection> {
+    let mut connection = Connection::open(imds, Some(port), PATIENCE)?;
     connection.token(&[("Connection", "close")]).with_context(|| format!("port {port}"))?;
     Ok(connection)
 }
 
 /// A request from a port that was used before; returns how long the connection took.
-fn connect_again(m: IpAddr, port: u16) -> Result<Duration> {
+fn connect_again(imds: IpAddr, port: u16) -> Result<Duration> {
     let (mut connection, took) = eventually(&format!("port {port} again"), PATIENCE, || {
         let start = Instant::now();
-        match Connection::open(m, Some(port), PATIENCE) {
+        match Connection::open(imds, Some(port), PATIENCE) {
             // The pod's own end of the old connection waits for its last acknowledgement.
             Err(error) if is_port_in_use(&error) => Err(error),
             other => Ok((other, start.elapsed())),
         }
     })
-    .and_then(|(connection, took)| Ok((connection.with_context(|| format!("port {port} again at {m}"))?, took)))?;
-    connection.token(&[]).with_context(|| format!("port {port} again at {m}"))?;
+    .and_then(|(connection, took)| Ok((connection.with_context(|| format!("port {port} again at {imds}"))?, took)))?;
+    connection.token(&[]).with_context(|| format!("port {port} again at {imds}"))?;
     Ok(took)
 }
 
@@ -49,10 +49,10 @@ fn is_port_in_use(error: &anyhow::Error) -> bool {
 }
 
 /// All of the ports again, each fast.
-fn expect_all_again(m: IpAddr, ports: Range<u16>) -> Result<()> {
+fn expect_all_again(imds: IpAddr, ports: Range<u16>) -> Result<()> {
     for port in ports {
-        let took = connect_again(m, port)?;
-        ensure!(took < CONNECT_MAX, "port {port} again at {m} took {took:?}");
+        let took = connect_again(imds, port)?;
+        ensure!(took < CONNECT_MAX, "port {port} again at {imds} took {took:?}");
     }
     Ok(())
 }
@@ -85,23 +85,23 @@ impl Way {
     }
 }
 
-fn served(system: &mut System, way: Way) -> Result<PodNetwork> {
+fn serving(system: &mut System, way: Way) -> Result<PodNetwork> {
     system.agent_flags.push("--level=info".to_owned());
     let pod = way.add_pod(system)?;
     system.start()?;
-    system.wait_for_role(&pod, M4, "reader")?;
+    system.wait_for_role(&pod, IMDS4, "reader")?;
     Ok(pod)
 }
 
 fn a_source_port_is_used_again_over_time_wait(way: Way) {
     scenario(|system| {
-        let pod = served(system, way)?;
-        for m in BOTH {
+        let pod = serving(system, way)?;
+        for imds in BOTH {
             Pod::new(&pod).run(|| {
                 for port in PORTS {
-                    ensure!(request_and_be_closed(m, port)?.end() == Reply::Closed, "the agent closes first");
-                    let took = connect_again(m, port)?;
-                    ensure!(took < CONNECT_MAX, "port {port} again at {m} took {took:?}");
+                    ensure!(request_and_be_closed(imds, port)?.end() == Reply::Closed, "the agent closes first");
+                    let took = connect_again(imds, port)?;
+                    ensure!(took < CONNECT_MAX, "port {port} again at {imds} took {took:?}");
                 }
                 Ok(())
             })?;
@@ -112,14 +112,14 @@ fn a_source_port_is_used_again_over_time_wait(way: Way) {
 
 fn a_source_port_is_used_again_over_time_wait_with_rfc1337(way: Way) {
     scenario(|system| {
-        let pod = served(system, way)?;
+        let pod = serving(system, way)?;
         system.topology.node.sysctl("net.ipv4.tcp_rfc1337", "1")?;
-        for m in BOTH {
+        for imds in BOTH {
             Pod::new(&pod).run(|| {
                 for port in PORTS {
-                    ensure!(request_and_be_closed(m, port)?.end() == Reply::Closed, "the agent closes first");
+                    ensure!(request_and_be_closed(imds, port)?.end() == Reply::Closed, "the agent closes first");
                 }
-                expect_all_again(m, PORTS)
+                expect_all_again(imds, PORTS)
             })?;
         }
         Ok(())
@@ -128,13 +128,14 @@ fn a_source_port_is_used_again_over_time_wait_with_rfc1337(way: Way) {
 
 fn a_late_fin_reaches_the_socket_that_waits_for_it(way: Way) {
     scenario(|system| {
-        let pod = served(system, way)?;
+        let pod = serving(system, way)?;
         let node = &system.topology.node;
-        for m in BOTH {
+        for imds in BOTH {
             let resets = tcp_counter(node, "OutRsts")?;
             let waiting_before = sockets_in(node, "time-wait")?;
             Pod::new(&pod).run(|| {
-                let open: Vec<Connection> = PORTS.map(|port| request_and_be_closed(m, port)).collect::<Result<_>>()?;
+                let open: Vec<Connection> =
+                    PORTS.map(|port| request_and_be_closed(imds, port)).collect::<Result<_>>()?;
                 eventually("the agent has closed all of them", SOON, || {
                     let waiting = waiting_for_a_fin(node)?;
                     ensure!(waiting == PORTS.len(), "{waiting}");
@@ -151,36 +152,36 @@ fn a_late_fin_reaches_the_socket_that_waits_for_it(way: Way) {
                 Ok(())
             })?;
             let sent = tcp_counter(node, "OutRsts")? - resets;
-            ensure!(sent == 0, "{sent} resets in answer to late FINs at {m}");
-            Pod::new(&pod).run(|| expect_all_again(m, PORTS))?;
+            ensure!(sent == 0, "{sent} resets in answer to late FINs at {imds}");
+            Pod::new(&pod).run(|| expect_all_again(imds, PORTS))?;
         }
         Ok(())
     });
 }
 
-fn a_syn_over_a_connection_that_the_pod_has_forgotten_is_served(way: Way) {
+fn a_syn_over_a_forgotten_connection_is_served(way: Way) {
     scenario(|system| {
-        let pod = served(system, way)?;
-        for m in BOTH {
+        let pod = serving(system, way)?;
+        for imds in BOTH {
             let established = sockets_in(&system.topology.node, "established")?;
             Pod::new(&pod).run(|| {
                 let mut open = Vec::new();
                 for port in PORTS {
-                    let mut connection = Connection::open(m, Some(port), PATIENCE)?;
+                    let mut connection = Connection::open(imds, Some(port), PATIENCE)?;
                     connection.token(&[])?;
                     open.push(connection);
                 }
                 // The pod's resets go nowhere: the node's side of each connection stays.
-                pod.ip(&format!("route add blackhole {m}"))?;
+                pod.ip(&format!("route add blackhole {imds}"))?;
                 for connection in open {
                     SockRef::from(connection.stream()).set_linger(Some(Duration::ZERO))?;
                 }
-                pod.ip(&format!("route del blackhole {m}"))?;
+                pod.ip(&format!("route del blackhole {imds}"))?;
                 Ok(())
             })?;
             let stale = sockets_in(&system.topology.node, "established")? - established;
-            ensure!(stale == PORTS.len(), "only {stale} connections are stale at {m}: the case is not there");
-            Pod::new(&pod).run(|| expect_all_again(m, PORTS))?;
+            ensure!(stale == PORTS.len(), "only {stale} connections are stale at {imds}: the case is not there");
+            Pod::new(&pod).run(|| expect_all_again(imds, PORTS))?;
         }
         Ok(())
     });
@@ -188,18 +189,18 @@ fn a_syn_over_a_connection_that_the_pod_has_forgotten_is_served(way: Way) {
 
 fn connections_come_up_with_syn_cookies_forced(way: Way) {
     scenario(|system| {
-        let pod = served(system, way)?;
+        let pod = serving(system, way)?;
         system.topology.node.sysctl("net.ipv4.tcp_syncookies", "2")?;
-        for m in BOTH {
+        for imds in BOTH {
             Pod::new(&pod).run(|| {
                 for _ in 0..3_000 {
-                    let mut connection = Connection::open(m, None, PATIENCE)?;
+                    let mut connection = Connection::open(imds, None, PATIENCE)?;
                     connection.token(&[])?;
                 }
                 for port in PORTS {
-                    ensure!(request_and_be_closed(m, port)?.end() == Reply::Closed, "the agent closes first");
+                    ensure!(request_and_be_closed(imds, port)?.end() == Reply::Closed, "the agent closes first");
                 }
-                expect_all_again(m, PORTS)
+                expect_all_again(imds, PORTS)
             })?;
         }
         let cookies = tcp_counter(&system.topology.node, "SyncookiesRecv")?;
@@ -209,11 +210,11 @@ fn connections_come_up_with_syn_cookies_forced(way: Way) {
 }
 
 /// Connections to the real IMDS, from before anything of ours was there.
-fn open_before(pod: &PodNetwork, m: IpAddr, count: usize) -> Result<Vec<Connection>> {
+fn open_before(pod: &PodNetwork, imds: IpAddr, count: usize) -> Result<Vec<Connection>> {
     Pod::new(pod).run(|| {
         let mut open = Vec::new();
         for _ in 0..count {
-            let mut connection = Connection::open(m, None, PATIENCE)?;
+            let mut connection = Connection::open(imds, None, PATIENCE)?;
             connection.send("GET", ROLES, &[])?;
             ensure!(connection.answer()?.text() == kiam_tests::fakes::canary::NODE_ROLE);
             connection.stream().set_read_timeout(Some(VAIN))?;
@@ -227,8 +228,8 @@ fn connections_opened_before_the_install_are_reset(way: Way) {
     scenario(|system| {
         let pod = way.add_pod(system)?;
         let mut open = Vec::new();
-        for m in BOTH {
-            open.extend(open_before(&pod, m, 50)?);
+        for imds in BOTH {
+            open.extend(open_before(&pod, imds, 50)?);
         }
         system.start()?;
         system.canary.settle(&system.topology.node)?;
@@ -244,7 +245,7 @@ fn connections_opened_before_the_install_are_reset(way: Way) {
     });
 }
 
-fn connections_opened_before_the_install_are_silent_when_no_agent_listens(way: Way) {
+fn old_connections_are_silent_without_an_agent(way: Way) {
     scenario(|system| {
         let pod = way.add_pod(system)?;
         let mut open = [open_before(&pod, BOTH[0], 10)?, open_before(&pod, BOTH[1], 10)?];
@@ -257,9 +258,9 @@ fn connections_opened_before_the_install_are_silent_when_no_agent_listens(way: W
         }
         // All have been waiting from their request on; the first one's patience is everybody's. A packet that got past the
         // program would be reset by the node over IPv6, which needs no socket for that.
-        for (family, m) in open.iter_mut().zip(BOTH) {
+        for (family, imds) in open.iter_mut().zip(BOTH) {
             let reply = family.remove(0).end();
-            ensure!(reply == Reply::Silent, "no agent, no answer, but {reply:?} of {m}");
+            ensure!(reply == Reply::Silent, "no agent, no answer, but {reply:?} of {imds}");
         }
         system.expect_no_leak()
     });
@@ -281,8 +282,8 @@ over_both_ways! {
     a_source_port_is_used_again_over_time_wait,
     a_source_port_is_used_again_over_time_wait_with_rfc1337,
     a_late_fin_reaches_the_socket_that_waits_for_it,
-    a_syn_over_a_connection_that_the_pod_has_forgotten_is_served,
+    a_syn_over_a_forgotten_connection_is_served,
     connections_come_up_with_syn_cookies_forced,
     connections_opened_before_the_install_are_reset,
-    connections_opened_before_the_install_are_silent_when_no_agent_listens,
+    old_connections_are_silent_without_an_agent,
 }

@@ -4,9 +4,8 @@
 use crate::support::sockets_in;
 use anyhow::{Context as _, Result, ensure};
 use kiam_tests::{
-    clients::{BOTH, Connection, M4, PATIENCE, Pod, ROLES},
+    clients::{BOTH, Connection, PATIENCE, Pod, ROLES},
     eventually::eventually,
-    node::topology::PodNetwork,
     system::{SOON, scenario},
 };
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
@@ -24,7 +23,7 @@ const TOKEN: &str = "/latest/api/token";
 /// See [`TOKEN`].
 const TTL: (&str, &str) = ("X-aws-ec2-metadata-token-ttl-seconds", "21600");
 /// Pods that connect at once, and connections of each: 1,000 in all, below the agent's bound for one pod.
-const PODS: u8 = 20;
+const PODS: usize = 20;
 /// See [`PODS`].
 const CONNECTIONS_EACH: usize = 50;
 /// Descriptors that they take, with room for the rest of this process: a login has 1,024.
@@ -32,10 +31,10 @@ const DESCRIPTORS: u64 = 4_096;
 /// A connection through the datapath is made in far less than a retransmission of its SYN, which takes a second.
 const CONNECT_MAX: Duration = Duration::from_millis(900);
 
-fn connect_fast(m: IpAddr) -> Result<Connection> {
+fn connect_fast(imds: IpAddr) -> Result<Connection> {
     let start = Instant::now();
-    let connection = Connection::open(m, None, PATIENCE)?;
-    ensure!(start.elapsed() < CONNECT_MAX, "a connection at {m} took {:?}: a SYN was lost", start.elapsed());
+    let connection = Connection::open(imds, None, PATIENCE)?;
+    ensure!(start.elapsed() < CONNECT_MAX, "a connection at {imds} took {:?}: a SYN was lost", start.elapsed());
     Ok(connection)
 }
 
@@ -44,24 +43,22 @@ fn twenty_thousand_connections_one_after_another() {
     scenario(|system| {
         system.agent_flags.push("--level=warn".to_owned());
         system.server_flags.push("--level=warn".to_owned());
-        let pod = system.add_pod(1, "reader")?;
-        system.start()?;
-        system.wait_for_role(&pod, M4, "reader")?;
+        let pod = system.serving_pod("reader")?;
         // The pod's ends wait for a minute each, and a search among too few free ports takes longer than a connection.
         pod.sysctl("net.ipv4.ip_local_port_range", "1024 65535")?;
-        for m in BOTH {
+        for imds in BOTH {
             Pod::new(&pod).run(|| {
                 for number in 0..IN_SEQUENCE {
-                    let mut connection = connect_fast(m)?;
+                    let mut connection = connect_fast(imds)?;
                     if number % ROLE_EVERY == 0 {
                         connection.send("GET", ROLES, &[])?;
                         let answer = connection.answer()?;
                         ensure!(
                             answer.status == 200 && answer.text() == "reader",
-                            "number {number} at {m}: {answer:?}"
+                            "number {number} at {imds}: {answer:?}"
                         );
                     } else {
-                        connection.token(&[]).with_context(|| format!("number {number} at {m}"))?;
+                        connection.token(&[]).with_context(|| format!("number {number} at {imds}"))?;
                     }
                 }
                 Ok(())
@@ -77,17 +74,13 @@ fn a_thousand_connections_at_once() {
         let (soft, hard) = getrlimit(Resource::RLIMIT_NOFILE)?;
         setrlimit(Resource::RLIMIT_NOFILE, soft.max(DESCRIPTORS), hard)?;
         system.agent_flags.push("--level=warn".to_owned());
-        let pods: Vec<PodNetwork> = (1..=PODS).map(|number| system.add_pod(number, "reader")).collect::<Result<_>>()?;
-        system.start()?;
-        for pod in &pods {
-            system.wait_for_role(pod, M4, "reader")?;
-        }
-        for m in BOTH {
+        let pods = system.serving_pods(["reader"; PODS])?;
+        for imds in BOTH {
             // Nobody accepts: what connects now is in the queue, all at one moment.
             system.agent()?.freeze_both()?;
             let mut open = Vec::new();
             for pod in &pods {
-                let connect = |_| connect_fast(m).context("while nobody accepts");
+                let connect = |_| connect_fast(imds).context("while nobody accepts");
                 open.extend(Pod::new(pod).run(|| (0..CONNECTIONS_EACH).map(connect).collect::<Result<Vec<_>>>())?);
             }
             system.agent()?.thaw_both()?;
@@ -113,12 +106,10 @@ fn a_thousand_connections_at_once() {
 fn one_connection_carries_many_requests() {
     scenario(|system| {
         system.agent_flags.push("--level=warn".to_owned());
-        let pod = system.add_pod(1, "reader")?;
-        system.start()?;
-        system.wait_for_role(&pod, M4, "reader")?;
-        for m in BOTH {
+        let pod = system.serving_pod("reader")?;
+        for imds in BOTH {
             Pod::new(&pod).run(|| {
-                let mut connection = Connection::open(m, None, PATIENCE)?;
+                let mut connection = Connection::open(imds, None, PATIENCE)?;
                 for _ in 0..1_000 {
                     connection.send("GET", ROLES, &[])?;
                     let answer = connection.answer()?;

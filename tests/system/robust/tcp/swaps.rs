@@ -5,7 +5,7 @@
 use crate::support::{sockets_in, tcp_counter};
 use anyhow::{Context as _, Result, bail, ensure};
 use kiam_tests::{
-    clients::{Answer, BOTH, Connection, HalfOpen, M4, Pod, ROLES, Reply},
+    clients::{Answer, BOTH, Connection, HalfOpen, Pod, ROLES, Reply},
     node::{process::describe, topology::PodNetwork},
     system::{Agent, System, scenario},
 };
@@ -31,15 +31,9 @@ const OVERLAP: Duration = Duration::from_secs(1);
 const FAST: Duration = Duration::from_secs(1);
 
 /// Some pods, served.
-fn served<const PODS: usize>(system: &mut System) -> Result<[PodNetwork; PODS]> {
+fn serving<const PODS: usize>(system: &mut System) -> Result<[PodNetwork; PODS]> {
     system.agent_flags.push("--level=info".to_owned());
-    let pods: Vec<PodNetwork> =
-        (1..).take(PODS).map(|number| system.add_pod(number, "reader")).collect::<Result<_>>()?;
-    system.start()?;
-    for pod in &pods {
-        system.wait_for_role(pod, M4, "reader")?;
-    }
-    pods.try_into().ok().context("as many as were made")
+    system.serving_pods(["reader"; PODS])
 }
 
 /// The old agent goes on for a while, and is told to stop.
@@ -69,15 +63,18 @@ fn is_postponed(answer: &Answer) -> bool {
 
 /// Asks for the role list again and again, each time over a new connection. Each request is answered in a client's
 /// time: with the role, or that it is to be asked for again.
-fn ask_until(done: &AtomicBool, pod: &PodNetwork, m: IpAddr) -> Result<()> {
+fn ask_until(done: &AtomicBool, pod: &PodNetwork, imds: IpAddr) -> Result<()> {
     let (mut roles, mut postponed) = (0, 0);
     while !done.load(Relaxed) || roles < REQUESTS {
         let begin = Instant::now();
-        match Pod::new(pod).attempt(m, ROLES, FAST)? {
+        match Pod::new(pod).attempt(imds, ROLES, FAST)? {
             Reply::Answer(answer) if is_role(&answer) => roles += 1,
             Reply::Answer(answer) if is_postponed(&answer) => postponed += 1,
             reply => {
-                bail!("at {m}, after {roles} roles and {postponed} postponements: {reply:?} in {:?}", begin.elapsed())
+                bail!(
+                    "at {imds}, after {roles} roles and {postponed} postponements: {reply:?} in {:?}",
+                    begin.elapsed()
+                )
             }
         }
     }
@@ -97,13 +94,14 @@ fn take_over(system: &mut System, pod: &PodNetwork) -> Result<()> {
     retire(old)
 }
 
+/// No request is lost while agents take over from each other.
 #[test]
-fn no_request_is_lost_while_agents_take_over_from_one_another() {
+fn no_request_is_lost_during_takeovers() {
     scenario(|system| {
-        let [busy, late] = served(system)?;
+        let [busy, late] = serving(system)?;
         let (done, busy) = (&AtomicBool::new(false), &busy);
         thread::scope(|scope| {
-            let clients = BOTH.map(|m| scope.spawn(move || ask_until(done, busy, m)));
+            let clients = BOTH.map(|imds| scope.spawn(move || ask_until(done, busy, imds)));
             let swapped = (1..=SWAPS)
                 .try_for_each(|number| take_over(system, &late).with_context(|| format!("take-over {number}")));
             done.store(true, Relaxed);
@@ -119,9 +117,9 @@ fn no_request_is_lost_while_agents_take_over_from_one_another() {
 /// that has given no cookie yet takes none. The new agent's own probe gets the first one from its socket, before it is
 /// ready: from then on it takes those that the old one gave.
 #[test]
-fn under_forced_syn_cookies_a_take_over_loses_nothing() {
+fn takeover_with_forced_syn_cookies_loses_nothing() {
     scenario(|system| {
-        let [pod, late] = served(system)?;
+        let [pod, late] = serving(system)?;
         system.topology.node.sysctl("net.ipv4.tcp_syncookies", "2")?;
         let mut established = connect(&pod)?;
         expect_all_served(&mut established)?;
@@ -148,8 +146,8 @@ fn under_forced_syn_cookies_a_take_over_loses_nothing() {
 
 /// New connections over each family.
 fn connect(pod: &PodNetwork) -> Result<Vec<Connection>> {
-    let all = BOTH.into_iter().flat_map(|m| repeat_n(m, WITH_COOKIES));
-    Pod::new(pod).run(|| all.map(|m| Connection::open(m, None, FAST)).collect())
+    let all = BOTH.into_iter().flat_map(|imds| repeat_n(imds, WITH_COOKIES));
+    Pod::new(pod).run(|| all.map(|imds| Connection::open(imds, None, FAST)).collect())
 }
 
 fn expect_all_served(connections: &mut [Connection]) -> Result<()> {
