@@ -83,7 +83,7 @@ pub const MAP_SOCKETS: &str = "kiam_sockets";
 pub const MAP_EXEMPT: &str = "kiam_exempt";
 /// Value in [`MAP_EXEMPT`]: a pod of an exempt ServiceAccount. The programs treat both values alike.
 pub const EXEMPT_LISTED: u8 = 1;
-/// Value in [`MAP_EXEMPT`]: the pod of an agent, added by that agent. During an upgrade there are two.
+/// Value in [`MAP_EXEMPT`]: the pod of an agent, which only that agent adds; during an upgrade there are two.
 pub const EXEMPT_AGENT: u8 = 2;
 
 /// Array, listener slot to the TCP acknowledgment number of the last reply to a probe.

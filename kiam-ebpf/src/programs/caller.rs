@@ -40,7 +40,7 @@ pub fn is_exempt(cgroups: &Cgroups) -> bool {
 /// `ctx` is the context of this run.
 #[inline(always)]
 pub unsafe fn in_node_netns(ctx: *mut c_void, config: &Config) -> bool {
-    // SAFETY: the caller's.
+    // SAFETY: as the caller guarantees.
     let netns = unsafe { bpf_get_netns_cookie(ctx) };
     // SAFETY: without a context the helper returns the cookie of the kernel's initial namespace.
     let node = if config.netns == 0 { unsafe { bpf_get_netns_cookie(null_mut()) } } else { config.netns };

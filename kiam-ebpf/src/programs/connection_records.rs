@@ -112,6 +112,6 @@ fn get_or_insert<K, V, const MAX_ENTRIES: usize, const FLAGS: usize>(
     if let Some(value) = map.get_ptr_mut(key) {
         return Some(value);
     }
-    let _another_processor_was_first = map.insert(key, empty, BPF_NOEXIST.into());
+    let _another_cpu_was_first = map.insert(key, empty, BPF_NOEXIST.into());
     map.get_ptr_mut(key)
 }

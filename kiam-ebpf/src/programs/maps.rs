@@ -71,7 +71,7 @@ pub static PROBES: Array<u32, { SLOTS as usize }> = Array::new();
 /// `counters` is a value of a per-CPU map, checked for null.
 #[inline(always)]
 pub unsafe fn count(counters: *mut Counters, reason: Reason) {
-    // SAFETY: the caller's; nothing else writes this CPU's copy while the program runs.
+    // SAFETY: as the caller guarantees; nothing else writes this CPU's copy while the program runs.
     unsafe { (*counters).count(reason) };
 }
 

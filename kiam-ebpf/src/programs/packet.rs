@@ -57,7 +57,8 @@ pub struct HttpPacket {
     pub slot: u32,
 }
 
-/// Classifies a packet, reading as little of it as possible: one load for a packet that is not to the IMDS.
+/// Classifies a packet, reading as little of it as possible: one load for a packet that is neither to
+/// the IMDS nor from it.
 #[inline(always)]
 pub fn classify(ctx: &TcContext) -> Packet {
     // SAFETY: the context is valid for the run of the program; the verifier checks each field.
@@ -219,7 +220,7 @@ pub fn destination_mac(ctx: &TcContext) -> Option<[u8; 6]> {
 pub fn concerns_imds(ctx: &TcContext) -> bool {
     let mut header = ETHERNET_LEN;
     while header <= ETHERNET_LEN + VLAN_TAGS_MAX * VLAN_TAG_LEN {
-        // The EtherType and the length of the shortest header: no packet to the IMDS is shorter.
+        // The EtherType and as many bytes as the shortest header has: no packet to the IMDS is shorter.
         let Ok(h) = ctx.load::<[u16; 1 + IPV4_LEN / 2]>(header - size_of::<u16>()) else { return false };
         match h[0] {
             ethertype::VLAN | ethertype::QINQ => header += VLAN_TAG_LEN,
