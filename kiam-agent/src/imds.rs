@@ -62,6 +62,7 @@ struct Open<S, I> {
     slots: Arc<ConnectionSlots>,
     /// For connections that are nobody's yet.
     anonymous: Arc<Semaphore>,
+    /// Every task that accepts connections or has one keeps a receiver until it ends, so that the last one is noticed.
     stop: watch::Sender<bool>,
 }
 
@@ -101,12 +102,7 @@ impl<S: CredentialSource, I: Ingress> Service<S, I> {
     /// Accepts no more connections, lets those that are being answered, or have just begun, end, for at most `patience`.
     pub(crate) async fn stop(&self, patience: Duration) {
         self.0.stop.send_replace(true);
-        let over = async {
-            // Those whose pod is being asked for have their places by then.
-            let _all = self.0.anonymous.acquire_many(limits::ANONYMOUS_MAX).await;
-            self.0.slots.empty().await;
-        };
-        if timeout(patience, over).await.is_err() {
+        if timeout(patience, self.0.stop.closed()).await.is_err() {
             tracing::warn!(?patience, "connections of pods are cut off: they did not end in time");
         }
     }
@@ -156,7 +152,7 @@ impl<S: CredentialSource, I: Ingress> Open<S, I> {
         };
         let address = peer.ip().to_canonical();
         let attestation = self.face.ingress.attest(Question::new(hook, address, peer.port()));
-        let open = Arc::clone(self);
+        let (open, stop) = (Arc::clone(self), self.stop.subscribe());
         tokio::spawn(async move {
             let origin = timeout(limits::ANSWER_TIME_MAX, attestation).await.ok().flatten();
             let Some(SocketOwner::Pod(pod)) = origin.map(|origin| origin.owner) else {
@@ -166,7 +162,7 @@ impl<S: CredentialSource, I: Ingress> Open<S, I> {
             let Some((stream, slot)) = open.entry(stream, Holder::Pod(pod)) else { return };
             let arrival = Arrival::Hook { pod, on_node_network: hook == BY_HOOK_NODE };
             open.serve(stream, Peer { address, arrival }, slot);
-            drop(turn);
+            drop((turn, stop));
         });
     }
 
@@ -183,7 +179,7 @@ impl<S: CredentialSource, I: Ingress> Open<S, I> {
         self.face.metrics.connection_ended(reason);
         tracing::debug!(?holder, reason, "connection refused");
         if let Some(turn) = self.slots.refusal_permit() {
-            tokio::spawn(connection::refuse(stream, turn));
+            tokio::spawn(connection::refuse(stream, turn, self.stop.subscribe()));
         }
         None
     }

@@ -5,5 +5,6 @@ mod leftovers;
 mod load;
 mod newcomer;
 mod owner;
+mod stops;
 pub(crate) mod upgrade;
 mod upgrade_broken;

@@ -10,6 +10,7 @@ use super::{
     stream::Stream,
 };
 use crate::source::CredentialSource;
+use http::{HeaderValue, header::CONNECTION};
 use hyper::{server::conn::http1, service::service_fn};
 use hyper_util::rt::TokioIo;
 use std::{
@@ -41,30 +42,41 @@ pub(super) async fn serve<S: CredentialSource, I: Ingress>(
     tcp: TcpStream,
     peer: Peer,
     slot: Slot,
-    mut stop: watch::Receiver<bool>,
+    stop: watch::Receiver<bool>,
 ) {
     if let Err(error) = tcp.set_nodelay(true) {
         tracing::debug!(peer = %peer.address, %error, "a connection was gone before it was served");
         return;
     }
     let phase = slot.phase();
-    let service = service_fn(|request| handler::handle(&face, &peer, phase, request));
-    let stream = TokioIo::new(Stream::new(tcp, phase));
+    let service = service_fn(async |request| {
+        let mut answer = handler::handle(&face, &peer, phase, request).await;
+        if let Ok(answer) = &mut answer
+            && *stop.borrow()
+        {
+            answer.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+        }
+        answer
+    });
+    let stream = TokioIo::new(Stream::new(tcp, phase, stop.clone()));
     // Names in EC2's case: some scripts compare them as they stand.
     let connection =
         http1::Builder::new().max_buf_size(HEAD_LEN_MAX).title_case_headers(true).serve_connection(stream, service);
     let mut connection = pin!(connection);
     let mut watchdog = Watchdog::new(phase);
     let mut lost = pin!(slot.lost());
-    let mut stopped = pin!(stop.wait_for(|stop| *stop));
-    let mut stopping = false;
+    let mut stopped_receiver = stop.clone();
+    let mut stopped = pin!(stopped_receiver.wait_for(|stop| *stop));
+    let (mut stopping, mut ending) = (false, false);
     let end = poll_fn(|context| {
+        // Before the connection: from then on it reads all that has come.
+        stopping = stopping || stopped.as_mut().poll(context).is_ready();
         if let Poll::Ready(result) = connection.as_mut().poll(context) {
             return Poll::Ready(End::Http(result));
         }
-        // Who has just connected is about to ask: its first request is heard, and answered.
-        if !stopping && !phase.is_new() && stopped.as_mut().poll(context).is_ready() {
-            stopping = true;
+        // Who has just connected is about to ask, and who has begun to ask is answered; that answer ends the connection.
+        if stopping && !ending && phase.is_resting() {
+            ending = true;
             connection.as_mut().graceful_shutdown();
             // It may be over with that.
             context.waker().wake_by_ref();
@@ -118,9 +130,9 @@ impl<'a> Watchdog<'a> {
 
 /// Tells a connection that there is no place for it. The answer fits into an empty socket buffer; should it not, the
 /// connection just ends.
-pub(super) async fn refuse(tcp: TcpStream, turn: OwnedSemaphorePermit) {
+pub(super) async fn refuse(tcp: TcpStream, turn: OwnedSemaphorePermit, stop: watch::Receiver<bool>) {
     let phase = Phase::new(Instant::now());
-    let mut stream = Stream::new(tcp, &phase);
+    let mut stream = Stream::new(tcp, &phase, stop);
     let told = timeout(LINGER_TIME_MAX, async {
         stream.write_all(answer::TOO_MANY_CONNECTIONS).await?;
         stream.shutdown().await

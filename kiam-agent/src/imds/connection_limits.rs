@@ -12,15 +12,13 @@ use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 use tokio::{
-    sync::{Notify, OwnedSemaphorePermit, Semaphore, watch},
+    sync::{Notify, OwnedSemaphorePermit, Semaphore},
     time::Instant,
 };
 
 /// All places.
 pub(crate) struct ConnectionSlots {
     table: Mutex<Table>,
-    /// The number of connections, those included that have lost their place and are about to end.
-    open: watch::Sender<usize>,
     refusals: Arc<Semaphore>,
     gauge: Gauge,
 }
@@ -59,7 +57,7 @@ impl ConnectionSlots {
     /// All free; `gauge` follows their number.
     pub(crate) fn new(gauge: Gauge) -> Self {
         let refusals = Arc::new(Semaphore::new(REFUSALS_MAX));
-        Self { table: Mutex::default(), open: watch::Sender::new(0), refusals, gauge }
+        Self { table: Mutex::default(), refusals, gauge }
     }
 
     /// A place for a connection of `holder`.
@@ -69,7 +67,6 @@ impl ConnectionSlots {
     pub(crate) fn take(self: &Arc<Self>, holder: Holder) -> Result<Slot, Full> {
         let entry = Arc::new(Entry { phase: Phase::new(Instant::now()), lost: Notify::new() });
         self.table().take(holder, Arc::clone(&entry))?;
-        self.open.send_modify(|open| *open += 1);
         self.gauge.inc();
         Ok(Slot { slots: Arc::clone(self), holder, entry })
     }
@@ -77,14 +74,6 @@ impl ConnectionSlots {
     /// A turn at telling a connection that there is no place; `None`: too many are being told already.
     pub(crate) fn refusal_permit(&self) -> Option<OwnedSemaphorePermit> {
         Arc::clone(&self.refusals).try_acquire_owned().ok()
-    }
-
-    /// Waits until no connection is open.
-    pub(crate) async fn empty(&self) {
-        let mut open = self.open.subscribe();
-        if open.wait_for(|open| *open == 0).await.is_err() {
-            tracing::debug!("the count of connections ended before they did");
-        }
     }
 
     fn table(&self) -> MutexGuard<'_, Table> {
@@ -158,7 +147,6 @@ impl Drop for Slot {
     fn drop(&mut self) {
         let Self { slots, holder, entry } = self;
         slots.table().remove(*holder, entry);
-        slots.open.send_modify(|open| *open -= 1);
         slots.gauge.dec();
     }
 }
@@ -220,8 +208,6 @@ mod tests {
         drop((taken, others, newcomer));
         let table = slots.table();
         assert_eq!((table.held, table.holders.len()), (0, 0));
-        drop(table);
-        assert!(slots.empty().now_or_never().is_some());
     }
 
     #[tokio::test(start_paused = true)]

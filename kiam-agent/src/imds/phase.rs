@@ -32,11 +32,6 @@ impl Phase {
         Self { began, now: AtomicU8::new(NEW), since_us: AtomicU64::new(0) }
     }
 
-    /// Whether no byte has come yet.
-    pub(crate) fn is_new(&self) -> bool {
-        self.now.load(Relaxed) == NEW
-    }
-
     /// Bytes came.
     pub(crate) fn read(&self) {
         match self.now.load(Relaxed) {
@@ -95,10 +90,14 @@ impl Phase {
         }
     }
 
+    /// Whether it is between two requests, with nothing read of the next one.
+    pub(crate) fn is_resting(&self) -> bool {
+        self.now.load(Relaxed) == RESTING
+    }
+
     /// When it came to rest; `None` while it is not at rest.
     pub(crate) fn resting_since(&self) -> Option<Instant> {
-        let resting = self.now.load(Relaxed) == RESTING;
-        resting.then(|| self.began + Duration::from_micros(self.since_us.load(Relaxed)))
+        self.is_resting().then(|| self.began + Duration::from_micros(self.since_us.load(Relaxed)))
     }
 
     /// When the connection was accepted.
@@ -122,11 +121,11 @@ mod tests {
     async fn each_phase_has_its_deadline() {
         let begin = Instant::now();
         let phase = Phase::new(begin);
-        assert_eq!((phase.deadline(), phase.name(), phase.is_new()), (begin + HEAD_TIME_MAX, "slow-head", true));
+        assert_eq!((phase.deadline(), phase.name()), (begin + HEAD_TIME_MAX, "slow-head"));
 
         advance(Duration::from_secs(1)).await;
         phase.read();
-        assert_eq!((phase.deadline(), phase.name(), phase.is_new()), (begin + HEAD_TIME_MAX, "slow-head", false));
+        assert_eq!((phase.deadline(), phase.name()), (begin + HEAD_TIME_MAX, "slow-head"));
         phase.request();
         // Bytes of a body, or of the next request, change nothing.
         phase.read();
@@ -141,12 +140,13 @@ mod tests {
         phase.flushed();
         let rest = begin + Duration::from_secs(2);
         assert_eq!((phase.deadline(), phase.name()), (rest + IDLE_TIME_MAX, "idle"));
-        assert_eq!(phase.resting_since(), Some(rest));
+        assert_eq!((phase.resting_since(), phase.is_resting()), (Some(rest), true));
 
         advance(Duration::from_secs(9)).await;
         phase.read();
         let head = rest + Duration::from_secs(9);
         assert_eq!((phase.deadline(), phase.name()), (head + HEAD_TIME_MAX, "slow-head"));
+        assert!(!phase.is_resting());
         phase.read();
         assert_eq!(phase.deadline(), head + HEAD_TIME_MAX, "a byte now and then gains nothing");
 

@@ -1,8 +1,9 @@
 //! A pod's connection as hyper reads and writes it: tells the connection's phase, and ends without losing the answer.
 
 use super::{limits::LINGER_LEN_MAX, phase::Phase};
+use socket2::SockRef;
 use std::{
-    io::{self, IoSlice},
+    io::{self, IoSlice, Read as _},
     mem::MaybeUninit,
     pin::Pin,
     task::{Context, Poll, ready},
@@ -10,6 +11,7 @@ use std::{
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
     net::TcpStream,
+    sync::watch,
 };
 
 /// Bytes that are thrown away at a time.
@@ -19,13 +21,29 @@ const DISCARD_LEN: usize = 4 * 1024;
 pub(super) struct Stream<'a> {
     tcp: TcpStream,
     phase: &'a Phase,
+    stop: watch::Receiver<bool>,
     ended: bool,
     discarded: usize,
 }
 
 impl<'a> Stream<'a> {
-    pub(super) const fn new(tcp: TcpStream, phase: &'a Phase) -> Self {
-        Self { tcp, phase, ended: false, discarded: 0 }
+    pub(super) const fn new(tcp: TcpStream, phase: &'a Phase, stop: watch::Receiver<bool>) -> Self {
+        Self { tcp, phase, stop, ended: false, discarded: 0 }
+    }
+
+    /// Reads. Once the agent stops, what has come is read although the runtime has not heard of it yet: a resting
+    /// connection that has been asked something is not ended.
+    fn poll_arrived(&mut self, context: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let polled = Pin::new(&mut self.tcp).poll_read(context, buffer);
+        if polled.is_pending() && *self.stop.borrow() {
+            match (&*SockRef::from(&self.tcp)).read(buffer.initialize_unfilled()) {
+                Ok(len) => buffer.advance(len),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Poll::Pending,
+                Err(error) => return Poll::Ready(Err(error)),
+            }
+            return Poll::Ready(Ok(()));
+        }
+        polled
     }
 
     /// Reads until the client ends, or enough was read.
@@ -50,7 +68,7 @@ impl AsyncRead for Stream<'_> {
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         let before = buffer.filled().len();
-        ready!(Pin::new(&mut self.tcp).poll_read(context, buffer))?;
+        ready!(self.poll_arrived(context, buffer))?;
         if buffer.filled().len() > before {
             self.phase.read();
         }

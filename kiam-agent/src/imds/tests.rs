@@ -18,7 +18,10 @@ use kiam_common::secret::Secret;
 use prometheus_client::registry::Registry;
 use std::{
     net::{IpAddr, Ipv4Addr},
-    sync::{Mutex, MutexGuard},
+    sync::{
+        Mutex, MutexGuard,
+        atomic::{AtomicUsize, Ordering},
+    },
 };
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
@@ -118,9 +121,9 @@ const DOCUMENT: &str = concat!(
     "\n"
 );
 
-/// What the kernel is made to tell.
+/// What the kernel is made to tell, and how many accepted connections it was asked about.
 #[derive(Clone)]
-struct FakeIngress(Arc<Mutex<Kernel>>);
+struct FakeIngress(Arc<Mutex<Kernel>>, Arc<AtomicUsize>);
 
 struct Kernel {
     arrived_by: Option<ArrivedBy>,
@@ -138,7 +141,7 @@ impl FakeIngress {
         let origin = Some(Origin { interface: INTERFACE, kubepods: false, owner: SocketOwner::Nobody });
         let (arrived_by, takes) = (Some(ArrivedBy::Interface), Duration::ZERO);
         let kernel = Kernel { arrived_by, interface: INTERFACE, origin, takes, questions: Vec::new() };
-        Self(Arc::new(Mutex::new(kernel)))
+        Self(Arc::new(Mutex::new(kernel)), Arc::default())
     }
 
     fn kernel(&self) -> MutexGuard<'_, Kernel> {
@@ -153,6 +156,7 @@ impl FakeIngress {
 
 impl Ingress for FakeIngress {
     fn arrived_by(&self, _local: SocketAddr) -> Option<ArrivedBy> {
+        self.1.fetch_add(1, Ordering::Relaxed);
         self.kernel().arrived_by
     }
 

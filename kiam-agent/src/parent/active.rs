@@ -107,10 +107,18 @@ impl ActiveAgent<'_> {
         }
         // Who comes while the worker finishes is told to ask again.
         channels.worker.send_modify(|worker| worker.ready = false);
-        tokio::select! {
-            stopped = supervisor.stop() => stopped.map(|()| ended),
-            () = fallback.run(channels) => Ok(ended),
+        let stopped = tokio::select! {
+            stopped = supervisor.stop() => stopped,
+            () = fallback.run(channels) => Ok(()),
+        };
+        if ended == Ended::Stopped {
+            tokio::select! {
+                () = drain::close(datapath.listeners()) => {}
+                () = fallback.run(channels) => {}
+            }
         }
+        fallback.answered().await;
+        stopped.map(|()| ended)
     }
 
     async fn take_over(

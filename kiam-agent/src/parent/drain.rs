@@ -1,8 +1,10 @@
-//! After a hand-over: connections that pods have begun with the old listening sockets are still theirs. The half-open
-//! ones become whole, the whole ones wait to be accepted, and closing the sockets now would reset both.
+//! After a hand-over, and at the agent's end: connections that pods have begun with the old listening sockets are still
+//! theirs. The half-open ones become whole, the whole ones wait to be accepted, and closing the sockets now would reset
+//! both.
 
 use kiam_common::abi::{IMDS_PORT, IMDS_V4, IMDS_V6};
 use nix::sys::stat::fstat;
+use socket2::{SockFilter, SockRef};
 use std::{collections::HashSet, fs, net::TcpListener, time::Duration};
 use tokio::time::{Instant, sleep};
 
@@ -12,8 +14,22 @@ const LEAST: Duration = Duration::from_millis(1_500);
 /// The most: a client that never completes its connection would hold it half-open for a minute. With what a worker may
 /// take to finish (7 s) it stays below the grace period of the pod.
 const MOST: Duration = Duration::from_secs(8);
+/// The most at the agent's end: an answer to a SYN that was lost is sent again after a second.
+const MOST_AT_END: Duration = Duration::from_secs(2);
 /// Between two looks: the kernel does not tell.
 const LOOK: Duration = Duration::from_millis(100);
+
+/// A classic BPF program that drops segments with SYN and without ACK. For a filter of a TCP socket, byte 13 is the
+/// header's flags (linux/filter.h has the codes).
+const NO_SYN: [SockFilter; 5] = [
+    // Load the byte; keep SYN and ACK; is it SYN alone?
+    SockFilter::new(0x30, 0, 0, 13),
+    SockFilter::new(0x54, 0, 0, 0x12),
+    SockFilter::new(0x15, 0, 1, 0x02),
+    // Nothing of it, or all of it.
+    SockFilter::new(0x06, 0, 0, 0),
+    SockFilter::new(0x06, 0, 0, u32::MAX),
+];
 
 /// Connections to M by socket, as `/proc/net/tcp` has them (proc_net_tcp(5)).
 const TABLES: [&str; 2] = ["/proc/self/net/tcp", "/proc/self/net/tcp6"];
@@ -22,22 +38,50 @@ const LISTEN: &str = "0A";
 
 /// Waits until nothing is left in the queues of the sockets, which others accept from meanwhile.
 pub(super) async fn until_empty(listeners: &[TcpListener]) {
+    if !wait(listeners, LEAST, MOST).await {
+        tracing::warn!(
+            "connections that were begun before the hand-over are cut off: they did not come about in {MOST:?}"
+        );
+    }
+}
+
+/// Lets nothing begin on the sockets any more, and waits until nothing is left in their queues, which others accept from
+/// meanwhile. A client that comes now gets silence, as from an agent that has gone.
+pub(super) async fn close(listeners: &[TcpListener]) {
+    for listener in listeners {
+        if let Err(error) = SockRef::from(listener).attach_filter(&NO_SYN) {
+            tracing::warn!("a listening socket goes on taking connections: {error}");
+        }
+    }
+    if !wait(listeners, Duration::ZERO, MOST_AT_END).await {
+        tracing::warn!(
+            "connections that were begun before the end are cut off: they did not come about in {MOST_AT_END:?}"
+        );
+    }
+}
+
+/// Whether the queues were empty in time.
+async fn wait(listeners: &[TcpListener], least: Duration, most: Duration) -> bool {
     let start = Instant::now();
     let ours: Vec<String> =
         listeners.iter().filter_map(|listener| Some(fstat(listener).ok()?.st_ino.to_string())).collect();
     let ends = local_ends(listeners);
     // Of the new sockets are some among them; those that come later are not.
     let begun = look(&ends).await.half_open;
-    sleep(LEAST).await;
-    while start.elapsed() < MOST {
+    let is_empty = async || {
         let now = look(&ends).await;
         let waiting: u32 = ours.iter().filter_map(|inode| now.waiting(inode)).sum();
-        if waiting == 0 && now.half_open.is_disjoint(&begun) {
-            return;
+        waiting == 0 && now.half_open.is_disjoint(&begun)
+    };
+    sleep(least).await;
+    while start.elapsed() < most {
+        // Twice: a connection that became whole within one look may have been in neither queue when that was read.
+        if is_empty().await && is_empty().await {
+            return true;
         }
         sleep(LOOK).await;
     }
-    tracing::warn!("connections that were begun before the hand-over are cut off: they did not come about in {MOST:?}");
+    false
 }
 
 async fn look(ends: &[String]) -> Queues {

@@ -55,6 +55,14 @@ impl Fallback {
         futures::future::join_all(all).await;
     }
 
+    /// Waits until each connection that was accepted has its answer: the end of the process would reset it.
+    pub(super) async fn answered(&self) {
+        let all = u32::try_from(CONCURRENT).unwrap_or(u32::MAX);
+        if self.slots.acquire_many(all).await.is_err() {
+            tracing::debug!("the count of answers ended before they did");
+        }
+    }
+
     async fn accept_on(&self, listener: &TcpListener, channels: &Channels) {
         let mut worker = channels.worker.subscribe();
         // Both fail when the agent ends.

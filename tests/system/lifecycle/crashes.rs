@@ -1,6 +1,7 @@
 //! The agent's processes die, one or both, and come back. What pods get meanwhile is nothing, or a 503; above all it is
 //! not the node role.
 
+use super::stops::wait_for_connections;
 use crate::support::{expect_identity, expect_nothing, expect_role, knock};
 use anyhow::{Context as _, Result, ensure};
 use kiam_tests::{
@@ -86,6 +87,8 @@ fn draining_agent_answers_with_503() {
             connection.send_raw(b"GET ")?;
             Ok(connection)
         })?;
+        // One that it had not accepted would be the parent's, and the worker would have nothing to wait for.
+        wait_for_connections(system, 1)?;
         system.agent()?.daemon.signal(Signal::SIGTERM)?;
         system.agent()?.daemon.wait_log("stopping: no new connections")?;
         for imds in BOTH {

@@ -120,3 +120,102 @@ async fn a_stop_does_not_wait_for_ever() {
     let took = begin.elapsed();
     assert!(took >= Duration::from_millis(300) && took < Duration::from_secs(1), "{took:?}");
 }
+
+/// A connection that is open and at rest: one request was answered.
+async fn resting(open: &Open, from: Ipv4Addr) -> TcpStream {
+    let mut stream = open.connect(from).await;
+    stream.write_all(get("HTTP/1.1", SC, "").as_bytes()).await.unwrap();
+    assert_eq!(one(&mut stream).await.body, "role-a");
+    stream
+}
+
+/// Stops the agent once it has read the first part of a request, sends the other part a moment later, and returns what
+/// came of it.
+async fn stop_within(open: &Open, stream: &mut TcpStream, first: &str, second: &str) -> Reply {
+    stream.write_all(first.as_bytes()).await.unwrap();
+    sleep(Duration::from_millis(100)).await;
+    let asks = async {
+        sleep(Duration::from_millis(100)).await;
+        stream.write_all(second.as_bytes()).await.unwrap();
+        Reply::parse(&rest(stream).await)
+    };
+    tokio::join!(open.service.stop(PATIENCE), asks).1
+}
+
+fn assert_last_answer(reply: &Reply) {
+    assert_eq!((reply.status, reply.body.as_str()), (200, "role-a"));
+    assert_eq!(reply.header("connection"), Some("close"), "the client must not ask on this connection again");
+}
+
+#[tokio::test]
+async fn a_head_that_a_stop_meets_half_way_is_answered() {
+    let request = get("HTTP/1.1", SC, "");
+    for half in [1, request.len() / 2, request.len() - 1] {
+        let open = open(ImdsV1::Allow).await;
+        let (first, second) = request.split_at(half);
+        let mut new = open.connect(PERMITTED).await;
+        assert_last_answer(&stop_within(&open, &mut new, first, second).await);
+    }
+    let open = open(ImdsV1::Allow).await;
+    let (first, second) = request.split_at(request.len() / 2);
+    let mut kept = resting(&open, PERMITTED).await;
+    assert_last_answer(&stop_within(&open, &mut kept, first, second).await);
+}
+
+#[tokio::test]
+async fn a_client_that_has_sent_nothing_when_the_agent_stops_is_answered() {
+    let open = open(ImdsV1::Allow).await;
+    let mut new = open.connect(PERMITTED).await;
+    assert_last_answer(&stop_within(&open, &mut new, "", &get("HTTP/1.1", SC, "")).await);
+}
+
+#[tokio::test]
+async fn a_request_that_is_being_answered_when_the_agent_stops_is_answered() {
+    let open = open(ImdsV1::Allow).await;
+    let mut busy = open.connect(SLOW).await;
+    assert_last_answer(&stop_within(&open, &mut busy, &get("HTTP/1.1", SC, ""), "").await);
+}
+
+/// One thread: between the send and the stop nobody looks for what has come.
+#[tokio::test]
+async fn what_has_come_on_a_resting_connection_by_the_time_of_a_stop_is_answered() {
+    for sent in [get("HTTP/1.1", SC, "").as_str(), "GET "] {
+        let open = open(ImdsV1::Allow).await;
+        let mut kept = resting(&open, PERMITTED).await;
+        sleep(Duration::from_millis(50)).await;
+        assert_eq!(kept.try_write(sent.as_bytes()).unwrap(), sent.len());
+        let asks = async {
+            let request = get("HTTP/1.1", SC, "");
+            kept.write_all(&request.as_bytes()[sent.len()..]).await.unwrap();
+            Reply::parse(&rest(&mut kept).await)
+        };
+        assert_last_answer(&tokio::join!(open.service.stop(PATIENCE), asks).1);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stop_waits_for_a_connection_that_has_just_been_accepted() {
+    let open = open(ImdsV1::Allow).await;
+    let (kernel, address) = (open.ingress.clone(), open.address);
+    let (accepted, is_accepted) = tokio::sync::oneshot::channel();
+    let client = std::thread::spawn(move || {
+        // Accepted, it waits for this, and has no place yet.
+        let held = kernel.kernel();
+        let mut stream = std::net::TcpStream::connect(address).unwrap();
+        io::Write::write_all(&mut stream, get("HTTP/1.1", SC, "").as_bytes()).unwrap();
+        while kernel.1.load(Ordering::Relaxed) == 0 {
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        accepted.send(()).unwrap();
+        std::thread::sleep(Duration::from_millis(200));
+        drop(held);
+        stream
+    });
+    is_accepted.await.unwrap();
+    open.service.stop(PATIENCE).await;
+    let mut stream = client.join().unwrap();
+    stream.set_nonblocking(true).unwrap();
+    let mut bytes = Vec::new();
+    io::Read::read_to_end(&mut stream, &mut bytes).expect("the stop was over before the connection");
+    assert_last_answer(&Reply::parse(std::str::from_utf8(&bytes).unwrap()));
+}
