@@ -1,4 +1,4 @@
-//! The directions that imports may take (ARCHITECTURE.md): which crates and rooms a room does without.
+//! The directions that imports may take: the crates and rooms that each room may use (ARCHITECTURE.md).
 
 /// A rule for a crate, or for a room: a module at the top of a crate, with all that is below it.
 pub(super) struct Rule {
@@ -10,18 +10,23 @@ pub(super) struct Rule {
     pub(super) except: &'static [&'static str],
 }
 
-pub(super) const RULES: [Rule; 21] = [
-    // Shared layouts: no user space, no other door of the crate.
+pub(super) const RULES: [Rule; 23] = [
+    // Shared by kernel and user space: no std, no other room.
     Rule { room: "kiam-common/src/abi", never: &["*"], except: &["crate::abi", "core", "aya", "zerocopy"] },
     Rule { room: "kiam-common/src/secret", never: &["crate"], except: &["crate::secret"] },
+    Rule { room: "kiam-common/src/telemetry", never: &["crate"], except: &["crate::telemetry"] },
     Rule {
         room: "kiam-common/src/tls",
         never: &["crate"],
         except: &["crate::tls", "crate::secret", "crate::telemetry"],
     },
-    Rule { room: "kiam-common/src/flags", never: &["crate"], except: &["crate::flags", "crate::telemetry"] },
+    Rule {
+        room: "kiam-common/src/flags",
+        never: &["crate"],
+        except: &["crate::flags", "crate::telemetry", "crate::tls"],
+    },
     Rule { room: "kiam-ebpf/src", never: &["kiam_common"], except: &["kiam_common::abi"] },
-    // The server: the domain in the middle, the outside world around it, `app` and `run` wire.
+    // The server: `core` is the domain; each room around it uses `core` alone; `app` and `run` put them together.
     Rule {
         room: "kiam-server/src/core",
         never: &["*"],
@@ -31,23 +36,18 @@ pub(super) const RULES: [Rule; 21] = [
     Rule { room: "kiam-server/src/grpc", never: &["crate"], except: &["crate::grpc", "crate::core"] },
     Rule { room: "kiam-server/src/k8s", never: &["crate"], except: &["crate::k8s", "crate::core"] },
     Rule { room: "kiam-server/src/aws", never: &["crate"], except: &["crate::aws", "crate::core"] },
+    Rule { room: "kiam-server/src/args", never: &["crate"], except: &["crate::args"] },
     Rule {
         room: "kiam-server/src/config",
         never: &["crate"],
         except: &["crate::config", "crate::args", "crate::core", "crate::aws", "crate::cache"],
     },
-    Rule { room: "kiam-server/src/args", never: &["crate"], except: &["crate::args", "crate::config"] },
-    // The agent: the datapath knows the kernel, `imds` asks a source, `upstream` is one; parent and worker wire.
+    // The agent: `datapath` has no HTTP and no RPC; `imds` uses a `source`, and `upstream` is one; `parent`, `worker`
+    // and `run` put them together.
     Rule {
         room: "kiam-agent/src/datapath",
         never: &[
-            "crate::imds",
-            "crate::upstream",
-            "crate::source",
-            "crate::worker",
-            "crate::parent",
-            "crate::run",
-            "crate::metrics",
+            "crate",
             "http",
             "http_body_util",
             "hyper",
@@ -58,30 +58,52 @@ pub(super) const RULES: [Rule; 21] = [
             "k8s_openapi",
             "kiam_common",
         ],
-        except: &["kiam_common::abi"],
+        except: &[
+            "crate::datapath",
+            "crate::attestation",
+            "crate::clock",
+            "crate::config",
+            "crate::report",
+            "crate::sys",
+            "crate::vpc_cni",
+            "kiam_common::abi",
+        ],
     },
     Rule {
         room: "kiam-agent/src/imds",
-        never: &["crate::upstream", "crate::datapath", "crate::parent", "crate::worker", "tonic", "kiam_common::proto"],
-        except: &[],
+        never: &["crate", "tonic", "kiam_common::proto", "kiam_common::tls"],
+        except: &[
+            "crate::imds",
+            "crate::attestation",
+            "crate::clock",
+            "crate::config",
+            "crate::metrics",
+            "crate::report",
+            "crate::source",
+            "crate::vpc_cni",
+        ],
     },
     Rule {
         room: "kiam-agent/src/upstream",
-        never: &["crate::imds", "crate::datapath", "crate::parent", "crate::worker"],
-        except: &[],
+        never: &["crate"],
+        except: &[
+            "crate::upstream",
+            "crate::attestation",
+            "crate::clock",
+            "crate::config",
+            "crate::metrics",
+            "crate::source",
+        ],
     },
     Rule { room: "kiam-agent/src/worker", never: &["crate::datapath", "crate::parent", "aya"], except: &[] },
-    Rule {
-        room: "kiam-agent/src/metrics",
-        never: &["crate::imds", "crate::upstream", "crate::datapath", "crate::parent", "crate::worker"],
-        except: &[],
-    },
+    Rule { room: "kiam-agent/src/args", never: &["crate"], except: &["crate::args"] },
     Rule {
         room: "kiam-agent/src/config",
         never: &["crate"],
         except: &["crate::config", "crate::args", "crate::attestation"],
     },
-    Rule { room: "kiam-agent/src/args", never: &["crate"], except: &["crate::args", "crate::config"] },
+    Rule { room: "kiam-agent/src/metrics", never: &["crate"], except: &["crate::metrics", "crate::report"] },
+    Rule { room: "kiam-agent/src/report", never: &["crate"], except: &["crate::report"] },
     Rule { room: "kiam-agent/src/attestation", never: &["crate"], except: &["crate::attestation"] },
     Rule { room: "kiam-agent/src/sys", never: &["crate"], except: &["crate::sys"] },
 ];
