@@ -1,5 +1,5 @@
-//! From flags as they were typed to what they mean: the command line in kiam's forms, the flags that agent and server
-//! share, parsers of single values, and [`Problems`], which gathers all that is wrong so that it is told at once.
+//! Command lines: parsing in kiam's forms, the flags shared by agent and server, parsers of single values, and
+//! [`Problems`], which collects every wrong flag so that all are reported at once.
 
 mod admin;
 mod command_line;

@@ -1,9 +1,10 @@
-//! What the kernel and user space, or the agent and the server, must agree on. Four doors, each opened by a feature:
+//! Code shared by the eBPF programs, the agent and the server, in four parts:
 //!
-//! - [`abi`] (always, `no_std`): map layouts, names and limits shared by the eBPF programs and the agent.
+//! - [`abi`] (always, `no_std`): map layouts, names and limits, for the eBPF programs and the agent.
 //! - feature `user`: the same types as `aya::Pod`, for the process that opens the maps.
-//! - feature `rpc`: the gRPC contract, TLS, the admin face, logs and secrets that the agent and the server share.
-//! - feature `kubernetes`: the way to the Kubernetes API.
+//! - feature `rpc`: gRPC contract, TLS, flags, admin endpoint, logs, metrics of calls, tasks and secrets, for the agent
+//!   and the server.
+//! - feature `kubernetes`: the client of the Kubernetes API.
 #![cfg_attr(not(any(test, feature = "user", feature = "rpc", feature = "kubernetes")), no_std)]
 
 pub mod abi;

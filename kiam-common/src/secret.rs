@@ -1,19 +1,19 @@
-//! A value that cannot be printed, and that is wiped when it is dropped.
+//! A value that cannot be printed and is wiped when it is dropped.
 
 use std::fmt;
 use zeroize::Zeroize;
 
-/// A secret. `Debug` shows nothing of it, there is no `Display`, and its memory is zeroed on drop.
+/// A secret. `Debug` prints a placeholder, there is no `Display`, and the memory is zeroed on drop.
 #[derive(Clone)]
 pub struct Secret<T: Zeroize>(T);
 
 impl<T: Zeroize> Secret<T> {
-    /// Takes the value in.
+    /// Wraps a value.
     pub const fn new(value: T) -> Self {
         Self(value)
     }
 
-    /// The value itself, for the one place that needs it.
+    /// Returns the value.
     pub const fn expose(&self) -> &T {
         &self.0
     }
@@ -36,7 +36,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn shows_nothing() {
+    fn debug_is_redacted() {
         let secret = Secret::new(String::from("hunter2"));
         assert_eq!(format!("{secret:?}"), "[redacted]");
         assert_eq!(secret.expose(), "hunter2");

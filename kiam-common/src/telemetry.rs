@@ -1,10 +1,10 @@
-//! Logs: `tracing` to standard error, as text or as JSON lines.
+//! Logs: `tracing` to standard error, as text or JSON lines.
 
 use std::io::{self, IsTerminal as _};
 use tracing_subscriber::{EnvFilter, filter::ParseError, util::TryInitError};
 use tracing_subscriber::{Layer, Registry, layer::SubscriberExt as _, util::SubscriberInitExt as _};
 
-/// How a log line looks.
+/// Format of a log line.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub enum LogFormat {
     /// One line of text, coloured on a terminal only.
@@ -14,25 +14,24 @@ pub enum LogFormat {
     Json,
 }
 
-/// Why logging could not be started.
+/// Reason why logging could not be started.
 #[derive(Debug, thiserror::Error)]
 pub enum TelemetryError {
-    /// The level is neither a name nor a filter.
+    /// The level is neither the name of one nor a filter.
     #[error("--level={level}: expected debug, info, warn or error, or a filter such as info,kube=debug")]
     Level {
-        /// What was given.
+        /// As given.
         level: String,
-        /// What is wrong with it.
+        /// Reason.
         #[source]
         source: ParseError,
     },
-    /// Logging was started before in this process.
-    #[error("starting the log")]
+    /// Logging has already been started in this process.
+    #[error("cannot start the log")]
     AlreadyStarted(#[source] TryInitError),
 }
 
-/// Libraries, by the beginning of their names, whose debug lines drown ours: they stay at `info` unless a filter names
-/// them.
+/// Prefixes of libraries with verbose debug lines; these libraries stay at `info` unless a filter names them.
 const QUIET: [&str; 8] = ["aws", "aya", "h2", "hyper", "kube", "rustls", "tonic", "tower"];
 
 /// Starts logging to standard error. `level`: `debug`, `info`, `warn`, `error`, or a filter of `tracing`

@@ -1,8 +1,8 @@
-//! Mutual TLS of agent and server: TLS 1.3 only, both ends show a certificate of the same authority.
+//! Mutual TLS between agent and server: TLS 1.3 only, both sides present a certificate of the same authorities.
 //!
-//! Certificate, key and authorities are files, and are read again each second: the kubelet swaps a Secret's files by
-//! symlink, and a rotation must not need a restart. What is wrong with new files is logged and shown in a metric,
-//! while the old ones stay in use. Connections that are open keep what they began with.
+//! Certificate, key and authorities are files that are read again each second: the kubelet swaps a Secret's files by
+//! symlink, and a rotation must not need a restart. If new files are unusable, that is logged and shown in a metric, and
+//! the old ones stay in use. Open connections keep the certificates they started with.
 
 mod certificate;
 mod error;
@@ -20,23 +20,23 @@ use peer::{KnownClients, KnownServers};
 use rustls::{ClientConfig, ServerConfig, crypto::CryptoProvider, version::TLS13};
 use std::{path::PathBuf, sync::Arc};
 
-/// The server's end.
+/// TLS configuration of the server.
 pub type Server = Reloading<ServerConfig>;
-/// The agent's end.
+/// TLS configuration of a client.
 pub type Client = Reloading<ClientConfig>;
 
-/// Where the PEM files are; each name is the name of its flag.
+/// Paths of the PEM files; each field is named like its flag.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct TlsFiles {
-    /// The authorities that the peer's certificate may come from: one or more, so that old and new can overlap.
+    /// The authorities that may have signed the peer's certificate; several, so that old and new can overlap.
     pub ca: PathBuf,
-    /// Our own certificate, followed by intermediates.
+    /// The own certificate, followed by intermediates.
     pub cert: PathBuf,
-    /// The private key of our own certificate.
+    /// The private key of the own certificate.
     pub key: PathBuf,
 }
 
-/// Which end of the connection a certificate speaks for.
+/// The side of a connection that a certificate is for.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Side {
     /// `kiam-server`.
@@ -45,16 +45,16 @@ pub enum Side {
     Client,
 }
 
-/// What the files are made into.
+/// A configuration built from the files.
 pub trait TlsConfig: Sized + Send + Sync + 'static {
-    /// The end that this configuration is for.
+    /// The side that this configuration is for.
     const SIDE: Side;
 
     #[doc(hidden)]
     fn build(material: material::Material) -> Result<Self, rustls::Error>;
 }
 
-/// HTTP/2, the only protocol that gRPC speaks.
+/// HTTP/2, the protocol of gRPC.
 const ALPN: &[u8] = b"h2";
 
 fn provider() -> Arc<CryptoProvider> {
@@ -71,8 +71,8 @@ impl TlsConfig for ServerConfig {
             .with_client_cert_verifier(clients)
             .with_single_cert(material.chain, material.key)?;
         config.alpn_protocols = vec![ALPN.to_vec()];
-        // A resumed session would skip the verification of the certificate: an authority that was taken away must
-        // count from the next connection on.
+        // A resumed session would skip the verification of the certificate, but an authority that has been removed must
+        // not be accepted for new connections.
         config.send_tls13_tickets = 0;
         config.session_storage = Arc::new(rustls::server::NoServerSessionStorage {});
         Ok(config)
@@ -86,7 +86,7 @@ impl TlsConfig for ClientConfig {
         let servers = Arc::new(KnownServers::new(Arc::clone(&material.authorities))?);
         let mut config = Self::builder_with_provider(provider())
             .with_protocol_versions(&[&TLS13])?
-            .dangerous() // Our verifier asks for more than rustls' own, never for less.
+            .dangerous() // Our verifier requires more than rustls' own, never less.
             .with_custom_certificate_verifier(servers)
             .with_client_auth_cert(material.chain, material.key)?;
         config.alpn_protocols = vec![ALPN.to_vec()];

@@ -1,29 +1,28 @@
-//! Where a binary tells about itself.
+//! The flags of the admin endpoint.
 
 use super::{Problems, listen_address, port};
 use clap::Args;
 use std::net::SocketAddr;
 
-/// Where a binary tells about itself, as typed. `PORT` is the default; `METRICS` the port that `--help` proposes for an
-/// address that others can reach.
+/// The flags of the admin endpoint, as typed. `PORT` is the default of `--port`; `METRICS` is the port of the example
+/// for `--prometheus-listen-addr`.
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Health and metrics")]
 pub struct AdminArgs<const PORT: u16, const METRICS: u16> {
     /// Port of /ping, /health and /metrics, on loopback only.
     #[arg(long, env = "KIAM_PORT", default_value = PORT.to_string(), value_name = "PORT")]
     pub port: String,
-    /// An address for /metrics alone.
     #[arg(long, env = "KIAM_PROMETHEUS_LISTEN_ADDR", value_name = "ADDRESS:PORT")]
-    #[arg(help = format!("Serve /metrics on this address too, for example 0.0.0.0:{METRICS}"))]
+    #[arg(help = format!("Additional address of /metrics, for example 0.0.0.0:{METRICS}"))]
     pub prometheus_listen_addr: Option<String>,
 }
 
-/// Where a binary tells about itself.
+/// Addresses of the admin endpoint.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct AdminConfig {
     /// Port of `/ping`, `/health` and `/metrics` on loopback.
     pub port: u16,
-    /// Where `/metrics` is served besides.
+    /// Additional address of `/metrics`.
     pub prometheus: Option<SocketAddr>,
 }
 

@@ -1,4 +1,4 @@
-//! Parsers of single values. What they refuse is told in words that follow the flag and its value.
+//! Parsers of single values. Their errors are phrases that follow the flag and its value.
 
 use std::{
     net::{IpAddr, Ipv4Addr, SocketAddr},
@@ -6,7 +6,7 @@ use std::{
     time::Duration,
 };
 
-/// Off or on.
+/// Parses a boolean.
 pub fn switch(text: &str) -> Result<bool, &'static str> {
     match text {
         "true" | "1" => Ok(true),
@@ -15,22 +15,22 @@ pub fn switch(text: &str) -> Result<bool, &'static str> {
     }
 }
 
-/// A level of the log, or a filter of levels.
+/// Checks a level of the log, or a filter of levels.
 pub fn level(text: &str) -> Result<String, &'static str> {
     match text {
         "trace" | "debug" | "info" | "warn" | "error" => Ok(text.to_owned()),
-        // A filter (`info,h2=debug`); telemetry reads it.
+        // A filter (`info,h2=debug`); parsed by telemetry.
         filter if filter.contains('=') => Ok(filter.to_owned()),
         _ => Err("not one of trace, debug, info, warn, error"),
     }
 }
 
-/// A port that can be bound and named.
+/// Parses a port other than 0.
 pub fn port(text: &str) -> Result<u16, &'static str> {
     if text.starts_with("tcp://") {
         return Err(
-            "Kubernetes sets KIAM_PORT to this in a pod whose namespace has a Service named kiam: give --port \
-                    on the command line, or set enableServiceLinks: false in the pod",
+            "Kubernetes sets KIAM_PORT to this value if the namespace has a Service named kiam: give --port on the \
+                    command line, or set enableServiceLinks: false in the pod",
         );
     }
     match text.parse() {
@@ -39,7 +39,7 @@ pub fn port(text: &str) -> Result<u16, &'static str> {
     }
 }
 
-/// An address to listen on, as Go's listeners take it: an IP address or `localhost`, nothing for all addresses.
+/// Parses an address to listen on, in Go's syntax: an IP address or `localhost`; without a host, all IPv4 addresses.
 pub fn listen_address(text: &str) -> Result<SocketAddr, &'static str> {
     const WRONG: &str = "not an address to listen on, like 0.0.0.0:9620, [::]:9620 or localhost:9620";
     let (host, number) = text.rsplit_once(':').ok_or(WRONG)?;
@@ -55,17 +55,17 @@ pub fn listen_address(text: &str) -> Result<SocketAddr, &'static str> {
     Ok(SocketAddr::new(address, port(number)?))
 }
 
-/// A length of time in Go's syntax (`1m30s`, `500ms`), at least `min` and at most `max`.
+/// Parses a duration in Go's syntax (`1m30s`, `500ms`), from `min` to `max`.
 pub fn duration(text: &str, min: Duration, max: Duration) -> Result<Duration, String> {
     let parsed = match text.trim() {
-        // Go needs no unit here.
+        // Go accepts 0 without a unit.
         "0" => Duration::ZERO,
         other => humantime::parse_duration(other).map_err(|error| format!("{error}; write it like 500ms or 1m30s"))?,
     };
     within(parsed, min, max)
 }
 
-/// A number of milliseconds, at least `min` and at most `max`.
+/// Parses a number of milliseconds, from `min` to `max`.
 pub fn milliseconds(text: &str, min: Duration, max: Duration) -> Result<Duration, String> {
     let parsed = text.parse().map_err(|_not_a_number| "not a number of milliseconds".to_owned())?;
     within(Duration::from_millis(parsed), min, max)
@@ -79,13 +79,13 @@ fn within(value: Duration, min: Duration, max: Duration) -> Result<Duration, Str
     Ok(value)
 }
 
-/// A path that does not depend on where the process was started.
+/// Parses an absolute path.
 pub fn absolute_path(text: &str) -> Result<PathBuf, &'static str> {
     let path = Path::new(text);
     if path.is_absolute() { Ok(path.to_owned()) } else { Err("not an absolute path") }
 }
 
-/// A file's path; existence is judged by who reads it.
+/// Parses a path. Whether the file exists is checked when it is read.
 pub fn path(text: &str) -> Result<PathBuf, &'static str> {
     Ok(PathBuf::from(text))
 }

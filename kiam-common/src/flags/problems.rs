@@ -1,29 +1,29 @@
-//! All that is wrong with a configuration, each with the name of its flag.
+//! The problems of a configuration, each with the name of its flag.
 
 use std::fmt;
 
-/// What is wrong with a configuration: never empty where it is an error.
+/// Problems of a configuration; not empty when returned as an error.
 #[derive(Debug, Default)]
 pub struct Problems(Vec<Problem>);
 
-/// What is wrong with one flag.
+/// A problem of one flag.
 #[derive(Debug)]
 struct Problem {
-    /// With its dashes.
+    /// With dashes.
     flag: &'static str,
-    /// As typed; `None` when it is missing.
+    /// As typed; `None` if missing.
     value: Option<String>,
-    /// What is wrong, and what to do.
+    /// Problem and remedy.
     text: String,
 }
 
 impl Problems {
-    /// The section, or nothing: then its problems are kept here.
+    /// Returns the section, or `None` after adding its problems to these.
     pub fn section<T>(&mut self, section: Result<T, Self>) -> Option<T> {
         section.map_err(|Self(problems)| self.0.extend(problems)).ok()
     }
 
-    /// The flag's value as `parse` sees it, or nothing: then what it said is kept here.
+    /// Returns the parsed value of a flag, or `None` after adding the error of `parse`.
     pub fn value<T, E: fmt::Display>(
         &mut self,
         flag: &'static str,
@@ -39,7 +39,7 @@ impl Problems {
         }
     }
 
-    /// As [`Self::value`], for a flag that may be absent or empty.
+    /// Does as [`Self::value`] for a flag that may be absent or empty.
     pub fn optional<T, E: fmt::Display>(
         &mut self,
         flag: &'static str,
@@ -52,7 +52,7 @@ impl Problems {
         }
     }
 
-    /// As [`Self::value`], for a flag that must be given; `purpose` says what it is.
+    /// Does as [`Self::value`] for a flag that must be given; `purpose` describes the value.
     pub fn required<T, E: fmt::Display>(
         &mut self,
         flag: &'static str,
@@ -69,13 +69,13 @@ impl Problems {
         }
     }
 
-    /// Whether nothing is wrong.
+    /// Returns `true` if there are no problems.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
 
-    /// Keeps what is wrong with a flag.
+    /// Adds a problem.
     pub fn add(&mut self, flag: &'static str, value: Option<&str>, text: String) {
         self.0.push(Problem { flag, value: value.map(str::to_owned), text });
     }

@@ -1,4 +1,4 @@
-//! Single values, and how problems add up.
+//! Single values, and the collection of problems.
 
 use super::*;
 use std::time::Duration;
@@ -56,7 +56,7 @@ fn servers_are_a_host_and_a_port() {
 }
 
 #[test]
-fn problems_are_all_told_with_their_flags() {
+fn all_problems_are_reported_with_their_flags() {
     let mut problems = Problems::default();
     assert_eq!(problems.value("--level", "info", level), Some("info".to_owned()));
     assert_eq!(problems.value("--level", "loud", level), None);

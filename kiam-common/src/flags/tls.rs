@@ -8,13 +8,13 @@ use clap::Args;
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Certificates")]
 pub struct TlsArgs {
-    /// Certificate to present, PEM; read again when it changes
+    /// Certificate to present, PEM; read again when it changes.
     #[arg(long, env = "KIAM_CERT", value_name = "FILE")]
     pub cert: Option<String>,
-    /// Private key of --cert, PEM
+    /// Private key of --cert, PEM.
     #[arg(long, env = "KIAM_KEY", value_name = "FILE")]
     pub key: Option<String>,
-    /// Certificate authorities that signed the certificate of the other side, PEM
+    /// Certificate authorities that signed the certificate of the other side, PEM.
     #[arg(long, env = "KIAM_CA", value_name = "FILE")]
     pub ca: Option<String>,
 }

@@ -1,5 +1,5 @@
-//! The connection to the API server. kube's own client has no time-outs for what it reads: a server that went away
-//! without a word would be waited for until the kernel gives up, which takes up to half an hour.
+//! The client of the API server. kube's own client has no read time-outs: if a server disappears without closing the
+//! connection, the client waits until the kernel gives up, which takes up to half an hour.
 
 use hyper_util::{client::legacy, client::legacy::connect::HttpConnector, rt::TokioExecutor};
 use kube::{
@@ -10,38 +10,38 @@ use kube::{
 use std::{path::Path, path::PathBuf, time::Duration};
 use tower::{BoxError, ServiceBuilder, timeout::TimeoutLayer};
 
-/// Longest that a connection may take to come about.
+/// Longest time to connect.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
-/// Longest wait for the head of an answer; a list's comes when the list is ready, a watch's at once.
+/// Longest wait for the head of a response. The head of a list is sent when the list is ready, that of a watch at once.
 const RESPONSE_HEAD_TIMEOUT: Duration = Duration::from_secs(30);
-/// A connection that nothing comes from is probed after this long, so that a dead one is known within 15 s.
+/// A silent connection is probed after this time, so that a dead one is detected within 15 s.
 const KEEPALIVE_IDLE_TIME: Duration = Duration::from_secs(5);
-/// Pause between two probes.
+/// Time between two probes.
 const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(3);
-/// Unanswered probes that make a connection dead.
+/// Unanswered probes after which a connection is dead.
 const KEEPALIVE_PROBES_MAX: u32 = 3;
 
-/// Why there is no client.
+/// Reason why the client cannot be set up.
 #[derive(Debug, thiserror::Error)]
 pub enum ConnectError {
-    /// The file is not there, or is not what it should be.
-    #[error("--kubeconfig={}: cannot be used", path.display())]
+    /// The kubeconfig is missing or invalid.
+    #[error("cannot use --kubeconfig={}", path.display())]
     Kubeconfig {
-        /// Of the file.
+        /// The file.
         path: PathBuf,
-        /// What is wrong with it.
+        /// Reason.
         #[source]
         source: KubeconfigError,
     },
-    /// There is no file, and no ServiceAccount either.
-    #[error("no --kubeconfig, and not in a cluster: give --kubeconfig=FILE, or run in a pod with a ServiceAccount")]
+    /// There is neither a kubeconfig nor a ServiceAccount.
+    #[error("no credentials for the Kubernetes API: give --kubeconfig=FILE, or run in a pod with a ServiceAccount")]
     NotInCluster(#[source] InClusterError),
-    /// What was found cannot be used.
-    #[error("the connection to the Kubernetes API cannot be set up")]
+    /// The configuration that was found is unusable.
+    #[error("cannot set up the client of the Kubernetes API")]
     Client(#[source] kube::Error),
 }
 
-/// Sets up the client; connects to nothing yet. Without a kubeconfig it has the rights of our own pod's ServiceAccount.
+/// Sets up the client, without connecting. Without a kubeconfig it uses the ServiceAccount of this pod.
 pub async fn connect(kubeconfig: Option<&Path>) -> Result<Client, ConnectError> {
     let config = match kubeconfig {
         Some(path) => {

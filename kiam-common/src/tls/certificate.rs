@@ -1,16 +1,16 @@
-//! What a certificate says of itself, and what it must say to be of use to us.
+//! The parts of a certificate that kiam needs, and those it requires.
 
 use super::Side;
 use std::fmt;
 use x509_parser::{certificate::X509Certificate, error::X509Error, prelude::FromDer as _};
 
-/// Longest subject that is shown: it comes from a peer.
+/// Longest subject shown, characters: it comes from a peer.
 const SUBJECT_LEN_MAX: usize = 200;
 
-/// The few facts that we need of a certificate.
+/// The parts of a certificate that kiam needs.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(crate) struct Facts {
-    /// The subject in a readable form: printable characters only, and cut.
+    /// The subject for logs: printable characters only, cut.
     pub(crate) subject: String,
     /// End of validity, seconds since 1970.
     pub(crate) not_after: i64,
@@ -19,7 +19,7 @@ pub(crate) struct Facts {
     alternative_name: bool,
 }
 
-/// What a certificate lacks.
+/// A missing part of a certificate.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Lack {
     /// The extended key usage for server authentication.
@@ -44,7 +44,7 @@ impl Facts {
         })
     }
 
-    /// What the certificate lacks to speak for this side.
+    /// Returns what the certificate lacks to be used for this side.
     pub(crate) fn lacks(&self, side: Side) -> Option<Lack> {
         match side {
             Side::Server if !self.server_auth => Some(Lack::ServerAuth),
@@ -65,7 +65,7 @@ impl fmt::Display for Lack {
     }
 }
 
-/// A peer's text as one printable line.
+/// Returns the printable characters of a peer's text, cut.
 fn printable(text: &str) -> String {
     let mut line: String = text.chars().filter(|c| !c.is_control()).take(SUBJECT_LEN_MAX).collect();
     if line.is_empty() {

@@ -1,79 +1,79 @@
-//! Why certificate, key or authorities can't be used: each error names the flag, the file and the next step.
+//! Errors of the TLS files. Each names the flag, the file and the next step.
 
 use super::{Lack, Side};
 use rustls::pki_types::pem;
 use std::{io, path::PathBuf};
 use x509_parser::error::X509Error;
 
-/// What is wrong with the TLS files.
+/// Reason why the TLS files cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum TlsError {
-    /// A file is missing, not readable, or far too long.
+    /// A file is missing, unreadable, or far too long.
     #[error("--{flag}={}: cannot be read", path.display())]
     Read {
         /// The flag that named the file.
         flag: &'static str,
         /// The file.
         path: PathBuf,
-        /// What the system said.
+        /// Error of the system.
         #[source]
         source: io::Error,
     },
-    /// A file is not PEM, or is cut short.
+    /// A file is not PEM, or truncated.
     #[error("--{flag}={}: not a complete PEM file", path.display())]
     Pem {
         /// The flag that named the file.
         flag: &'static str,
         /// The file.
         path: PathBuf,
-        /// Where it ends to be PEM.
+        /// Reason.
         #[source]
         source: pem::Error,
     },
-    /// A file without a certificate in it.
-    #[error("--{flag}={}: holds no certificate (expected -----BEGIN CERTIFICATE-----)", path.display())]
+    /// A file contains no certificate.
+    #[error("--{flag}={}: contains no certificate (expected -----BEGIN CERTIFICATE-----)", path.display())]
     NoCertificate {
         /// The flag that named the file.
         flag: &'static str,
         /// The file.
         path: PathBuf,
     },
-    /// A file without a private key in it.
-    #[error("--key={}: holds no unencrypted private key (expected -----BEGIN PRIVATE KEY----- or RSA PRIVATE KEY)", path.display())]
+    /// A file contains no private key.
+    #[error("--key={}: contains no unencrypted private key (expected -----BEGIN PRIVATE KEY----- or RSA PRIVATE KEY)", path.display())]
     NoKey {
         /// The file.
         path: PathBuf,
     },
-    /// Not an X.509 certificate.
-    #[error("--{flag}={}: a certificate in it cannot be parsed", path.display())]
+    /// A certificate is not X.509.
+    #[error("--{flag}={}: cannot parse a certificate of it", path.display())]
     Certificate {
         /// The flag that named the file.
         flag: &'static str,
         /// The file.
         path: PathBuf,
-        /// What is wrong with it.
+        /// Reason.
         #[source]
         source: X509Error,
     },
-    /// A certificate that cannot be an authority.
+    /// A certificate cannot be an authority.
     #[error("--ca={}: a certificate in it cannot be used as an authority", path.display())]
     Authority {
         /// The file.
         path: PathBuf,
-        /// What is wrong with it.
+        /// Reason.
         #[source]
         source: rustls::Error,
     },
-    /// The usual recipe of a blog post: a certificate that says too little of itself.
+    /// A certificate lacks a part that many instructions leave out.
     #[error("--cert={}: the certificate of {subject} has no {lack}; make one that has: {}", path.display(), recipe(*side))]
     Lacks {
         /// The file.
         path: PathBuf,
-        /// Whose certificate it is.
+        /// Its subject.
         subject: String,
-        /// What it lacks.
+        /// The missing part.
         lack: Lack,
-        /// What it is to be used for.
+        /// The side it is used for.
         side: Side,
     },
     /// Certificate and key are not a pair.
@@ -84,20 +84,20 @@ pub enum TlsError {
         /// The file of the key.
         key: PathBuf,
     },
-    /// A pair that rustls refuses for another reason.
-    #[error("--cert={} and --key={}: cannot be used", cert.display(), key.display())]
+    /// rustls refuses the pair for another reason.
+    #[error("cannot use --cert={} with --key={}", cert.display(), key.display())]
     Unusable {
         /// The file of the certificate.
         cert: PathBuf,
         /// The file of the key.
         key: PathBuf,
-        /// Why not.
+        /// Reason.
         #[source]
         source: rustls::Error,
     },
 }
 
-/// The command that makes a good certificate (OpenSSL 3.0 or newer).
+/// Returns a command that makes a good certificate (OpenSSL 3.0 or newer).
 fn recipe(side: Side) -> &'static str {
     match side {
         Side::Server => {

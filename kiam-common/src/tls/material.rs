@@ -1,4 +1,4 @@
-//! From the three files to parsed material that is known to fit together.
+//! Reading and parsing of the three files.
 
 use super::{Side, TlsError, TlsFiles, certificate::Facts};
 use rustls::{
@@ -13,22 +13,22 @@ use std::{
 };
 use zeroize::Zeroizing;
 
-/// Longest file: a bundle of all public authorities has a quarter of this, and /dev/zero has no end.
+/// Longest file, bytes: a bundle of all public authorities has a quarter of this, and /dev/zero has no end.
 const FILE_LEN_MAX: u64 = 1024 * 1024;
 
-/// The files' bytes.
+/// Contents of the files.
 pub(super) struct Contents {
     ca: Vec<u8>,
     cert: Vec<u8>,
     key: Zeroizing<Vec<u8>>,
 }
 
-/// A certificate with its key, and the authorities that the peer is measured by.
+/// A certificate with its key, and the authorities that verify the peer.
 pub struct Material {
     pub(super) authorities: Arc<RootCertStore>,
     pub(super) chain: Vec<CertificateDer<'static>>,
     pub(super) key: PrivateKeyDer<'static>,
-    /// First end of validity in the chain, seconds since 1970.
+    /// Earliest end of validity in the chain, seconds since 1970.
     pub(super) not_after: i64,
 }
 
@@ -38,7 +38,7 @@ impl Contents {
         Ok(Self { ca: read("ca", ca)?, cert: read("cert", cert)?, key: Zeroizing::new(read("key", key)?) })
     }
 
-    /// Tells whether the files changed, without keeping the key once more.
+    /// Returns a digest for detecting changes, so that the key is not kept twice.
     pub(super) fn digest(&self) -> [u8; 32] {
         let mut context = ring::digest::Context::new(&ring::digest::SHA256);
         for part in [&self.ca, &self.cert, &*self.key] {
@@ -85,7 +85,7 @@ impl Contents {
 fn read(flag: &'static str, path: &Path) -> Result<Vec<u8>, TlsError> {
     let attempt = || {
         let mut bytes = Vec::new();
-        // One byte more than allowed tells a file that is too long from one that just fits.
+        // One byte more than allowed, to detect a longer file.
         File::open(path)?.take(FILE_LEN_MAX + 1).read_to_end(&mut bytes)?;
         if bytes.len() as u64 > FILE_LEN_MAX {
             return Err(io::Error::new(io::ErrorKind::FileTooLarge, format!("longer than {FILE_LEN_MAX} bytes")));
@@ -95,7 +95,7 @@ fn read(flag: &'static str, path: &Path) -> Result<Vec<u8>, TlsError> {
     attempt().map_err(|source| TlsError::Read { flag, path: path.to_owned(), source })
 }
 
-/// All certificates of a file; an error when there is none.
+/// Returns the certificates of a file, at least one.
 fn certificates(flag: &'static str, path: &Path, pem: &[u8]) -> Result<Vec<CertificateDer<'static>>, TlsError> {
     let certificates: Vec<_> = CertificateDer::pem_slice_iter(pem)
         .collect::<Result<_, _>>()

@@ -10,11 +10,11 @@ use std::sync::Arc;
 
 #[derive(Default)]
 pub(super) struct Metrics {
-    /// 1 while the files hold something that cannot be used.
+    /// 1 while the files are unusable.
     pub(super) update_error: Gauge,
-    /// 1 while our own certificate is not one that our own authorities vouch for.
+    /// 1 while the own certificate does not verify against the own authorities.
     verify_error: Gauge,
-    /// When the first certificate of our chain ends, seconds since 1970.
+    /// Earliest end of validity in the own chain, seconds since 1970.
     expiry_seconds: Gauge,
 }
 
@@ -26,22 +26,22 @@ impl Metrics {
         });
         registry.register(
             "update_error",
-            "1 while the TLS files hold something unusable and the previous ones stay in use",
+            "1 while the TLS files are unusable and the previous ones stay in use",
             self.update_error.clone(),
         );
         registry.register(
             "verify_error",
-            "1 while our own certificate does not verify against our own authorities",
+            "1 while the own certificate does not verify against the own --ca",
             self.verify_error.clone(),
         );
         registry.register(
             "expiry_seconds",
-            "End of validity of our own certificate chain, seconds since 1970",
+            "End of validity of the own certificate chain, seconds since 1970",
             self.expiry_seconds.clone(),
         );
     }
 
-    /// Notes new material; says what is wrong when our own certificate doesn't verify.
+    /// Updates the metrics for new material; returns an error if the own certificate does not verify.
     pub(super) fn observe(&self, side: Side, material: &Material) -> Result<(), rustls::Error> {
         self.expiry_seconds.set(material.not_after);
         let verified = verify_own(side, material);

@@ -1,5 +1,5 @@
-//! Who may be at the other end. rustls' own verification, and beside it what it does not ask for: a certificate must
-//! say what it is for (extended key usage), and a server's must say its name. Errors name the peer's subject.
+//! Verification of the peer: that of rustls, and two requirements of kiam. A certificate must have an extended key usage,
+//! and a server's certificate a subject alternative name. Errors name the peer's subject.
 
 use super::{Lack, Side, certificate::Facts, provider};
 use rustls::{
@@ -16,57 +16,57 @@ use rustls::{
 };
 use std::{fmt, io, sync::Arc};
 
-/// Why a peer was turned away.
+/// Reason why a peer is refused.
 #[derive(thiserror::Error)]
 pub enum PeerError {
-    /// Its certificate says too little.
+    /// Its certificate lacks a required part.
     #[error("the certificate of {subject:?} has no {lack}")]
     Lacks {
-        /// Whose certificate it is, in the peer's own words.
+        /// Its subject, as the peer wrote it.
         subject: String,
-        /// What it lacks.
+        /// The missing part.
         lack: Lack,
     },
-    /// Its certificate is not one that our authorities vouch for, here and now.
+    /// Its certificate does not verify: authority, name or validity.
     #[error("the certificate of {subject:?} is refused: {source}")]
     Refused {
-        /// Whose certificate it is, in the peer's own words.
+        /// Its subject, as the peer wrote it.
         subject: String,
-        /// Why.
+        /// Reason.
         source: Error,
     },
 }
 
-// rustls shows the error of a verifier by `Debug` alone: let it be readable there too.
+// rustls prints the error of a verifier with `Debug`: make that readable, too.
 impl fmt::Debug for PeerError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         fmt::Display::fmt(self, f)
     }
 }
 
-/// Why a handshake failed, in words for a log: the verifier's own where it was the verifier.
+/// Returns the reason for a failed handshake, for a log: the error of the verifier if it was the verifier's.
 #[must_use]
 pub fn reason(error: &io::Error) -> String {
     let refusal = error.get_ref().and_then(|inner| inner.downcast_ref::<Error>());
     match refusal {
         Some(Error::InvalidCertificate(CertificateError::Other(OtherError(refusal)))) => refusal.to_string(),
-        Some(Error::AlertReceived(alert)) => format!("the other end refused us ({alert:?})"),
+        Some(Error::AlertReceived(alert)) => format!("the other side refused the connection ({alert:?})"),
         _ => error.to_string(),
     }
 }
 
-/// The agents, as the server sees them.
+/// The server's verifier of agents.
 #[derive(Debug)]
 pub(super) struct KnownClients(Arc<dyn ClientCertVerifier>);
 
-/// The servers, as an agent sees them.
+/// The agent's verifier of servers.
 #[derive(Debug)]
 pub(super) struct KnownServers(Arc<WebPkiServerVerifier>);
 
 impl KnownClients {
     pub(super) fn new(authorities: Arc<RootCertStore>) -> Result<Self, Error> {
         WebPkiClientVerifier::builder_with_provider(authorities, provider())
-            // Go's clients send nothing when a hint doesn't name the issuer of their intermediate.
+            // Go's clients send no certificate if the hints don't name the issuer of their intermediate.
             .clear_root_hint_subjects()
             .build()
             .map(Self)
@@ -83,8 +83,8 @@ impl KnownServers {
     }
 }
 
-/// Refuses a certificate that says too little, then asks rustls; either refusal names the subject.
-fn vouch<T>(
+/// Refuses a certificate that lacks a required part, then lets rustls verify it; either error names the subject.
+fn verify_with_facts<T>(
     end_entity: &CertificateDer<'_>,
     side: Side,
     verify: impl FnOnce() -> Result<T, Error>,
@@ -103,7 +103,7 @@ fn vouch<T>(
     Err(Error::InvalidCertificate(CertificateError::Other(OtherError(Arc::new(refusal)))))
 }
 
-/// What either verifier leaves to rustls: its two traits have these methods in common, but no trait that holds them.
+/// The methods that both verifiers leave to rustls: its two traits have them in common, but share no trait.
 macro_rules! rustls_signatures {
     () => {
         fn verify_tls12_signature(
@@ -141,7 +141,7 @@ impl ClientCertVerifier for KnownClients {
         intermediates: &[CertificateDer<'_>],
         now: UnixTime,
     ) -> Result<ClientCertVerified, Error> {
-        vouch(end_entity, Side::Client, || self.0.verify_client_cert(end_entity, intermediates, now))
+        verify_with_facts(end_entity, Side::Client, || self.0.verify_client_cert(end_entity, intermediates, now))
     }
 
     rustls_signatures!();
@@ -156,7 +156,7 @@ impl ServerCertVerifier for KnownServers {
         ocsp_response: &[u8],
         now: UnixTime,
     ) -> Result<ServerCertVerified, Error> {
-        vouch(end_entity, Side::Server, || {
+        verify_with_facts(end_entity, Side::Server, || {
             self.0.verify_server_cert(end_entity, intermediates, server_name, ocsp_response, now)
         })
     }

@@ -1,4 +1,4 @@
-//! Files that are read again each second, by content: a change of time stamps or of symlinks alone changes nothing.
+//! Reload of the TLS files. They are compared by content: new time stamps or symlinks alone change nothing.
 
 use super::{TlsConfig, TlsError, TlsFiles, material::Contents, metrics::Metrics};
 use crate::telemetry::chain;
@@ -11,10 +11,10 @@ use std::{
 };
 use tokio::time::MissedTickBehavior;
 
-/// How often the files are read: three small files on tmpfs.
+/// Time between two reads: three small files on tmpfs.
 const READ_INTERVAL: Duration = Duration::from_secs(1);
 
-/// One end's TLS configuration, always the newest that is usable.
+/// The TLS configuration of one side: the newest that is usable.
 pub struct Reloading<C> {
     files: TlsFiles,
     current: ArcSwap<C>,
@@ -22,19 +22,19 @@ pub struct Reloading<C> {
     last: Mutex<Last>,
 }
 
-/// What the last look at the files showed.
+/// Result of the last read of the files.
 struct Last {
-    /// Of the contents that were seen, good or bad.
+    /// Digest of the contents, usable or not; `None` if they could not be read.
     digest: Option<[u8; 32]>,
-    /// What was logged about them; the same is not said twice.
-    complaint: Option<String>,
+    /// The error that was logged for them; the same error is not logged twice.
+    error: Option<String>,
 }
 
 impl<C: TlsConfig> Reloading<C> {
     /// Reads the files for the first time.
     ///
     /// # Errors
-    /// The first thing that is wrong with them: unreadable, not PEM, not a pair, or a certificate that says too little.
+    /// The first problem of the files: unreadable, not PEM, not a pair, or a certificate that lacks a required part.
     pub fn load(files: &TlsFiles) -> Result<Arc<Self>, TlsError> {
         let metrics = Metrics::default();
         let contents = Contents::read(files)?;
@@ -43,11 +43,11 @@ impl<C: TlsConfig> Reloading<C> {
             files: files.clone(),
             current: ArcSwap::from_pointee(config),
             metrics,
-            last: Mutex::new(Last { digest: Some(contents.digest()), complaint: None }),
+            last: Mutex::new(Last { digest: Some(contents.digest()), error: None }),
         }))
     }
 
-    /// The configuration for the next connection.
+    /// Returns the configuration for the next connection.
     pub fn config(&self) -> Arc<C> {
         self.current.load_full()
     }
@@ -64,15 +64,15 @@ impl<C: TlsConfig> Reloading<C> {
         loop {
             ticks.tick().await;
             let this = Arc::clone(&self);
-            // Files can hang (a network file system): not on a thread that serves.
-            if let Err(error) = tokio::task::spawn_blocking(move || this.look()).await {
-                tracing::error!(%error, "TLS files: the look at them failed");
+            // Reading can block (a network file system), which must not stop a thread that serves.
+            if let Err(error) = tokio::task::spawn_blocking(move || this.read()).await {
+                tracing::error!(%error, "reading the TLS files failed; keeping the previous ones");
             }
         }
     }
 
-    /// One look at the files.
-    pub(super) fn look(&self) {
+    /// Reads the files once.
+    pub(super) fn read(&self) {
         let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
         let outcome = Contents::read(&self.files).and_then(|contents| {
             let digest = contents.digest();
@@ -87,19 +87,19 @@ impl<C: TlsConfig> Reloading<C> {
             Ok(Some(config)) => {
                 self.current.store(Arc::new(config));
                 self.metrics.update_error.set(0);
-                last.complaint = None;
-                tracing::info!(cert = %self.files.cert.display(), "TLS files changed: in use for new connections");
+                last.error = None;
+                tracing::info!(cert = %self.files.cert.display(), "TLS files changed; new connections use them");
             }
             Err(error) => {
                 if matches!(error, TlsError::Read { .. }) {
-                    // Whatever comes after the gap is news, even what was there before it.
+                    // The next files that can be read are processed, even if they equal the previous ones.
                     last.digest = None;
                 }
                 self.metrics.update_error.set(1);
-                let complaint = chain(&error);
-                if last.complaint.as_ref() != Some(&complaint) {
-                    tracing::error!(error = %complaint, "TLS files cannot be used: the previous ones stay in use");
-                    last.complaint = Some(complaint);
+                let error = chain(&error);
+                if last.error.as_ref() != Some(&error) {
+                    tracing::error!(error, "cannot use the TLS files; keeping the previous ones");
+                    last.error = Some(error);
                 }
             }
         }
@@ -118,7 +118,7 @@ fn build<C: TlsConfig>(contents: &Contents, files: &TlsFiles, metrics: &Metrics)
     if let Err(error) = own {
         tracing::warn!(
             cert = %files.cert.display(), ca = %files.ca.display(), %error,
-            "our own certificate does not verify against --ca: peers with the same authorities will refuse it"
+            "the own certificate does not verify against --ca; peers with the same authorities will refuse it"
         );
     }
     Ok(config)

@@ -70,8 +70,8 @@ fn client(folder: &TempDir, ca: &str, pair: &Pair) -> Result<Arc<Client>, TlsErr
     Client::load(&write(folder.path(), ca, pair))
 }
 
-/// A handshake in memory: what each end came to. The client reads one byte, because with TLS 1.3 it learns only then
-/// whether its own certificate was taken.
+/// Does a handshake in memory and returns the result of each side. The client reads one byte, because with TLS 1.3 an
+/// error shows only then if the server refuses the client's certificate.
 async fn handshake(server: Arc<ServerConfig>, client: Arc<ClientConfig>) -> (io::Result<()>, io::Result<()>) {
     use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
     let (near, far) = tokio::io::duplex(64 * 1024);
@@ -88,7 +88,7 @@ async fn handshake(server: Arc<ServerConfig>, client: Arc<ClientConfig>) -> (io:
     tokio::join!(accept, connect)
 }
 
-/// Configurations that skip our own look at our own certificate, as another implementation would.
+/// Builds a configuration without the check of the own certificate, as another implementation would.
 fn careless_server(ca: &Authority, pair: &Pair) -> Arc<ServerConfig> {
     let (authorities, chain, key) = loose(ca, pair);
     let clients = Arc::new(KnownClients::new(authorities).unwrap());
@@ -126,7 +126,7 @@ fn gauge(reloading: &Reloading<ServerConfig>, name: &str) -> i64 {
 }
 
 #[tokio::test]
-async fn both_ends_meet_and_speak_http2() {
+async fn both_sides_connect_and_speak_http2() {
     let (a, b, ca) = (TempDir::new().unwrap(), TempDir::new().unwrap(), authority("Kiam CA"));
     let server = server(&a, &ca.pem, &ca.server()).unwrap();
     let client = client(&b, &ca.pem, &ca.agent()).unwrap();
@@ -180,11 +180,11 @@ fn each_unusable_file_is_named() {
     let half = Pair { cert: good.cert[..good.cert.len() / 2].to_owned(), key: good.key.clone() };
     let no_key = Pair { cert: good.cert.clone(), key: good.cert.clone() };
     let cases = [
-        ("", &good, "--ca=", "holds no certificate"),
+        ("", &good, "--ca=", "contains no certificate"),
         ("-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n", &good, "--ca=", "as an authority"),
         (&ca.pem, &other, "--key=", "does not belong to the certificate in --cert="),
         (&ca.pem, &half, "--cert=", "not a complete PEM file"),
-        (&ca.pem, &no_key, "--key=", "holds no unencrypted private key"),
+        (&ca.pem, &no_key, "--key=", "contains no unencrypted private key"),
     ];
     for (ca, pair, flag, text) in cases {
         let error = server(&folder, ca, pair).err().unwrap().to_string();
@@ -298,10 +298,10 @@ async fn a_rotation_through_both_authorities_never_loses_a_peer() {
     };
     assert!(meets(&old_client).await && !meets(&new_client).await);
     mount.swap(&format!("{}{}", old.pem, new.pem), &old.server());
-    server.look();
+    server.read();
     assert!(meets(&old_client).await && meets(&new_client).await);
     mount.swap(&new.pem, &new.server());
-    server.look();
+    server.read();
     assert!(!meets(&old_client).await && meets(&new_client).await);
 }
 
@@ -312,21 +312,21 @@ fn bad_new_files_keep_the_old_ones_and_good_ones_heal() {
     let (mut mount, files) = Mount::new(&ca.pem, &first);
     let server = Server::load(&files).unwrap();
     let before = server.config();
-    server.look();
+    server.read();
     assert!(Arc::ptr_eq(&before, &server.config()), "nothing changed");
 
     let half_written = Pair { cert: second.cert.clone(), key: first.key.clone() };
     mount.swap(&ca.pem, &half_written);
-    server.look();
+    server.read();
     assert!(Arc::ptr_eq(&before, &server.config()), "a mismatched pair");
     assert_eq!(gauge(&server, "grpc_server_tls_certificate_update_error"), 1);
     let data = mount.folder.path().join("..data");
     fs::rename(&data, mount.folder.path().join("away")).unwrap();
-    server.look();
+    server.read();
     assert!(Arc::ptr_eq(&before, &server.config()), "files that are gone");
 
     mount.swap(&ca.pem, &second);
-    server.look();
+    server.read();
     assert!(!Arc::ptr_eq(&before, &server.config()), "a good pair");
     assert_eq!(gauge(&server, "grpc_server_tls_certificate_update_error"), 0);
 }
@@ -338,10 +338,10 @@ fn files_that_return_after_a_gap_heal_the_metric() {
     let server = Server::load(&files).unwrap();
     let (data, away) = (mount.folder.path().join("..data"), mount.folder.path().join("away"));
     fs::rename(&data, &away).unwrap();
-    server.look();
+    server.read();
     assert_eq!(gauge(&server, "grpc_server_tls_certificate_update_error"), 1);
     fs::rename(&away, &data).unwrap();
-    server.look();
+    server.read();
     assert_eq!(gauge(&server, "grpc_server_tls_certificate_update_error"), 0);
 }
 
