@@ -1,5 +1,5 @@
-//! What the command line means: every value parsed and bounded. Building a [`Config`] opens and binds nothing, and
-//! reports all that is wrong at once.
+//! The configuration: every value of the command line parsed and bounded. Building a [`Config`] opens and binds nothing,
+//! and reports all problems at once.
 
 mod aws;
 mod grpc;
@@ -16,7 +16,7 @@ use crate::args::{ClusterArgs, RunArgs};
 use kiam_common::{flags::Problems, tls::TlsFiles};
 use std::path::PathBuf;
 
-/// The whole server's configuration.
+/// Configuration of the server.
 #[derive(Debug)]
 pub(crate) struct Config {
     pub(crate) log: LogConfig,
@@ -26,14 +26,14 @@ pub(crate) struct Config {
     pub(crate) cluster: ClusterConfig,
     pub(crate) roles: RoleConfig,
     pub(crate) aws: AwsConfig,
-    /// What to tell the reader of the log at the start.
+    /// Warnings to log at startup.
     pub(crate) notices: Vec<String>,
 }
 
-/// How Kubernetes is reached.
+/// The Kubernetes API.
 #[derive(Debug)]
 pub(crate) struct ClusterConfig {
-    /// `None`: as our own pod.
+    /// `None`: the ServiceAccount of this pod.
     pub(crate) kubeconfig: Option<PathBuf>,
 }
 

@@ -1,28 +1,28 @@
-//! How credentials are fetched, and for how long.
+//! Credentials from AWS, and their lifetime.
 
 use crate::{args::AwsArgs, aws::AwsSettings, cache, core::credentials::RefreshAhead};
 use kiam_common::flags::{self, Problems};
 use std::{path::PathBuf, time::Duration};
 
-/// Bounds of a session (STS API reference, AssumeRole: `DurationSeconds`).
+/// Bounds of a session's duration (STS API reference, AssumeRole: `DurationSeconds`).
 const SESSION_DURATION_BOUNDS: (Duration, Duration) = (Duration::from_secs(15 * 60), Duration::from_secs(12 * 3600));
-/// Longest session where one role takes another (IAM user guide, "Role chaining").
+/// Longest session of a role that was assumed by a role (IAM user guide, "Role chaining").
 const CHAINED_SESSION_DURATION_MAX: Duration = Duration::from_secs(3600);
-/// Below this, some SDKs renew with every request: they do so in the last 15 minutes of a session.
+/// Below this, some SDKs renew credentials with every request: they do so in the last 15 minutes of a session.
 const SESSION_DURATION_ADVISED_MIN: Duration = Duration::from_secs(45 * 60);
-/// Shortest time before the end at which credentials are replaced.
+/// Shortest time between a refresh and the expiration.
 const REFRESH_AHEAD_MIN: Duration = Duration::from_secs(60);
-/// Most fetches at a time: STS allows 600 calls a second to a whole account.
+/// Most concurrent fetches: STS allows 600 calls a second for an account.
 const FETCHERS_MAX: usize = 128;
-/// Most messages to the cache that may wait.
+/// Longest queue of messages to the cache.
 const PREFETCH_BUFFER_MAX: usize = 1_000_000;
 
-/// All that concerns AWS.
+/// Settings of AWS.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(crate) struct AwsConfig {
     pub(crate) settings: AwsSettings,
     pub(crate) session_duration: Duration,
-    /// A role as pods name theirs: resolved when the base is known.
+    /// A role in the form of pods' annotations; resolved once the base ARN is known.
     pub(crate) assume_role: Option<String>,
     pub(crate) cache: cache::Settings,
 }
@@ -63,12 +63,12 @@ impl TryFrom<AwsArgs> for AwsConfig {
 }
 
 impl AwsConfig {
-    /// What is allowed, but not wise.
+    /// Returns a warning about a value that is allowed, but unwise.
     pub(super) fn notice(&self) -> Option<String> {
         (self.session_duration < SESSION_DURATION_ADVISED_MIN).then(|| {
             format!(
-                "--session-duration={}: SDKs renew credentials with less than 15 minutes left, so short sessions cost \
-                 many requests and slow pods down; 60m is the default",
+                "--session-duration={}: SDKs renew credentials with less than 15 minutes left, so short sessions cause \
+                 many requests and slow down pods; the default is 60m",
                 humantime::format_duration(self.session_duration)
             )
         })
@@ -80,7 +80,7 @@ fn duration(problems: &mut Problems, text: &str, chained: bool) -> Option<Durati
         flags::duration(text, SESSION_DURATION_BOUNDS.0, SESSION_DURATION_BOUNDS.1)
     })?;
     if chained && life > CHAINED_SESSION_DURATION_MAX {
-        let why = "not more than 1h with --assume-role-arn: AWS allows a role that was taken by a role no more";
+        let why = "not more than 1h with --assume-role-arn: the limit of AWS for a role that was assumed by a role";
         problems.add("--session-duration", Some(text), why.to_owned());
         return None;
     }
@@ -88,7 +88,7 @@ fn duration(problems: &mut Problems, text: &str, chained: bool) -> Option<Durati
 }
 
 fn refresh(problems: &mut Problems, text: Option<&str>, life: Option<Duration>) -> Option<RefreshAhead> {
-    // Without a good life there is no bound to hold it against, and its own problem is told already.
+    // Without a valid duration there is no tighter bound, and that problem has already been reported.
     let most = life.unwrap_or(SESSION_DURATION_BOUNDS.1).saturating_sub(REFRESH_AHEAD_MIN);
     let parse = |text: &str| {
         flags::duration(text, REFRESH_AHEAD_MIN, most)

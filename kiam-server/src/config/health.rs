@@ -1,4 +1,4 @@
-//! Of `kiam-server health`.
+//! Configuration of `kiam-server health`.
 
 use super::LogConfig;
 use crate::args::HealthArgs;
@@ -8,10 +8,10 @@ use kiam_common::{
 };
 use std::time::Duration;
 
-/// Longest that a probe may wait; the kubelet's own limit is seconds.
+/// Bounds of the time-outs; the kubelet's own limit is seconds.
 const TIMEOUT_BOUNDS: (Duration, Duration) = (Duration::from_millis(10), Duration::from_secs(60));
 
-/// Which server to ask, and how long.
+/// Configuration of `kiam-server health`.
 #[derive(Debug)]
 pub(crate) struct HealthConfig {
     pub(crate) log: LogConfig,

@@ -1,4 +1,4 @@
-//! Which role a pod may have.
+//! The rules for pods' roles.
 
 use crate::{
     args::RoleArgs,
@@ -6,15 +6,15 @@ use crate::{
 };
 use kiam_common::flags::{self, Problems};
 
-/// Where the base of role ARNs comes from.
+/// Source of the base ARN of roles.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(crate) enum BaseArn {
     Given(RoleBase),
-    /// The account of the instance.
+    /// From the account of the instance.
     Detected,
 }
 
-/// The rules of the cluster.
+/// The rules for pods' roles, for the whole cluster.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(crate) struct RoleConfig {
     pub(crate) base: BaseArn,
@@ -30,12 +30,12 @@ impl TryFrom<RoleArgs> for RoleConfig {
         let mut problems = Problems::default();
         let given = problems.optional("--role-base-arn", role_base_arn.as_deref(), |text| {
             RoleBase::parse(text).map_err(|error| {
-                format!("with a role's name behind it, {error}; write it like arn:aws:iam::123456789012:role/")
+                format!("with a role name appended, {error}; write it like arn:aws:iam::123456789012:role/")
             })
         });
         let detect = problems.value("--role-base-arn-autodetect", &role_base_arn_autodetect, flags::switch);
         let base = match (given, detect) {
-            // As in kiam, what is given wins.
+            // As in kiam, the flag takes precedence over detection.
             (Some(Some(base)), Some(_)) => Some(BaseArn::Given(base)),
             (Some(None), Some(true)) => Some(BaseArn::Detected),
             (Some(None), Some(false)) => {

@@ -1,4 +1,4 @@
-//! Command lines, good and bad.
+//! Command lines, valid and invalid.
 
 use super::*;
 use crate::{
@@ -69,7 +69,7 @@ fn kiams_own_arguments() {
 }
 
 #[test]
-fn what_has_no_effect_or_is_unwise_is_said() {
+fn flags_without_effect_and_unwise_values_are_noticed() {
     let notices = with(&["--sync=1m", "--statsd=x", "--session-duration=15m"]).unwrap().notices;
     assert_eq!(notices.len(), 3, "{notices:?}");
     assert!(notices[0].starts_with("--sync has no effect"));
@@ -77,7 +77,7 @@ fn what_has_no_effect_or_is_unwise_is_said() {
 }
 
 #[test]
-fn all_that_is_wrong_is_said_at_once() {
+fn all_problems_are_reported_at_once() {
     let text = config(&["--level=loud", "--bind=here", "--session-duration=1m", "--fetchers=0", "--port=0"])
         .unwrap_err()
         .to_string();
@@ -113,8 +113,8 @@ fn each_value_has_its_bounds() {
     ] {
         let needed: Vec<&str> =
             NEEDED.iter().copied().filter(|needed| needed.split('=').next() != flag.split('=').next()).collect();
-        let told = config(&[&needed, &[flag][..]].concat()).unwrap_err().to_string();
-        assert!(told.contains(text) && told.lines().count() == 1, "{flag}: {told}");
+        let problems = config(&[&needed, &[flag][..]].concat()).unwrap_err().to_string();
+        assert!(problems.contains(text) && problems.lines().count() == 1, "{flag}: {problems}");
     }
     assert!(
         problems(&["--assume-role-arn=r", "--session-duration=2h"]).contains("not more than 1h with --assume-role-arn")
@@ -123,10 +123,13 @@ fn each_value_has_its_bounds() {
 }
 
 #[test]
-fn a_base_is_needed_and_a_given_one_wins() {
+fn a_base_is_required_and_a_given_one_wins() {
     let tls = ["--cert=c", "--key=k", "--ca=a"];
-    let told = config(&tls).unwrap_err().to_string();
-    assert!(told.contains("--role-base-arn is required") && told.contains("--role-base-arn-autodetect"), "{told}");
+    let problems = config(&tls).unwrap_err().to_string();
+    assert!(
+        problems.contains("--role-base-arn is required") && problems.contains("--role-base-arn-autodetect"),
+        "{problems}"
+    );
     let detected = config(&[&tls[..], &["--role-base-arn-autodetect"]].concat()).unwrap();
     assert_eq!(detected.roles.base, BaseArn::Detected);
     assert!(matches!(with(&["--role-base-arn-autodetect"]).unwrap().roles.base, BaseArn::Given(_)));
