@@ -1,4 +1,4 @@
-//! Puts the parts together: [`build`] checks and binds everything, [`Bound::run`] serves until it is told to stop.
+//! Composition of the server: [`build`] checks and binds everything, [`Bound::run`] serves until the process is stopped.
 //!
 //! ```text
 //! k8s watch ──▶ Cluster ──▶ prefetch ──▶ Cache ──▶ Sts
@@ -30,21 +30,21 @@ use std::{
 };
 use tokio::{net::TcpListener, sync::oneshot};
 
-/// Longest that requests may take that were begun before the server was told to stop.
+/// Time for pending requests to finish when the server stops.
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(10);
-/// What our own session is called when `--assume-role-arn` is taken.
+/// Session name of the server for `--assume-role-arn`.
 const OWN_SESSION_NAME: &str = "server";
 
-/// A server that has everything and serves nobody yet.
+/// A server that is ready to serve.
 pub(crate) struct Bound {
     grpc: Kiam<Cluster, cache::Cache, EventRecorder>,
     incoming: Incoming,
     connections: ConnectionSettings,
-    /// Everything that must not end while the server runs.
+    /// Tasks that must not end while the server runs.
     tasks: Tasks,
 }
 
-/// Checks certificates, connects to AWS, binds every address. Nothing is served, and Kubernetes isn't asked yet.
+/// Checks certificates, sets up AWS, and binds every address. Does not serve, and does not call Kubernetes.
 pub(crate) async fn build(config: Config) -> anyhow::Result<Bound> {
     let Config { log: _, admin, tls, grpc, cluster, roles, aws, notices: _ } = config;
     let (mut registry, mut tasks) = (Registry::default(), Tasks::default());
@@ -86,12 +86,13 @@ pub(crate) async fn build(config: Config) -> anyhow::Result<Bound> {
 }
 
 impl Bound {
-    /// Serves until `stop`, then finishes what was begun.
+    /// Serves until `stop`, then finishes pending requests. Returns an error if a part of the server ended: the process is
+    /// useless then and must be restarted.
     pub(crate) async fn run(self, stop: impl Future<Output = ()>) -> anyhow::Result<()> {
         let Self { grpc, incoming, connections, tasks } = self;
         let (drain, drained) = oneshot::channel::<()>();
         let serve = grpc::serve(grpc, incoming, connections, async {
-            // Told to, or the one who would tell is gone.
+            // An error means that the sender is gone, which also ends serving.
             drop(drained.await);
         });
         tokio::pin!(serve);
@@ -99,17 +100,17 @@ impl Bound {
         tracing::info!("serving");
         tokio::select! {
             ended = &mut serve => {
-                ended.context("the gRPC server ended")?;
-                anyhow::bail!("the gRPC server ended by itself");
+                ended.context("the gRPC server failed")?;
+                anyhow::bail!("the gRPC server: ended, though it never should");
             }
             end = running.first_to_end() => return Err(end.into()),
             () = stop => {}
         }
-        tracing::info!("stopping: finishing the requests that were begun");
+        tracing::info!("stopping: finishing pending requests");
         drop(drain);
         match tokio::time::timeout(DRAIN_TIMEOUT, serve).await {
-            Ok(ended) => ended.context("stopping the gRPC server")?,
-            Err(_elapsed) => tracing::warn!("some requests did not end in time"),
+            Ok(ended) => ended.context("cannot stop the gRPC server")?,
+            Err(_elapsed) => tracing::warn!("some requests did not finish in time"),
         }
         Ok(())
     }
@@ -125,7 +126,7 @@ async fn connect_aws(aws: &AwsConfig, roles: RoleConfig, clock: Arc<dyn Clock>) 
     if let Some(role) = &aws.assume_role {
         let role = role_base.resolve(role).with_context(|| format!("--assume-role-arn={role}"))?;
         connection = connection.assume(&role, &SessionName::parse(OWN_SESSION_NAME)?).await;
-        tracing::info!(%role, "pods' roles are taken with this role's credentials");
+        tracing::info!(%role, "assuming pods' roles with the credentials of this role");
     }
     let sts = Sts::new(&connection, aws.session_duration, clock);
     Ok((sts, Arc::new(Policy { role_base, default_session: session })))
@@ -133,15 +134,15 @@ async fn connect_aws(aws: &AwsConfig, roles: RoleConfig, clock: Arc<dyn Clock>) 
 
 async fn detect(connection: &Aws) -> anyhow::Result<RoleBase> {
     let base = aws::detect_role_base(connection).await.context(
-        "--role-base-arn-autodetect: the account could not be found; give --role-base-arn, or let the server reach \
-         the instance metadata service (hostNetwork, or a hop limit of 2)",
+        "--role-base-arn-autodetect: cannot detect the account; give --role-base-arn, or let the server reach the real \
+         IMDS (hostNetwork, or a hop limit of 2)",
     )?;
     tracing::info!(role_base_arn = base.as_str(), "account detected");
     Ok(base)
 }
 
 async fn bind(flag: &'static str, address: SocketAddr) -> anyhow::Result<TcpListener> {
-    let listener = TcpListener::bind(address).await.with_context(|| format!("{flag}: {address} cannot be bound"))?;
+    let listener = TcpListener::bind(address).await.with_context(|| format!("{flag}: cannot listen on {address}"))?;
     tracing::info!(flag, address = %listener.local_addr()?, "listening");
     Ok(listener)
 }
@@ -154,15 +155,23 @@ fn connections(config: &GrpcConfig) -> ConnectionSettings {
 fn register_watch(registry: &mut Registry) -> WatchMetrics {
     let metrics = WatchMetrics::default();
     let k8s = registry.sub_registry_with_prefix("kiam_k8s");
-    k8s.register("watch_errors", "Errors of the Kubernetes watches", metrics.errors.clone());
-    k8s.register("skipped_objects", "Objects of Kubernetes that could not be read", metrics.skipped.clone());
-    // kiam drops pods when its buffer is full. We don't: whoever finds it full waits.
-    k8s.register("dropped_pods", "Pods whose prefetch was dropped: always 0", Counter::<u64>::default());
+    k8s.register("watch_errors", "Errors of the Kubernetes watches, by resource", metrics.errors.clone());
+    k8s.register(
+        "skipped_objects",
+        "Kubernetes objects skipped because they could not be read, by resource",
+        metrics.skipped.clone(),
+    );
+    // kiam drops pods when its buffer is full; this server waits until there is room.
+    k8s.register("dropped_pods", "Pods dropped from prefetching; always 0", Counter::<u64>::default());
     metrics
 }
 
 fn register_events(registry: &mut Registry) -> Counter {
     let dropped = Counter::default();
-    registry.register("kiam_k8s_dropped_events", "Events that found the queue full", dropped.clone());
+    registry.register(
+        "kiam_k8s_dropped_events",
+        "Kubernetes Events dropped because the queue was full",
+        dropped.clone(),
+    );
     dropped
 }

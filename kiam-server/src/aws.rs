@@ -1,4 +1,4 @@
-//! The AWS side: our own credentials, and AssumeRole with them.
+//! AWS: the server's own credentials, and AssumeRole with them.
 
 mod account;
 mod connection;

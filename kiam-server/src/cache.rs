@@ -1,8 +1,8 @@
-//! The credential cache. Handles read what is published and ask for the rest; one worker owns the plan: which identity
-//! is wanted, fetched, refreshed, left alone after a failure, or forgotten.
+//! The credential cache. Handles read published credentials and request the rest from one worker. The worker owns the
+//! plan: which identity is wanted, fetched, refreshed, in backoff after a failure, or forgotten.
 //!
-//! A fetch belongs to the cache and not to whoever asked first, so nobody's impatience costs others their answer, and
-//! one identity is fetched once however many ask.
+//! A fetch belongs to the cache and not to the first caller: a caller that gives up does not cancel it for others, and an
+//! identity is fetched once for any number of callers.
 
 mod backoff;
 mod metrics;
@@ -23,21 +23,21 @@ use dashmap::DashMap;
 use std::sync::Arc;
 use tokio::sync::{mpsc, oneshot};
 
-/// Valid credentials by identity: written by the worker, read by handles without asking it.
+/// Valid credentials by identity: written by the worker, read directly by handles.
 type Published = DashMap<Identity, Arc<Credentials>>;
 
-/// What one who asked is told.
+/// Response to a request for credentials.
 type Answer = Result<Arc<Credentials>, CredentialError>;
 
-/// What the worker is told.
+/// Message to the worker.
 enum Message {
-    /// Somebody waits for credentials of this identity.
+    /// A caller waits for credentials of this identity.
     Ask { identity: Identity, reply: oneshot::Sender<Answer> },
-    /// The pod will ask for this identity; `None`: for nothing any more.
+    /// The pod will request this identity; `None`: no identity.
     Interest { pod: PodUid, identity: Option<Identity> },
 }
 
-/// A handle on the cache.
+/// A handle of the cache.
 #[derive(Clone)]
 pub(crate) struct Cache {
     published: Arc<Published>,
@@ -47,7 +47,7 @@ pub(crate) struct Cache {
 }
 
 impl Cache {
-    /// Tells which identity a pod will ask for.
+    /// Records the identity that a pod will request.
     pub(crate) async fn interest(&self, pod: PodUid, identity: Option<Identity>) -> Result<(), CredentialError> {
         self.messages.send(Message::Interest { pod, identity }).await.map_err(|_closed| stopped())
     }

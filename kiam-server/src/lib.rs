@@ -1,11 +1,11 @@
-//! The cluster half of kiam: watches pods, decides which role each may have, fetches credentials from STS before they
-//! are asked for, and hands them to the agents.
+//! The server of kiam: watches pods, decides which role each pod may have, fetches credentials from STS before they are
+//! requested, and serves them to the agents.
 //!
 //! ```text
 //! Pod + Namespace ──▶ Decision ──▶ Identity ──▶ Credentials
-//!      k8s              core         core       cache, aws         grpc: asks for all of it
+//!      k8s              core         core       cache, aws        grpc: serves requests with all of it
 //! ```
-//! `core` knows no network; `cache`, `grpc`, `k8s` and `aws` know `core` and not one another; `app` joins them.
+//! `core` uses no network; `cache`, `grpc`, `k8s` and `aws` depend on `core` and not on one another; `app` connects them.
 
 mod app;
 mod args;

@@ -1,4 +1,4 @@
-//! `kiam-server`: see the library for what it does.
+//! The binary `kiam-server`; everything is in the library.
 
 fn main() -> std::process::ExitCode {
     kiam_server::main()

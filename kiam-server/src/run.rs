@@ -1,4 +1,4 @@
-//! From the command line to the exit code: 0 a clean stop, 1 something failed, 64 the command line is wrong.
+//! The entry point: command line, log, runtime, exit code (see [`kiam_common::exit`]).
 
 use crate::{
     app,
@@ -31,7 +31,7 @@ pub fn main() -> ExitCode {
     };
     match result {
         Ok(Ok(())) => ExitCode::SUCCESS,
-        // Some errors are multi-line excerpts of a file.
+        // Some errors show an excerpt of a file, in several lines.
         Ok(Err(error)) => exit::failed(PROGRAM, &in_one_line(&chain(error.as_ref()))),
         Err(problems) => exit::misused(PROGRAM, &problems),
     }
@@ -39,9 +39,9 @@ pub fn main() -> ExitCode {
 
 fn serve(config: Config) -> anyhow::Result<()> {
     start_log(&config.log)?;
-    // Asked for by libraries that don't say which they want; ours do.
+    // For libraries that use the process's default provider; kiam's own code names its provider.
     let installed = rustls::crypto::ring::default_provider().install_default();
-    anyhow::ensure!(installed.is_ok(), "a TLS provider is installed already");
+    anyhow::ensure!(installed.is_ok(), "a TLS provider has already been installed");
     for notice in &config.notices {
         tracing::warn!("{notice}");
     }
@@ -67,13 +67,13 @@ fn start_log(log: &LogConfig) -> anyhow::Result<()> {
 }
 
 fn runtime() -> anyhow::Result<tokio::runtime::Runtime> {
-    tokio::runtime::Builder::new_multi_thread().enable_all().build().context("starting the runtime")
+    tokio::runtime::Builder::new_multi_thread().enable_all().build().context("cannot start the async runtime")
 }
 
-/// Ends with SIGTERM or SIGINT.
+/// Returns a future that ends with SIGTERM or SIGINT.
 fn stop_signal() -> anyhow::Result<impl Future<Output = ()>> {
-    let mut terminate = signal(SignalKind::terminate()).context("listening for SIGTERM")?;
-    let mut interrupt = signal(SignalKind::interrupt()).context("listening for SIGINT")?;
+    let mut terminate = signal(SignalKind::terminate()).context("cannot handle SIGTERM")?;
+    let mut interrupt = signal(SignalKind::interrupt()).context("cannot handle SIGINT")?;
     Ok(async move {
         tokio::select! {
             _ = terminate.recv() => {}

@@ -1,4 +1,4 @@
-//! What the admin face shows.
+//! The server's answers at the admin endpoint.
 
 use crate::{core::lookup::PodLookup as _, k8s::Cluster};
 use kiam_common::admin::{AdminHandler, encode};
@@ -22,7 +22,7 @@ impl AdminHandler for Admin {
         if self.pods.is_synced() {
             Ok("ok\n".to_owned())
         } else {
-            Err("pods and namespaces have not been listed yet: see the log for what the Kubernetes API says\n"
+            Err("pods and namespaces have not been listed yet; see the log for errors of the Kubernetes API\n"
                 .to_owned())
         }
     }

@@ -1,9 +1,9 @@
-//! The time of day.
+//! The system clock.
 
 use crate::core::provider::Clock;
 use jiff::Timestamp;
 
-/// The system's clock.
+/// The system clock.
 pub(super) struct SystemClock;
 
 impl Clock for SystemClock {

@@ -1,4 +1,4 @@
-//! The account that we run in, found through the instance metadata service (`--role-base-arn-autodetect`).
+//! Detection of the account through the real IMDS (`--role-base-arn-autodetect`).
 
 use super::Aws;
 use crate::core::{ids::RoleArnError, role::RoleBase};
@@ -6,23 +6,23 @@ use aws_config::imds;
 use serde::Deserialize;
 use std::time::Duration;
 
-/// Tells the instance profile (EC2 user guide, "Instance metadata categories").
+/// Document with the instance profile (EC2 user guide, "Instance metadata categories").
 const INFO_PATH: &str = "/latest/meta-data/iam/info";
-/// Longest that one attempt may take: the service is a millisecond away, or not there.
+/// Longest attempt: the IMDS responds within a millisecond, or not at all.
 const ATTEMPT_TIMEOUT: Duration = Duration::from_secs(2);
-/// Attempts, with the SDK's pauses between them.
+/// Most attempts, with the SDK's backoff between them.
 const ATTEMPTS_MAX: u32 = 3;
 
-/// Why the base of role ARNs could not be detected.
+/// Reason why the base ARN of roles could not be detected.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum AccountError {
-    #[error("the instance metadata service did not tell {INFO_PATH}")]
+    #[error("cannot read {INFO_PATH} from the real IMDS")]
     Imds(#[source] Box<imds::client::error::ImdsError>),
-    #[error("the instance metadata service answered {INFO_PATH} with something else")]
+    #[error("{INFO_PATH} of the real IMDS is not the expected JSON")]
     Json(#[source] serde_json::Error),
     #[error("{arn:?} is not the ARN of an instance profile")]
     Form { arn: String },
-    #[error("{arn:?} names no account that roles can be in")]
+    #[error("{arn:?} has no valid account for roles")]
     Base {
         arn: String,
         #[source]
@@ -36,7 +36,7 @@ struct Info {
     instance_profile_arn: String,
 }
 
-/// `arn:PARTITION:iam::ACCOUNT:role/` of the instance that we run on. Speaks IMDSv2 only.
+/// Returns `arn:PARTITION:iam::ACCOUNT:role/` of the instance. Uses IMDSv2 only.
 pub(crate) async fn detect_role_base(aws: &Aws) -> Result<RoleBase, AccountError> {
     let client = imds::Client::builder()
         .configure(&aws.provider_config())

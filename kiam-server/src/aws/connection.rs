@@ -1,7 +1,7 @@
-//! How AWS is reached: region, endpoint, trusted authorities, proxy, and whose credentials sign.
+//! The connection to AWS: region, endpoint, trusted authorities, proxy, and the credentials that sign calls.
 //!
-//! The SDK's default chain gives the credentials (environment, profile, web identity, container, instance), as it does
-//! for every program; `--assume-role-arn` puts one more role in between.
+//! The credentials come from the SDK's default chain (environment, profile, web identity, container, instance);
+//! `--assume-role-arn` adds one more role.
 
 use crate::core::{ids::RoleArn, session::SessionName};
 use aws_config::{
@@ -21,31 +21,31 @@ use rustls::{
 };
 use std::{path::Path, path::PathBuf, time::Duration};
 
-/// Longest that a connection to AWS may take to come about.
+/// Longest time to connect.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
-/// Longest that one attempt of a call may take; STS answers in 0.2 s, and in 0.6 s when it is slow.
+/// Longest attempt of a call; STS usually responds within 0.2 s, and within 0.6 s when slow.
 const ATTEMPT_TIMEOUT: Duration = Duration::from_secs(4);
-/// Longest that a call may take with its retries. Nobody waits longer: agents give up after 5 s.
+/// Longest call, including retries. Agents give up after 5 s.
 const CALL_TIMEOUT: Duration = Duration::from_secs(10);
-/// Attempts of a call (the SDK's standard mode, with its own pauses).
+/// Most attempts of a call (standard mode of the SDK, with its backoff).
 const ATTEMPTS_MAX: u32 = 3;
-/// Longest that we look for a region: the instance metadata service may be away.
+/// Longest search for a region: the real IMDS may be unreachable.
 const REGION_TIMEOUT: Duration = Duration::from_secs(5);
-/// The region and the endpoint where no region is configured, as in kiam.
+/// Region and endpoint without a configured region, as in kiam.
 const GLOBAL: (&str, &str) = ("us-east-1", "https://sts.amazonaws.com");
 
-/// What the flags say of AWS.
+/// Flags of AWS.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub(crate) struct AwsSettings {
-    /// `--region`; a name with `fips` in it asks for the FIPS endpoint.
+    /// `--region`; a name with `fips` selects the FIPS endpoint.
     pub(crate) region: Option<String>,
-    /// `--sts-endpoint`: a URL in place of the region's.
+    /// `--sts-endpoint`: a URL instead of the region's.
     pub(crate) sts_endpoint: Option<String>,
-    /// `--sts-ca`: authorities of that endpoint, beside the system's.
+    /// `--sts-ca`: authorities of that endpoint, in addition to the system's.
     pub(crate) sts_ca: Option<PathBuf>,
 }
 
-/// What is wrong with the way to AWS.
+/// Reason why the connection to AWS cannot be set up.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum AwsError {
     #[error("--sts-ca={}: cannot be read", path.display())]
@@ -54,22 +54,22 @@ pub(crate) enum AwsError {
         #[source]
         source: std::io::Error,
     },
-    #[error("--sts-ca={}: holds no usable certificate in PEM form", path.display())]
+    #[error("--sts-ca={}: contains no usable PEM certificate", path.display())]
     BadAuthorities { path: PathBuf },
     #[error(
-        "no certificate authority is known, so no connection to AWS can be trusted: install the package \
-         ca-certificates, or give --sts-ca"
+        "no certificate authorities found, so AWS cannot be verified: install the package ca-certificates, or give \
+         --sts-ca"
     )]
     NoAuthorities,
-    #[error("the HTTP client of the AWS SDK cannot be set up: {reason}")]
+    #[error("cannot set up the HTTP client of the AWS SDK: {reason}")]
     HttpClient { reason: String },
 }
 
-/// The way to AWS.
+/// The connection to AWS.
 pub(crate) struct Aws {
     config: SdkConfig,
     http: SharedHttpClient,
-    /// Which STS it leads to, in words for an error.
+    /// The STS endpoint, for messages: `at URL`, or `of region NAME`.
     sts: String,
 }
 
@@ -102,7 +102,7 @@ impl Aws {
         Ok(Self { config: loader.load().await, http, sts })
     }
 
-    /// From here on, calls are signed with credentials of this role (`--assume-role-arn`).
+    /// Signs all further calls with credentials of this role (`--assume-role-arn`).
     pub(crate) async fn assume(self, role: &RoleArn, session: &SessionName) -> Self {
         let provider = AssumeRoleProvider::builder(role.as_str())
             .session_name(session.as_str())
@@ -113,7 +113,7 @@ impl Aws {
         Self { config, ..self }
     }
 
-    /// Which STS: `at URL`, or `of region NAME`.
+    /// Returns the STS endpoint: `at URL`, or `of region NAME`.
     pub(super) fn sts(&self) -> &str {
         &self.sts
     }
@@ -127,7 +127,7 @@ impl Aws {
     }
 }
 
-/// `--region`, else that of the environment, of the profile, or of the instance that we run on, else none.
+/// Returns `--region`, else the region of the environment, the profile or the instance, if any.
 async fn region(settings: &AwsSettings, http: &SharedHttpClient) -> Option<String> {
     if settings.region.is_some() {
         return settings.region.clone();
@@ -142,7 +142,7 @@ async fn region(settings: &AwsSettings, http: &SharedHttpClient) -> Option<Strin
     region.map(|region| region.to_string())
 }
 
-/// kiam's way to ask for a FIPS endpoint: `us-east-1-fips`, `fips-us-east-1`.
+/// Splits kiam's notation for a FIPS endpoint, `us-east-1-fips` or `fips-us-east-1`, into region and flag.
 fn split_fips(region: &str) -> (String, bool) {
     let plain = region.trim_end_matches("-fips").trim_start_matches("fips-");
     (plain.to_owned(), plain != region)
@@ -174,7 +174,7 @@ fn http_client(settings: &AwsSettings) -> Result<SharedHttpClient, AwsError> {
     }))
 }
 
-/// The bundle's bytes, known to be good: the SDK panics over a bad one.
+/// Returns the bytes of the bundle after checking them: the SDK panics on a bad bundle.
 fn authorities(path: &Path) -> Result<Vec<u8>, AwsError> {
     let pem = std::fs::read(path).map_err(|source| AwsError::ReadAuthorities { path: path.to_owned(), source })?;
     let bad = || AwsError::BadAuthorities { path: path.to_owned() };
@@ -192,7 +192,7 @@ mod tests {
     use std::io::Write as _;
 
     #[test]
-    fn fips_is_part_of_a_regions_name_as_in_kiam() {
+    fn a_region_name_selects_fips_as_in_kiam() {
         for (given, plain, fips) in [
             ("us-east-1", "us-east-1", false),
             ("us-east-1-fips", "us-east-1", true),
@@ -203,7 +203,7 @@ mod tests {
     }
 
     #[test]
-    fn a_bad_bundle_is_an_error_and_no_panic() {
+    fn a_bad_bundle_is_an_error_not_a_panic() {
         for text in ["", "nonsense", "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n"] {
             let mut file = tempfile::NamedTempFile::new().unwrap();
             file.write_all(text.as_bytes()).unwrap();

@@ -1,4 +1,4 @@
-//! AssumeRole, and what its failures mean for the next try.
+//! AssumeRole, and the classification of its failures.
 
 use super::Aws;
 use crate::core::{
@@ -19,11 +19,11 @@ use std::{sync::Arc, time::Duration};
 /// Longest error message that is kept, bytes.
 const MESSAGE_LEN_MAX: usize = 500;
 
-/// STS.
+/// The client of STS.
 pub(crate) struct Sts {
     client: Client,
-    /// Which one it is: `at URL`, or `of region NAME`.
-    which: String,
+    /// The STS endpoint, for messages: `at URL`, or `of region NAME`.
+    endpoint: String,
     session_duration: i32,
     clock: Arc<dyn Clock>,
 }
@@ -31,12 +31,12 @@ pub(crate) struct Sts {
 impl Sts {
     pub(crate) fn new(aws: &Aws, session_duration: Duration, clock: Arc<dyn Clock>) -> Self {
         let session_duration = i32::try_from(session_duration.as_secs()).unwrap_or(i32::MAX);
-        Self { client: Client::new(aws.config()), which: aws.sts().to_owned(), session_duration, clock }
+        Self { client: Client::new(aws.config()), endpoint: aws.sts().to_owned(), session_duration, clock }
     }
 
     async fn assume_role(&self, identity: &Identity) -> Result<Credentials, CredentialError> {
         let Identity { role, session, external_id } = identity;
-        // Before the call: the life of what it gives begins during it.
+        // Taken before the call, during which the lifetime of the credentials begins.
         let issued = self.clock.now();
         let output = self
             .client
@@ -47,7 +47,7 @@ impl Sts {
             .duration_seconds(self.session_duration)
             .send()
             .await
-            .map_err(|error| failure(&error, &self.which))?;
+            .map_err(|error| failure(&error, &self.endpoint))?;
         credentials(output, issued)
     }
 }
@@ -59,20 +59,20 @@ impl CredentialProvider for Sts {
 }
 
 fn credentials(output: AssumeRoleOutput, issued: Timestamp) -> Result<Credentials, CredentialError> {
-    let nonsense = |message: &str| CredentialError { class: FailureClass::Other, message: message.to_owned() };
-    let given = output.credentials.ok_or_else(|| nonsense("STS answered without credentials"))?;
-    let expires = Timestamp::new(given.expiration.secs(), 0)
-        .map_err(|_range| nonsense("STS answered with an impossible expiration"))?;
+    let malformed = |message: &str| CredentialError { class: FailureClass::Other, message: message.to_owned() };
+    let received = output.credentials.ok_or_else(|| malformed("the response of STS contains no credentials"))?;
+    let expires = Timestamp::new(received.expiration.secs(), 0)
+        .map_err(|_range| malformed("the response of STS contains an impossible expiration"))?;
     Ok(Credentials {
-        access_key_id: given.access_key_id,
-        secret_access_key: Secret::new(given.secret_access_key),
-        session_token: Secret::new(given.session_token),
+        access_key_id: received.access_key_id,
+        secret_access_key: Secret::new(received.secret_access_key),
+        session_token: Secret::new(received.session_token),
         issued,
         expires,
     })
 }
 
-fn failure(error: &SdkError<AssumeRoleError>, which: &str) -> CredentialError {
+fn failure(error: &SdkError<AssumeRoleError>, endpoint: &str) -> CredentialError {
     match error {
         SdkError::ServiceError(answer) => {
             let code = answer.err().code().unwrap_or("Unknown");
@@ -84,12 +84,12 @@ fn failure(error: &SdkError<AssumeRoleError>, which: &str) -> CredentialError {
         }
         other => CredentialError {
             class: FailureClass::Transient,
-            message: bounded_line(&format!("STS {which} could not be asked: {}", chain(other))),
+            message: bounded_line(&format!("cannot reach STS {endpoint}: {}", chain(other))),
         },
     }
 }
 
-/// What an error code means (STS API reference, "Common Error Types" and AssumeRole).
+/// Classifies an error code (STS API reference, "Common Error Types" and AssumeRole).
 fn class(code: &str, status: u16) -> FailureClass {
     match code {
         "AccessDenied" | "AccessDeniedException" | "UnauthorizedOperation" => FailureClass::AccessDenied,
@@ -98,7 +98,7 @@ fn class(code: &str, status: u16) -> FailureClass {
         | "RequestLimitExceeded"
         | "TooManyRequestsException"
         | "RequestThrottled" => FailureClass::Throttled,
-        // Our own credentials ended; the SDK gets new ones.
+        // The server's own credentials expired; the SDK fetches new ones.
         "ExpiredToken" | "ExpiredTokenException" | "RequestExpired" | "ServiceUnavailable" | "InternalFailure" => {
             FailureClass::Transient
         }

@@ -1,4 +1,4 @@
-//! kiam's metrics of STS and its cache, by their names (kiam v4.2, pkg/aws/sts/metrics.go).
+//! Metrics of STS and the cache, under kiam's names (kiam v4.2, pkg/aws/sts/metrics.go).
 
 use prometheus_client::{
     metrics::{
@@ -9,7 +9,7 @@ use prometheus_client::{
     registry::Registry,
 };
 
-/// What the cache counts.
+/// Metrics of the cache.
 #[derive(Clone)]
 pub(crate) struct CacheMetrics {
     pub(super) size: Gauge,
@@ -34,9 +34,9 @@ impl CacheMetrics {
         let sts = registry.sub_registry_with_prefix("kiam_sts");
         sts.register("cacheSize", "Identities with credentials in the cache", metrics.size.clone());
         sts.register("cache_hit", "Requests answered from the cache", metrics.hits.clone());
-        sts.register("cache_miss", "Requests that had to wait for the cache", metrics.misses.clone());
+        sts.register("cache_miss", "Requests that had to wait for a fetch", metrics.misses.clone());
         sts.register("issuing_errors", "AssumeRole calls that failed", metrics.errors.clone());
-        sts.register("assumerole_current", "AssumeRole calls under way", metrics.calls.clone());
+        sts.register("assumerole_current", "AssumeRole calls in progress", metrics.calls.clone());
         sts.register("assumerole_timing_seconds", "Duration of AssumeRole calls", metrics.timing.clone());
         metrics
     }

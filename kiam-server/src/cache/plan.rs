@@ -1,5 +1,5 @@
-//! The plan: a state machine without tasks and without a clock. Time, wishes and results come in; what to fetch next,
-//! and when to look again, comes out.
+//! The plan: a state machine without tasks and without a clock. Its inputs are time, requests and results; its outputs the
+//! next fetch, and the time at which something is due.
 
 use super::{Answer, Published, backoff::Backoff};
 use crate::core::{
@@ -15,34 +15,34 @@ use std::{
 };
 use tokio::sync::oneshot;
 
-/// Most identities: twice what the largest cluster has pods that need one. Bounds what annotations can make us hold.
+/// Most identities: twice as many as pods with a role in the largest cluster. Bounds the memory that annotations can use.
 const IDENTITIES_MAX: usize = 100_000;
-/// Most who wait for one identity; more are told to come again.
+/// Most callers waiting for one identity; further ones get a retryable error.
 const WAITERS_MAX: usize = 10_000;
-/// An identity that no pod wants any more is kept for this long: a rollout replaces pods by others of the same.
+/// Time that an identity is kept without a pod: a rollout replaces pods with others of the same identity.
 const FORGET_AFTER: Duration = Duration::from_secs(60);
-/// With less life than this left, a refresh goes before everything that nobody waits for.
+/// Remaining lifetime below which a refresh precedes all other background fetches.
 const EXPIRING_REMAINING_MAX: Duration = Duration::from_secs(600);
 
-/// Who goes first. The order of the variants is the order of the queue.
+/// Priority of a fetch: the first variant is served first.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub(super) enum Lane {
-    /// Somebody waits.
+    /// A caller waits.
     Live,
-    /// Nothing valid, or not for long.
+    /// The credentials are invalid, or about to expire.
     Expiring,
     /// A pod appeared.
     Prefetch,
-    /// Half of the life is over.
+    /// Half of the lifetime is over.
     Refresh,
 }
 
-/// How many fetches may run at once.
+/// Most concurrent fetches.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Limits {
-    /// That somebody waits for: they have places of their own, so that a stalled prefetch can't block them.
+    /// Fetches with a waiting caller; a limit of their own, so that stalled prefetches can't block them.
     pub(super) live: usize,
-    /// All others.
+    /// All other fetches.
     pub(super) background: usize,
 }
 
@@ -55,20 +55,20 @@ enum State {
 
 struct Entry {
     state: State,
-    /// Pods that want it.
+    /// Pods with this identity.
     pods: usize,
     waiters: Vec<oneshot::Sender<Answer>>,
     current: Option<Arc<Credentials>>,
     failure: Option<Failure>,
     /// Failures in a row.
     failures: u32,
-    /// When to look at it next; mirrored in [`Plan::due`].
+    /// When to process it next; mirrored in [`Plan::due`].
     due: Option<Timestamp>,
 }
 
 struct Failure {
     error: CredentialError,
-    /// Until then the error is the answer.
+    /// Until then, requests get the error.
     until: Timestamp,
 }
 
@@ -79,11 +79,11 @@ pub(super) struct Plan {
     due: BTreeSet<(Timestamp, Identity)>,
     running_live: usize,
     running_background: usize,
-    /// Of the next in the queue.
+    /// Sequence number of the next entry in the queue.
     sequence: u64,
     limits: Limits,
     ahead: RefreshAhead,
-    /// From -1 to 1.
+    /// Random number from -1 to 1.
     jitter: fn() -> f64,
     published: Arc<Published>,
 }
@@ -105,26 +105,26 @@ impl Plan {
         }
     }
 
-    /// Somebody waits for credentials.
+    /// Handles a request for credentials.
     pub(super) fn ask(&mut self, identity: Identity, reply: oneshot::Sender<Answer>, now: Timestamp) {
         if let Some(credentials) = self.valid(&identity, now) {
-            return tell(reply, Ok(credentials));
+            return send(reply, Ok(credentials));
         }
         let Some(entry) = self.entry(&identity) else {
-            return tell(reply, Err(overloaded("too many identities are in use")));
+            return send(reply, Err(overloaded("too many identities in use")));
         };
         if let Some(failure) = entry.failure.as_ref().filter(|failure| now < failure.until) {
-            return tell(reply, Err(failure.error.clone()));
+            return send(reply, Err(failure.error.clone()));
         }
         entry.waiters.retain(|waiter| !waiter.is_closed());
         if entry.waiters.len() >= WAITERS_MAX {
-            return tell(reply, Err(overloaded("too many wait for this role")));
+            return send(reply, Err(overloaded("too many requests waiting for this role")));
         }
         entry.waiters.push(reply);
         self.enqueue(&identity, Lane::Live);
     }
 
-    /// The pod will ask for this identity, or for none.
+    /// Records the identity that the pod will request, if any.
     pub(super) fn interest(&mut self, pod: PodUid, identity: Option<Identity>, now: Timestamp) {
         let before = match &identity {
             Some(identity) => self.pods.insert(pod, identity.clone()),
@@ -147,12 +147,12 @@ impl Plan {
         {
             entry.pods = entry.pods.saturating_sub(1);
             if entry.pods == 0 {
-                self.look_again(&before, after(now, FORGET_AFTER));
+                self.schedule(&before, after(now, FORGET_AFTER));
             }
         }
     }
 
-    /// What to fetch next, if there is a place for it. [`Self::finish`] must follow.
+    /// Returns the next identity to fetch, if the limits allow. [`Self::finish`] must follow.
     pub(super) fn next(&mut self) -> Option<Identity> {
         let live = self.first(Lane::Live).filter(|_| self.running_live < self.limits.live);
         let background = || self.first(Lane::Expiring).filter(|_| self.running_background < self.limits.background);
@@ -168,13 +168,13 @@ impl Plan {
         Some(identity)
     }
 
-    /// The first in the queue, from this lane on; only live ones for the live lane.
+    /// Returns the first entry of the queue from this lane on; for the live lane, only live ones.
     fn first(&self, from: Lane) -> Option<(Lane, u64)> {
         let (&key, _) = self.queue.range((from, 0)..).next()?;
         (from != Lane::Live || key.0 == Lane::Live).then_some(key)
     }
 
-    /// A fetch ended.
+    /// Handles the result of a fetch.
     pub(super) fn finish(&mut self, identity: &Identity, result: Result<Credentials, CredentialError>, now: Timestamp) {
         let Some(entry) = self.entries.get_mut(identity) else { return };
         match std::mem::replace(&mut entry.state, State::Idle) {
@@ -188,11 +188,11 @@ impl Plan {
             Err(error) => self.fail(identity, error, now),
         };
         for waiter in waiters {
-            tell(waiter, answer.clone());
+            send(waiter, answer.clone());
         }
         let wanted = self.entries.get(identity).is_some_and(|entry| entry.pods > 0);
         let due = if wanted { due } else { due.min(after(now, FORGET_AFTER)) };
-        self.look_again(identity, due);
+        self.schedule(identity, due);
     }
 
     fn keep(&mut self, identity: &Identity, credentials: Credentials) -> (Answer, Timestamp) {
@@ -213,11 +213,11 @@ impl Plan {
         entry.failures = entry.failures.saturating_add(1);
         let backoff = Backoff::after(error.class, entry.failures, jitter);
         entry.failure = Some(Failure { error: error.clone(), until: after(now, backoff.answer) });
-        // Whoever waits does so because nothing is valid.
+        // Callers wait only while nothing is valid, so the error is theirs.
         (Err(error), after(now, backoff.retry))
     }
 
-    /// What it has, unless that has ended: then it has nothing any more.
+    /// Returns the valid credentials of an identity, and drops expired ones.
     fn valid(&mut self, identity: &Identity, now: Timestamp) -> Option<Arc<Credentials>> {
         let entry = self.entries.get_mut(identity)?;
         if entry.current.as_ref().is_some_and(|current| !current.is_valid_at(now)) {
@@ -227,17 +227,17 @@ impl Plan {
         entry.current.clone()
     }
 
-    /// Looks at all whose time has come.
-    pub(super) fn look(&mut self, now: Timestamp) {
+    /// Processes every identity that is due.
+    pub(super) fn process_due(&mut self, now: Timestamp) {
         while let Some((at, _)) = self.due.first()
             && *at <= now
             && let Some((_, identity)) = self.due.pop_first()
         {
-            self.look_at(&identity, now);
+            self.process(&identity, now);
         }
     }
 
-    fn look_at(&mut self, identity: &Identity, now: Timestamp) {
+    fn process(&mut self, identity: &Identity, now: Timestamp) {
         let remaining = self.valid(identity, now).map(|current| current.remaining_at(now)).unwrap_or_default();
         let Some(entry) = self.entries.get_mut(identity) else { return };
         entry.due = None;
@@ -251,12 +251,12 @@ impl Plan {
         }
     }
 
-    /// When something is to be looked at next.
-    pub(super) fn next_look(&self) -> Option<Timestamp> {
+    /// Returns the time at which the next identity is due.
+    pub(super) fn next_due(&self) -> Option<Timestamp> {
         self.due.first().map(|(at, _)| *at)
     }
 
-    /// Identities with credentials.
+    /// Returns the number of identities with credentials.
     pub(super) fn size(&self) -> usize {
         self.published.len()
     }
@@ -268,7 +268,7 @@ impl Plan {
         Some(self.entries.entry(identity.clone()).or_insert_with(Entry::new))
     }
 
-    /// Puts it into the queue, or forward in it; what runs already is left alone.
+    /// Adds an identity to the queue, or raises its priority; does nothing if it is being fetched.
     fn enqueue(&mut self, identity: &Identity, lane: Lane) {
         let Some(entry) = self.entries.get_mut(identity) else { return };
         match entry.state {
@@ -284,7 +284,7 @@ impl Plan {
         self.queue.insert((lane, self.sequence), identity.clone());
     }
 
-    fn look_again(&mut self, identity: &Identity, at: Timestamp) {
+    fn schedule(&mut self, identity: &Identity, at: Timestamp) {
         let Some(entry) = self.entries.get_mut(identity) else { return };
         if let Some(before) = entry.due.replace(at) {
             self.due.remove(&(before, identity.clone()));
@@ -299,14 +299,17 @@ impl Entry {
     }
 }
 
-/// Credentials that have ended on arrival are a wrong clock, ours or theirs.
+/// Refuses credentials that have expired on arrival: the clock of this machine or of STS is wrong.
 fn still_good(credentials: Credentials, now: Timestamp) -> Result<Credentials, CredentialError> {
     if credentials.is_valid_at(now) {
         return Ok(credentials);
     }
     Err(CredentialError {
         class: FailureClass::Other,
-        message: format!("STS gave credentials that ended at {}: check this machine's clock", credentials.expires),
+        message: format!(
+            "STS returned credentials that expired at {}; check the clock of this machine",
+            credentials.expires
+        ),
     })
 }
 
@@ -314,8 +317,8 @@ fn overloaded(message: &str) -> CredentialError {
     CredentialError { class: FailureClass::Throttled, message: message.to_owned() }
 }
 
-fn tell(waiter: oneshot::Sender<Answer>, answer: Answer) {
-    // Whoever asked may have gone: their fetch is everybody's.
+fn send(waiter: oneshot::Sender<Answer>, answer: Answer) {
+    // The caller may be gone; the fetch served the others, too.
     drop(waiter.send(answer));
 }
 

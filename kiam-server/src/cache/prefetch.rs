@@ -1,14 +1,14 @@
-//! Credentials before they are asked for: what changes among the pods becomes interest in the cache. Policy is obeyed,
-//! so an annotation alone makes nobody call STS.
+//! Prefetching: changes of pods become interest in the cache. The policy is applied first, so an annotation alone does
+//! not cause a call to STS.
 
 use super::Cache;
 use crate::core::{lookup::PodChange, lookup::PodChanges, policy::Policy};
 use std::sync::Arc;
 
-/// Pods that are looked at in one go, between which others get the index's lock.
+/// Most pods taken at once, so that others get the index's lock in between.
 const BATCH_MAX: usize = 256;
 
-/// Follows the pods. Ends with the cache only.
+/// Follows the pods. Returns when the cache has ended.
 pub(crate) async fn prefetch(changes: Arc<impl PodChanges>, policy: Arc<Policy>, cache: Cache) {
     let mut seen = 0;
     loop {

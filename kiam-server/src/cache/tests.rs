@@ -1,4 +1,4 @@
-//! The cache against a scripted STS, in virtual time.
+//! The cache with a scripted STS, in virtual time.
 
 use super::*;
 use crate::core::{credentials::RefreshAhead, ids::RoleArn, provider::CredentialProvider, session::SessionName};
@@ -17,7 +17,7 @@ use tokio::time::{Instant, sleep};
 const SECOND: Duration = Duration::from_secs(1);
 const MINUTE: Duration = Duration::from_secs(60);
 
-/// The time of day moves with tokio's paused clock.
+/// A system clock that moves with tokio's paused one.
 struct TestClock {
     start: Instant,
 }
@@ -28,7 +28,7 @@ impl Clock for TestClock {
     }
 }
 
-/// STS: answers after a while, with what the script says next for the role, else with credentials of an hour.
+/// An STS that responds after a delay with the next scripted failure of the role, else with credentials for an hour.
 struct ScriptedSts {
     clock: Arc<TestClock>,
     latency: Duration,
@@ -115,7 +115,7 @@ async fn key(cache: &Cache, role: &str) -> Result<String, FailureClass> {
 }
 
 #[tokio::test(start_paused = true)]
-async fn ten_thousand_at_once_make_one_call_and_the_next_none() {
+async fn ten_thousand_requests_make_one_call() {
     let (cache, sts) = start(SECOND, 8);
     let asks: Vec<_> = (0..10_000)
         .map(|_| {
@@ -132,7 +132,7 @@ async fn ten_thousand_at_once_make_one_call_and_the_next_none() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn whoever_gives_up_takes_nothing_from_others() {
+async fn a_caller_that_gives_up_does_not_cancel_others() {
     let (cache, sts) = start(SECOND, 8);
     let first = {
         let cache = cache.clone();
@@ -163,11 +163,11 @@ async fn identities_differ_in_every_part() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_pod_is_prefetched_refreshed_at_half_life_and_forgotten() {
+async fn a_pod_is_prefetched_refreshed_and_forgotten() {
     let (cache, sts) = start(SECOND, 8);
     cache.interest(pod("a"), Some(identity("red"))).await.unwrap();
     sleep(2 * SECOND).await;
-    assert_eq!(sts.count(), 1, "before anybody asks");
+    assert_eq!(sts.count(), 1, "before any request");
     for _ in 0..8 * 60 {
         sleep(MINUTE).await;
         let credentials = cache.credentials(&identity("red")).await.unwrap();
@@ -185,11 +185,11 @@ async fn a_pod_is_prefetched_refreshed_at_half_life_and_forgotten() {
     assert!(cache.published.is_empty());
     let count = sts.count();
     sleep(120 * MINUTE).await;
-    assert_eq!(sts.count(), count, "nobody wants it");
+    assert_eq!(sts.count(), count, "no pod wants it");
 }
 
 #[tokio::test(start_paused = true)]
-async fn it_is_kept_until_the_last_pod_goes() {
+async fn an_identity_is_kept_until_its_last_pod_goes() {
     let (cache, _) = start(SECOND, 8);
     for name in ["a", "b"] {
         cache.interest(pod(name), Some(identity("red"))).await.unwrap();
@@ -205,7 +205,7 @@ async fn it_is_kept_until_the_last_pod_goes() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_old_value_serves_until_it_ends_and_never_after() {
+async fn credentials_are_served_until_they_expire() {
     let (cache, sts) = start(SECOND, 8);
     cache.interest(pod("a"), Some(identity("red"))).await.unwrap();
     sleep(2 * SECOND).await;
@@ -226,10 +226,10 @@ async fn the_old_value_serves_until_it_ends_and_never_after() {
     assert!(key(&cache, "red").await.is_ok());
 }
 
-/// Who asked while nothing was valid is answered by what the fetch brings; who asks the plan while the old value is good
-/// gets that, whatever becomes of the refresh.
+/// Callers that wait get the result of the fetch; a request while the old credentials are valid gets those, even if the
+/// refresh fails.
 #[tokio::test(start_paused = true)]
-async fn a_failed_refresh_costs_nobody_the_old_value() {
+async fn a_failed_refresh_keeps_the_old_credentials() {
     let published = Arc::new(Published::new());
     let limits = plan::Limits { live: 1, background: 1 };
     let mut plan = plan::Plan::new(limits, RefreshAhead::HalfLife, || 0.0, Arc::clone(&published));
@@ -238,8 +238,8 @@ async fn a_failed_refresh_costs_nobody_the_old_value() {
     assert_eq!(plan.next(), Some(red.clone()));
     plan.finish(&red, Ok(of_an_hour(start)), start);
     let half = start + SignedDuration::from_mins(30);
-    assert_eq!(plan.next_look(), Some(half));
-    plan.look(half);
+    assert_eq!(plan.next_due(), Some(half));
+    plan.process_due(half);
     assert_eq!(plan.next(), Some(red.clone()));
     let error = CredentialError { class: FailureClass::Transient, message: String::new() };
     plan.finish(&red, Err(error), half);
@@ -250,7 +250,7 @@ async fn a_failed_refresh_costs_nobody_the_old_value() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn failures_are_left_alone_by_class() {
+async fn the_backoff_depends_on_the_class() {
     for (class, least, most) in [
         (FailureClass::AccessDenied, 30, 60),
         (FailureClass::Other, 30, 60),
@@ -262,7 +262,7 @@ async fn failures_are_left_alone_by_class() {
         assert_eq!(key(&cache, "red").await, Err(class));
         let began = Instant::now();
         while key(&cache, "red").await.is_err() {
-            assert_eq!(sts.count(), 1, "{class:?}: the error is the answer");
+            assert_eq!(sts.count(), 1, "{class:?}: the error is returned");
             sleep(Duration::from_millis(100)).await;
         }
         let paused = began.elapsed().as_secs();
@@ -272,7 +272,7 @@ async fn failures_are_left_alone_by_class() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_refused_role_is_retried_ever_more_rarely() {
+async fn retries_of_a_refused_role_back_off() {
     let (cache, sts) = start(Duration::ZERO, 8);
     sts.fail("red", &[FailureClass::AccessDenied; 10_000]);
     cache.interest(pod("a"), Some(identity("red"))).await.unwrap();
@@ -281,7 +281,7 @@ async fn a_refused_role_is_retried_ever_more_rarely() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn those_who_wait_go_first_and_are_not_blocked_by_prefetch() {
+async fn waiting_callers_precede_prefetches() {
     let (cache, sts) = start(10 * SECOND, 2);
     for number in 0..50 {
         cache.interest(pod(&format!("p{number}")), Some(identity(&format!("r{number}")))).await.unwrap();
@@ -296,7 +296,7 @@ async fn those_who_wait_go_first_and_are_not_blocked_by_prefetch() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn two_thousand_of_one_second_are_all_refreshed_in_time() {
+async fn two_thousand_identities_are_refreshed_in_time() {
     let (cache, sts) = start(Duration::from_millis(200), 8);
     for number in 0..2000 {
         cache.interest(pod(&format!("p{number}")), Some(identity(&format!("r{number}")))).await.unwrap();
@@ -307,17 +307,17 @@ async fn two_thousand_of_one_second_are_all_refreshed_in_time() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_fetch_that_breaks_is_an_error_and_no_silence() {
+async fn a_fetch_that_panics_is_an_error() {
     let (cache, _) = start(Duration::ZERO, 1);
     assert_eq!(key(&cache, "panics").await, Err(FailureClass::Other));
-    assert!(key(&cache, "red").await.is_ok(), "its place is free again");
+    assert!(key(&cache, "red").await.is_ok(), "the panic freed its slot");
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_answer_for_a_moment_is_forgotten_too() {
+async fn an_identity_without_a_pod_is_forgotten() {
     let (cache, _) = start(SECOND, 8);
     key(&cache, "red").await.unwrap();
     assert_eq!(cache.published.len(), 1);
     sleep(2 * MINUTE).await;
-    assert!(cache.published.is_empty(), "no pod ever wanted it");
+    assert!(cache.published.is_empty(), "no pod wanted it");
 }

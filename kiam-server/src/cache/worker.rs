@@ -1,4 +1,4 @@
-//! The worker: runs the plan's fetches and wakes it in time.
+//! The worker: runs the fetches of the plan and wakes it when something is due.
 
 use super::{
     Cache, CacheMetrics, Message, Published,
@@ -15,15 +15,15 @@ use tokio::{
     time::Instant,
 };
 
-/// Longest sleep: the clock of the day can be set while we sleep on another one.
+/// Longest sleep: the system clock can be set while the worker sleeps on the monotonic one.
 const SLEEP_MAX: Duration = Duration::from_secs(10);
 
-/// How the cache works.
+/// Settings of the cache.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct Settings {
-    /// Fetches at a time that nobody waits for (`--fetchers`); as many again may run that somebody waits for.
+    /// Concurrent background fetches (`--fetchers`); as many more may run for waiting callers.
     pub(crate) fetchers: usize,
-    /// Messages to the worker that may wait (`--prefetch-buffer-size`); whoever sends more, waits.
+    /// Length of the worker's queue (`--prefetch-buffer-size`); senders wait while it is full.
     pub(crate) buffer: usize,
     pub(crate) ahead: RefreshAhead,
 }
@@ -35,11 +35,11 @@ struct Worker<P> {
     metrics: CacheMetrics,
     inbox: mpsc::Receiver<Message>,
     fetches: JoinSet<Result<Credentials, CredentialError>>,
-    /// What each task fetches; a task that panics can't say it.
+    /// The identity that each task fetches; kept here for tasks that panic.
     fetched: HashMap<Id, Identity>,
 }
 
-/// The cache's handle, and its worker: the future ends when the last handle is gone.
+/// Returns a handle of the cache, and its worker: the future ends when the last handle is dropped.
 pub(crate) fn worker(
     provider: Arc<impl CredentialProvider>,
     clock: Arc<dyn Clock>,
@@ -73,7 +73,7 @@ impl<P: CredentialProvider> Worker<P> {
                     None => return,
                 },
                 Some(done) = self.fetches.join_next_with_id() => self.finish(done),
-                () = tokio::time::sleep_until(wake) => self.plan.look(self.clock.now()),
+                () = tokio::time::sleep_until(wake) => self.plan.process_due(self.clock.now()),
             }
         }
     }
@@ -81,7 +81,7 @@ impl<P: CredentialProvider> Worker<P> {
     fn wake(&self) -> Instant {
         let sleep = self
             .plan
-            .next_look()
+            .next_due()
             .map_or(SLEEP_MAX, |at| Duration::try_from(at.duration_since(self.clock.now())).unwrap_or(Duration::ZERO));
         Instant::now() + sleep.min(SLEEP_MAX)
     }
@@ -112,7 +112,7 @@ impl<P: CredentialProvider> Worker<P> {
     fn finish(&mut self, done: Result<(Id, Result<Credentials, CredentialError>), JoinError>) {
         let (id, result) = match done {
             Ok(done) => done,
-            Err(error) => (error.id(), Err(broken(&error))),
+            Err(error) => (error.id(), Err(panicked(&error))),
         };
         let Some(identity) = self.fetched.remove(&id) else { return };
         match &result {
@@ -125,7 +125,7 @@ impl<P: CredentialProvider> Worker<P> {
                 self.metrics.errors.inc();
                 tracing::warn!(
                     role = %identity.role, session = identity.session.as_str(), class = ?error.class, %error,
-                    "credentials could not be fetched"
+                    "cannot fetch credentials"
                 );
             }
         }
@@ -133,8 +133,8 @@ impl<P: CredentialProvider> Worker<P> {
     }
 }
 
-fn broken(error: &JoinError) -> CredentialError {
-    CredentialError { class: FailureClass::Other, message: format!("the fetch broke: {error}") }
+fn panicked(error: &JoinError) -> CredentialError {
+    CredentialError { class: FailureClass::Other, message: format!("the fetch failed: {error}") }
 }
 
 fn jitter() -> f64 {
