@@ -1,5 +1,4 @@
-//! The domain: what a pod is to us, which role it may have, and what a credential is. No network, no tasks, no clock:
-//! time comes in as a value.
+//! The domain: pods, the roles they may have, and credentials. No network, no tasks, no clock: time is an argument.
 
 pub(crate) mod annotations;
 pub(crate) mod credentials;

@@ -1,4 +1,4 @@
-//! The face towards agents: `kiam.KiamService` over mutual TLS, as kiam v4 speaks it.
+//! The gRPC server for agents: `kiam.KiamService` over mutual TLS, compatible with kiam v4.
 
 mod convert;
 mod incoming;
@@ -13,16 +13,16 @@ use kiam_common::proto::kiam_service_server::KiamServiceServer;
 use std::{future::Future, time::Duration};
 use tonic::transport::Server;
 
-/// Longest message, either way: the longest real one, credentials, has 3 kB.
+/// Longest message in both directions, bytes; the longest real one, credentials, has 3 kB.
 const MESSAGE_LEN_MAX: usize = 64 * 1024;
-/// Longest list of headers of a request.
+/// Longest header list of a request, bytes.
 const HEADERS_LEN_MAX: u32 = 16 * 1024;
-/// Requests at a time on one connection: a node has at most some hundred pods.
+/// Most concurrent requests on a connection: a node has at most a few hundred pods.
 const STREAMS_MAX: u32 = 256;
-/// Longest that a request may take; agents wait for 5 s.
+/// Longest request; agents give up after 5 s.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Life of connections.
+/// Keepalive and age of connections.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct ConnectionSettings {
     pub(crate) keepalive_time: Duration,
@@ -31,7 +31,7 @@ pub(crate) struct ConnectionSettings {
     pub(crate) age_grace: Duration,
 }
 
-/// Serves agents until `stop`, then finishes what was begun.
+/// Serves agents until `stop`, then finishes pending requests.
 pub(crate) async fn serve<L: PodLookup, S: CredentialSource, N: NoticeSink>(
     service: Kiam<L, S, N>,
     incoming: Incoming,

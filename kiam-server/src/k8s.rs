@@ -1,6 +1,6 @@
-//! The Kubernetes side: two watches that feed one index, and Events for the people behind a pod.
+//! Kubernetes: two watches that feed one index, and Events for the owners of pods.
 //!
-//! What the API server tells is cut down to a few facts at once; nothing here decides who may have what.
+//! Objects are reduced to a few facts on arrival. This module makes no policy decisions.
 
 mod convert;
 mod events;

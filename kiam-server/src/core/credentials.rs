@@ -1,11 +1,11 @@
-//! Temporary credentials, and when to replace them.
+//! Temporary credentials, and the time to refresh them.
 
 use super::{ids::ExternalId, ids::RoleArn, session::SessionName};
 use jiff::{SignedDuration, Timestamp};
 use kiam_common::secret::Secret;
 use std::time::Duration;
 
-/// All that one AssumeRole call is made for. Pods with the same identity share credentials, others never do.
+/// The parameters of an AssumeRole call. Pods with the same identity share credentials; other pods never do.
 #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]
 pub(crate) struct Identity {
     pub(crate) role: RoleArn,
@@ -13,10 +13,10 @@ pub(crate) struct Identity {
     pub(crate) external_id: Option<ExternalId>,
 }
 
-/// What STS gave for an identity.
+/// Credentials issued by STS for an identity.
 #[derive(Clone, Debug)]
 pub(crate) struct Credentials {
-    /// Not a secret: it is in every log of AWS.
+    /// Not a secret: AWS logs it.
     pub(crate) access_key_id: String,
     pub(crate) secret_access_key: Secret<String>,
     pub(crate) session_token: Secret<String>,
@@ -24,12 +24,12 @@ pub(crate) struct Credentials {
     pub(crate) expires: Timestamp,
 }
 
-/// When credentials are replaced, measured back from their end.
+/// Time of a refresh, measured back from the expiration.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum RefreshAhead {
-    /// At half of their life.
+    /// At half of the lifetime.
     HalfLife,
-    /// This long before their end (`--session-refresh`).
+    /// This long before the expiration (`--session-refresh`).
     Fixed(Duration),
 }
 
@@ -38,18 +38,18 @@ impl Credentials {
         now < self.expires
     }
 
-    /// How long they live yet; zero when they don't.
+    /// Returns the remaining lifetime; zero once expired.
     pub(crate) fn remaining_at(&self, now: Timestamp) -> Duration {
         positive(self.expires.duration_since(now))
     }
 
-    /// When they are to be replaced. `jitter` from -1 to 1 moves it by up to a tenth of what is left then, so that
-    /// identities that were fetched together don't come back together.
+    /// Returns the time of the refresh. `jitter`, from -1 to 1, moves it by up to a tenth of the lifetime that remains then,
+    /// so that identities fetched together are not refreshed together.
     pub(crate) fn refresh_at(&self, ahead: RefreshAhead, jitter: f64) -> Timestamp {
         let life = positive(self.expires.duration_since(self.issued));
         let ahead = match ahead {
             RefreshAhead::HalfLife => life / 2,
-            // STS may give less than it was asked for.
+            // STS may issue a shorter session than requested.
             RefreshAhead::Fixed(ahead) => ahead.min(life / 10 * 9),
         };
         let ahead = ahead.mul_f64(1.0 + jitter.clamp(-1.0, 1.0) / 10.0).min(life);
@@ -93,7 +93,7 @@ mod tests {
     }
 
     #[test]
-    fn the_end_is_not_part_of_the_life() {
+    fn credentials_are_invalid_at_their_expiration() {
         let credentials = of_an_hour();
         let last = "2026-01-01T00:59:59.999Z".parse().unwrap();
         assert!(credentials.is_valid_at(last) && !credentials.is_valid_at(credentials.expires));
@@ -101,7 +101,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_secret_is_shown() {
+    fn debug_shows_no_secret() {
         assert!(!format!("{:?}", of_an_hour()).contains("hush"));
     }
 }

@@ -1,4 +1,4 @@
-//! Names that are checked once, where they come in. Parsing is the only way to make one.
+//! Identifiers, validated on input: parsing is the only way to create one.
 
 use std::fmt;
 
@@ -10,15 +10,15 @@ const ROLE_NAME_LEN_MAX: usize = 64;
 const PATH_LEN_MAX: usize = 512;
 /// Bounds of an external id (STS API reference, AssumeRole).
 const EXTERNAL_ID_LEN: std::ops::RangeInclusive<usize> = 2..=1224;
-/// Digits of an account's id.
+/// Digits of an account id.
 const ACCOUNT_LEN: usize = 12;
 
-/// The uid that the API server gave a pod.
+/// The uid of a pod.
 #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]
 pub(crate) struct PodUid(Box<str>);
 
 impl PodUid {
-    /// `None` when empty.
+    /// Returns `None` for an empty text.
     pub(crate) fn parse(text: &str) -> Option<Self> {
         (!text.is_empty()).then(|| Self(text.into()))
     }
@@ -32,7 +32,7 @@ impl PodUid {
 #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(crate) struct RoleArn(Box<str>);
 
-/// Why a text is not the ARN of a role.
+/// Reason why a text is not the ARN of a role.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
 pub(crate) enum RoleArnError {
     #[error("it is longer than {ARN_LEN_MAX} characters")]
@@ -49,7 +49,7 @@ pub(crate) enum RoleArnError {
     NameLength,
     #[error("a part of the path is empty, . or ..")]
     PathPart,
-    #[error("it holds a character other than letters, digits and _+=,.@-/")]
+    #[error("it contains a character other than letters, digits and _+=,.@-/")]
     Character,
 }
 
@@ -77,7 +77,7 @@ impl RoleArn {
         &self.0
     }
 
-    /// What follows `role/`: the path and the name.
+    /// Returns the part after `role/`: path and name.
     #[cfg(test)]
     pub(crate) fn name(&self) -> &str {
         self.0.splitn(6, ':').nth(5).and_then(|resource| resource.strip_prefix("role/")).unwrap_or_default()
@@ -96,7 +96,7 @@ impl fmt::Display for RoleArn {
     }
 }
 
-/// `aws`, and `aws-…` of small letters: AWS adds partitions now and then.
+/// Accepts `aws`, and `aws-…` in lower case: AWS adds partitions from time to time.
 fn is_partition(text: &str) -> bool {
     text == "aws"
         || text.strip_prefix("aws-").is_some_and(|rest| {
@@ -105,8 +105,8 @@ fn is_partition(text: &str) -> bool {
         })
 }
 
-/// A path and a name, without a slash in front. IAM allows more characters in a path than in a name; we allow the
-/// name's, because a role with others cannot be asked for through the metadata service anyway.
+/// Checks a path and a name, without a leading slash. IAM allows more characters in a path than in a name; only those of a
+/// name are accepted here, because a role with others cannot be requested through the IMDS anyway.
 fn check_role_path(text: &str) -> Result<(), RoleArnError> {
     let (path, name) = text.rsplit_once('/').unwrap_or(("", text));
     if path.len() + 2 > PATH_LEN_MAX {
@@ -124,21 +124,21 @@ fn check_role_path(text: &str) -> Result<(), RoleArnError> {
     Ok(())
 }
 
-/// A character of a role's or a session's name (IAM and STS API references: `[\w+=,.@-]`).
+/// Returns `true` for a character of a role or session name (IAM and STS API references: `[\w+=,.@-]`).
 pub(crate) fn is_name_byte(byte: u8) -> bool {
     byte.is_ascii_alphanumeric() || b"_+=,.@-".contains(&byte)
 }
 
-/// What a role's trust policy may ask for beside the caller.
+/// The external id of an AssumeRole call, which a role's trust policy may require.
 #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]
 pub(crate) struct ExternalId(Box<str>);
 
-/// Why a text is not an external id.
+/// Reason why a text is not an external id.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
 pub(crate) enum ExternalIdError {
     #[error("it is not between {} and {} characters long", EXTERNAL_ID_LEN.start(), EXTERNAL_ID_LEN.end())]
     Length,
-    #[error("it holds a character other than letters, digits and _+=,.@:/-")]
+    #[error("it contains a character other than letters, digits and _+=,.@:/-")]
     Character,
 }
 

@@ -1,44 +1,44 @@
-//! What a namespace permits its pods.
+//! The roles that a namespace permits to its pods.
 
 use super::ids::RoleArn;
 use regex::bytes::{Regex, RegexBuilder};
 
-/// Longest expression: some hundred ARNs in a row.
+/// Longest expression, bytes: room for several hundred ARNs.
 const EXPRESSION_LEN_MAX: usize = 64 * 1024;
-/// Most memory that a compiled expression may take, bytes: every namespace can have one.
+/// Most memory of a compiled expression, bytes: every namespace can have one.
 const COMPILED_LEN_MAX: usize = 1024 * 1024;
-/// Longest text of an error that is kept: the regexp library quotes the expression.
+/// Longest error that is kept, characters: the regexp library quotes the expression.
 const ERROR_LEN_MAX: usize = 300;
 
-/// A namespace, as the API server last told.
+/// A namespace, as last received from the API server.
 #[derive(Clone, Debug)]
 pub(crate) struct NamespaceFacts {
     pub(crate) name: String,
     pub(crate) permitted: Permitted,
 }
 
-/// How the expression is laid against an ARN.
+/// The part of an ARN that the expression must match.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Anchoring {
-    /// It must match the whole ARN.
+    /// The whole ARN.
     Strict,
-    /// It may match anywhere in the ARN (`--disable-strict-namespace-regexp`).
+    /// Any part of the ARN (`--disable-strict-namespace-regexp`).
     Anywhere,
 }
 
 /// The annotation `iam.amazonaws.com/permitted`.
 #[derive(Clone, Debug)]
 pub(crate) enum Permitted {
-    /// No annotation, or an empty one: no role at all.
+    /// No annotation, or an empty one: no role is permitted.
     Nothing,
-    /// Not an expression: no role at all.
+    /// Not a regular expression: no role is permitted.
     Invalid { expression: String, error: String },
-    /// The roles whose ARN matches.
+    /// Roles with a matching ARN are permitted.
     Matching { expression: String, regex: Regex },
 }
 
 impl Permitted {
-    /// Compiles the annotation, once per change.
+    /// Compiles the annotation.
     pub(crate) fn compile(expression: &str, anchoring: Anchoring) -> Self {
         if expression.is_empty() {
             return Self::Nothing;
@@ -49,7 +49,7 @@ impl Permitted {
         }
     }
 
-    /// Whether it would compile to the same.
+    /// Returns `true` if compiling this expression would give the same result.
     pub(crate) fn is_of(&self, expression: &str) -> bool {
         match self {
             Self::Nothing => expression.is_empty(),
@@ -67,7 +67,7 @@ fn compile(expression: &str, anchoring: Anchoring) -> Result<Regex, String> {
     if expression.len() > EXPRESSION_LEN_MAX {
         return Err(format!("it is longer than {EXPRESSION_LEN_MAX} characters"));
     }
-    // By itself first: `a)|(?:b` is no expression, though it would be one between the brackets below.
+    // Without the anchors first: `a)|(?:b` is not an expression, but would become one inside the group below.
     let alone = build(expression)?;
     match anchoring {
         Anchoring::Anywhere => Ok(alone),
@@ -75,7 +75,7 @@ fn compile(expression: &str, anchoring: Anchoring) -> Result<Regex, String> {
     }
 }
 
-/// As Go's regexp reads it: classes such as `\d` are ASCII.
+/// Compiles as Go's regexp does: classes such as `\d` are ASCII.
 fn build(expression: &str) -> Result<Regex, String> {
     RegexBuilder::new(expression)
         .unicode(false)
@@ -122,7 +122,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_expression_permits_nothing_and_says_why() {
+    fn an_invalid_expression_permits_nothing() {
         let long = "x".repeat(EXPRESSION_LEN_MAX + 1);
         for (expression, text) in [
             ("[", "unclosed character class"),

@@ -1,30 +1,30 @@
-//! The few things that we keep of a pod.
+//! The facts kept of a pod.
 
 use super::ids::PodUid;
 use std::net::IpAddr;
 
-/// A pod, as the API server last told.
+/// A pod, as last received from the API server.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(crate) struct PodFacts {
     pub(crate) uid: PodUid,
     pub(crate) namespace: String,
     pub(crate) name: String,
-    /// Its own addresses, of all families. Empty for a pod on the node's network: the node's address is nobody's.
+    /// Its own addresses, of all families. Empty for a pod on the node's network: the node's address identifies no pod.
     pub(crate) addresses: Vec<IpAddr>,
-    /// It shares the node's network.
+    /// `true` for a hostNetwork pod.
     pub(crate) on_node_network: bool,
-    /// Neither succeeded nor failed. A pod that is being deleted runs until it is gone.
+    /// Neither succeeded nor failed. A pod that is being deleted is active until it is gone.
     pub(crate) active: bool,
-    /// Of the node that it was put on; empty before.
+    /// Name of the node; empty until scheduled.
     pub(crate) node: String,
-    /// The annotations as they are written; what they mean is the policy's to say.
+    /// The annotations as written; the policy interprets them.
     pub(crate) role: Option<String>,
     pub(crate) session_name: Option<String>,
     pub(crate) external_id: Option<String>,
 }
 
 impl PodFacts {
-    /// The role that it is annotated with; an empty annotation is none.
+    /// Returns the annotated role; an empty annotation counts as absent.
     pub(crate) fn wanted_role(&self) -> Option<&str> {
         self.role.as_deref().filter(|role| !role.is_empty())
     }

@@ -1,5 +1,5 @@
-//! Which credentials a pod may have. In this order: its annotations can be read, the role that it asks for is the one
-//! that it is annotated with, and its namespace permits that role.
+//! The policy: which credentials a pod may have. The checks, in order: the role annotation is valid, the requested role is
+//! the annotated one, the namespace permits it, and the other annotations are valid.
 
 use super::{
     annotations,
@@ -12,39 +12,39 @@ use super::{
     text::quote,
 };
 
-/// The rules that hold for the whole cluster.
+/// The rules for the whole cluster.
 #[derive(Clone, Debug)]
 pub(crate) struct Policy {
     pub(crate) role_base: RoleBase,
-    /// Of a pod without an annotation for it.
+    /// Session name of pods without an annotation for it.
     pub(crate) default_session: SessionName,
 }
 
-/// Why a pod gets nothing. The text is the explanation in the log and in the Event; what a pod reads is less.
+/// Reason for a denial. The text is shown in the log and the Event; the pod receives less.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
 pub(crate) enum Denial {
-    /// The pod has no role, or asks for none.
+    /// The pod has no role, or requests none.
     #[error("role can't be empty")]
     NoRole,
-    /// It asks for another role than its own.
+    /// The pod requests another role than its own.
     #[error("requested '{requested}' but annotated with '{annotated}', forbidden")]
     NotAnnotated { requested: String, annotated: String },
-    /// Its namespace is not known, or says nothing of roles.
+    /// The namespace is unknown, or has no annotation.
     #[error("namespace policy expression '(empty)' forbids role '{requested}'")]
     NothingPermitted { requested: String },
-    /// Its namespace permits other roles.
+    /// The namespace permits only other roles.
     #[error("namespace policy expression '{expression}' forbids role '{role}'")]
     NotPermitted { expression: String, role: RoleArn },
-    /// Its namespace's annotation is not an expression.
+    /// The annotation of the namespace is not a regular expression.
     #[error("annotation {} of namespace '{namespace}' is not a regular expression: {reason}", annotations::PERMITTED)]
     InvalidNamespace { namespace: String, reason: String },
-    /// One of its own annotations can't be what it is meant to be.
+    /// An annotation of the pod is invalid.
     #[error("annotation {annotation} of the pod: {reason}")]
     InvalidAnnotation { annotation: &'static str, reason: String },
 }
 
 impl Policy {
-    /// The identity whose credentials the pod gets when it asks for this role.
+    /// Returns the identity whose credentials the pod gets if it requests this role.
     pub(crate) fn decide(
         &self,
         pod: &PodFacts,
@@ -67,7 +67,7 @@ impl Policy {
         Ok(Identity { role, session, external_id })
     }
 
-    /// The identity that the pod will ask for: of its own role.
+    /// Returns the identity that the pod is expected to request: that of its own role.
     pub(crate) fn foresee(&self, pod: &PodFacts, namespace: Option<&NamespaceFacts>) -> Option<Identity> {
         let role = pod.wanted_role().filter(|_| pod.active)?;
         self.decide(pod, namespace, role).ok()

@@ -1,18 +1,18 @@
-//! From what is written in an annotation or asked for by a pod to the ARN of a role (kiam v4.2, `ResolveRole`).
+//! Resolution of an annotated or requested role to an ARN (kiam v4.2, `ResolveRole`).
 
 use super::{
     ids::{RoleArn, RoleArnError},
     text::quote,
 };
 
-/// What stands in front of a role that is not an ARN, as `--role-base-arn` gives it.
+/// The prefix of roles that are not ARNs (`--role-base-arn`).
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(crate) struct RoleBase(String);
 
-/// Why a role could not be resolved.
+/// Reason why a role cannot be resolved.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
 pub(crate) enum ResolveError {
-    /// kiam's text, which agents know.
+    /// kiam's text, which agents expect.
     #[error("role can't be empty")]
     Empty,
     #[error("{arn:?} is not the ARN of a role: {reason}")]
@@ -20,12 +20,12 @@ pub(crate) enum ResolveError {
 }
 
 impl RoleBase {
-    /// Checked with a role behind it: `…:role/` and `…:role/path/` are good, and so is `…:role/prefix-`.
+    /// Parses a prefix by checking it with a role appended: `…:role/`, `…:role/path/` and `…:role/prefix-` are valid.
     pub(crate) fn parse(text: &str) -> Result<Self, RoleArnError> {
         RoleArn::parse(&format!("{text}x")).map(|_| Self(text.to_owned()))
     }
 
-    /// The base of an account: `arn:aws:iam::123456789012:role/`.
+    /// Returns the base of an account: `arn:aws:iam::123456789012:role/`.
     pub(crate) fn of_account(partition: &str, account: &str) -> Result<Self, RoleArnError> {
         Self::parse(&format!("arn:{partition}:iam::{account}:role/"))
     }
@@ -34,7 +34,7 @@ impl RoleBase {
         &self.0
     }
 
-    /// An ARN as it is, anything else behind the base; one slash in front of it is dropped.
+    /// Resolves a role: an ARN is left as it is; anything else, without a leading slash, is appended to the base.
     pub(crate) fn resolve(&self, role: &str) -> Result<RoleArn, ResolveError> {
         if role.is_empty() {
             return Err(ResolveError::Empty);
@@ -47,7 +47,7 @@ impl RoleBase {
         RoleArn::parse(&arn).map_err(|reason| ResolveError::NotAnArn { arn: quote(&arn), reason })
     }
 
-    /// The name that kiam shows: what follows `role/` of an ARN, else the role without its slash.
+    /// Returns the name that kiam shows: the part of an ARN after `role/`, or the role without a leading slash.
     pub(crate) fn display_name(role: &str) -> &str {
         if role.starts_with("arn:") {
             let resource = role.splitn(6, ':').nth(5).unwrap_or(role);
@@ -81,7 +81,7 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_resolved_says_why() {
+    fn unresolvable_roles_are_explained() {
         let base = RoleBase::parse(ACCOUNT).unwrap();
         assert_eq!(base.resolve("").unwrap_err().to_string(), "role can't be empty");
         for role in ["arn:", "arn:aws:iam", "arn:aws:iam::OTHER:role/x", "../admin", "//x", "a\nb", "${x}", "ä"] {

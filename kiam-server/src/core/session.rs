@@ -1,37 +1,37 @@
-//! What a session is called: it shows in CloudTrail, and in the ARN of the assumed role.
+//! Session names, which appear in CloudTrail and in the ARN of the assumed role.
 
 use super::{ids::is_name_byte, text::short_digest};
 
-/// Longest name of a session (STS API reference, AssumeRole).
+/// Longest session name (STS API reference, AssumeRole).
 const SESSION_NAME_LEN_MAX: usize = 64;
-/// Longest name that an annotation may ask for; what is longer is a mistake, not a name.
-const ASKED_LEN_MAX: usize = 256;
-/// In front of every name, as in kiam.
+/// Longest annotated name; anything longer is a mistake.
+const ANNOTATION_LEN_MAX: usize = 256;
+/// Prefix of every name, as in kiam.
 const PREFIX: &str = "kiam-";
 
-/// The name of a session, as STS takes it.
+/// A session name that STS accepts.
 #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]
 pub(crate) struct SessionName(Box<str>);
 
-/// Why a text cannot be made into the name of a session.
+/// Reason why a text cannot become a session name.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
 pub(crate) enum SessionNameError {
     #[error("it is empty")]
     Empty,
-    #[error("it is longer than {ASKED_LEN_MAX} characters")]
+    #[error("it is longer than {ANNOTATION_LEN_MAX} characters")]
     TooLong,
-    #[error("it holds a character that is not printable ASCII")]
+    #[error("it contains a character that is not printable ASCII")]
     Character,
 }
 
 impl SessionName {
-    /// `kiam-` and the name, where a character that STS doesn't know becomes `-`. Two names of more than 64 characters
-    /// stay apart: the end gives way to a hash of the whole.
+    /// Prepends `kiam-` and replaces characters that STS does not allow by `-`. A name of more than 64 characters ends in a
+    /// digest of the whole name, so that long names stay distinct.
     pub(crate) fn parse(name: &str) -> Result<Self, SessionNameError> {
         if name.is_empty() {
             return Err(SessionNameError::Empty);
         }
-        if name.len() > ASKED_LEN_MAX {
+        if name.len() > ANNOTATION_LEN_MAX {
             return Err(SessionNameError::TooLong);
         }
         if !name.bytes().all(|byte| (b' '..=b'~').contains(&byte)) {
@@ -58,7 +58,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn names_as_kiam_makes_them() {
+    fn names_are_as_in_kiam() {
         for (name, session) in [
             ("kiam", "kiam-kiam"),
             ("testing", "kiam-testing"),
@@ -70,7 +70,7 @@ mod tests {
     }
 
     #[test]
-    fn long_names_are_cut_and_stay_apart() {
+    fn long_names_are_cut_and_stay_distinct() {
         let long = "Unsplvku4rP9A71Zb5DUQtKviVKSENh0GlKxVRPXGvfDyXXXy8OGqTVfc0UwDlzzYyNkKt";
         assert_eq!(long.len(), 70);
         let session = SessionName::parse(long).unwrap();
@@ -83,7 +83,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_name_is_refused() {
+    fn invalid_names_are_refused() {
         assert_eq!(SessionName::parse(""), Err(SessionNameError::Empty));
         assert_eq!(SessionName::parse(&"x".repeat(257)), Err(SessionNameError::TooLong));
         for name in ["a\nb", "ä", "a\0", "\u{7f}"] {

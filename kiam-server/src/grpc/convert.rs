@@ -1,4 +1,4 @@
-//! From the domain to the messages of `kiam.proto`, and back.
+//! Conversion between the domain and the messages of `kiam.proto`.
 
 use crate::core::{
     credentials::Credentials,
@@ -9,17 +9,17 @@ use jiff::Timestamp;
 use kiam_common::proto;
 use std::{net::IpAddr, time::Duration};
 
-/// Who asks; `None` when it cannot be told.
+/// Builds the lookup of a request; `None` if the request identifies no pod.
 pub(super) fn query(ip: &str, caller: Option<&proto::Caller>) -> Option<Query> {
     Some(Query {
         origin: origin(ip, caller.and_then(|caller| caller.pod_uid.as_deref()))?,
         interface_age: caller.and_then(|caller| caller.interface_age_ms).map(Duration::from_millis),
-        // kiam's agents ask again by themselves.
+        // kiam's agents, which send no caller, retry on their own.
         wait: caller.map_or(Duration::ZERO, |caller| Duration::from_millis(caller.wait_ms)),
     })
 }
 
-/// A uid that is there and empty tells nothing, and must not count as if it were not there.
+/// Returns `None` for an empty uid: it identifies no pod, and must not be treated as an absent one.
 fn origin(ip: &str, pod_uid: Option<&str>) -> Option<Origin> {
     let uid = match pod_uid {
         Some(uid) => Some(PodUid::parse(uid)?),
@@ -35,7 +35,7 @@ fn origin(ip: &str, pod_uid: Option<&str>) -> Option<Origin> {
     })
 }
 
-/// Which pod the answer is for; kiam's agents don't ask for it.
+/// Returns the pod that the response is for, unless the request comes from an agent of kiam.
 pub(super) fn seen(found: &Found, caller: Option<&proto::Caller>) -> Option<proto::Seen> {
     caller.map(|_| proto::Seen {
         pod_namespace: found.pod.namespace.clone(),
@@ -58,7 +58,7 @@ pub(super) fn credentials(credentials: &Credentials, seen: Option<proto::Seen>) 
     }
 }
 
-/// As the metadata service writes it: `2026-01-02T03:04:05Z`.
+/// Formats a time as the IMDS does: `2026-01-02T03:04:05Z`.
 fn time(time: Timestamp) -> String {
     time.strftime("%Y-%m-%dT%H:%M:%SZ").to_string()
 }

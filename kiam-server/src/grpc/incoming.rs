@@ -1,4 +1,4 @@
-//! From the listening socket to connections whose other end has shown a good certificate.
+//! Accepting connections, and their TLS handshakes: an agent must present a valid certificate.
 
 use futures::Stream;
 use kiam_common::tls;
@@ -18,42 +18,42 @@ use tokio::{
 use tokio_rustls::{TlsAcceptor, server::TlsStream};
 use tonic::transport::server::Connected;
 
-/// Most connections: two agents on each of 5,000 nodes, the largest cluster that Kubernetes supports, and room.
+/// Most connections: two agents on each of 5,000 nodes, the largest cluster that Kubernetes supports, and reserve.
 const CONNECTIONS_MAX: usize = 12_000;
-/// Handshakes at a time; each costs a signature, and the rest wait in the backlog.
+/// Most concurrent handshakes; each costs a signature, and further ones wait in the backlog.
 const HANDSHAKES_MAX: usize = 128;
 /// Longest handshake.
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(5);
-/// Connections that wait to be taken over after their handshake.
+/// Most connections that wait to be served after their handshake.
 const READY_CONNECTIONS_MAX: usize = 64;
-/// Pause after a failed accept (no file descriptor left), so that it doesn't spin.
+/// Pause after a failed accept (no file descriptor left), so that the loop doesn't spin.
 const ACCEPT_RETRY_INTERVAL: Duration = Duration::from_millis(100);
 
-/// Connections as they come out of their handshakes.
+/// Connections that have completed their handshakes.
 pub(crate) struct Incoming(mpsc::Receiver<Connection>);
 
 /// A connection of an agent.
 pub(crate) struct Connection {
     stream: TlsStream<TcpStream>,
-    /// Its place among [`CONNECTIONS_MAX`].
-    _place: OwnedSemaphorePermit,
+    /// Slot of [`CONNECTIONS_MAX`].
+    _slot: OwnedSemaphorePermit,
 }
 
-/// The connections, and the loop that accepts them: it ends when nobody takes them any more.
+/// Returns the connections, and the loop that accepts them, which ends when the connections are dropped.
 pub(crate) fn accept(listener: TcpListener, tls: Arc<tls::Server>) -> (Incoming, impl Future<Output = ()> + Send) {
     let (ready, taken) = mpsc::channel(READY_CONNECTIONS_MAX);
     (Incoming(taken), accept_all(listener, tls, ready))
 }
 
 async fn accept_all(listener: TcpListener, tls: Arc<tls::Server>, ready: mpsc::Sender<Connection>) {
-    let places = Arc::new(Semaphore::new(CONNECTIONS_MAX));
+    let slots = Arc::new(Semaphore::new(CONNECTIONS_MAX));
     let mut handshakes = JoinSet::new();
     loop {
         while handshakes.len() >= HANDSHAKES_MAX {
             handshakes.join_next().await;
         }
         while handshakes.try_join_next().is_some() {}
-        let Ok(place) = Arc::clone(&places).acquire_owned().await else { return };
+        let Ok(slot) = Arc::clone(&slots).acquire_owned().await else { return };
         let accepted = tokio::select! {
             accepted = listener.accept() => accepted,
             () = ready.closed() => return,
@@ -61,10 +61,10 @@ async fn accept_all(listener: TcpListener, tls: Arc<tls::Server>, ready: mpsc::S
         match accepted {
             Ok((stream, _)) => {
                 let acceptor = TlsAcceptor::from(tls.config());
-                handshakes.spawn(handshake(acceptor, stream, place, ready.clone()));
+                handshakes.spawn(handshake(acceptor, stream, slot, ready.clone()));
             }
             Err(error) => {
-                tracing::warn!(%error, "a connection could not be accepted");
+                tracing::warn!(%error, "cannot accept a connection");
                 tokio::time::sleep(ACCEPT_RETRY_INTERVAL).await;
             }
         }
@@ -74,25 +74,25 @@ async fn accept_all(listener: TcpListener, tls: Arc<tls::Server>, ready: mpsc::S
 async fn handshake(
     acceptor: TlsAcceptor,
     stream: TcpStream,
-    place: OwnedSemaphorePermit,
+    slot: OwnedSemaphorePermit,
     ready: mpsc::Sender<Connection>,
 ) {
     let peer = match stream.set_nodelay(true).and_then(|()| stream.peer_addr()) {
         Ok(peer) => peer,
-        Err(error) => return tracing::debug!(%error, "a connection ended before it began"),
+        Err(error) => return tracing::debug!(%error, "connection closed before the handshake"),
     };
     match tokio::time::timeout(HANDSHAKE_TIMEOUT, acceptor.accept(stream)).await {
         Ok(Ok(stream)) => {
-            // Nobody takes it: the server stops.
-            drop(ready.send(Connection { stream, _place: place }).await);
+            // An error means that the server is stopping.
+            drop(ready.send(Connection { stream, _slot: slot }).await);
         }
-        // Somebody spoke TLS, and we disagreed.
+        // The client speaks TLS, but the handshake failed.
         Ok(Err(error)) if error.kind() == io::ErrorKind::InvalidData => {
-            tracing::warn!(%peer, reason = tls::reason(&error), "no connection with an agent");
+            tracing::warn!(%peer, reason = tls::reason(&error), "refused a connection: TLS handshake failed");
         }
-        // A probe of the port, or a client that left.
-        Ok(Err(error)) => tracing::debug!(%peer, %error, "a connection ended during its handshake"),
-        Err(_elapsed) => tracing::debug!(%peer, "a handshake took too long"),
+        // A TCP probe, or a client that disconnected.
+        Ok(Err(error)) => tracing::debug!(%peer, %error, "connection closed during the handshake"),
+        Err(_elapsed) => tracing::debug!(%peer, "TLS handshake timed out"),
     }
 }
 

@@ -1,4 +1,4 @@
-//! The three methods of `kiam.KiamService`: find the pod, decide, hand out.
+//! The methods of `kiam.KiamService`: they find the pod, apply the policy, and return role or credentials.
 
 use super::{
     convert,
@@ -20,7 +20,7 @@ use kiam_common::{
 use std::sync::Arc;
 use tonic::{Code, Request, Response, Status};
 
-/// The service, over whoever finds pods, has credentials and tells people.
+/// `kiam.KiamService`, generic over pod lookup, credential source and notice sink.
 pub(crate) struct Kiam<L, S, N> {
     pub(crate) pods: Arc<L>,
     pub(crate) credentials: S,
@@ -66,7 +66,7 @@ impl<L: PodLookup, S: CredentialSource, N: NoticeSink> Kiam<L, S, N> {
         let proto::GetPodRoleRequest { ip, caller } = request;
         let found = self.find(ip, caller.as_ref(), Method::PodRole).await?;
         let name = found.pod.wanted_role().unwrap_or_default().to_owned();
-        tracing::debug!(namespace = found.pod.namespace, pod = found.pod.name, ?name, "role told");
+        tracing::debug!(namespace = found.pod.namespace, pod = found.pod.name, ?name, "role returned");
         Ok(proto::Role { name, seen: convert::seen(&found, caller.as_ref()) })
     }
 
@@ -97,9 +97,9 @@ impl<L: PodLookup, S: CredentialSource, N: NoticeSink> Kiam<L, S, N> {
         };
         found.map_err(|error| {
             match error {
-                // Somebody in one pod's cgroup at another's address.
-                LookupError::Contradiction => tracing::warn!(?ip, ?caller, %error, "no pod to answer for"),
-                _ => tracing::debug!(?ip, ?caller, %error, "no pod to answer for"),
+                // A connection from the cgroup of one pod with the address of another.
+                LookupError::Contradiction => tracing::warn!(?ip, ?caller, %error, "no pod found for a request"),
+                _ => tracing::debug!(?ip, ?caller, %error, "no pod found for a request"),
             }
             status::of_lookup(error, method)
         })
@@ -122,11 +122,11 @@ impl<L: PodLookup, S: CredentialSource, N: NoticeSink> Kiam<L, S, N> {
 fn log_failure(pod: &PodFacts, identity: &Identity, error: &str) {
     tracing::warn!(
         namespace = pod.namespace, pod = pod.name, uid = pod.uid.as_str(), role = %identity.role, error,
-        "no credentials for a pod"
+        "cannot issue credentials to a pod"
     );
 }
 
-/// The audit line: who got what.
+/// Logs the audit line: which pod got which credentials.
 fn log_issue(pod: &PodFacts, identity: &Identity, credentials: &Credentials) {
     tracing::info!(
         namespace = pod.namespace, pod = pod.name, uid = pod.uid.as_str(), node = pod.node, role = %identity.role,

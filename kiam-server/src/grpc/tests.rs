@@ -1,4 +1,4 @@
-//! The wire: the bytes of every message as kiam v4 sends them, and whole exchanges over mutual TLS.
+//! The wire format: the bytes of every message of kiam v4, and whole exchanges over mutual TLS.
 
 use super::*;
 use crate::core::{
@@ -34,12 +34,12 @@ use tokio::{
 };
 use tokio_rustls::TlsConnector;
 
-/// Where the certificates of kiam's guide are.
+/// Directory with the certificates of kiam's guide.
 const CERTIFICATES: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../kiam-common/src/tls/testdata");
 
-/// Field 1 to 7 of protobuf with short texts: tag, length, bytes (protobuf encoding guide).
+/// Fields 1 to 7 with short texts: tag, length, bytes (protobuf encoding guide).
 #[test]
-fn messages_as_kiam_v4_has_them() {
+fn messages_are_those_of_kiam_v4() {
     let role = proto::GetPodRoleRequest { ip: "10.0.0.1".to_owned(), caller: None };
     assert_eq!(role.encode_to_vec(), b"\x0a\x0810.0.0.1");
     let ask = proto::GetPodCredentialsRequest { ip: "10.0.0.1".to_owned(), role: "red".to_owned(), caller: None };
@@ -61,9 +61,9 @@ fn messages_as_kiam_v4_has_them() {
     assert_eq!(credentials.encode_to_vec(), b"\x0a\x011\x12\x012\x1a\x013\x22\x014\x2a\x015\x32\x016\x3a\x017");
 }
 
-/// Field 100 has the tag `a2 06`; kiam's side skips it.
+/// Field 100 has the tag `a2 06`; kiam skips it.
 #[test]
-fn our_own_fields() {
+fn fields_added_to_kiams_messages() {
     let caller = Some(proto::Caller { interface_age_ms: Some(300), wait_ms: 900, pod_uid: Some("u".to_owned()) });
     let role = proto::GetPodRoleRequest { ip: "::1".to_owned(), caller };
     assert_eq!(role.encode_to_vec(), b"\x0a\x03::1\xa2\x06\x09\x08\xac\x02\x10\x84\x07\x1a\x01u");
@@ -168,7 +168,7 @@ fn files(name: &str) -> TlsFiles {
     }
 }
 
-/// Sends one message as an agent does, byte for byte; the body of the answer, its gRPC status and its text.
+/// Sends one message byte for byte, as an agent does. Returns body, gRPC status and message of the response.
 async fn exchange(address: SocketAddr, method: &str, message: &[u8]) -> (Bytes, String, String) {
     let tls = tls::Client::load(&files("agent")).unwrap().config();
     let tcp = TcpStream::connect(address).await.unwrap();
@@ -205,25 +205,25 @@ fn failed(status: &str, message: &str) -> (Bytes, String, String) {
 #[tokio::test]
 async fn whole_exchanges() {
     let server = start().await;
-    let asked = async |method: &str, message: &'static [u8]| exchange(server.address, method, message).await;
-    assert_eq!(asked("GetHealth", b"").await, ok(b"\0\0\0\0\x04\x0a\x02ok"));
-    assert_eq!(asked("GetPodRole", b"\x0a\x0810.0.0.1").await, ok(b"\0\0\0\0\x05\x0a\x03red"));
+    let call = async |method: &str, message: &'static [u8]| exchange(server.address, method, message).await;
+    assert_eq!(call("GetHealth", b"").await, ok(b"\0\0\0\0\x04\x0a\x02ok"));
+    assert_eq!(call("GetPodRole", b"\x0a\x0810.0.0.1").await, ok(b"\0\0\0\0\x05\x0a\x03red"));
     assert_eq!(
-        asked("GetPodRole", b"\x0a\x0810.0.0.1\xa2\x06\x00").await,
+        call("GetPodRole", b"\x0a\x0810.0.0.1\xa2\x06\x00").await,
         ok(b"\0\0\0\0\x13\x0a\x03red\xa2\x06\x0b\x0a\x01n\x12\x01p\x1a\x01u\x20\x01")
     );
     assert_eq!(
-        asked("GetPodCredentials", b"\x0a\x0810.0.0.1\x12\x03red").await,
+        call("GetPodCredentials", b"\x0a\x0810.0.0.1\x12\x03red").await,
         ok(b"\0\0\0\0\x48\x0a\x07Success\x12\x08AWS-HMAC\x1a\x01A\x22\x01S\x2a\x01T\
              \x32\x142026-01-02T04:04:05Z\x3a\x142026-01-02T03:04:05Z")
     );
-    assert_eq!(asked("GetPodRole", b"\x0a\x0810.0.0.2").await, failed("2", "pod%20not%20found"));
+    assert_eq!(call("GetPodRole", b"\x0a\x0810.0.0.2").await, failed("2", "pod%20not%20found"));
     assert_eq!(
-        asked("GetPodCredentials", b"\x0a\x0810.0.0.1\x12\x04blue").await,
+        call("GetPodCredentials", b"\x0a\x0810.0.0.1\x12\x04blue").await,
         failed("2", "forbidden%20by%20policy")
     );
-    assert_eq!(asked("GetPodCredentials", b"\x0a\x0810.0.0.2\x12\x01x").await, failed("2", "no%20pod%20found"));
-    assert_eq!(asked("Nonsense", b"").await.1, "12");
+    assert_eq!(call("GetPodCredentials", b"\x0a\x0810.0.0.2\x12\x01x").await, failed("2", "no%20pod%20found"));
+    assert_eq!(call("Nonsense", b"").await.1, "12");
     server.stop.send(()).unwrap();
     server.ended.await.unwrap().unwrap();
 }
@@ -237,7 +237,7 @@ async fn a_long_message_is_refused() {
 }
 
 #[tokio::test]
-async fn whoever_shows_no_certificate_does_not_get_in() {
+async fn a_client_without_a_certificate_is_refused() {
     let server = start().await;
     let mut tcp = TcpStream::connect(server.address).await.unwrap();
     tokio::io::AsyncWriteExt::write_all(&mut tcp, b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n").await.unwrap();

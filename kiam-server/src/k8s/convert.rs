@@ -1,4 +1,4 @@
-//! From Kubernetes' objects to the facts that we keep.
+//! Conversion of Kubernetes objects to the facts that the server keeps.
 
 use crate::core::{
     annotations,
@@ -13,18 +13,18 @@ use k8s_openapi::{
 };
 use std::net::IpAddr;
 
-/// Longest annotation of a pod that is kept, bytes: twice the longest ARN. What is longer can't mean anything, and stays
-/// too long to.
+/// Longest annotation that is kept of a pod, bytes: twice the longest ARN. A longer one is invalid, and still is after the
+/// cut.
 const ANNOTATION_LEN_MAX: usize = 4096;
 
-/// Why an object is of no use.
+/// Reason why an object cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum ConvertError {
     #[error("it has no {0}")]
     Lacks(&'static str),
 }
 
-/// The name that the API server knows a pod by. At any time one pod has it.
+/// Namespace and name of a pod; unique at any time.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub(super) struct PodName {
     pub(super) namespace: String,
@@ -72,7 +72,7 @@ fn addresses(status: &PodStatus) -> Vec<IpAddr> {
     addresses
 }
 
-/// `known`: what the namespace was before, so that an expression is compiled once.
+/// Converts a namespace. `known` are its previous facts: an unchanged expression is not compiled again.
 pub(super) fn namespace(
     mut namespace: Namespace,
     anchoring: Anchoring,
@@ -98,7 +98,7 @@ mod tests {
     }
 
     #[test]
-    fn a_pod_is_cut_down() {
+    fn a_pod_is_reduced_to_facts() {
         let facts = of(json!({
             "metadata": {"uid": "u1", "namespace": "ns", "name": "p", "annotations": {
                 "iam.amazonaws.com/role": "red", "iam.amazonaws.com/external-id": "id", "other": "x"}},
@@ -112,7 +112,7 @@ mod tests {
     }
 
     #[test]
-    fn an_annotation_of_any_length_takes_little_room() {
+    fn long_annotations_are_cut_and_stay_invalid() {
         let value = json!({"metadata": {"uid": "u", "namespace": "n", "name": "p",
             "annotations": {"iam.amazonaws.com/role": "x".repeat(200_000)}}});
         let facts = of(value).unwrap();
@@ -122,7 +122,7 @@ mod tests {
     }
 
     #[test]
-    fn addresses_of_the_node_are_nobodys_and_done_pods_are_not_active() {
+    fn host_network_and_ended_pods() {
         let value = |host: bool, phase: &str| {
             json!({
                 "metadata": {"uid": "u1", "namespace": "ns", "name": "p"},

@@ -1,4 +1,4 @@
-//! Events on pods: what `kubectl describe pod` shows of a refusal. kiam's reasons and texts (kiam v4.2, pkg/server).
+//! Events on pods, shown by `kubectl describe pod`. Reasons and texts are kiam's (kiam v4.2, pkg/server).
 
 use crate::core::{
     ids::PodUid,
@@ -21,35 +21,35 @@ use std::{
 };
 use tokio::{sync::mpsc, time::Instant};
 
-/// Events that wait to be written; a pod that asks in a loop must not fill our memory.
+/// Most Events that wait to be written; bounds memory if a pod sends requests in a loop.
 const QUEUE_LEN_MAX: usize = 256;
-/// The same is said of a pod once in this time; the Event then counts it.
+/// Time during which the same notice of a pod is not repeated; Kubernetes counts repetitions in one Event.
 const REPEAT_INTERVAL: Duration = Duration::from_secs(60);
-/// Different things that are said of one pod in that time: a pod chooses the role that it asks for.
+/// Most different notices of one pod in that time: a pod chooses the roles that it requests.
 const NOTICES_PER_POD_MAX: usize = 5;
-/// Pods that are remembered for that.
+/// Most pods with remembered notices.
 const PODS_REMEMBERED_MAX: usize = 10_000;
-/// Longest that writing one may take.
+/// Longest write of an Event.
 const WRITE_TIMEOUT: Duration = Duration::from_secs(5);
-/// Least time between two writes: 20 a second leave the API server alone.
+/// Time between two writes: at most 20 a second, to spare the API server.
 const WRITE_INTERVAL: Duration = Duration::from_millis(50);
-/// Longest text of an Event (events.k8s.io/v1: `note`, 1 kB).
+/// Longest text of an Event, bytes (events.k8s.io/v1: `note`, 1 kB).
 const NOTE_LEN_MAX: usize = 1024;
-/// Who says it, as in kiam.
+/// Reporter of the Events, as in kiam.
 const REPORTER: &str = "kiam.server";
 
-/// Takes notices and writes them in the background.
+/// Writes notices in the background.
 pub(crate) struct EventRecorder {
     queue: mpsc::Sender<(Arc<PodFacts>, Notice)>,
-    /// By pod, the hashes of what was said of it lately.
+    /// Hashes and times of recent notices, by pod.
     recent: Mutex<HashMap<PodUid, Vec<(u64, Instant)>>>,
     hasher: RandomState,
-    /// Notices that found the queue full.
+    /// Notices dropped because the queue was full.
     dropped: Counter,
 }
 
 impl EventRecorder {
-    /// The recorder, and the task that writes: it ends with the recorder.
+    /// Returns the recorder, and the task that writes, which ends with the recorder.
     pub(crate) fn new(client: Client, dropped: Counter) -> (Arc<Self>, impl Future<Output = ()> + Send) {
         let (queue, waiting) = mpsc::channel(QUEUE_LEN_MAX);
         (
@@ -58,22 +58,22 @@ impl EventRecorder {
         )
     }
 
-    /// Whether it is worth saying now; remembers that it was said.
+    /// Returns `true` if the notice should be published now, and remembers it.
     fn is_news(&self, pod: &PodUid, notice: &Notice, now: Instant) -> bool {
         let notice = self.hasher.hash_one(notice);
         let mut recent = self.recent.lock().unwrap_or_else(PoisonError::into_inner);
         if recent.len() >= PODS_REMEMBERED_MAX {
-            recent.retain(|_, said| said.iter().any(|(_, at)| now.duration_since(*at) < REPEAT_INTERVAL));
+            recent.retain(|_, notices| notices.iter().any(|(_, at)| now.duration_since(*at) < REPEAT_INTERVAL));
         }
         if recent.len() >= PODS_REMEMBERED_MAX && !recent.contains_key(pod) {
             return false;
         }
-        let said = recent.entry(pod.clone()).or_default();
-        said.retain(|(_, at)| now.duration_since(*at) < REPEAT_INTERVAL);
-        if said.len() >= NOTICES_PER_POD_MAX || said.iter().any(|(known, _)| *known == notice) {
+        let notices = recent.entry(pod.clone()).or_default();
+        notices.retain(|(_, at)| now.duration_since(*at) < REPEAT_INTERVAL);
+        if notices.len() >= NOTICES_PER_POD_MAX || notices.iter().any(|(known, _)| *known == notice) {
             return false;
         }
-        said.push((notice, now));
+        notices.push((notice, now));
         true
     }
 }
@@ -97,7 +97,7 @@ async fn write_all(client: Client, mut waiting: mpsc::Receiver<(Arc<PodFacts>, N
             Err(elapsed) => Some(elapsed.to_string()),
         };
         if let Some(error) = error {
-            tracing::warn!(namespace = ?pod.namespace, pod = ?pod.name, error, "an Event could not be written");
+            tracing::warn!(namespace = ?pod.namespace, pod = ?pod.name, error, "cannot write an Event");
         }
         tokio::time::sleep(WRITE_INTERVAL).await;
     }
@@ -115,7 +115,7 @@ fn event(notice: &Notice) -> Event {
     Event {
         type_: EventType::Warning,
         reason: reason.to_owned(),
-        // kube counts Events of the same action as one and keeps the first one's text: another text is another action.
+        // kube merges Events with the same action and keeps the text of the first, so each text gets its own action.
         action: format!("AssumeRole-{}", short_digest(&note)),
         note: Some(cut(note, NOTE_LEN_MAX)),
         secondary: None,
@@ -150,7 +150,7 @@ mod tests {
     }
 
     #[test]
-    fn texts_are_kiams() {
+    fn texts_are_those_of_kiam() {
         let note = event(&forbidden("red")).note.unwrap();
         assert_eq!(note, "failed assuming role \"red\": no");
         let error = Notice::CredentialError { explanation: "AccessDenied: not you".to_owned() };
@@ -167,7 +167,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn the_same_is_said_once_a_minute_and_a_pod_cannot_flood() {
+    async fn notices_are_limited_per_pod() {
         let (recorder, _waiting) = recorder();
         let (pod, other) = (PodUid::parse("a").unwrap(), PodUid::parse("b").unwrap());
         let news = |pod: &PodUid, role: &str| recorder.is_news(pod, &forbidden(role), Instant::now());

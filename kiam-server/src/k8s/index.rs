@@ -1,5 +1,5 @@
-//! Pods by address, and their namespaces: a plain state machine. Facts go in (apply, remove, reset), lookups come out;
-//! tests feed it built facts, without an API server.
+//! The index of pods by address and uid, with their namespaces: a plain state machine, fed with facts (apply, remove,
+//! reset). Tests need no API server.
 //!
 //! ```text
 //! name ──▶ uid ──▶ PodFacts ──▶ addresses ──▶ Sighting {uid, since}
@@ -20,14 +20,14 @@ use std::{
 };
 use tokio::time::Instant;
 
-/// All that is known of the cluster.
+/// Known pods and namespaces of the cluster.
 #[derive(Default)]
 pub(super) struct Index {
     pods: HashMap<PodUid, Arc<PodFacts>>,
     names: HashMap<PodName, PodUid>,
     addresses: HashMap<IpAddr, Vec<Sighting>>,
     namespaces: HashMap<String, Arc<NamespaceFacts>>,
-    /// Pods whose prospects changed since they were last asked for. Bounded by the pods that exist and existed since.
+    /// Pods that changed since they were last taken. Bounded by the number of existing and since removed pods.
     changed: HashSet<PodUid>,
     pods_listed: bool,
     namespaces_listed: bool,
@@ -37,28 +37,28 @@ pub(super) struct Index {
 #[derive(Clone, PartialEq, Eq, Debug)]
 struct Sighting {
     uid: PodUid,
-    /// When this pod was first seen at this address; updates and relists of the same pod don't change it.
+    /// Time when this pod was first seen at this address; updates and relists of the pod don't change it.
     since: Instant,
 }
 
-/// What a lookup finds.
+/// Result of a lookup.
 #[derive(Clone, Debug)]
 pub(super) struct Hit {
     pub(super) pod: Arc<PodFacts>,
     pub(super) namespace: Option<Arc<NamespaceFacts>>,
-    /// `None`: it is on the node's network.
+    /// `None`: found by its uid alone.
     pub(super) since: Option<Instant>,
 }
 
 impl Index {
-    /// Whether pods and namespaces were listed once.
+    /// Returns `true` once pods and namespaces have been listed.
     pub(super) fn is_listed(&self) -> bool {
         self.pods_listed && self.namespaces_listed
     }
 
     pub(super) fn apply_pod(&mut self, facts: PodFacts, now: Instant) {
         let name = PodName { namespace: facts.namespace.clone(), name: facts.name.clone() };
-        // The name was given away while the watch looked elsewhere: its old owner is gone.
+        // The watch missed the deletion of the former pod of this name.
         if let Some(old) = self.names.insert(name, facts.uid.clone())
             && old != facts.uid
         {
@@ -72,7 +72,7 @@ impl Index {
         let before = old.as_deref().map(sighted).unwrap_or_default();
         let after = sighted(&facts);
         for address in before.iter().filter(|address| !after.contains(address)) {
-            self.lose(*address, &facts.uid);
+            self.remove_sighting(*address, &facts.uid);
         }
         for address in after.iter().filter(|address| !before.contains(address)) {
             self.addresses.entry(*address).or_default().push(Sighting { uid: facts.uid.clone(), since: now });
@@ -86,7 +86,7 @@ impl Index {
         }
     }
 
-    /// The pods are these and no others: what a list says replaces what was known.
+    /// Replaces all pods by those of a list.
     pub(super) fn reset_pods(&mut self, all: Vec<PodFacts>, now: Instant) {
         let listed: HashSet<&PodUid> = all.iter().map(|facts| &facts.uid).collect();
         let gone: Vec<PodUid> = self.pods.keys().filter(|uid| !listed.contains(uid)).cloned().collect();
@@ -122,8 +122,8 @@ impl Index {
         self.namespaces_listed = true;
     }
 
-    /// The one active pod that asks. `not_before`: the interface that asks appeared then, so a pod that was seen at the
-    /// address before it is another one; where the pod's uid is known, that decides instead.
+    /// Finds the one active pod of a request. `not_before` is the time when the interface of the request appeared: a pod seen
+    /// at the address before that is a former owner of the address. A known uid decides instead of the time.
     pub(super) fn find(&self, origin: &Origin, not_before: Option<Instant>) -> Result<Hit, LookupError> {
         if !self.is_listed() {
             return Err(LookupError::NotSynced);
@@ -149,7 +149,7 @@ impl Index {
         match (self.seen_at(address).find(|sighting| sighting.uid == *uid), self.pods.get(uid)) {
             (Some(sighting), _) => self.hit(uid, Some(sighting.since)),
             (None, Some(pod)) if pod.on_node_network || !sighted(pod).is_empty() => Err(LookupError::Contradiction),
-            // Its address is not known yet.
+            // The watch has not delivered its address.
             (None, _) => Err(LookupError::NotFound),
         }
     }
@@ -171,7 +171,7 @@ impl Index {
         Ok(Hit { pod: Arc::clone(pod), namespace, since })
     }
 
-    /// Hands out at most `max` of the pods whose prospects changed.
+    /// Takes at most `max` of the changed pods.
     pub(super) fn take_changed(&mut self, max: usize) -> Vec<PodChange> {
         let uids: Vec<PodUid> = self.changed.iter().take(max).cloned().collect();
         uids.into_iter()
@@ -187,13 +187,13 @@ impl Index {
     fn remove_uid(&mut self, uid: &PodUid) {
         if let Some(facts) = self.pods.remove(uid) {
             for address in sighted(&facts) {
-                self.lose(*address, uid);
+                self.remove_sighting(*address, uid);
             }
             self.changed.insert(uid.clone());
         }
     }
 
-    fn lose(&mut self, address: IpAddr, uid: &PodUid) {
+    fn remove_sighting(&mut self, address: IpAddr, uid: &PodUid) {
         if let Some(sightings) = self.addresses.get_mut(&address) {
             sightings.retain(|sighting| sighting.uid != *uid);
             if sightings.is_empty() {
@@ -207,7 +207,7 @@ impl Index {
     }
 }
 
-/// The addresses that the pod is found by: a pod that is done has none, though the API server still shows them.
+/// Returns the addresses that identify a pod. A pod that has ended has none, though the API server still lists them.
 fn sighted(facts: &PodFacts) -> &[IpAddr] {
     if facts.active { &facts.addresses } else { &[] }
 }

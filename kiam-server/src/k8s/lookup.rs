@@ -1,4 +1,4 @@
-//! The index as the rest of the server sees it: shared, and awaited without polling.
+//! The shared index, with lookups that wait for changes without polling.
 
 use super::index::Index;
 use crate::core::{
@@ -9,13 +9,13 @@ use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard};
 use std::time::Duration;
 use tokio::{sync::watch, time::Instant};
 
-/// Longest that a lookup waits for the watch: SDKs give up after a second.
+/// Longest wait of a lookup for the watch: SDKs give up after a second.
 const LOOKUP_WAIT_MAX: Duration = Duration::from_millis(900);
 
 /// Pods and namespaces of the cluster.
 pub(crate) struct Cluster {
     index: RwLock<Index>,
-    /// Counts the changes of the index; who waits for one watches it.
+    /// Number of changes of the index; waiting lookups watch it.
     version: watch::Sender<u64>,
     anchoring: Anchoring,
 }
@@ -43,7 +43,7 @@ impl Cluster {
         self.anchoring
     }
 
-    fn look(&self, query: &Query, not_before: Option<Instant>) -> Result<Found, LookupError> {
+    fn find_now(&self, query: &Query, not_before: Option<Instant>) -> Result<Found, LookupError> {
         let hit = self.read().find(&query.origin, not_before)?;
         let seen_for = hit.since.map(|since| since.elapsed()).unwrap_or_default();
         Ok(Found { pod: hit.pod, namespace: hit.namespace, seen_for })
@@ -57,19 +57,19 @@ impl PodLookup for Cluster {
 
     async fn find(&self, query: Query) -> Result<Found, LookupError> {
         let now = Instant::now();
-        // An age that reaches back beyond the clock's beginning rules nobody out.
+        // An age that exceeds the clock's range excludes no pod.
         let not_before = query.interface_age.and_then(|age| now.checked_sub(age));
         let deadline = now + query.wait.min(LOOKUP_WAIT_MAX);
         let mut version = self.version.subscribe();
         loop {
-            // Before the look: a change during it is seen by the wait.
+            // Before the lookup, so that the wait notices a change during it.
             version.mark_unchanged();
-            let found = self.look(&query, not_before);
+            let found = self.find_now(&query, not_before);
             let settled = match &found {
-                // A namespace that the watch has not shown yet permits nothing: worth waiting for.
+                // A namespace that the watch has not delivered permits nothing, so wait for it.
                 Ok(found) => found.namespace.is_some(),
                 Err(LookupError::NotSynced) => true,
-                // A pod's new address is told later than it is used.
+                // A pod uses its new address before the watch delivers it.
                 Err(LookupError::NotFound | LookupError::Ambiguous | LookupError::Contradiction) => false,
             };
             if settled || !matches!(tokio::time::timeout_at(deadline, version.changed()).await, Ok(Ok(()))) {
@@ -82,7 +82,7 @@ impl PodLookup for Cluster {
 impl PodChanges for Cluster {
     async fn changed(&self, seen: &mut u64) {
         let mut version = self.version.subscribe();
-        // The sender lives as long as we do: an error cannot come.
+        // The sender lives as long as `self`, so there is no error.
         if let Ok(version) = version.wait_for(|version| version != seen).await {
             *seen = *version;
         }
@@ -142,7 +142,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_pod_that_appears_ends_the_wait() {
+    async fn a_new_pod_ends_the_wait() {
         let (cluster, start) = (listed(), Instant::now());
         let later = Arc::clone(&cluster);
         let watch = tokio::spawn(async move {
@@ -156,7 +156,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn the_wait_ends_by_itself() {
+    async fn the_wait_is_limited() {
         let (cluster, start) = (listed(), Instant::now());
         assert_eq!(cluster.find(query(None, Duration::ZERO)).await.err(), Some(LookupError::NotFound));
         assert_eq!(start.elapsed(), Duration::ZERO);
@@ -165,7 +165,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn an_old_pod_at_a_new_interface_is_waited_away() {
+    async fn a_former_pod_is_not_found_at_a_new_interface() {
         let cluster = listed();
         apply_pod(&cluster, "old");
         tokio::time::advance(Duration::from_secs(60)).await;
@@ -178,7 +178,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_namespace_is_waited_for_too_and_no_list_is_not() {
+    async fn a_namespace_is_awaited_but_not_the_first_list() {
         let cluster = Arc::new(Cluster::new(Anchoring::Strict));
         assert_eq!(cluster.find(query(None, 900 * MS)).await.err(), Some(LookupError::NotSynced));
         list(&cluster, vec![pod("a")], vec![]);

@@ -1,4 +1,4 @@
-//! kiam's own cases (pkg/server/policy tests of kiam v4.2), and those that it got wrong.
+//! The test cases of kiam (pkg/server/policy of kiam v4.2), and cases that kiam decided wrongly.
 
 use super::*;
 use crate::core::{ids::PodUid, namespace::Anchoring};
@@ -29,7 +29,7 @@ fn namespace(expression: &str, anchoring: Anchoring) -> NamespaceFacts {
     NamespaceFacts { name: "ns".to_owned(), permitted: Permitted::compile(expression, anchoring) }
 }
 
-/// The role that is granted, or the explanation.
+/// Returns the granted role, or the explanation of the denial.
 fn decide(
     base: &str,
     annotated: &str,
@@ -44,7 +44,7 @@ fn decide(
 }
 
 #[test]
-fn the_role_asked_for_is_the_annotated_one() {
+fn the_requested_role_must_be_the_annotated_one() {
     let red = format!("{ACCOUNT}red");
     for (annotated, requested) in
         [("red", "red"), ("/red", "red"), ("red", "/red"), ("/red", "/red"), (&red, "red"), ("red", &red)]
@@ -89,7 +89,7 @@ fn the_namespace_permits_it() {
 }
 
 #[test]
-fn denials_explain_themselves_in_kiams_words() {
+fn denials_have_kiams_texts() {
     let denied = decide(ACCOUNT, "orange_role", "orange_role", "^red.*$|^.red.*$", Anchoring::Strict);
     assert_eq!(
         denied.unwrap_err(),
@@ -111,7 +111,7 @@ fn an_alternative_is_not_a_prefix() {
 }
 
 #[test]
-fn annotations_that_cannot_be_read_deny_this_pod_by_name() {
+fn invalid_annotations_are_named_in_the_denial() {
     let all = namespace(".*", Anchoring::Strict);
     let mut malformed_session = pod("red");
     malformed_session.session_name = Some("a\nb".to_owned());
@@ -121,7 +121,7 @@ fn annotations_that_cannot_be_read_deny_this_pod_by_name() {
         (pod("arn:aws:iam::OTHER:role/x"), "arn:aws:iam::OTHER:role/x", "iam.amazonaws.com/role of the pod: \"arn:"),
         (pod("arn:"), "arn:", "the form arn:PARTITION:iam::ACCOUNT:role/NAME"),
         (pod("../admin"), "../admin", "iam.amazonaws.com/role"),
-        (malformed_session, "red", "iam.amazonaws.com/session-name of the pod: it holds a character"),
+        (malformed_session, "red", "iam.amazonaws.com/session-name of the pod: it contains a character"),
         (malformed_id, "red", "iam.amazonaws.com/external-id of the pod: it is not between 2 and 1224"),
     ];
     for (pod, requested, text) in cases {
@@ -132,7 +132,7 @@ fn annotations_that_cannot_be_read_deny_this_pod_by_name() {
 }
 
 #[test]
-fn the_identity_is_the_whole_of_it() {
+fn the_identity_has_every_annotation() {
     let all = namespace(".*", Anchoring::Strict);
     let mut asked = pod("red");
     asked.session_name = Some("mine".to_owned());

@@ -1,4 +1,4 @@
-//! The service over fakes: whom it answers, in which words, and what people are told.
+//! The service with fakes: responses, status texts, and notices.
 
 use super::*;
 use crate::core::{
@@ -13,7 +13,7 @@ use kiam_common::{secret::Secret, tls::Side};
 use prometheus_client::registry::Registry;
 use std::{net::IpAddr, sync::Mutex, time::Duration};
 
-/// Answers by the last number of the address: what to answer is the test's.
+/// Looks up pods by the last byte of the address.
 struct FakePods(Vec<(u8, Result<Found, LookupError>)>);
 
 impl PodLookup for FakePods {
@@ -28,7 +28,7 @@ impl PodLookup for FakePods {
     }
 }
 
-/// Credentials for every identity, or the error.
+/// Returns credentials for every identity, or the error.
 struct FakeCredentials(Option<CredentialError>);
 
 impl CredentialSource for FakeCredentials {
@@ -109,7 +109,7 @@ fn unknown(text: &str) -> (Code, String) {
 }
 
 #[tokio::test]
-async fn a_role_is_the_annotation_as_it_is_written() {
+async fn a_role_is_the_annotation_as_written() {
     let kiam = kiam(vec![Ok(found(Some("/a/red"), "")), Ok(found(None, "")), Err(LookupError::Ambiguous)], None);
     assert_eq!(role(&kiam, "10.0.0.1", None).await.unwrap().name, "/a/red");
     assert_eq!(role(&kiam, "::ffff:10.0.0.1", None).await.unwrap().name, "/a/red");
@@ -126,7 +126,7 @@ async fn a_role_is_the_annotation_as_it_is_written() {
 }
 
 #[tokio::test]
-async fn only_an_agent_that_tells_of_its_caller_is_told_of_the_pod() {
+async fn the_pod_is_returned_only_if_a_caller_is_sent() {
     let kiam = kiam(vec![Ok(found(Some("red"), ".*"))], None);
     assert_eq!(role(&kiam, "10.0.0.1", None).await.unwrap().seen, None);
     let caller = Some(proto::Caller { interface_age_ms: Some(5000), wait_ms: 900, pod_uid: None });
@@ -136,7 +136,7 @@ async fn only_an_agent_that_tells_of_its_caller_is_told_of_the_pod() {
 }
 
 #[tokio::test]
-async fn a_uid_at_anothers_address_is_refused_by_a_code_of_its_own() {
+async fn a_uid_at_another_address_has_its_own_code() {
     let kiam = kiam(vec![Ok(found(Some("red"), ".*"))], None);
     let caller = |uid: &str| Some(proto::Caller { pod_uid: Some(uid.to_owned()), ..proto::Caller::default() });
     for ip in ["10.0.0.1", ""] {
@@ -144,7 +144,7 @@ async fn a_uid_at_anothers_address_is_refused_by_a_code_of_its_own() {
         assert_eq!((status.code(), status.message()), (Code::PermissionDenied, proto::CONTRADICTION), "{ip:?}");
     }
     let status = role(&kiam, "10.0.0.1", caller("")).await.unwrap_err();
-    assert_eq!((status.code(), status.message()), (Code::Unknown, "pod not found"), "an empty uid is nobody's");
+    assert_eq!((status.code(), status.message()), (Code::Unknown, "pod not found"), "an empty uid identifies no pod");
 }
 
 #[tokio::test]
@@ -165,7 +165,7 @@ async fn credentials_have_kiams_form() {
 }
 
 #[tokio::test]
-async fn a_denied_pod_learns_nothing_and_its_people_everything() {
+async fn only_the_notice_explains_a_denial() {
     let answers = vec![
         Ok(found(Some("red"), "")),
         Ok(found(Some("red"), "[")),
@@ -181,14 +181,14 @@ async fn a_denied_pod_learns_nothing_and_its_people_everything() {
     ] {
         assert_eq!(credentials(&kiam, ip, role).await, Err(unknown("forbidden by policy")));
         let notice = kiam.notices.0.lock().unwrap().pop();
-        let Some(Notice::RoleForbidden { requested, explanation: told }) = notice else { panic!("{notice:?}") };
+        let Some(Notice::RoleForbidden { requested, explanation: found }) = notice else { panic!("{notice:?}") };
         assert_eq!(requested, role);
-        assert!(told.starts_with(explanation), "{told}");
+        assert!(found.starts_with(explanation), "{found}");
     }
 }
 
 #[tokio::test]
-async fn what_is_nobodys_fault_has_kiams_texts() {
+async fn lookup_errors_have_kiams_texts_and_no_notice() {
     let kiam = kiam(vec![Ok(found(None, ".*")), Err(LookupError::Ambiguous)], None);
     assert_eq!(credentials(&kiam, "10.0.0.1", "red").await, Err(unknown("role can't be empty")));
     assert_eq!(credentials(&kiam, "10.0.0.2", "red").await, Err(unknown("multiple running pods found")));
@@ -197,7 +197,7 @@ async fn what_is_nobodys_fault_has_kiams_texts() {
 }
 
 #[tokio::test]
-async fn failures_of_sts_are_told_by_class() {
+async fn failures_of_sts_have_a_code_by_class() {
     for (class, code) in [
         (FailureClass::AccessDenied, Code::Unknown),
         (FailureClass::Other, Code::Unknown),
@@ -213,7 +213,7 @@ async fn failures_of_sts_are_told_by_class() {
 }
 
 #[tokio::test]
-async fn health_is_ok_once_the_cluster_is_known() {
+async fn health_is_ok_once_the_cluster_is_listed() {
     let health = async |kiam: &TestKiam| kiam.get_health(Request::new(proto::GetHealthRequest {})).await;
     assert_eq!(health(&kiam(vec![], None)).await.unwrap().into_inner().message, "ok");
     let unsynced = kiam(vec![Err(LookupError::NotSynced)], None);

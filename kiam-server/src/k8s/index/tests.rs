@@ -1,4 +1,4 @@
-//! The index against built facts. kiam's own cases are among them (pkg/k8s tests of kiam v4.2).
+//! The index, fed with facts. Includes the test cases of kiam (pkg/k8s of kiam v4.2).
 
 use super::*;
 use crate::core::namespace::{Anchoring, Permitted};
@@ -68,7 +68,7 @@ fn seconds(count: u64) -> Duration {
 }
 
 #[tokio::test]
-async fn nothing_is_answered_before_both_lists() {
+async fn lookups_fail_before_both_lists() {
     let now = Instant::now();
     let mut index = Index::default();
     assert_eq!(found(&index, 1), Err(LookupError::NotSynced));
@@ -80,14 +80,14 @@ async fn nothing_is_answered_before_both_lists() {
 }
 
 #[tokio::test]
-async fn finds_the_running_pod_beside_one_that_is_done() {
+async fn finds_the_running_pod_next_to_one_that_ended() {
     let index = listed(vec![done("failed", 1), pod("running", 1)], Instant::now());
     assert_eq!(found(&index, 1), Ok("running".to_owned()));
     assert_eq!(found(&index, 2), Err(LookupError::NotFound));
 }
 
 #[tokio::test]
-async fn two_pods_at_an_address_are_nobody() {
+async fn two_pods_at_an_address_are_ambiguous() {
     let mut index = listed(vec![pod("a", 1), pod("b", 1)], Instant::now());
     assert_eq!(found(&index, 1), Err(LookupError::Ambiguous));
     index.remove_pod(&name("a"));
@@ -95,7 +95,7 @@ async fn two_pods_at_an_address_are_nobody() {
 }
 
 #[tokio::test]
-async fn the_age_of_the_interface_rules_out_who_was_there_before() {
+async fn the_interfaces_age_excludes_former_pods() {
     let start = Instant::now();
     let mut index = listed(vec![pod("old", 1)], start);
     let born = start + seconds(60);
@@ -109,12 +109,12 @@ async fn the_age_of_the_interface_rules_out_who_was_there_before() {
 }
 
 #[tokio::test]
-async fn the_uid_picks_among_those_at_an_address_whatever_the_interfaces_age() {
+async fn a_uid_decides_among_pods_at_an_address() {
     let mut index = listed(vec![pod("leaving", 1)], Instant::now());
     assert_eq!(both(&index, 1, "leaving"), Ok("leaving".to_owned()));
     assert_eq!(both(&index, 1, "successor"), Err(LookupError::NotFound), "the watch is behind");
     index.apply_pod(PodFacts { addresses: vec![], ..pod("successor", 1) }, Instant::now());
-    assert_eq!(both(&index, 1, "successor"), Err(LookupError::NotFound), "its address is not told yet");
+    assert_eq!(both(&index, 1, "successor"), Err(LookupError::NotFound), "its address is not known yet");
     index.apply_pod(pod("successor", 1), Instant::now());
     assert_eq!(found(&index, 1), Err(LookupError::Ambiguous));
     for uid in ["leaving", "successor"] {
@@ -135,7 +135,7 @@ async fn a_pod_at_another_address_is_a_contradiction() {
 }
 
 #[tokio::test]
-async fn by_its_uid_alone_a_pod_that_is_active_is_found() {
+async fn active_pods_are_found_by_uid_alone() {
     let host = PodFacts { addresses: vec![], on_node_network: true, ..pod("host", 9) };
     let ended = PodFacts { active: false, name: "ended".to_owned(), uid: uid("ended"), ..host.clone() };
     let index = listed(vec![pod("a", 1), host, ended], Instant::now());
@@ -147,7 +147,7 @@ async fn by_its_uid_alone_a_pod_that_is_active_is_found() {
 }
 
 #[tokio::test]
-async fn the_first_sight_survives_updates_and_relists_but_not_a_new_address_or_uid() {
+async fn a_sighting_survives_updates_and_relists() {
     let start = Instant::now();
     let since = |index: &Index, last: u8| index.find(&at(last), None).unwrap().since.unwrap();
     let mut index = listed(vec![pod("a", 1)], start);
@@ -160,11 +160,11 @@ async fn the_first_sight_survives_updates_and_relists_but_not_a_new_address_or_u
     assert_eq!(found(&index, 1), Err(LookupError::NotFound));
     index.apply_pod(PodFacts { name: "a".to_owned(), ..pod("b", 2) }, start + seconds(4));
     assert_eq!(since(&index, 2), start + seconds(4));
-    assert_eq!(found(&index, 2), Ok("b".to_owned()), "the name's old owner is gone");
+    assert_eq!(found(&index, 2), Ok("b".to_owned()), "the former pod of this name is gone");
 }
 
 #[tokio::test]
-async fn a_list_replaces_and_does_not_merge() {
+async fn a_list_replaces_all_pods() {
     let mut index = listed(vec![pod("a", 1), pod("b", 2)], Instant::now());
     index.reset_pods(vec![pod("b", 2), pod("c", 3)], Instant::now());
     assert_eq!(found(&index, 1), Err(LookupError::NotFound));
@@ -181,7 +181,7 @@ async fn a_pod_that_ends_loses_its_address() {
 }
 
 #[tokio::test]
-async fn changes_are_told_once_each() {
+async fn each_change_is_taken_once() {
     let mut index = listed(vec![pod("a", 1), pod("b", 2)], Instant::now());
     assert_eq!(index.take_changed(1).len(), 1);
     assert_eq!(index.take_changed(10).len(), 1);

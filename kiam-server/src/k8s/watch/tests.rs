@@ -1,4 +1,4 @@
-//! Events of a watch, built by hand.
+//! Watch events, built by hand.
 
 use super::*;
 use crate::core::{
@@ -36,19 +36,19 @@ async fn find(cluster: &Cluster, last: u8) -> Result<String, LookupError> {
 }
 
 #[tokio::test]
-async fn a_list_is_gathered_then_swapped_in_and_a_bad_object_is_left_out() {
+async fn a_list_replaces_at_its_end_without_bad_objects() {
     let (cluster, metrics) = (Cluster::new(Anchoring::Strict), WatchMetrics::default());
     cluster.change(|index| index.reset_namespaces(vec![]));
     let mut feed = Feed { cluster: &cluster, metrics: &metrics, listed: Vec::new() };
     for event in [Event::Init, Event::InitApply(object("a", 1)), Event::InitApply(bad("b"))] {
         feed.take(event);
-        assert_eq!(find(&cluster, 1).await, Err(LookupError::NotSynced), "not before the list is whole");
+        assert_eq!(find(&cluster, 1).await, Err(LookupError::NotSynced), "not before the list is complete");
     }
     feed.take(Event::InitDone);
     assert_eq!(find(&cluster, 1).await, Ok("a".to_owned()));
     assert_eq!(metrics.skipped.get_or_create(&Pod::LABEL).get(), 1);
 
-    // A relist that breaks off and begins again: nothing of the first attempt stays.
+    // A relist that is interrupted and starts again: nothing of the first attempt remains.
     for event in [Event::Init, Event::InitApply(object("x", 9)), Event::Init, Event::InitApply(object("c", 3))] {
         feed.take(event);
         assert_eq!(find(&cluster, 1).await, Ok("a".to_owned()));
@@ -60,7 +60,7 @@ async fn a_list_is_gathered_then_swapped_in_and_a_bad_object_is_left_out() {
 }
 
 #[tokio::test]
-async fn an_update_that_cannot_be_read_removes_what_was_known() {
+async fn an_unreadable_update_removes_the_pod() {
     let (cluster, metrics) = (Cluster::new(Anchoring::Strict), WatchMetrics::default());
     cluster.change(|index| index.reset_namespaces(vec![]));
     let mut feed = Feed { cluster: &cluster, metrics: &metrics, listed: Vec::new() };
@@ -75,12 +75,12 @@ async fn an_update_that_cannot_be_read_removes_what_was_known() {
     assert_eq!(find(&cluster, 2).await, Err(LookupError::NotFound));
 }
 
-/// The whole loop against an API server that refuses: it asks again, ever more rarely, and never ends.
+/// The watch never ends while the API server refuses requests, and retries with backoff.
 #[tokio::test(start_paused = true)]
-async fn an_api_server_that_refuses_is_asked_ever_more_rarely() {
+async fn a_refusing_api_server_is_retried_with_backoff() {
     use std::sync::atomic::{AtomicUsize, Ordering};
-    let asked = Arc::new(AtomicUsize::new(0));
-    let counter = Arc::clone(&asked);
+    let calls = Arc::new(AtomicUsize::new(0));
+    let counter = Arc::clone(&calls);
     let service = tower::service_fn(move |_: http::Request<kube::client::Body>| {
         counter.fetch_add(1, Ordering::SeqCst);
         async { Err::<http::Response<kube::client::Body>, tower::BoxError>("refused".into()) }
@@ -90,7 +90,7 @@ async fn an_api_server_that_refuses_is_asked_ever_more_rarely() {
     let metrics = WatchMetrics::default();
     let watch = watch_pods(client, cluster, metrics.clone());
     assert!(tokio::time::timeout(Duration::from_secs(600), watch).await.is_err(), "it never ends");
-    let (asked, errors) = (asked.load(Ordering::SeqCst), metrics.errors.get_or_create(&Pod::LABEL).get());
-    assert!((30..80).contains(&asked), "{asked}");
-    assert_eq!(errors, asked as u64);
+    let (calls, errors) = (calls.load(Ordering::SeqCst), metrics.errors.get_or_create(&Pod::LABEL).get());
+    assert!((30..80).contains(&calls), "{calls}");
+    assert_eq!(errors, calls as u64);
 }
