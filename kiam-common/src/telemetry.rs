@@ -20,7 +20,7 @@ pub enum TelemetryError {
     /// The level is neither the name of one nor a filter.
     #[error("--level={level}: expected debug, info, warn or error, or a filter such as info,kube=debug")]
     Level {
-        /// As given.
+        /// The given level.
         level: String,
         /// Reason.
         #[source]

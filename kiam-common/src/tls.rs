@@ -86,7 +86,7 @@ impl TlsConfig for ClientConfig {
         let servers = Arc::new(KnownServers::new(Arc::clone(&material.authorities))?);
         let mut config = Self::builder_with_provider(provider())
             .with_protocol_versions(&[&TLS13])?
-            .dangerous() // Our verifier requires more than rustls' own, never less.
+            .dangerous() // KnownServers requires more than rustls' verifier, never less.
             .with_custom_certificate_verifier(servers)
             .with_client_auth_cert(material.chain, material.key)?;
         config.alpn_protocols = vec![ALPN.to_vec()];

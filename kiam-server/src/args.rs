@@ -39,7 +39,7 @@ pub(crate) enum Command {
     Health(Box<HealthArgs>),
 }
 
-/// All flags of a running server.
+/// Flags of the running server.
 #[derive(Debug, Args)]
 pub(crate) struct RunArgs {
     #[command(flatten)]

@@ -32,7 +32,7 @@ type Answer = Result<Arc<Credentials>, CredentialError>;
 /// Message to the worker.
 enum Message {
     /// A caller waits for credentials of this identity.
-    Ask { identity: Identity, reply: oneshot::Sender<Answer> },
+    Request { identity: Identity, reply: oneshot::Sender<Answer> },
     /// The pod will request this identity; `None`: no identity.
     Interest { pod: PodUid, identity: Option<Identity> },
 }
@@ -66,8 +66,8 @@ impl CredentialSource for Cache {
         }
         self.metrics.misses.inc();
         let (reply, answer) = oneshot::channel();
-        let ask = Message::Ask { identity: identity.clone(), reply };
-        self.messages.send(ask).await.map_err(|_closed| stopped())?;
+        let request = Message::Request { identity: identity.clone(), reply };
+        self.messages.send(request).await.map_err(|_closed| stopped())?;
         answer.await.map_err(|_dropped| stopped())?
     }
 }

@@ -12,6 +12,7 @@ pub struct AdminArgs<const PORT: u16, const METRICS: u16> {
     /// Port of /ping, /health and /metrics, on loopback only.
     #[arg(long, env = "KIAM_PORT", default_value = PORT.to_string(), value_name = "PORT")]
     pub port: String,
+    /// Additional address of /metrics.
     #[arg(long, env = "KIAM_PROMETHEUS_LISTEN_ADDR", value_name = "ADDRESS:PORT")]
     #[arg(help = format!("Additional address of /metrics, for example 0.0.0.0:{METRICS}"))]
     pub prometheus_listen_addr: Option<String>,

@@ -9,9 +9,9 @@ pub struct Problems(Vec<Problem>);
 /// A problem of one flag.
 #[derive(Debug)]
 struct Problem {
-    /// With dashes.
+    /// The flag's name, with dashes.
     flag: &'static str,
-    /// As typed; `None` if missing.
+    /// The value as typed; `None` if missing.
     value: Option<String>,
     /// Problem and remedy.
     text: String,

@@ -42,7 +42,7 @@ pub(super) enum Lane {
 pub(super) struct Limits {
     /// Fetches with a waiting caller; a limit of their own, so that stalled prefetches can't block them.
     pub(super) live: usize,
-    /// All other fetches.
+    /// Background fetches.
     pub(super) background: usize,
 }
 
@@ -62,7 +62,7 @@ struct Entry {
     failure: Option<Failure>,
     /// Failures in a row.
     failures: u32,
-    /// When to process it next; mirrored in [`Plan::due`].
+    /// Time of the next processing; mirrored in [`Plan::due`].
     due: Option<Timestamp>,
 }
 
@@ -106,7 +106,7 @@ impl Plan {
     }
 
     /// Handles a request for credentials.
-    pub(super) fn ask(&mut self, identity: Identity, reply: oneshot::Sender<Answer>, now: Timestamp) {
+    pub(super) fn request(&mut self, identity: Identity, reply: oneshot::Sender<Answer>, now: Timestamp) {
         if let Some(credentials) = self.valid(&identity, now) {
             return send(reply, Ok(credentials));
         }

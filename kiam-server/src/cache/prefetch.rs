@@ -19,7 +19,7 @@ pub(crate) async fn prefetch(changes: Arc<impl PodChanges>, policy: Arc<Policy>,
                 break;
             }
             for PodChange { pod, now } in batch {
-                let identity = now.and_then(|(pod, namespace)| policy.foresee(&pod, namespace.as_deref()));
+                let identity = now.and_then(|(pod, namespace)| policy.expected_identity(&pod, namespace.as_deref()));
                 if cache.interest(pod, identity).await.is_err() {
                     return;
                 }

@@ -117,14 +117,14 @@ async fn key(cache: &Cache, role: &str) -> Result<String, FailureClass> {
 #[tokio::test(start_paused = true)]
 async fn ten_thousand_requests_make_one_call() {
     let (cache, sts) = start(SECOND, 8);
-    let asks: Vec<_> = (0..10_000)
+    let requests: Vec<_> = (0..10_000)
         .map(|_| {
             let cache = cache.clone();
             tokio::spawn(async move { key(&cache, "red").await })
         })
         .collect();
-    for ask in asks {
-        assert_eq!(ask.await.unwrap(), Ok("ASIA1".to_owned()));
+    for request in requests {
+        assert_eq!(request.await.unwrap(), Ok("ASIA1".to_owned()));
     }
     assert_eq!(key(&cache, "red").await, Ok("ASIA1".to_owned()));
     assert_eq!(sts.count(), 1);
@@ -244,7 +244,7 @@ async fn a_failed_refresh_keeps_the_old_credentials() {
     let error = CredentialError { class: FailureClass::Transient, message: String::new() };
     plan.finish(&red, Err(error), half);
     let (reply, mut answer) = oneshot::channel();
-    plan.ask(red.clone(), reply, half);
+    plan.request(red.clone(), reply, half);
     assert!(answer.try_recv().unwrap().is_ok());
     assert!(published.contains_key(&red));
 }

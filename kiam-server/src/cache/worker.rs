@@ -89,7 +89,7 @@ impl<P: CredentialProvider> Worker<P> {
     fn take(&mut self, message: Message) {
         let now = self.clock.now();
         match message {
-            Message::Ask { identity, reply } => self.plan.ask(identity, reply, now),
+            Message::Request { identity, reply } => self.plan.request(identity, reply, now),
             Message::Interest { pod, identity } => self.plan.interest(pod, identity, now),
         }
     }

@@ -27,9 +27,9 @@ pub(crate) struct Credentials {
 /// Time of a refresh, measured back from the expiration.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum RefreshAhead {
-    /// At half of the lifetime.
+    /// Half of the lifetime.
     HalfLife,
-    /// This long before the expiration (`--session-refresh`).
+    /// A fixed time before the expiration (`--session-refresh`).
     Fixed(Duration),
 }
 

@@ -68,7 +68,7 @@ impl Policy {
     }
 
     /// Returns the identity that the pod is expected to request: that of its own role.
-    pub(crate) fn foresee(&self, pod: &PodFacts, namespace: Option<&NamespaceFacts>) -> Option<Identity> {
+    pub(crate) fn expected_identity(&self, pod: &PodFacts, namespace: Option<&NamespaceFacts>) -> Option<Identity> {
         let role = pod.wanted_role().filter(|_| pod.active)?;
         self.decide(pod, namespace, role).ok()
     }

@@ -1,6 +1,6 @@
-//! From what went wrong to what an agent is told. kiam's server answers everything with `Unknown` and a text that its
-//! agents know (kiam v4.2, pkg/server); `Unavailable` and `PermissionDenied` are ours: for what passes by
-//! itself, and for a caller who is not who it is said to be.
+//! Conversion of errors to gRPC statuses. kiam's server returns `Unknown` for everything, with a text that its agents
+//! expect (kiam v4.2, pkg/server). `Unavailable`, for transient errors, and `PermissionDenied`, for a uid and an address
+//! of different pods, are additions.
 
 use crate::core::{
     lookup::LookupError,
@@ -10,7 +10,7 @@ use crate::core::{
 use kiam_common::proto::CONTRADICTION;
 use tonic::Status;
 
-/// Which of kiam's two texts for the same thing.
+/// The called method: kiam has a different text for the same error in each.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Method {
     PodRole,
@@ -31,7 +31,7 @@ pub(super) fn not_synced() -> Status {
     Status::unavailable("the server has not listed pods and namespaces yet")
 }
 
-/// The explanation is for the log and the Event: a pod learns that it may not, not what would be allowed.
+/// Hides the explanation, which is for the log and the Event: the pod must not read what would be permitted.
 pub(super) fn of_denial(denial: &Denial) -> Status {
     match denial {
         Denial::NoRole => Status::unknown("role can't be empty"),

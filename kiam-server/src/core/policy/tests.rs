@@ -127,22 +127,22 @@ fn invalid_annotations_are_named_in_the_denial() {
     for (pod, requested, text) in cases {
         let denied = policy(ACCOUNT).decide(&pod, Some(&all), requested).unwrap_err().to_string();
         assert!(denied.contains(text), "{denied}");
-        assert_eq!(policy(ACCOUNT).foresee(&pod, Some(&all)), None);
+        assert_eq!(policy(ACCOUNT).expected_identity(&pod, Some(&all)), None);
     }
 }
 
 #[test]
 fn the_identity_has_every_annotation() {
     let all = namespace(".*", Anchoring::Strict);
-    let mut asked = pod("red");
-    asked.session_name = Some("mine".to_owned());
-    asked.external_id = Some("id-1".to_owned());
-    let identity = policy(ACCOUNT).decide(&asked, Some(&all), "red").unwrap();
+    let mut annotated_pod = pod("red");
+    annotated_pod.session_name = Some("mine".to_owned());
+    annotated_pod.external_id = Some("id-1".to_owned());
+    let identity = policy(ACCOUNT).decide(&annotated_pod, Some(&all), "red").unwrap();
     assert_eq!(identity.session.as_str(), "kiam-mine");
     assert_eq!(identity.external_id.as_ref().unwrap().as_str(), "id-1");
-    assert_eq!(policy(ACCOUNT).foresee(&asked, Some(&all)), Some(identity));
+    assert_eq!(policy(ACCOUNT).expected_identity(&annotated_pod, Some(&all)), Some(identity));
     let plain = policy(ACCOUNT).decide(&pod("red"), Some(&all), "red").unwrap();
     assert_eq!((plain.session.as_str(), plain.external_id), ("kiam-kiam", None));
-    asked.active = false;
-    assert_eq!(policy(ACCOUNT).foresee(&asked, Some(&all)), None);
+    annotated_pod.active = false;
+    assert_eq!(policy(ACCOUNT).expected_identity(&annotated_pod, Some(&all)), None);
 }

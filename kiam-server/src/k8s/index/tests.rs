@@ -99,13 +99,13 @@ async fn the_interfaces_age_excludes_former_pods() {
     let start = Instant::now();
     let mut index = listed(vec![pod("old", 1)], start);
     let born = start + seconds(60);
-    let asked = |index: &Index| index.find(&at(1), Some(born)).map(|hit| hit.pod.uid.as_str().to_owned());
-    assert_eq!(asked(&index), Err(LookupError::NotFound), "only the old pod is known");
+    let find = |index: &Index| index.find(&at(1), Some(born)).map(|hit| hit.pod.uid.as_str().to_owned());
+    assert_eq!(find(&index), Err(LookupError::NotFound), "only the old pod is known");
     index.apply_pod(pod("new", 1), born + seconds(1));
-    assert_eq!(asked(&index), Ok("new".to_owned()), "the old one is not gone yet");
+    assert_eq!(find(&index), Ok("new".to_owned()), "the old one is not gone yet");
     assert_eq!(found(&index, 1), Err(LookupError::Ambiguous));
     index.remove_pod(&name("old"));
-    assert_eq!(asked(&index), Ok("new".to_owned()));
+    assert_eq!(find(&index), Ok("new".to_owned()));
 }
 
 #[tokio::test]
