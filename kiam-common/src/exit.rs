@@ -28,10 +28,10 @@ pub fn failed(program: &str, error: &str) -> ExitCode {
     ExitCode::FAILURE
 }
 
-/// Prints lines to the log if it has been started, so that JSON stays JSON, else to standard error.
+/// Prints lines to the log if that shows them, so that JSON stays JSON, else to standard error.
 fn print(program: &str, text: &str) {
     for line in text.lines() {
-        if tracing::dispatcher::has_been_set() {
+        if tracing::enabled!(tracing::Level::ERROR) {
             tracing::error!("{line}");
         } else {
             drop(writeln!(io::stderr(), "{program}: {line}"));

@@ -4,7 +4,7 @@
 use std::{collections::HashMap, error::Error, future::Future, pin::Pin};
 use tokio::task::{Id, JoinError, JoinSet};
 
-/// Error of a task, with what it failed on.
+/// Error of a task.
 type BoxError = Box<dyn Error + Send + Sync>;
 type BoxTask = Pin<Box<dyn Future<Output = Result<(), BoxError>> + Send>>;
 
@@ -28,7 +28,7 @@ pub enum TaskEnd {
     #[error("{0}: failed")]
     Failed(&'static str, #[source] BoxError),
     /// It panicked.
-    #[error("{0}: broken")]
+    #[error("{0}: failed")]
     Panicked(&'static str, #[source] JoinError),
 }
 

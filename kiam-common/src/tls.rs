@@ -1,8 +1,8 @@
 //! Mutual TLS between agent and server: TLS 1.3 only, both sides present a certificate of the same authorities.
 //!
 //! Certificate, key and authorities are files that are read again each second: the kubelet swaps a Secret's files by
-//! symlink, and a rotation must not need a restart. If new files are unusable, that is logged and shown in a metric, and
-//! the old ones stay in use. Open connections keep the certificates they started with.
+//! symlink, and a rotation must not need a restart. If new files are unusable, that is logged and shown in a metric,
+//! and the old ones stay in use. Open connections keep the certificates they started with.
 
 mod certificate;
 mod error;

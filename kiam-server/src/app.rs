@@ -1,4 +1,5 @@
-//! Composition of the server: [`build`] checks and binds everything, [`Bound::run`] serves until the process is stopped.
+//! Composition of the server: [`build`] checks and binds everything, [`Bound::run`] serves until the process is
+//! stopped.
 //!
 //! ```text
 //! k8s watch ──▶ Cluster ──▶ prefetch ──▶ Cache ──▶ Sts
@@ -86,13 +87,13 @@ pub(crate) async fn build(config: Config) -> anyhow::Result<Bound> {
 }
 
 impl Bound {
-    /// Serves until `stop`, then finishes pending requests. Returns an error if a part of the server ended: the process is
-    /// useless then and must be restarted.
+    /// Serves until `stop`, then finishes pending requests. Returns an error if a part of the server ended: the process
+    /// is useless then and must be restarted.
     pub(crate) async fn run(self, stop: impl Future<Output = ()>) -> anyhow::Result<()> {
         let Self { grpc, incoming, connections, tasks } = self;
         let (drain, drained) = oneshot::channel::<()>();
         let serve = grpc::serve(grpc, incoming, connections, async {
-            // An error means that the sender is gone, which also ends serving.
+            // Ends when `drain` is dropped.
             drop(drained.await);
         });
         tokio::pin!(serve);

@@ -1,5 +1,5 @@
-//! The command line as typed: every value is text. [`crate::config`] parses the values, so that all bad ones are reported
-//! at once.
+//! The command line as typed: every value is text. [`crate::config`] parses the values, so that all bad ones are
+//! reported at once.
 //!
 //! kiam's flags keep their names, including those of version 3. Each can also be set by an environment variable; a flag
 //! on the command line takes precedence.
@@ -35,7 +35,7 @@ pub(crate) struct Cli {
 /// Subcommands.
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
-    /// Check the health of a server, as an exec probe: exit code 0 if it is healthy.
+    /// Check the health of a server, for exec probes. Exits 0 if it is healthy.
     Health(Box<HealthArgs>),
 }
 
@@ -76,7 +76,7 @@ pub(crate) struct GrpcArgs {
     /// Age at which a connection is closed, so that agents discover new servers.
     #[arg(long, env = "KIAM_GRPC_MAX_CONNECTION_AGE_DURATION", default_value = "15m", value_name = "DURATION")]
     pub(crate) grpc_max_connection_age_duration: String,
-    /// Time that its pending requests have to finish then.
+    /// Time for the pending requests of such a connection to finish.
     #[arg(long, env = "KIAM_GRPC_MAX_CONNECTION_AGE_GRACE_DURATION", default_value = "15m", value_name = "DURATION")]
     pub(crate) grpc_max_connection_age_grace_duration: String,
     /// The form of kiam 3, in milliseconds, of --grpc-keepalive-time-duration.

@@ -1,8 +1,8 @@
 //! The credential cache. Handles read published credentials and request the rest from one worker. The worker owns the
 //! plan: which identity is wanted, fetched, refreshed, in backoff after a failure, or forgotten.
 //!
-//! A fetch belongs to the cache and not to the first caller: a caller that gives up does not cancel it for others, and an
-//! identity is fetched once for any number of callers.
+//! A fetch belongs to the cache and not to the first caller: a caller that gives up does not cancel it for others, and
+//! an identity is fetched once for any number of callers.
 
 mod backoff;
 mod metrics;

@@ -19,7 +19,7 @@ const MESSAGE_LEN_MAX: usize = 64 * 1024;
 const HEADERS_LEN_MAX: u32 = 16 * 1024;
 /// Most concurrent requests on a connection: a node has at most a few hundred pods.
 const STREAMS_MAX: u32 = 256;
-/// Longest request; agents give up after 5 s.
+/// Time limit of a request; agents give up after 5 s.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Keepalive and age of connections.

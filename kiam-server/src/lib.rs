@@ -5,7 +5,8 @@
 //! Pod + Namespace ──▶ Decision ──▶ Identity ──▶ Credentials
 //!      k8s              core         core       cache, aws        grpc: serves requests with all of it
 //! ```
-//! `core` uses no network; `cache`, `grpc`, `k8s` and `aws` depend on `core` and not on one another; `app` connects them.
+//! `core` uses no network; `cache`, `grpc`, `k8s` and `aws` depend on `core` and not on one another; `app` connects
+//! them.
 
 mod app;
 mod args;

@@ -31,7 +31,7 @@ pub fn main() -> ExitCode {
     };
     match result {
         Ok(Ok(())) => ExitCode::SUCCESS,
-        // Some errors show an excerpt of a file, in several lines.
+        // Some errors quote a file in several lines; the log gets one.
         Ok(Err(error)) => exit::failed(PROGRAM, &in_one_line(&chain(error.as_ref()))),
         Err(problems) => exit::misused(PROGRAM, &problems),
     }

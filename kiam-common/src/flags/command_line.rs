@@ -6,8 +6,8 @@ use std::ffi::OsString;
 /// Exit code after a wrong command line (`EX_USAGE`, sysexits.h).
 pub const EXIT_USAGE: u8 = 64;
 
-/// Parses a command line, the program's name first. Each of `switches` is accepted in all of kiam's forms: `--json-log`,
-/// `--json-log=false` and `--no-json-log`.
+/// Parses a command line, the program's name first. Each of `switches` is accepted in all of kiam's forms:
+/// `--json-log`, `--json-log=false` and `--no-json-log`.
 ///
 /// # Errors
 /// An unknown flag or a missing value, and also `--help` and `--version`: see [`exit_code`].

@@ -1,5 +1,5 @@
-//! Verification of the peer: that of rustls, and two requirements of kiam. A certificate must have an extended key usage,
-//! and a server's certificate a subject alternative name. Errors name the peer's subject.
+//! Verification of the peer: that of rustls, and two requirements of kiam. A certificate must have an extended key
+//! usage, and a server's certificate a subject alternative name. Errors name the peer's subject.
 
 use super::{Lack, Side, certificate::Facts, provider};
 use rustls::{

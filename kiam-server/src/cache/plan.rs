@@ -1,5 +1,5 @@
-//! The plan: a state machine without tasks and without a clock. Its inputs are time, requests and results; its outputs the
-//! next fetch, and the time at which something is due.
+//! The plan: a state machine without tasks and without a clock. Its inputs are time, requests and results; its outputs
+//! the next fetch, and the time at which something is due.
 
 use super::{Answer, Published, backoff::Backoff};
 use crate::core::{
@@ -15,7 +15,8 @@ use std::{
 };
 use tokio::sync::oneshot;
 
-/// Most identities: twice as many as pods with a role in the largest cluster. Bounds the memory that annotations can use.
+/// Most identities: twice as many as pods with a role in the largest cluster. Bounds the memory that annotations can
+/// use.
 const IDENTITIES_MAX: usize = 100_000;
 /// Most callers waiting for one identity; further ones get a retryable error.
 const WAITERS_MAX: usize = 10_000;
@@ -213,7 +214,7 @@ impl Plan {
         entry.failures = entry.failures.saturating_add(1);
         let backoff = Backoff::after(error.class, entry.failures, jitter);
         entry.failure = Some(Failure { error: error.clone(), until: after(now, backoff.answer) });
-        // Callers wait only while nothing is valid, so the error is theirs.
+        // Callers wait only while there are no valid credentials, so they get the error.
         (Err(error), after(now, backoff.retry))
     }
 

@@ -4,7 +4,8 @@ use crate::args::GrpcArgs;
 use kiam_common::flags::{self, Problems};
 use std::{net::SocketAddr, time::Duration};
 
-/// Bounds of the keepalive: below, checks would be most of the traffic; above, a dead connection would be kept too long.
+/// Bounds of the keepalive: below, checks would be most of the traffic; above, a dead connection would be kept too
+/// long.
 const KEEPALIVE_BOUNDS: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(3600));
 /// Bounds of a connection's age and of its grace.
 const CONNECTION_AGE_BOUNDS: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(7 * 24 * 3600));

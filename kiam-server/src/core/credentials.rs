@@ -43,8 +43,8 @@ impl Credentials {
         positive(self.expires.duration_since(now))
     }
 
-    /// Returns the time of the refresh. `jitter`, from -1 to 1, moves it by up to a tenth of the lifetime that remains then,
-    /// so that identities fetched together are not refreshed together.
+    /// Returns the time of the refresh. `jitter`, from -1 to 1, moves it by up to a tenth of the lifetime that remains
+    /// then, so that identities fetched together are not refreshed together.
     pub(crate) fn refresh_at(&self, ahead: RefreshAhead, jitter: f64) -> Timestamp {
         let life = positive(self.expires.duration_since(self.issued));
         let ahead = match ahead {

@@ -105,8 +105,8 @@ fn is_partition(text: &str) -> bool {
         })
 }
 
-/// Checks a path and a name, without a leading slash. IAM allows more characters in a path than in a name; only those of a
-/// name are accepted here, because a role with others cannot be requested through the IMDS anyway.
+/// Checks a path and a name, without a leading slash. IAM allows more characters in a path than in a name; only those
+/// of a name are accepted here, because a role with others cannot be requested through the IMDS anyway.
 fn check_role_path(text: &str) -> Result<(), RoleArnError> {
     let (path, name) = text.rsplit_once('/').unwrap_or(("", text));
     if path.len() + 2 > PATH_LEN_MAX {

@@ -1,5 +1,5 @@
-//! The policy: which credentials a pod may have. The checks, in order: the role annotation is valid, the requested role is
-//! the annotated one, the namespace permits it, and the other annotations are valid.
+//! The policy: which credentials a pod may have. The checks, in order: the role annotation is valid, the requested role
+//! is the annotated one, the namespace permits it, and the other annotations are valid.
 
 use super::{
     annotations,

@@ -25,8 +25,8 @@ pub(crate) enum SessionNameError {
 }
 
 impl SessionName {
-    /// Prepends `kiam-` and replaces characters that STS does not allow by `-`. A name of more than 64 characters ends in a
-    /// digest of the whole name, so that long names stay distinct.
+    /// Prepends `kiam-` and replaces characters that STS does not allow by `-`. A name of more than 64 characters ends
+    /// in a digest of the whole name, so that long names stay distinct.
     pub(crate) fn parse(name: &str) -> Result<Self, SessionNameError> {
         if name.is_empty() {
             return Err(SessionNameError::Empty);

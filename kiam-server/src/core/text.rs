@@ -1,4 +1,5 @@
-//! Text for logs, Events and names, made from text that the server did not write: annotations, requests, answers of STS.
+//! Text for logs, Events and names, made from text that the server did not write: annotations, requests, answers of
+//! STS.
 
 /// Longest quotation, characters.
 const QUOTE_LEN_MAX: usize = 200;

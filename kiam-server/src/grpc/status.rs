@@ -1,6 +1,6 @@
 //! Conversion of errors to gRPC statuses. kiam's server returns `Unknown` for everything, with a text that its agents
-//! expect (kiam v4.2, pkg/server). `Unavailable`, for transient errors, and `PermissionDenied`, for a uid and an address
-//! of different pods, are additions.
+//! expect (kiam v4.2, pkg/server). `Unavailable`, for transient errors, and `PermissionDenied`, for a uid and an
+//! address of different pods, are additions.
 
 use crate::core::{
     lookup::LookupError,

@@ -13,8 +13,8 @@ use k8s_openapi::{
 };
 use std::net::IpAddr;
 
-/// Longest annotation that is kept of a pod, bytes: twice the longest ARN. A longer one is invalid, and still is after the
-/// cut.
+/// Longest annotation that is kept of a pod, bytes: twice the longest ARN. A longer one is invalid, and still is after
+/// the cut.
 const ANNOTATION_LEN_MAX: usize = 4096;
 
 /// Reason why an object cannot be used.

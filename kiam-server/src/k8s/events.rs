@@ -29,7 +29,7 @@ const REPEAT_INTERVAL: Duration = Duration::from_secs(60);
 const NOTICES_PER_POD_MAX: usize = 5;
 /// Most pods with remembered notices.
 const PODS_REMEMBERED_MAX: usize = 10_000;
-/// Longest write of an Event.
+/// Time limit of a write.
 const WRITE_TIMEOUT: Duration = Duration::from_secs(5);
 /// Time between two writes: at most 20 a second, to spare the API server.
 const WRITE_INTERVAL: Duration = Duration::from_millis(50);

@@ -122,8 +122,8 @@ impl Index {
         self.namespaces_listed = true;
     }
 
-    /// Finds the one active pod of a request. `not_before` is the time when the interface of the request appeared: a pod seen
-    /// at the address before that is a former owner of the address. A known uid decides instead of the time.
+    /// Finds the one active pod of a request. `not_before` is the time when the interface of the request appeared: a
+    /// pod seen at the address before that is a former owner of the address. A known uid decides instead of the time.
     pub(super) fn find(&self, origin: &Origin, not_before: Option<Instant>) -> Result<Hit, LookupError> {
         if !self.is_listed() {
             return Err(LookupError::NotSynced);
