@@ -31,8 +31,8 @@ const CALL_TIMEOUT: Duration = Duration::from_secs(10);
 const ATTEMPTS_MAX: u32 = 3;
 /// Longest search for a region: the real IMDS may be unreachable.
 const REGION_TIMEOUT: Duration = Duration::from_secs(5);
-/// Region and endpoint without a configured region, as in kiam.
-const GLOBAL: (&str, &str) = ("us-east-1", "https://sts.amazonaws.com");
+/// Region and URL of the global endpoint, used if no region is configured, as in kiam.
+const GLOBAL_ENDPOINT: (&str, &str) = ("us-east-1", "https://sts.amazonaws.com");
 
 /// Flags of AWS.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
@@ -90,9 +90,9 @@ impl Aws {
         let endpoint = match (&settings.sts_endpoint, &region) {
             (Some(endpoint), _) => Some(endpoint.as_str()),
             (None, Some(_)) => None,
-            (None, None) => Some(GLOBAL.1),
+            (None, None) => Some(GLOBAL_ENDPOINT.1),
         };
-        let (name, fips) = split_fips(region.as_deref().unwrap_or(GLOBAL.0));
+        let (name, fips) = split_fips(region.as_deref().unwrap_or(GLOBAL_ENDPOINT.0));
         let sts = endpoint.map_or_else(|| format!("of region {name}"), |endpoint| format!("at {endpoint}"));
         tracing::info!(region = name, fips, "STS {sts}");
         loader = loader.region(Region::new(name)).use_fips(fips);
