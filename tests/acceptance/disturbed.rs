@@ -1,4 +1,4 @@
-//! What pods get while agent and server come and go.
+//! Pods while the agent and the server restart.
 
 use crate::{
     processes::agent_parent,
@@ -20,7 +20,7 @@ use nix::sys::signal::Signal;
 use serde_json::json;
 use std::{collections::BTreeSet, fs};
 
-/// As `kubectl drain` does it, but for DaemonSets.
+/// Evicts the agent's pod, as `kubectl drain` does except for DaemonSets.
 pub(crate) fn agent_pod_is_evicted(stage: &mut Stage) -> Result<()> {
     let deployed = stage.deployed()?;
     let mut probe = deployed.veteran.probe(deployed.cluster.folder())?;
@@ -30,7 +30,7 @@ pub(crate) fn agent_pod_is_evicted(stage: &mut Stage) -> Result<()> {
     let eviction = json!({ "apiVersion": "policy/v1", "kind": "Eviction", "metadata": metadata });
     let path = format!("/api/v1/namespaces/{KIAM}/pods/{}/eviction", old[0]);
     deployed.cluster.kubectl.feed(&["create", "--raw", &path, "-f", "-"], &eviction)?;
-    eventually("the agent's pod is another one", SOON, || {
+    eventually("the agent's pod is replaced", SOON, || {
         let now = pods_of(deployed, "agent")?;
         ensure!(!now.is_empty() && !now.contains(&old[0]), "{now:?}");
         Ok(())
@@ -41,7 +41,7 @@ pub(crate) fn agent_pod_is_evicted(stage: &mut Stage) -> Result<()> {
     deployed.expect_no_leak()
 }
 
-/// Both processes end at once, and the kubelet starts the container again.
+/// Both processes end at once, and the kubelet restarts the container.
 pub(crate) fn the_agent_is_killed(stage: &mut Stage) -> Result<()> {
     let deployed = stage.deployed()?;
     let mut probe = deployed.veteran.probe(deployed.cluster.folder())?;
@@ -49,16 +49,16 @@ pub(crate) fn the_agent_is_killed(stage: &mut Stage) -> Result<()> {
     process::send_signal(agent_parent(&deployed.cluster)?.pid, Signal::SIGKILL)?;
     let gap = served_again(deployed, &mut probe)?;
     probe.end()?;
-    // Otherwise nobody has looked while no agent was there.
-    ensure!(gap.iter().any(is_nothing), "the probe noticed no gap: {gap:?}");
+    // Otherwise the probe sent no request while no agent ran.
+    ensure!(gap.iter().any(is_nothing), "the probe has no unanswered attempt: {gap:?}");
     deployed.expect_no_leak()
 }
 
-/// An update of the DaemonSet, under the questions of twenty pods: the new agent starts beside the old one, and each
-/// question has its answer.
+/// Updates the DaemonSet while twenty pods send requests: the new agent starts beside the old one, and each request is
+/// answered.
 pub(crate) fn the_agents_are_rolled(stage: &mut Stage) -> Result<()> {
     const PODS: usize = 20;
-    /// Of them. More would leave nothing of two processors for what is to be updated.
+    /// Number of pods without pauses. More would leave too little of two CPUs for the update.
     const RESTLESS: usize = 4;
     let deployed = stage.deployed()?;
     let pins = pins_of_interfaces(deployed)?;
@@ -73,16 +73,16 @@ pub(crate) fn the_agents_are_rolled(stage: &mut Stage) -> Result<()> {
     }
     ensure!(pins_of_interfaces(deployed)?.len() == pins.len() + PODS, "{:?}", pins_of_interfaces(deployed)?);
     restart(deployed, "daemonset/kiam-agent", "agent")?;
-    let mut asked = 0;
+    let mut requests = 0;
     for (mut probe, role) in probes {
         let attempts = [probe.news()?, enough(&mut probe)?].concat();
         expect_role_or_nothing(&attempts, role)?;
         let unserved: Vec<_> = attempts.iter().filter(|attempt| !is_served(attempt)).collect();
         ensure!(unserved.is_empty(), "{unserved:?}");
-        asked += attempts.len();
+        requests += attempts.len();
         probe.end()?;
     }
-    eprintln!("{asked} questions of {PODS} pods during the update, each answered");
+    eprintln!("{requests} requests of {PODS} pods during the update, each answered");
     let pods: Vec<_> = pods.into_iter().map(|(pod, _)| pod).collect();
     ClientPod::delete_all(&pods)?;
     eventually("the pins of deleted pods are gone", SOON, || {
@@ -93,7 +93,7 @@ pub(crate) fn the_agents_are_rolled(stage: &mut Stage) -> Result<()> {
     deployed.expect_no_leak()
 }
 
-/// What is pinned for each interface of a pod.
+/// Returns the pins of the interfaces of pods.
 fn pins_of_interfaces(deployed: &Deployed) -> Result<BTreeSet<String>> {
     let folder = deployed.cluster.node_root().join("sys/fs/bpf/kiam").join(LAYOUT);
     let names = fs::read_dir(folder)?.map(|entry| Ok(entry?.file_name().to_string_lossy().into_owned()));
@@ -101,7 +101,7 @@ fn pins_of_interfaces(deployed: &Deployed) -> Result<BTreeSet<String>> {
     Ok(names.into_iter().filter(|name| name.starts_with("link_tc_")).collect())
 }
 
-/// Has the pods of a workload replaced, and waits until the new ones are ready and the old one is gone.
+/// Restarts the pods of a workload, and waits until the new ones are ready and the old one is gone.
 pub(crate) fn restart(deployed: &Deployed, workload: &str, component: &str) -> Result<()> {
     let old = pods_of(deployed, component)?;
     deployed.cluster.kubectl.run(&["rollout", "restart", "-n", KIAM, workload])?;
@@ -113,7 +113,7 @@ pub(crate) fn restart(deployed: &Deployed, workload: &str, component: &str) -> R
     })
 }
 
-/// Waits until every attempt is served, with this role.
+/// Waits until every attempt is served with this role.
 pub(crate) fn all_served(probe: &mut Probe, role: &str) -> Result<()> {
     eventually("the pod is served", SOON, || {
         let attempts = enough(probe)?;
@@ -130,13 +130,12 @@ pub(crate) fn the_servers_are_rolled(stage: &mut Stage) -> Result<()> {
     restart(deployed, "deployment/kiam-server", "server")?;
     served_again(deployed, &mut probe)?;
     probe.end()?;
-    // The agent is ready through all of it: a node without a server is not a node to be restarted.
+    // The agent is ready all the time: a node without a server must not be restarted.
     deployed.rolled_out("daemonset/kiam-agent")?;
     deployed.expect_no_leak()
 }
 
-/// Waits until every attempt is served again; returns all attempts since the last look, none of which got what it may
-/// not.
+/// Waits until every attempt is served again. Returns all attempts since the last call, none of which got another role.
 fn served_again(deployed: &Deployed, probe: &mut Probe) -> Result<Vec<Attempt>> {
     let mut all = probe.news()?;
     eventually("the pod is served again", SOON, || {

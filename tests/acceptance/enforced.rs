@@ -1,5 +1,5 @@
-//! `--host-network-pods=enforce`, on a node with both versions of control groups whose pods are behind a bridge: pods on
-//! the node's network have roles of their own, exempt ones the node's, and all others nothing.
+//! `--host-network-pods=enforce`, on a node with both versions of control groups whose pods are behind a bridge:
+//! hostNetwork pods have their own roles, exempt ones the node's, and all others no role.
 
 use crate::{
     disturbed::{all_served, restart},
@@ -20,20 +20,20 @@ use kiam_tests::{
 use serde_json::json;
 use std::fs;
 
-/// A pod that AWS ships for every node, and that needs the node's role.
+/// Namespace and ServiceAccount of a pod that AWS ships for every node, and that needs the node's role.
 const EXEMPT: (&str, &str) = ("kube-system", "ebs-csi-node-sa");
-/// The secret with a kubeconfig, and its volume.
+/// Secret with a kubeconfig, and the mount point of its volume.
 const KUBECONFIG: &str = "kiam-agent-kubeconfig";
 const KUBECONFIG_AT: &str = "/etc/kiam/kube";
-/// What only a pod asks for.
-const MARK: &str = "/latest/meta-data/asked-by-a-pod";
-/// Asks M for [`MARK`] at each of its addresses, whatever comes of it.
-const ASK: &str = "import sys, urllib.request
-for m in ('169.254.169.254', '[fd00:ec2::254]', '[::ffff:169.254.169.254]'):
-    try: print(m, urllib.request.urlopen('http://' + m + sys.argv[1], timeout=2).status)
-    except OSError as error: print(m, error)";
+/// A path that only a pod requests.
+const MARK: &str = "/latest/meta-data/requested-by-a-pod";
+/// Requests [`MARK`] from the IMDS at each of its addresses, whatever the outcome.
+const REQUEST: &str = "import sys, urllib.request
+for imds in ('169.254.169.254', '[fd00:ec2::254]', '[::ffff:169.254.169.254]'):
+    try: print(imds, urllib.request.urlopen('http://' + imds + sys.argv[1], timeout=2).status)
+    except OSError as error: print(imds, error)";
 
-/// Why this machine cannot have such a node, if it cannot.
+/// Returns the reason if this machine does not support such a node.
 pub(crate) fn obstacle() -> Option<String> {
     Cgroups::Hybrid.missing()
 }
@@ -46,7 +46,7 @@ pub(crate) fn rolls_out_behind_a_bridge(stage: &mut Stage) -> Result<()> {
     deployed.expect_no_leak()
 }
 
-/// The server lives on the node's role, and on the node's network: a new one gets it under enforcement, too.
+/// The server needs the node's role and the node's network: a new one gets the role under enforcement, too.
 pub(crate) fn a_new_server_has_the_nodes_role(stage: &mut Stage) -> Result<()> {
     let deployed = stage.enforced()?;
     deployed.cluster.canary.forget();
@@ -78,9 +78,9 @@ pub(crate) fn pod_without_a_role_gets_nothing(stage: &mut Stage) -> Result<()> {
     let spec = Spec { network: Network::Nodes, ..Spec::new(TEAM, "roleless-on-the-node", &[]) };
     let pod = ClientPod::create(&deployed.cluster, &spec)?;
     expect_no_credentials(&pod)?;
-    let said = pod.python(&["-c", ASK, MARK])?;
-    let said = String::from_utf8_lossy(&said.stdout);
-    ensure!(said.lines().count() == 3 && !said.contains(" 200"), "{said}");
+    let output = pod.python(&["-c", REQUEST, MARK])?;
+    let output = String::from_utf8_lossy(&output.stdout);
+    ensure!(output.lines().count() == 3 && !output.contains(" 200"), "{output}");
     let requests = deployed.cluster.canary.requests();
     ensure!(!requests.iter().any(|request| request.path == MARK), "LEAK: at the real IMDS: {requests:?}");
     pod.delete()
@@ -90,7 +90,7 @@ pub(crate) fn exempt_pod_has_the_nodes_role(stage: &mut Stage) -> Result<()> {
     let deployed = stage.enforced()?;
     let exempt = exempt_pod(deployed, "ebs-csi-node")?;
     expect_node_role(deployed, &exempt)?;
-    // The same name elsewhere is nobody.
+    // A ServiceAccount of the same name in another namespace is not exempt.
     let (_, service_account) = EXEMPT;
     deployed.cluster.kubectl.run(&["create", "serviceaccount", "-n", TEAM, service_account])?;
     let annotations = [(ROLE_ANNOTATION, ROLE)];
@@ -103,7 +103,7 @@ pub(crate) fn exempt_pod_has_the_nodes_role(stage: &mut Stage) -> Result<()> {
     namesake.delete()
 }
 
-/// A pod with the ServiceAccount, which is made when it is not there.
+/// Makes a pod with the exempt ServiceAccount, which is created if it is missing.
 fn exempt_pod(deployed: &Deployed, name: &str) -> Result<ClientPod> {
     let (namespace, service_account) = EXEMPT;
     deployed.cluster.kubectl.feed(
@@ -127,13 +127,13 @@ fn expect_node_role(deployed: &Deployed, pod: &ClientPod) -> Result<()> {
     })
 }
 
-/// As where pods' ServiceAccounts do not lead to the API server: its address and a token stand in a file of their own.
+/// For clusters whose ServiceAccounts cannot reach the API server: a kubeconfig contains its address and a token.
 pub(crate) fn agent_with_a_kubeconfig_finds_exempt_pods(stage: &mut Stage) -> Result<()> {
     let deployed = stage.enforced()?;
     write_kubeconfig(deployed)?;
     give_kubeconfig(deployed)?;
     deployed.rolled_out("daemonset/kiam-agent")?;
-    // Nobody has told an earlier agent of it.
+    // No earlier agent has seen this pod.
     let exempt = exempt_pod(deployed, "ebs-csi-node-later")?;
     expect_node_role(deployed, &exempt)?;
     exempt.delete()
@@ -162,7 +162,7 @@ fn write_kubeconfig(deployed: &Deployed) -> Result<()> {
     Ok(())
 }
 
-/// In the place of the ServiceAccount's token.
+/// Mounts the kubeconfig instead of the ServiceAccount's token.
 fn give_kubeconfig(deployed: &Deployed) -> Result<()> {
     let at = |path: &str| format!("/spec/template/spec/{path}");
     let patch = json!([

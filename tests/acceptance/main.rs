@@ -1,12 +1,12 @@
-//! What is shipped in `deploy/manifests`, on a real one-node Kubernetes: rolled out, asked by real pods with unmodified
-//! clients, disturbed, and taken away again.
+//! The shipped `deploy/manifests` on a real one-node Kubernetes: rolled out, used by real pods with unmodified clients,
+//! disturbed, and removed.
 //!
-//! The trials share one cluster and run in their order, each on what the ones before it left: what is shipped is
-//! installed by the first that needs it and removed by the last. One that is run alone brings about what it needs.
+//! The trials share one cluster and run in order, each on the state that the earlier ones left: the first that needs
+//! the manifests installs them, and the last removes them. A trial that runs alone prepares what it needs.
 #![expect(
     clippy::indexing_slicing,
     clippy::print_stderr,
-    reason = "a test that cannot go on ends; what it has to say goes to its output"
+    reason = "a test that cannot continue ends; its messages go to its output"
 )]
 
 mod disturbed;
@@ -32,7 +32,7 @@ type Run = fn(&mut Stage) -> Result<()>;
 /// All trials, in their order.
 const TRIALS: [(&str, Run); 20] = [
     ("overlay::overlay_sets_only_cluster_specific_values", overlay::overlay_sets_only_cluster_specific_values),
-    ("served::what_is_shipped_rolls_out", served::what_is_shipped_rolls_out),
+    ("served::shipped_manifests_roll_out", served::shipped_manifests_roll_out),
     ("served::a_permitted_pod_gets_its_role", served::a_permitted_pod_gets_its_role),
     ("served::a_forbidden_pod_gets_nothing_and_an_event", served::a_forbidden_pod_gets_nothing_and_an_event),
     ("served::a_pod_without_a_role_gets_nothing", served::a_pod_without_a_role_gets_nothing),
@@ -65,13 +65,13 @@ fn main() -> ExitCode {
 
 fn run() -> ExitCode {
     let mut arguments = Arguments::from_args();
-    // One cluster, one trial at a time; and all on this thread, which the node's life is tied to.
+    // One cluster, one trial at a time, and all on this thread, which the node's lifetime is tied to.
     arguments.test_threads = Some(1);
     let stage = Arc::new(Mutex::new(Stage::default()));
     let trials = TRIALS.map(|(name, run)| {
         let stage = Arc::clone(&stage);
         let trial = Trial::test(name, move || {
-            // A trial that panicked is a failure, and the next one says so too if it needs what that one broke.
+            // A trial that panicked is a failure, and so is the next one if it needs what that one broke.
             let mut stage = stage.lock().unwrap_or_else(PoisonError::into_inner);
             run(&mut stage).map_err(|error| {
                 eprintln!("{}", stage.diagnosis());

@@ -1,4 +1,4 @@
-//! The overlay of these tests against what is shipped: what is tested here is what is shipped.
+//! The overlay of these tests compared with the shipped manifests: the tests run what is shipped.
 
 use crate::stage::{Stage, target};
 use anyhow::{Context as _, Result, ensure};
@@ -14,15 +14,15 @@ use kiam_tests::{
 use serde_json::{Value, json};
 use std::fs;
 
-/// The one container of the agent's pods.
+/// The container of the agent's pods.
 const AGENT_CONTAINER: &str = "DaemonSet kiam-system/kiam-agent/spec/template/spec/containers/0";
-/// The one container of the servers' pods.
+/// The container of the servers' pods.
 const SERVER_CONTAINER: &str = "Deployment kiam-system/kiam-server/spec/template/spec/containers/0";
 /// The volumes of the servers' pods.
 const SERVER_VOLUMES: &str = "Deployment kiam-system/kiam-server/spec/template/spec/volumes";
 
-/// All that the overlay may set: where, and to what. `None`: what is new there is an object of its own, whose content
-/// is the run's.
+/// Returns everything that the overlay may set: the path, and the value. `None` for a new object with content of this
+/// run.
 fn permitted() -> Vec<(String, Option<Value>)> {
     let agent = |path: &str, value: Value| (format!("{AGENT_CONTAINER}/{path}"), Some(value));
     let server = |path: &str, value: Value| (format!("{SERVER_CONTAINER}/{path}"), Some(value));
@@ -53,7 +53,7 @@ pub(crate) fn overlay_sets_only_cluster_specific_values(_: &mut Stage) -> Result
     check(&found, &permitted())
 }
 
-/// Both lists are in the order of their paths.
+/// Checks the changes. Both lists are in the order of their paths.
 fn check(found: &[Change], permitted: &[(String, Option<Value>)]) -> Result<()> {
     for change in found {
         let (_, value) = permitted

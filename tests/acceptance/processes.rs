@@ -1,4 +1,4 @@
-//! The node's processes, and what the kernel lets ours do.
+//! The node's processes, and the privileges of ours.
 
 use crate::stage::Stage;
 use anyhow::{Context as _, Result, ensure};
@@ -11,9 +11,9 @@ const SETUID: u32 = 7;
 const NET_ADMIN: u32 = 12;
 const PERFMON: u32 = 38;
 const BPF: u32 = 39;
-/// The agent's privileged process may do this and nothing else.
+/// Capabilities of the agent's privileged process.
 const PARENT: [u32; 5] = [SETGID, SETUID, NET_ADMIN, PERFMON, BPF];
-/// The user of the agent's worker and of the server.
+/// User of the agent's worker and of the server.
 const NOBODY: u32 = 65532;
 /// `SECCOMP_MODE_FILTER`, include/uapi/linux/seccomp.h.
 const FILTERED: &str = "2";
@@ -21,23 +21,23 @@ const FILTERED: &str = "2";
 /// A process in the node's network namespace.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Process {
-    /// Its number outside the node.
+    /// Pid as seen from outside the node.
     pub(crate) pid: u32,
-    /// Its name, at most 15 characters.
+    /// Name, at most 15 characters.
     pub(crate) name: String,
-    /// Its real user.
+    /// Real user.
     pub(crate) uid: u32,
     status: String,
 }
 
 impl Process {
-    /// All of them; pods that have a network of their own are not among them.
+    /// Returns all of them, without those of pods with a network of their own.
     pub(crate) fn all(cluster: &Cluster) -> Result<Vec<Self>> {
         let node = fs::metadata(cluster.topology.node.path())?.ino();
         let mut all = Vec::new();
         for entry in fs::read_dir("/proc")? {
             let Some(pid) = entry?.file_name().to_str().and_then(|name| name.parse().ok()) else { continue };
-            // It may end meanwhile.
+            // It may have ended already.
             let Ok(lives_in) = fs::metadata(format!("/proc/{pid}/ns/net")) else { continue };
             let Ok(status) = fs::read_to_string(format!("/proc/{pid}/status")) else { continue };
             if lives_in.ino() == node {
@@ -53,13 +53,13 @@ impl Process {
         Ok(Self { name: process.field("Name").to_owned(), uid, ..process })
     }
 
-    /// A line of `/proc/PID/status`.
+    /// Returns a field of `/proc/PID/status`.
     fn field(&self, key: &str) -> &str {
         let value = self.status.lines().find_map(|line| line.strip_prefix(key)?.strip_prefix(':'));
         value.unwrap_or_default().trim()
     }
 
-    /// Asserts which capabilities it has, and that it can come by no others.
+    /// Asserts its capabilities, and that it cannot gain others.
     fn expect_capabilities(&self, expected: &[u32]) -> Result<()> {
         let expected = expected.iter().fold(0_u64, |set, capability| set | 1 << capability);
         for key in ["CapPrm", "CapEff"] {
@@ -72,7 +72,7 @@ impl Process {
     }
 }
 
-/// The agent's privileged process.
+/// Returns the agent's privileged process.
 pub(crate) fn agent_parent(cluster: &Cluster) -> Result<Process> {
     let all = Process::all(cluster)?;
     let parent = all.into_iter().find(|process| process.name == "kiam-agent" && process.uid == 0);

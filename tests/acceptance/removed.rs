@@ -1,4 +1,4 @@
-//! Taking it all away, as the manifests say: the node is closed until it is cleaned up, and then as it was.
+//! Removal according to the manifests: the node stays closed until it is cleaned up, and then is as before.
 
 use crate::{
     processes::{Process, agent_parent},
@@ -11,14 +11,14 @@ use kiam_tests::{
     system::{BpfObjects, SOON},
 };
 
-/// The namespace of the shipped cleanup.
+/// Namespace of the shipped cleanup.
 const CLEANUP: &str = "kiam-cleanup";
 
 pub(crate) fn nothing_is_left(stage: &mut Stage) -> Result<()> {
     let deployed = stage.present()?;
     let kubectl = deployed.cluster.kubectl.clone();
     let objects = BpfObjects::of(agent_parent(&deployed.cluster)?.pid)?;
-    ensure!(!objects.is_empty(), "the agent has no programs open: what is gone later was never there");
+    ensure!(!objects.is_empty(), "the agent has no programs open, so their removal would prove nothing");
 
     manifests::delete(&kubectl, &deployed.applied())?;
     let mut probe = deployed.veteran.probe(deployed.cluster.folder())?;
@@ -33,7 +33,7 @@ pub(crate) fn nothing_is_left(stage: &mut Stage) -> Result<()> {
     objects.expect_gone()?;
     kubectl.run(&["delete", "namespace", TEAM, "--timeout=120s"])?;
     if deployed.scene == Scene::Enforced {
-        // The CNI plugin's, which leaves it when its last pod has gone.
+        // The CNI plugin keeps its bridge after its last pod.
         deployed.cluster.topology.node.ip("link del cni0")?;
     }
     eventually("the node is as before", SOON, || {
@@ -42,12 +42,12 @@ pub(crate) fn nothing_is_left(stage: &mut Stage) -> Result<()> {
         Ok(())
     })?;
     expect_no_processes(&deployed.cluster)?;
-    // What the others need is gone now.
+    // The cluster lacks what other trials need.
     stage.take_down();
     Ok(())
 }
 
-/// What deploy/manifests/cleanup/kustomization.yaml says.
+/// Follows the instructions in deploy/manifests/cleanup/kustomization.yaml.
 fn clean_up(deployed: &Deployed) -> Result<()> {
     let kubectl = &deployed.cluster.kubectl;
     let folder = deployed.manifests.fitted_cleanup();

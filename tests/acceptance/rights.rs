@@ -1,4 +1,4 @@
-//! RBAC: what is shipped is all that agent and server may do. That it is enough, the other trials show.
+//! RBAC: the agent and the server have no rights beyond the shipped ones. The other trials show that these suffice.
 
 use crate::stage::{KIAM, Stage};
 use anyhow::{Context as _, Result, ensure};
@@ -6,7 +6,7 @@ use kiam_tests::cluster::kubectl::Kubectl;
 use serde_json::{Value, json};
 use std::collections::BTreeSet;
 
-/// Every verb of Kubernetes that RBAC knows for objects.
+/// Verbs of Kubernetes RBAC for objects.
 const VERBS: [&str; 11] = [
     "get",
     "list",
@@ -20,7 +20,7 @@ const VERBS: [&str; 11] = [
     "escalate",
     "bind",
 ];
-/// API group, resource and subresource of what a thief would want, or a program may come to use by accident.
+/// API group, resource and subresource of objects that an attacker would want, or that a program might start to use.
 const RESOURCES: [(&str, &str, &str); 21] = [
     ("", "pods", ""),
     ("", "pods", "exec"),
@@ -44,7 +44,7 @@ const RESOURCES: [(&str, &str, &str); 21] = [
     ("apps", "daemonsets", ""),
     ("*", "*", ""),
 ];
-/// What the server may do; the agent may do nothing.
+/// Rights of the server; the agent has none.
 const SERVER: [(&str, &str, &[&str]); 3] = [
     ("", "namespaces", &["get", "list", "watch"]),
     ("", "pods", &["get", "list", "watch"]),
@@ -66,18 +66,18 @@ fn user(account: &str) -> String {
     format!("system:serviceaccount:{KIAM}:{account}")
 }
 
-/// The API server's own list of an account's rights, less those that every account has.
+/// The rights of an account in the API server's own list, without those of every account, are the shipped ones.
 pub(crate) fn rights_are_the_shipped_ones(stage: &mut Stage) -> Result<()> {
     let kubectl = &stage.deployed()?.cluster.kubectl;
-    let everybody = listed(kubectl, "default")?;
+    let common = listed(kubectl, "default")?;
     for (account, expected) in [("kiam-agent", BTreeSet::new()), ("kiam-server", rights_of_server())] {
-        let own: BTreeSet<Right> = listed(kubectl, account)?.difference(&everybody).cloned().collect();
+        let own: BTreeSet<Right> = listed(kubectl, account)?.difference(&common).cloned().collect();
         ensure!(own == expected, "{account} may do {own:?}");
     }
     Ok(())
 }
 
-/// What `kubectl auth can-i --list` shows, as data.
+/// Returns the rights that `kubectl auth can-i --list` shows.
 fn listed(kubectl: &Kubectl, account: &str) -> Result<BTreeSet<Right>> {
     let review = json!({
         "apiVersion": "authorization.k8s.io/v1",
@@ -102,7 +102,7 @@ fn listed(kubectl: &Kubectl, account: &str) -> Result<BTreeSet<Right>> {
     Ok(rights)
 }
 
-/// `kubectl auth can-i` for each verb of each resource: in the whole cluster, and in the namespace of kiam itself.
+/// Runs `kubectl auth can-i` for each verb of each resource: in the whole cluster, and in kiam's own namespace.
 pub(crate) fn every_other_verb_is_refused(stage: &mut Stage) -> Result<()> {
     let kubectl = &stage.deployed()?.cluster.kubectl;
     let rights = rights_of_server();
@@ -115,7 +115,7 @@ pub(crate) fn every_other_verb_is_refused(stage: &mut Stage) -> Result<()> {
     Ok(())
 }
 
-/// Which of all verbs on all resources the API server allows.
+/// Returns the verbs on all resources that the API server allows.
 fn allowed(kubectl: &Kubectl, account: &str, namespace: &str) -> Result<BTreeSet<Right>> {
     let user = user(account);
     let review = |(group, resource, subresource, verb): (&str, &str, &str, &str)| {
@@ -131,12 +131,12 @@ fn allowed(kubectl: &Kubectl, account: &str, namespace: &str) -> Result<BTreeSet
         .iter()
         .flat_map(|(group, resource, subresource)| VERBS.map(|verb| (*group, *resource, *subresource, verb)));
     let items: Vec<Value> = every.map(review).collect();
-    let asked = items.len();
+    let reviews = items.len();
     let list = json!({ "apiVersion": "v1", "kind": "List", "items": items });
-    // One document after another.
+    // The answers are one document after another.
     let answers = kubectl.feed(&["create", "-f", "-", "-o", "json"], &list)?;
     let answers = serde_json::Deserializer::from_str(&answers).into_iter().collect::<Result<Vec<Value>, _>>()?;
-    ensure!(answers.len() == asked, "{} answers to {asked} questions", answers.len());
+    ensure!(answers.len() == reviews, "{} answers to {reviews} reviews", answers.len());
     let mut allowed = BTreeSet::new();
     for answer in answers.iter().filter(|answer| answer["status"]["allowed"] == true) {
         let word = |key: &str| answer["spec"]["resourceAttributes"][key].as_str().unwrap_or_default();

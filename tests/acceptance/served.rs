@@ -1,4 +1,4 @@
-//! What pods get when all is well.
+//! Pods in normal operation.
 
 use crate::stage::{Deployed, FORBIDDEN_ROLE, KIAM, ROLE, Stage};
 use anyhow::{Context as _, Result, ensure};
@@ -14,16 +14,16 @@ use kiam_tests::{
 };
 use serde_json::Value;
 
-/// How boto3 and the aws CLI say that the metadata service gave them nothing.
+/// Error of boto3 and the aws CLI if the IMDS returns no credentials.
 const NO_CREDENTIALS: &str = "Unable to locate credentials";
 
-pub(crate) fn what_is_shipped_rolls_out(stage: &mut Stage) -> Result<()> {
+pub(crate) fn shipped_manifests_roll_out(stage: &mut Stage) -> Result<()> {
     let deployed = stage.deployed()?;
     let kubectl = &deployed.cluster.kubectl;
     let agents = kubectl.json(&["get", "-n", KIAM, "daemonset", "kiam-agent", "-o", "json"])?;
     ensure!(agents["status"]["numberReady"] == 1, "{}", agents["status"]);
     ensure!(agents["status"]["desiredNumberScheduled"] == 1, "{}", agents["status"]);
-    // The name that agents are given leads to the servers.
+    // The server name in the agents' flags resolves to the servers.
     let selector = "kubernetes.io/service-name=kiam-server";
     let slices = kubectl.json(&["get", "-n", KIAM, "endpointslices", "-l", selector, "-o", "json"])?;
     let slice = &slices["items"][0];
@@ -35,16 +35,20 @@ pub(crate) fn what_is_shipped_rolls_out(stage: &mut Stage) -> Result<()> {
     deployed.expect_no_leak()
 }
 
-/// The server's own credentials are those of the node's role: hostNetwork is its way to the real metadata service.
+/// Asserts that the server's own credentials are those of the node's role, which it gets from the real IMDS over
+/// hostNetwork.
 pub(crate) fn expect_server_credentials(deployed: &Deployed) -> Result<()> {
     let requests = deployed.cluster.canary.requests();
     let credentials = |request: &&Request| request.path.ends_with(&format!("/iam/security-credentials/{NODE_ROLE}"));
-    let request = requests.iter().find(credentials).with_context(|| format!("no request for them: {requests:?}"))?;
+    let request = requests
+        .iter()
+        .find(credentials)
+        .with_context(|| format!("the server sent no request for them: {requests:?}"))?;
     ensure!(request.peer.ip() == NODE_V4, "{request:?}");
     Ok(())
 }
 
-/// A container that was started again has hidden something.
+/// Asserts that no container was restarted, which could hide a failure.
 fn expect_no_restarts(deployed: &Deployed) -> Result<()> {
     let pods = deployed.cluster.kubectl.json(&["get", "-n", KIAM, "pods", "-o", "json"])?;
     let pods = pods["items"].as_array().context("a list of pods")?;
@@ -87,7 +91,7 @@ pub(crate) fn a_pod_without_a_role_gets_nothing(stage: &mut Stage) -> Result<()>
     let pod = deployed.pod("roleless", None)?;
     expect_no_credentials(&pod)?;
     let description = pod.describe()?;
-    ensure!(!description.contains("Kiam"), "it asked for no role, so there is nothing to tell: {description}");
+    ensure!(!description.contains("Kiam"), "a pod without a role must get no Event: {description}");
     deployed.expect_no_leak()?;
     pod.delete()
 }
@@ -102,7 +106,7 @@ pub(crate) fn expect_no_credentials(pod: &ClientPod) -> Result<()> {
     Ok(())
 }
 
-/// The names of a workload's pods.
+/// Returns the names of a workload's pods.
 pub(crate) fn pods_of(deployed: &Deployed, component: &str) -> Result<Vec<String>> {
     let selector = format!("app.kubernetes.io/component={component}");
     let pods = deployed.cluster.kubectl.json(&["get", "-n", KIAM, "pods", "-l", &selector, "-o", "json"])?;

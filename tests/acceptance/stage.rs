@@ -1,4 +1,4 @@
-//! What the trials stand on: the cluster, what is shipped in it, and the pods that ask.
+//! Foundation of the trials: the cluster, the shipped manifests in it, and the pods that send requests.
 
 use anyhow::{Context as _, Result, bail, ensure};
 use kiam_tests::{
@@ -19,23 +19,23 @@ use std::{
     path::{Path, PathBuf},
 };
 
-/// The namespace of what is shipped.
+/// Namespace of the shipped manifests.
 pub(crate) const KIAM: &str = "kiam-system";
-/// The namespace of the pods; it permits [`ROLE`] and [`OTHER_ROLE`].
+/// Namespace of the pods; it permits [`ROLE`] and [`OTHER_ROLE`].
 pub(crate) const TEAM: &str = "team";
-/// The role of the permitted pods.
+/// Role of the permitted pods.
 pub(crate) const ROLE: &str = "reader";
-/// The role of others.
+/// Role of other pods.
 pub(crate) const OTHER_ROLE: &str = "writer";
 /// A role that the namespace does not permit.
 pub(crate) const FORBIDDEN_ROLE: &str = "admin";
-/// The annotation of a pod's role.
+/// Annotation of a pod's role.
 pub(crate) const ROLE_ANNOTATION: &str = "iam.amazonaws.com/role";
 
-/// What a cluster is like, and what is deployed in it.
+/// Kind of a cluster, and its deployment.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Scene {
-    /// What is shipped, on a node with version 2 control groups alone whose pods have routed veths.
+    /// The shipped manifests, on a node with version 2 control groups alone whose pods have routed veths.
     Shipped,
     /// The same with enforcement and its exemptions, on a node with both versions whose pods are behind a bridge.
     Enforced,
@@ -51,38 +51,39 @@ impl Scene {
     }
 }
 
-/// The cluster, in whatever state the trials so far have brought it to.
+/// The cluster, in the state that the trials so far have left.
 #[derive(Debug, Default)]
 pub(crate) struct Stage {
     deployed: Option<Deployed>,
-    /// Starting it is not tried twice.
+    /// Scenes that could not be started; they are not tried again.
     broken: Vec<Scene>,
 }
 
-/// A cluster with what is shipped rolled out in it.
+/// A cluster with the shipped manifests rolled out.
 #[derive(Debug)]
 pub(crate) struct Deployed {
     pub(crate) cluster: Cluster,
     pub(crate) manifests: Manifests,
-    /// The node as it was before the first pod.
+    /// The node's footprint before the first pod.
     pub(crate) before: Footprint,
-    /// A permitted pod that was there before kiam, and has shown that it reaches the canary then.
+    /// A permitted pod that existed before kiam, and has shown that it reached the canary then.
     pub(crate) veteran: ClientPod,
     pub(crate) scene: Scene,
 }
 
 impl Stage {
-    /// The cluster with what is shipped; brought about when it isn't there.
+    /// Returns the cluster with the shipped manifests; starts it if necessary.
     pub(crate) fn deployed(&mut self) -> Result<&mut Deployed> {
         self.scene(Scene::Shipped)
     }
 
-    /// The one with enforcement. There is one cluster at a time: two on two processors only slow each other down.
+    /// Returns the cluster with enforcement. Only one cluster runs at a time: two would slow each other down on two
+    /// CPUs.
     pub(crate) fn enforced(&mut self) -> Result<&mut Deployed> {
         self.scene(Scene::Enforced)
     }
 
-    /// The one that there is.
+    /// Returns the running cluster.
     pub(crate) fn present(&mut self) -> Result<&mut Deployed> {
         let scene = self.deployed.as_ref().map_or(Scene::Shipped, |deployed| deployed.scene);
         self.scene(scene)
@@ -91,18 +92,18 @@ impl Stage {
     fn scene(&mut self, scene: Scene) -> Result<&mut Deployed> {
         ensure!(
             !self.broken.contains(&scene),
-            "the cluster was not brought up for an earlier trial; its failure says why"
+            "the cluster could not be started for an earlier trial; see its failure"
         );
         if self.deployed.as_ref().is_none_or(|deployed| deployed.scene != scene) {
             self.take_down();
             self.broken.push(scene);
-            self.deployed = Some(Deployed::bring_about(scene)?);
+            self.deployed = Some(Deployed::start(scene)?);
             self.broken.retain(|broken| *broken != scene);
         }
         self.deployed.as_mut().context("set above")
     }
 
-    /// What one wants to see after a failure.
+    /// Returns what helps after a failure.
     pub(crate) fn diagnosis(&self) -> String {
         self.deployed.as_ref().map_or_else(String::new, |deployed| deployed.cluster.diagnosis())
     }
@@ -112,14 +113,14 @@ impl Stage {
     }
 }
 
-/// The folder that cargo builds into: this program is in `TARGET/debug/deps`.
+/// Returns cargo's target folder: this program is in `TARGET/debug/deps`.
 pub(crate) fn target() -> Result<PathBuf> {
     let program = env::current_exe()?;
     program.ancestors().nth(3).map(ToOwned::to_owned).context("cargo's target folder")
 }
 
 impl Deployed {
-    fn bring_about(scene: Scene) -> Result<Self> {
+    fn start(scene: Scene) -> Result<Self> {
         let binaries = Binaries::find()?;
         let images =
             [OwnImage { binary: binaries.agent(), name: AGENT }, OwnImage { binary: binaries.server(), name: SERVER }];
@@ -149,7 +150,7 @@ impl Deployed {
         self.rolled_out("daemonset/kiam-agent")
     }
 
-    /// The folder that `kubectl apply -k` was given.
+    /// Returns the folder for `kubectl apply -k`.
     pub(crate) fn applied(&self) -> PathBuf {
         match self.scene {
             Scene::Shipped => self.manifests.fitted(),
@@ -157,19 +158,19 @@ impl Deployed {
         }
     }
 
-    /// Waits until every pod of a workload is the newest and ready.
+    /// Waits until every pod of a workload is up to date and ready.
     pub(crate) fn rolled_out(&self, workload: &str) -> Result<()> {
         self.cluster.kubectl.run(&["rollout", "status", "-n", KIAM, workload, "--timeout=120s"])?;
         Ok(())
     }
 
-    /// A pod in the namespace of the pods; with a role or without.
+    /// Creates a pod in the pods' namespace, with or without a role.
     pub(crate) fn pod(&self, name: &str, role: Option<&str>) -> Result<ClientPod> {
         let annotation = role.map(|role| (ROLE_ANNOTATION, role));
         ClientPod::create(&self.cluster, &Spec::new(TEAM, name, annotation.as_slice()))
     }
 
-    /// Many pods, every other one with [`OTHER_ROLE`]: each with its role.
+    /// Creates many pods, every other one with [`OTHER_ROLE`]; returns each with its role.
     pub(crate) fn crowd(&self, count: usize, network: Network) -> Result<Vec<(ClientPod, &'static str)>> {
         let pods = (0..count).map(|number| {
             let role = [ROLE, OTHER_ROLE][number % 2];
@@ -183,18 +184,18 @@ impl Deployed {
         Ok(pods)
     }
 
-    /// Asserts the invariant of every state, with kiam installed: nothing of a pod is at the canary.
+    /// Asserts the invariant of every state with kiam installed: no packet of a pod is at the canary.
     pub(crate) fn expect_no_leak(&self) -> Result<()> {
         self.cluster.canary.expect_none_from_pods(&self.cluster.topology.node)
     }
 
-    /// The node's rules, routes, filters and pins.
+    /// Returns the node's rules, routes, filters and pins.
     pub(crate) fn footprint(cluster: &Cluster) -> Result<Footprint> {
         Footprint::take(&cluster.topology.node, &cluster.node_root().join("sys/fs/bpf"))
     }
 }
 
-/// Shows that the pod's requests reach the canary, over both families, with nothing of ours in the way; then forgets
+/// Shows that the pod's requests reach the canary over both families with nothing of ours in the way, then forgets
 /// them.
 pub(crate) fn control_reaches(cluster: &Cluster, pod: &ClientPod) -> Result<()> {
     let mut probe = pod.probe(cluster.folder())?;
@@ -212,12 +213,12 @@ pub(crate) fn control_reaches(cluster: &Cluster, pod: &ClientPod) -> Result<()> 
     Ok(())
 }
 
-/// The next attempts of a probe, some for each family.
+/// Returns the next attempts of a probe, some for each family.
 pub(crate) fn enough(probe: &mut Probe) -> Result<Vec<Attempt>> {
-    /// Both families, a few times.
+    /// Both families, several times.
     const ATTEMPTS_MIN: usize = 10;
     let mut attempts = Vec::new();
-    kiam_tests::eventually::eventually("the probe asks", kiam_tests::system::SOON, || {
+    kiam_tests::eventually::eventually("the probe sends requests", kiam_tests::system::SOON, || {
         attempts.extend(probe.news()?);
         ensure!(attempts.len() >= ATTEMPTS_MIN, "{} attempts", attempts.len());
         Ok(())
@@ -225,12 +226,12 @@ pub(crate) fn enough(probe: &mut Probe) -> Result<Vec<Attempt>> {
     Ok(attempts)
 }
 
-/// Asserts of each attempt of a pod that is permitted [`ROLE`] that it got its own role or nothing.
+/// Asserts that each attempt of a pod with [`ROLE`] got its own role or nothing.
 pub(crate) fn expect_own_or_nothing(attempts: &[Attempt]) -> Result<()> {
     expect_role_or_nothing(attempts, ROLE)
 }
 
-/// The same for any role.
+/// Asserts that each attempt got this role or nothing.
 pub(crate) fn expect_role_or_nothing(attempts: &[Attempt], own: &str) -> Result<()> {
     for attempt in attempts {
         match &attempt.got {

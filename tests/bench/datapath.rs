@@ -5,13 +5,13 @@
 mod figures;
 mod plot;
 mod programs;
-mod ways;
+mod variants;
 
 use crate::{ASKING, SERVING, pin};
 use anyhow::Result;
 use figures::{Case, Figures, table};
 use std::{path::Path, time::Duration};
-use ways::{Kind, Way};
+use variants::{Kind, Variant};
 
 /// Rounds of each case; the median counts.
 const ROUNDS: usize = 5;
@@ -36,10 +36,10 @@ pub(crate) fn run(folder: &Path) -> Result<()> {
     let mut programs = Vec::new();
     for case in CASES {
         eprintln!("{} other rules, {} interfaces", case.rules, case.interfaces);
-        let ways = Kind::ALL.into_iter().map(|kind| Way::open(kind, case)).collect::<Result<Vec<_>>>()?;
-        measured.push((case, measure(&ways)?));
+        let variants = Kind::ALL.into_iter().map(|kind| Variant::open(kind, case)).collect::<Result<Vec<_>>>()?;
+        measured.push((case, measure(&variants)?));
         if case == CASES[0] {
-            programs = programs::measure(&ways)?;
+            programs = programs::measure(&variants)?;
         }
     }
     println!("{}", table(&measured));
@@ -56,23 +56,23 @@ pub(crate) fn run(folder: &Path) -> Result<()> {
 /// Something cannot be started, or an answer is wrong.
 pub(crate) fn run_programs() -> Result<()> {
     pin(SERVING)?;
-    println!("{}", programs::table(&programs::measure(&[Way::open(Kind::Redirect, CASES[0])?])?));
+    println!("{}", programs::table(&programs::measure(&[Variant::open(Kind::Redirect, CASES[0])?])?));
     Ok(())
 }
 
 /// Returns the median connection time of each variant, and the time the agent took to attach.
-fn measure(ways: &[Way]) -> Result<Figures> {
+fn measure(variants: &[Variant]) -> Result<Figures> {
     let mut rounds = [const { Vec::new() }; Kind::ALL.len()];
     for _ in 0..ROUNDS {
-        for (way, rounds) in ways.iter().zip(&mut rounds) {
-            rounds.push(way.connections(CONNECTIONS)?);
+        for (variant, rounds) in variants.iter().zip(&mut rounds) {
+            rounds.push(variant.connections(CONNECTIONS)?);
         }
     }
     let p50 = rounds.map(|mut medians: Vec<Duration>| {
         medians.sort();
         medians[medians.len() / 2]
     });
-    Ok(Figures { p50, attached: ways.iter().find_map(|way| way.attached) })
+    Ok(Figures { p50, attached: variants.iter().find_map(|variant| variant.attached) })
 }
 
 /// Binds the client's thread to its core.

@@ -1,4 +1,4 @@
-//! The Kubernetes API stand-in, asked by kube-rs as the server does.
+//! The fake Kubernetes API, used through kube-rs as the server does.
 
 use futures::{StreamExt as _, TryStreamExt as _};
 use k8s_openapi::api::core::v1::{Event, Namespace, Pod};
@@ -22,7 +22,7 @@ use std::{sync::Arc, time::Duration};
 
 const PATIENCE: Duration = Duration::from_secs(10);
 
-/// A cluster and a client in its namespace: the client's runtime and threads live there.
+/// Runs `work` with a cluster and a client in its namespace, where the client's runtime and threads live as well.
 fn with_cluster(work: impl AsyncFnOnce(&KubeApi, Client) -> anyhow::Result<()> + Send) {
     let node = Netns::create("node").unwrap();
     let api = KubeApi::start(&node).unwrap();
@@ -42,7 +42,7 @@ fn pod(name: &str, role: &str) -> PodObject {
 }
 
 #[test]
-fn it_lists_gets_patches_and_deletes() {
+fn lists_gets_patches_and_deletes() {
     with_cluster(async |api, client| {
         api.put_namespace(&NamespaceObject::permitting("team-a", ".*"));
         api.put_pod(&pod("one", "reader"));
@@ -90,7 +90,7 @@ fn reflector_survives_compaction_and_outage() {
         api.hold_watch_back(true);
         api.put_pod(&pod("one", "held"));
         tokio::time::sleep(Duration::from_millis(300)).await;
-        assert_eq!(role(), "writer", "a change came through a watch that is held back");
+        assert_eq!(role(), "writer", "a change arrived through a watch that is held back");
         api.hold_watch_back(false);
         wait_for("held").await?;
 

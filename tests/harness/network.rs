@@ -1,4 +1,4 @@
-//! Namespaces, the way of a packet from a pod to the canary, and the count by sender.
+//! Namespaces, the path of a packet from a pod to the canary, and the count by sender.
 
 use kiam_tests::{
     clients::{BOTH, Connection, IMDS4, Pod, ROLES, Reply, VAIN},
@@ -78,7 +78,7 @@ fn single_packet_of_a_pod_is_a_leak() {
 }
 
 #[test]
-fn two_topologies_do_not_see_each_other() {
+fn two_topologies_are_isolated() {
     let (one, two) = (Topology::create().unwrap(), Topology::create().unwrap());
     let (canary_one, canary_two) = (Canary::start(&one.uplink).unwrap(), Canary::start(&two.uplink).unwrap());
     let pod = one.add_pod(1).unwrap();
@@ -89,13 +89,13 @@ fn two_topologies_do_not_see_each_other() {
 }
 
 #[test]
-fn there_is_no_way_out_to_this_machine() {
+fn there_is_no_route_to_this_machine() {
     let topology = Topology::create().unwrap();
     let pod = topology.add_pod(1).unwrap();
     let ours = kiam_tests::node::owner::Owner::this().unwrap().prefix();
     for netns in [&topology.uplink, &topology.node, &pod] {
         for link in netns.ip("-o link show").unwrap().lines().filter(|link| !link.contains(": lo:")) {
-            // The other end of a veth is named after the namespace that it lies in.
+            // The output names the namespace of the other end of a veth.
             assert!(link.contains(&format!("link-netns {ours}-")), "{link}");
         }
     }
@@ -106,7 +106,7 @@ fn replies_distinguish_refused_silent_closed() {
     let topology = Topology::create().unwrap();
     let pod = topology.add_pod(1).unwrap();
     let attempt = || Pod::new(&pod).attempt(IMDS4, ROLES, VAIN).unwrap();
-    // No canary: M is an address of the uplink on which nobody listens.
+    // Without a canary, the IMDS is an address of the uplink without a listener.
     assert_eq!(attempt(), Reply::Refused);
     topology.node.ip("route replace blackhole 169.254.169.254/32").unwrap();
     assert_eq!(attempt(), Reply::Silent);
@@ -131,8 +131,8 @@ fn a_connection_keeps_its_source_port() {
 }
 
 #[test]
-fn what_a_dead_run_left_is_reaped() {
-    // The owner is a process that cannot be: pids end at 2^22 (proc_sys_kernel(5), pid_max).
+fn leftovers_of_a_dead_run_are_reaped() {
+    // The owner is an impossible process: pids end at 2^22 (proc_sys_kernel(5), pid_max).
     let name = "kiam-4194305-1-0-dead";
     let status = std::process::Command::new("ip").args(["netns", "add", name]).status().unwrap();
     assert!(status.success());

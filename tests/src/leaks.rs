@@ -1,9 +1,9 @@
-//! What a failed safety assertion says: the exact words that the mutation runner looks for. "Nobody is served" is not
-//! among them: a mutant that only breaks the service has not been caught by a safety test.
+//! Texts of failed safety assertions: the exact words that the mutation runner looks for. «No pod is served» is not one
+//! of them: a mutant that only breaks the service has not been caught by a safety test.
 
-/// A packet of a pod reached the stand-in for the real IMDS.
+/// A packet of a pod reached the fake IMDS.
 pub const CANARY: &str = "LEAK: packet at the real IMDS";
-/// A process of the node that is not the agent got something that a pod sent to M.
+/// Another process of the node than the agent received data that a pod sent to the IMDS.
 pub const BYSTANDER: &str = "LEAK: byte at another process";
-/// A pod was told or given the role of another pod.
+/// A pod got the name or the credentials of another pod's role.
 pub const OTHER_ROLE: &str = "LEAK: another pod's role";

@@ -1,5 +1,5 @@
 //! The real binaries in a [`Topology`]: server and agent in the node's namespace, with a bpffs, folders and
-//! certificates of their own, and all the stand-ins that they need.
+//! certificates of their own, and the fakes that they need.
 
 mod agent;
 mod binaries;
@@ -38,17 +38,17 @@ use std::{
     time::Duration,
 };
 
-/// How long until something that shall happen has happened, in seconds: the machine may have other work.
+/// Seconds until an expected change, on a machine that may have other work.
 const SOON_SECONDS: u64 = 20;
-/// As a duration.
+/// The same as a duration.
 pub const SOON: Duration = Duration::from_secs(SOON_SECONDS);
-/// The pod behind which the control request is made; no test uses its number.
+/// Number of the pod that sends the control request; no test uses it.
 const CONTROL_POD: u8 = 250;
 
-/// One node with everything around it.
+/// A node with everything around it.
 #[derive(Debug)]
 pub struct System {
-    // Dropped in this order: first what runs, last where it runs.
+    // Dropped in this order: first the processes, last their network and folder.
     /// The agent, if one was started.
     pub agent: Option<Agent>,
     /// The server, if one was started.
@@ -57,9 +57,9 @@ pub struct System {
     pub sts: Option<Sts>,
     /// Kubernetes.
     pub kube: KubeApi,
-    /// What must never see a packet of a pod.
+    /// The fake IMDS, which must never receive a packet of a pod.
     pub canary: Canary,
-    /// The CA of both.
+    /// The CA of agent and server.
     pub pki: Pki,
     /// The Python of the clients.
     pub python: Python,
@@ -75,10 +75,7 @@ pub struct System {
 }
 
 impl System {
-    /// Everything but the binaries under test, with the control done: a pod's request does reach the canary.
-    ///
-    /// # Errors
-    /// What is missing on this machine.
+    /// Makes everything but the binaries under test, and runs the control: a pod's request reaches the canary.
     pub fn stage() -> Result<Self> {
         let mut system = Self::stage_datapath()?;
         system.sts = Some(Sts::start(&system.topology.uplink, &system.python, system.folder.path())?);
@@ -87,10 +84,7 @@ impl System {
         Ok(system)
     }
 
-    /// What the datapath alone needs: no STS, and a control of the test's own.
-    ///
-    /// # Errors
-    /// What is missing on this machine.
+    /// Makes what the datapath alone needs: no STS, and no control, which the test must run itself.
     pub fn stage_datapath() -> Result<Self> {
         let topology = Topology::create()?;
         let folder = Folder::create("system")?;
@@ -114,26 +108,17 @@ impl System {
     }
 
     /// Starts server and agent and waits until pods can be served.
-    ///
-    /// # Errors
-    /// One of them ends or does not become ready.
     pub fn start(&mut self) -> Result<()> {
         self.start_server()?;
         self.start_agent()
     }
 
     /// Starts the server and waits until it is ready.
-    ///
-    /// # Errors
-    /// It ends or does not become ready.
     pub fn start_server(&mut self) -> Result<()> {
         self.spawn_server()?.wait_ready()
     }
 
     /// Starts the server and does not wait.
-    ///
-    /// # Errors
-    /// It cannot be started.
     pub fn spawn_server(&mut self) -> Result<&mut Server> {
         let tls = self.pki.write(self.folder.path(), "server", End::Server, Flaw::None)?;
         self.write_kubeconfig()?;
@@ -141,10 +126,7 @@ impl System {
         Ok(self.server.insert(server))
     }
 
-    /// A kubeconfig for the stand-in of the Kubernetes API.
-    ///
-    /// # Errors
-    /// The kernel's.
+    /// Writes a kubeconfig for the fake Kubernetes API.
     pub fn write_kubeconfig(&self) -> Result<PathBuf> {
         let kubeconfig = self.folder.path().join("kubeconfig");
         std::fs::write(&kubeconfig, self.kube.kubeconfig())?;
@@ -152,28 +134,19 @@ impl System {
     }
 
     /// Starts the agent and waits until it is ready.
-    ///
-    /// # Errors
-    /// It ends or does not become ready.
     pub fn start_agent(&mut self) -> Result<()> {
         self.spawn_agent()?.wait_ready()
     }
 
     /// Starts the agent and does not wait.
-    ///
-    /// # Errors
-    /// It cannot be started.
     pub fn spawn_agent(&mut self) -> Result<&mut Agent> {
-        // Where `kiam-agent health` looks by itself.
+        // The default socket of `kiam-agent health`.
         let agent = self.new_agent("agent", "run/probe.sock", &[])?;
         Ok(self.agent.insert(agent))
     }
 
-    /// Starts another agent beside the one that runs, with more flags than that one and a probe socket of its own, and
-    /// does not wait.
-    ///
-    /// # Errors
-    /// It cannot be started.
+    /// Starts another agent beside the one that runs, with additional flags and a probe socket of its own, and does not
+    /// wait.
     pub fn spawn_successor(&self, flags: &[String]) -> Result<Agent> {
         static NEXT: AtomicU32 = AtomicU32::new(2);
         let name = format!("agent-{}", NEXT.fetch_add(1, Ordering::Relaxed));
@@ -181,21 +154,15 @@ impl System {
     }
 
     /// Starts another agent beside the one that runs, as an update of the DaemonSet does. Waits until it is ready, and
-    /// returns the one that ran before.
-    ///
-    /// # Errors
-    /// None ran; or the new one ends or does not become ready.
+    /// returns the previous one.
     pub fn start_agent_beside(&mut self) -> Result<Agent> {
         let mut new = self.spawn_successor(&[])?;
         new.wait_ready()?;
         self.agent.replace(new).context("no agent ran before")
     }
 
-    /// What an update of the DaemonSet does: another agent is started beside the one that runs, which is told to stop
-    /// when the other one is ready.
-    ///
-    /// # Errors
-    /// The new one does not become ready, or the old one does not end well.
+    /// Upgrades the agent as an update of the DaemonSet does: starts another one beside it, and stops the old one when
+    /// the new one is ready.
     pub fn upgrade(&mut self) -> Result<()> {
         let status = self.start_agent_beside()?.stop()?;
         ensure!(status.success(), "the old agent: {}", crate::node::process::describe(status));
@@ -209,37 +176,26 @@ impl System {
         Agent::spawn(name, &self.binaries, &self.topology.node, folder, probe_socket, &tls, &flags)
     }
 
-    /// The running agent.
-    ///
-    /// # Errors
-    /// None was started.
+    /// Returns the running agent.
     pub fn agent(&mut self) -> Result<&mut Agent> {
         self.agent.as_mut().context("no agent was started")
     }
 
-    /// The running server.
-    ///
-    /// # Errors
-    /// None was started.
+    /// Returns the running server.
     pub fn server(&mut self) -> Result<&mut Server> {
         self.server.as_mut().context("no server was started")
     }
 
-    /// `kiam-agent cleanup` on this node; the agent must have ended.
-    ///
-    /// # Errors
-    /// It fails.
+    /// Runs `kiam-agent cleanup` on this node; the agent must have ended.
     pub fn clean_up(&self) -> Result<String> {
         Agent::clean_up(&self.binaries, &self.topology.node, self.folder.path())
     }
 
-    /// A pod of a namespace that may have every role: its network, which a running agent sees, then its object.
-    ///
-    /// # Errors
-    /// There is a pod of that number already.
+    /// Adds a pod in a namespace that permits every role: first its network, which a running agent notices, then its
+    /// object.
     pub fn add_pod(&self, number: u8, role: &str) -> Result<PodNetwork> {
         let network = self.topology.add_pod(number)?;
-        // A kubelet tells the pod's address long after its network was made.
+        // A kubelet reports the pod's address long after the network was made.
         if self.agent.as_ref().is_some_and(Agent::is_alive) {
             self.wait_for_interface(&network)?;
         }
@@ -248,17 +204,11 @@ impl System {
     }
 
     /// Adds a pod, starts server and agent, and waits until the pod gets its role over IPv4.
-    ///
-    /// # Errors
-    /// As [`Self::add_pod`], [`Self::start`] and [`Self::wait_for_role`].
     pub fn serving_pod(&mut self, role: &str) -> Result<PodNetwork> {
         self.serving_pods([role]).map(|[pod]| pod)
     }
 
     /// Adds pods with the numbers from 1 on, starts server and agent, and waits until each pod gets its role over IPv4.
-    ///
-    /// # Errors
-    /// As [`Self::add_pod`], [`Self::start`] and [`Self::wait_for_role`].
     pub fn serving_pods<const PODS: usize>(&mut self, roles: [&str; PODS]) -> Result<[PodNetwork; PODS]> {
         let pods: Vec<PodNetwork> =
             (1..).zip(roles).map(|(number, role)| self.add_pod(number, role)).collect::<Result<_>>()?;
@@ -269,17 +219,14 @@ impl System {
         pods.try_into().ok().context("as many pods as roles")
     }
 
-    /// Tells Kubernetes of a pod in the namespace `open`, whose pods may have every role.
+    /// Creates a pod's object in the namespace `open`, which permits every role.
     pub fn announce(&self, network: &PodNetwork, name: &str, role: Option<&str>) {
         self.kube.put_namespace(&NamespaceObject::permitting("open", ".*"));
         self.kube.put_pod(&PodObject::running("open", name, role, network.v4, network.v6));
     }
 
-    /// Waits until the agent has seen a pod's new interface, which takes it some milliseconds: a SYN before that is lost,
-    /// and its sender tries again after a second.
-    ///
-    /// # Errors
-    /// No connection comes up in time.
+    /// Waits until the agent has noticed a pod's new interface, which takes some milliseconds: an earlier SYN is lost
+    /// and retransmitted after a second.
     pub fn wait_for_interface(&self, pod: &PodNetwork) -> Result<()> {
         const GLANCE: Duration = Duration::from_millis(100);
         eventually(&format!("{} is served", pod.interface), SOON, || {
@@ -287,51 +234,45 @@ impl System {
         })
     }
 
-    /// Waits until a pod is told this role over one of M's addresses.
-    ///
-    /// # Errors
-    /// It is not, in time.
+    /// Waits until a pod gets this role from the IMDS at one of its addresses.
     pub fn wait_for_role(&self, pod: &PodNetwork, imds: IpAddr, role: &str) -> Result<()> {
-        eventually(&format!("{} is told {role}", pod.interface), SOON, || {
+        eventually(&format!("{} gets {role}", pod.interface), SOON, || {
             let answer = Pod::new(pod).get(imds, crate::clients::ROLES)?;
             ensure!(answer.status == 200 && answer.text() == role, "{answer:?}");
             Ok(())
         })
     }
 
-    /// The environment of a client in a pod.
+    /// Returns the environment of a client in a pod.
     #[must_use]
     pub fn environment(&self) -> Environment {
         Environment::with_sts(&Sts::endpoint())
     }
 
     /// Asserts that no packet of a pod is at the canary.
-    ///
-    /// # Errors
-    /// One is.
     pub fn expect_no_leak(&self) -> Result<()> {
         self.canary.expect_none_from_pods(&self.topology.node)
     }
 
-    /// The folder of this system's files.
+    /// Returns the folder of this system's files.
     #[must_use]
     pub fn folder(&self) -> PathBuf {
         self.folder.path().to_owned()
     }
 
-    /// The folder of the agent's that outlives a reboot.
+    /// Returns the folder of the agent that survives a reboot.
     #[must_use]
     pub fn state_dir(&self) -> PathBuf {
         self.folder.path().join("state")
     }
 
-    /// The bpffs of the agent.
+    /// Returns the agent's bpffs.
     #[must_use]
     pub fn bpffs(&self) -> PathBuf {
         self.folder.path().join("bpffs")
     }
 
-    /// What everything that runs has said, for a failure.
+    /// Returns the logs of everything that ran, for a failure.
     #[must_use]
     pub fn logs(&self) -> String {
         let mut logs = Vec::new();
@@ -366,19 +307,13 @@ impl Drop for System {
     }
 }
 
-/// Runs a test on a staged system. At its end, and in whatever state it leaves the node, no packet of a pod may be at
-/// the canary. A failure shows all logs.
-///
-/// # Panics
-/// When the test fails.
+/// Runs a test on a staged system. At its end, whatever the state of the node, no packet of a pod may be at the canary.
+/// Panics if the test fails, after printing all logs.
 pub fn scenario(test: impl FnOnce(&mut System) -> Result<()>) {
     run_on(System::stage(), test);
 }
 
-/// [`scenario`] on [`System::stage_datapath`].
-///
-/// # Panics
-/// When the test fails.
+/// Like [`scenario`], on [`System::stage_datapath`]. Panics if the test fails.
 pub fn datapath_scenario(test: impl FnOnce(&mut System) -> Result<()>) {
     run_on(System::stage_datapath(), test);
 }
@@ -391,7 +326,7 @@ fn run_on(stage: Result<System>, test: impl FnOnce(&mut System) -> Result<()>) {
         Ok(Err(error)) => Box::new(format!("{error:?}")),
         Err(panic) => panic,
     };
-    // Above the logs and below them, since who reads of it may be shown but one end; a panic has been shown already.
+    // Before the logs and after them, because a reader may see only one end; a panic has been printed already.
     let text = failure.downcast_ref::<String>().map_or(String::new(), |text| format!("==== {text}"));
     eprintln!("{text}\n{}", system.logs());
     drop(system);
@@ -399,7 +334,7 @@ fn run_on(stage: Result<System>, test: impl FnOnce(&mut System) -> Result<()>) {
     resume_unwind(failure);
 }
 
-/// The flags of `defaults` that `overrides` does not give anew, then `overrides`.
+/// Returns the flags of `defaults` that `overrides` does not repeat, then `overrides`.
 fn flags(defaults: Vec<String>, overrides: &[String]) -> Vec<String> {
     fn name(flag: &str) -> &str {
         flag.split('=').next().unwrap_or(flag)
@@ -408,7 +343,7 @@ fn flags(defaults: Vec<String>, overrides: &[String]) -> Vec<String> {
     kept.chain(overrides.iter().cloned()).collect()
 }
 
-/// The ARN of a role in the account of STS.
+/// Returns the ARN of a role in the account of STS.
 #[must_use]
 pub fn role_arn(role: &str) -> String {
     format!("arn:aws:iam::{ACCOUNT}:role/{role}")

@@ -1,9 +1,9 @@
 //! Starts, crashes, takeovers and removal of the agent.
 
 mod crashes;
+mod fake_successor;
 mod leftovers;
 mod load;
-mod newcomer;
 mod owner;
 mod stops;
 pub(crate) mod upgrade;

@@ -1,4 +1,4 @@
-//! What several themes of this tier ask and assert.
+//! Requests and assertions that several modules of this tier share.
 
 use anyhow::{Context as _, Result, ensure};
 use kiam_tests::{
@@ -15,7 +15,7 @@ use std::{
     time::Duration,
 };
 
-/// Asks for the credentials of a role and returns whose they are, as STS says.
+/// Requests the credentials of a role and returns the ARN that STS reports for them.
 pub(crate) fn identity(system: &System, pod: &PodNetwork, imds: IpAddr, role: &str) -> Result<String> {
     let answer = credentials(pod, imds, role)?;
     ensure!(answer.status == 200, "credentials of {role}: {answer:?}");
@@ -23,19 +23,19 @@ pub(crate) fn identity(system: &System, pod: &PodNetwork, imds: IpAddr, role: &s
     Sts::identity_of(&system.topology.uplink, &key)
 }
 
-/// Asks for the credentials of a role.
+/// Requests the credentials of a role.
 pub(crate) fn credentials(pod: &PodNetwork, imds: IpAddr, role: &str) -> Result<Answer> {
     Pod::new(pod).get(imds, &format!("{ROLES}{role}"))
 }
 
-/// Asserts that STS knows a pod's credentials as a session of this role.
+/// Asserts that STS reports a pod's credentials as a session of this role.
 pub(crate) fn expect_identity(system: &System, pod: &PodNetwork, imds: IpAddr, role: &str) -> Result<()> {
     let arn = identity(system, pod, imds, role)?;
     ensure!(arn.contains(&format!(":assumed-role/{role}/")), "{}: asked for {role}, got {arn}", leaks::OTHER_ROLE);
     Ok(())
 }
 
-/// Asserts that a pod is told its role over both families.
+/// Asserts that a pod gets its role over both families.
 pub(crate) fn expect_role(pod: &PodNetwork, role: &str) -> Result<()> {
     for imds in BOTH {
         let answer = Pod::new(pod).get(imds, ROLES)?;
@@ -44,18 +44,18 @@ pub(crate) fn expect_role(pod: &PodNetwork, role: &str) -> Result<()> {
     Ok(())
 }
 
-/// Asserts that a pod gets no answer at all over either family, and that nothing of it is at the canary.
+/// Asserts that a pod gets no answer over either family, and that none of its packets is at the canary.
 pub(crate) fn expect_nothing(system: &System, pod: &PodNetwork) -> Result<()> {
     for imds in BOTH {
         let reply = Pod::new(pod).attempt(imds, ROLES, VAIN)?;
-        // First what would be worse than an answer of whatever kind.
+        // The leak first, which would be worse than any answer.
         system.expect_no_leak()?;
         ensure!(reply.answer().is_none(), "{} at {imds}: {reply:?}", pod.interface);
     }
     Ok(())
 }
 
-/// Asserts what becomes of a request over each family, and that nothing of it is at the canary.
+/// Asserts the outcome of a request over each family, and that none of its packets is at the canary.
 pub(crate) fn expect_reply(system: &System, pod: &PodNetwork, expected: [&[Reply]; 2]) -> Result<()> {
     for (imds, expected) in BOTH.into_iter().zip(expected) {
         let reply = Pod::new(pod).attempt(imds, ROLES, VAIN)?;
@@ -65,12 +65,12 @@ pub(crate) fn expect_reply(system: &System, pod: &PodNetwork, expected: [&[Reply
     Ok(())
 }
 
-/// Everything that a pod can send to M with sockets: TCP to the served port and another one, UDP to both.
+/// Sends everything that a pod can send to the IMDS with sockets: TCP to the served port and another one, UDP to both.
 pub(crate) fn knock(pod: &PodNetwork) -> Result<()> {
     knock_for(pod, Duration::from_millis(300))
 }
 
-/// As [`knock`], without waiting for anything.
+/// Like [`knock`], without waiting for anything.
 pub(crate) fn knock_once(pod: &PodNetwork) -> Result<()> {
     knock_for(pod, Duration::from_millis(1))
 }
@@ -80,7 +80,7 @@ fn knock_for(pod: &PodNetwork, patience: Duration) -> Result<()> {
         for imds in BOTH {
             for port in [80, 8080] {
                 let address = SocketAddr::new(imds, port);
-                // Whether it is answered is not the question here.
+                // The answer does not matter here.
                 drop(std::net::TcpStream::connect_timeout(&address, patience));
                 let any: IpAddr = if imds.is_ipv4() { [0, 0, 0, 0].into() } else { [0u16; 8].into() };
                 let socket = UdpSocket::bind((any, 0))?;
@@ -105,14 +105,15 @@ pub(crate) fn control_knock(system: &System, pod: &PodNetwork) -> Result<()> {
     system.canary.forget_closed(&system.topology.node, pod)
 }
 
-/// The connections of a namespace in a TCP state, as `ss` names it, whose local port is M's.
+/// Returns the number of connections of a namespace in a TCP state, as `ss` names it, with the IMDS port as the local
+/// one.
 pub(crate) fn sockets_in(netns: &Netns, state: &str) -> Result<usize> {
     let output =
         kiam_tests::node::process::run(netns.command("ss").args(["-Htn", "state", state, "sport", "=", ":80"]))?;
     Ok(output.lines().count())
 }
 
-/// A counter of a namespace's TCP, such as `OutRsts` or `SyncookiesSent` (proc_net(5), snmp and netstat).
+/// Returns a TCP counter of a namespace, such as `OutRsts` or `SyncookiesSent` (proc_net(5), snmp and netstat).
 pub(crate) fn tcp_counter(netns: &Netns, name: &str) -> Result<u64> {
     let tables = netns.enter(|| {
         let read = |table| std::fs::read_to_string(format!("/proc/thread-self/net/{table}"));
@@ -128,7 +129,7 @@ pub(crate) fn tcp_counter(netns: &Netns, name: &str) -> Result<u64> {
     anyhow::bail!("no counter {name}")
 }
 
-/// How many packets of this reason the kernel programs have counted since their maps were made, as the agent tells.
+/// Returns the agent's count of packets with this reason, since the maps were made.
 pub(crate) fn counted(system: &System, reason: &str) -> Result<u64> {
     let agent = system.agent.as_ref().context("an agent")?;
     let answer = agent.admin(&system.topology.node, "/metrics")?;
@@ -143,7 +144,7 @@ fn pin(system: &System, name: &str) -> PathBuf {
     system.bpffs().join("kiam").join(name)
 }
 
-/// The generation of the agent whose the datapath is, as `bpftool` shows it.
+/// Returns the generation of the agent that owns the datapath, as `bpftool` shows it.
 pub(crate) fn generation(system: &System) -> Result<u64> {
     let entry = owner(system)?;
     entry["formatted"]["value"]["generation"].as_u64().with_context(|| format!("{entry}"))
@@ -171,7 +172,7 @@ fn owner(system: &System) -> Result<serde_json::Value> {
     Ok(entries[0].clone())
 }
 
-/// Takes the listening sockets out of their slots, as the end of their process does.
+/// Removes the listening sockets from their slots, as the end of their process does.
 pub(crate) fn empty_slots(system: &System) -> Result<()> {
     for slot in ["00", "01"] {
         let mut command = Command::new("bpftool");
@@ -181,7 +182,7 @@ pub(crate) fn empty_slots(system: &System) -> Result<()> {
     Ok(())
 }
 
-/// A system with these flags of the agent that serves one pod.
+/// Starts a system with these flags of the agent and one pod that is served.
 pub(crate) fn serving(system: &mut System, flags: &[&str]) -> Result<PodNetwork> {
     system.agent_flags.extend(flags.iter().map(|&flag| flag.to_owned()));
     system.serving_pod("reader")

@@ -1,7 +1,7 @@
 #!/usr/bin/sh
-# PID 1 of a guest that runs tests: a node with the unified control group hierarchy and nothing but what the tests need.
-# Kernel and init speak on the first serial port, the tests on the second. /etc/tests and /etc/tests-first, of which one may
-# be missing, hold what to run, a word a line.
+# PID 1 of a guest that runs tests: a node with the unified control group hierarchy and only what the tests need.
+# The kernel and init print to the first serial port, the tests to the second. /etc/tests and /etc/tests-first, one of
+# which may be missing, contain the commands to run, one word per line.
 set -eu
 export PATH=/usr/sbin:/usr/bin
 finish() {
@@ -19,14 +19,14 @@ mount -t tmpfs tmpfs /tmp
 mount -t cgroup2 cgroup2 /sys/fs/cgroup
 mount -t bpf bpf /sys/fs/bpf
 ip link set lo up
-# Part of every Kubernetes node; the tests say in each namespace what it does there.
+# Part of every Kubernetes node; the tests configure it in each namespace.
 modprobe br_netfilter
-# Its device node comes with it; nobody is here to make the node that would load it.
+# Loading it creates its device node, which would otherwise load it on first use; no udev runs here.
 modprobe tun
 
-# As systemd gives its services.
+# The limit of systemd services.
 ulimit -n 524288
-# Linux below 5.11 counts eBPF's memory against it; the agent says so where it is too low.
+# Linux below 5.11 counts eBPF's memory against it; the agent reports a limit that is too low.
 ulimit -l unlimited
 
 export KIAM_BIN_DIR=/usr/bin KIAM_PYTHON_VENV=/usr/lib/venv KIAM_TESTS_STS=plain
@@ -42,7 +42,7 @@ run() {
 if [ -e /etc/tests ]; then
   run < /etc/tests
 fi
-# Those whose node is to be the kernel's first network namespace: this one, which has nothing but lo.
+# The tests that use the kernel's first network namespace as their node: this one, which has only lo.
 if [ -e /etc/tests-first ]; then
   export KIAM_TESTS_NODE=first
   run < /etc/tests-first

@@ -1,6 +1,6 @@
 //! Measured figures and their table.
 
-use super::ways::Kind;
+use super::variants::Kind;
 use comfy_table::{Table, presets};
 use std::time::Duration;
 

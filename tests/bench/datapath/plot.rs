@@ -2,7 +2,7 @@
 
 use super::{
     figures::{Case, Figures},
-    ways::Kind,
+    variants::Kind,
 };
 use anyhow::{Result, anyhow};
 use plotters::prelude::*;

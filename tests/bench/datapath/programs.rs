@@ -3,7 +3,7 @@
 mod empty;
 mod enforced;
 
-use super::ways::{Kind, Way};
+use super::variants::{Kind, Variant};
 use anyhow::{Context as _, Result};
 use aya::sys::{Stats, enable_stats};
 use comfy_table::{Table, presets};
@@ -54,11 +54,14 @@ impl Runs {
 }
 
 /// Measures while a pod does one thing at a time.
-pub(super) fn measure(ways: &[Way]) -> Result<Vec<Cost>> {
-    let way = ways.iter().find(|way| way.kind == Kind::Redirect).context("the redirect is one of the variants")?;
+pub(super) fn measure(variants: &[Variant]) -> Result<Vec<Cost>> {
+    let variant = variants
+        .iter()
+        .find(|variant| variant.kind == Kind::Redirect)
+        .context("the redirect is one of the variants")?;
     // The kernel counts as long as this is open.
     let _counting = enable_stats(Stats::RunTime).context("enable the kernel's run-time statistics")?;
-    Ok([count(way)?, enforced::count()?].concat())
+    Ok([count(variant)?, enforced::count()?].concat())
 }
 
 /// Returns the time that one run of a program takes during `work`.
@@ -68,35 +71,35 @@ fn cost(what: &'static str, program: &'static str, work: impl FnOnce() -> Result
     Ok(Cost { what, program, nanoseconds: runs(program)?.since(before).each() })
 }
 
-fn count(way: &Way) -> Result<Vec<Cost>> {
+fn count(variant: &Variant) -> Result<Vec<Cost>> {
     let ingress = |what, work: &dyn Fn() -> Result<()>| cost(what, PROG_TC_INGRESS, work);
-    let other = ingress("packet to another address", &|| send_elsewhere(way))?;
-    let nothing = nothing(way)?;
+    let other = ingress("packet to another address", &|| send_elsewhere(variant))?;
+    let nothing = nothing(variant)?;
     // Before there are other owners' records: no process reads them here.
     let lookups = runs(PROG_SK_LOOKUP)?;
-    let first = ingress("packet that opens a connection, with its record", &|| open(way, 0))?;
+    let first = ingress("packet that opens a connection, with its record", &|| open(variant, 0))?;
     let nanoseconds = runs(PROG_SK_LOOKUP)?.since(lookups).each();
     let lookup = Cost { what: "lookup of the IMDS listener (part of the first)", program: PROG_SK_LOOKUP, nanoseconds };
-    let flood = ingress("the same in a flood, when the oldest record is overwritten", &|| open(way, FIRSTS))?;
-    let established = ingress("packet of an open connection", &|| way.requests(REQUESTS))?;
+    let flood = ingress("the same in a flood, when the oldest record is overwritten", &|| open(variant, FIRSTS))?;
+    let established = ingress("packet of an open connection", &|| variant.requests(REQUESTS))?;
     let connections =
-        ingress("all packets of short connections, on average", &|| way.connections(CONNECTIONS).map(drop))?;
+        ingress("all packets of short connections, on average", &|| variant.connections(CONNECTIONS).map(drop))?;
     Ok(vec![nothing, first, lookup, flood, established, connections, other])
 }
 
 /// Measures the kernel's own counting and the call of a program.
-fn nothing(way: &Way) -> Result<Cost> {
-    let _attached = Empty::attach(way.node(), &way.pod.interface)?;
-    cost("empty program", empty::NAME, || send_elsewhere(way))
+fn nothing(variant: &Variant) -> Result<Cost> {
+    let _attached = Empty::attach(variant.node(), &variant.pod.interface)?;
+    cost("empty program", empty::NAME, || send_elsewhere(variant))
 }
 
 /// Opens connections without completing them: only their first packets are sent, and the node's replies are not
 /// answered.
-fn open(way: &Way, already: usize) -> Result<()> {
-    let (node, interface) = (way.node(), &way.pod.interface);
+fn open(variant: &Variant, already: usize) -> Result<()> {
+    let (node, interface) = (variant.node(), &variant.pod.interface);
     node.ip(&format!("route replace {MUTE}/32 dev {interface}"))?;
     node.ip(&format!("neigh replace {MUTE} lladdr 02:00:00:00:09:01 dev {interface} nud permanent"))?;
-    way.pod.enter(|| {
+    variant.pod.enter(|| {
         (already..already + FIRSTS).try_for_each(|number| {
             let source = SocketAddr::new(MUTE.into(), 1024 + u16::try_from(number)?);
             forge::send_segment(source, IMDS4, IMDS_PORT, forge::SYN)
@@ -104,8 +107,8 @@ fn open(way: &Way, already: usize) -> Result<()> {
     })
 }
 
-fn send_elsewhere(way: &Way) -> Result<()> {
-    way.pod.enter(|| {
+fn send_elsewhere(variant: &Variant) -> Result<()> {
+    variant.pod.enter(|| {
         let socket = UdpSocket::bind(("0.0.0.0", 0))?;
         for _ in 0..PACKETS {
             // ICMP refuses some of them; the packet was sent all the same.

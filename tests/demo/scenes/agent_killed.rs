@@ -40,8 +40,8 @@ pub(super) fn play(cast: &mut Cast, progress: &Progress) -> Result<Scene> {
     Ok(Scene {
         title: "kill -9 of the agent: no credentials",
         headings: ["when", "request of the permitted pod"],
-        text: "The programs and the routing rules that keep the pod from the metadata service stay in place when the agent dies. \
-               The permitted pod gets no answer, and does not fall back to the node's role."
+        text: "The programs and the routing rules that keep the pod from the metadata service stay in place when the \
+               agent dies. The permitted pod gets no answer, and does not fall back to the node's role."
             .to_owned(),
         rows,
     })

@@ -153,13 +153,13 @@ impl ClientPod {
 
     /// Returns the `Arn` of GetCallerIdentity, as boto3 finds it. The error contains boto3's output.
     pub fn boto3_identity(&self) -> Result<String> {
-        said(&self.python(&["-c", "import boto3; print(boto3.client('sts').get_caller_identity()['Arn'])"])?)
+        stdout_of(&self.python(&["-c", "import boto3; print(boto3.client('sts').get_caller_identity()['Arn'])"])?)
     }
 
     /// Returns the `Arn` of GetCallerIdentity, as the aws CLI finds it. The error contains its output.
     pub fn cli_identity(&self) -> Result<String> {
         let arguments = ["-m", "awscli", "sts", "get-caller-identity", "--query", "Arn", "--output", "text"];
-        said(&self.python(&arguments)?)
+        stdout_of(&self.python(&arguments)?)
     }
 
     /// Starts the probe.
@@ -209,7 +209,7 @@ fn manifest(spec: &Spec<'_>, mounts: &[(String, PathBuf)]) -> Value {
     })
 }
 
-fn said(output: &Output) -> Result<String> {
+fn stdout_of(output: &Output) -> Result<String> {
     let (out, err) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
     ensure!(output.status.success(), "{}: {err}{out}", output.status);
     Ok(out.trim().to_owned())

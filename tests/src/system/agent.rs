@@ -1,4 +1,4 @@
-//! A running agent: its parent, and the worker that the parent keeps.
+//! A running agent: its parent, and the parent's worker.
 
 use super::{SOON, binaries::Binaries};
 use crate::{
@@ -20,21 +20,21 @@ use std::{
     time::{Duration, Instant},
 };
 
-/// The agent's admin port, on loopback.
+/// Port of the agent's admin endpoints, on loopback.
 pub const ADMIN_PORT: u16 = 8181;
 
 /// A running agent.
 #[derive(Debug)]
 pub struct Agent {
-    /// The parent, and the log of both.
+    /// The parent, with the log of both processes.
     pub daemon: Daemon,
     binary: PathBuf,
     probe_socket: PathBuf,
 }
 
 impl Agent {
-    /// Starts one; the flags that every test needs come first, so that a test can override them. Its probe socket has
-    /// this name in the folder.
+    /// Starts an agent. The flags that every test needs come first, so that a test can override them. Its probe socket
+    /// has this name in the folder.
     pub(super) fn spawn(
         name: &str,
         binaries: &Binaries,
@@ -53,7 +53,7 @@ impl Agent {
         Ok(Self { daemon, binary: binaries.agent(), probe_socket })
     }
 
-    /// The flags of an agent that works.
+    /// Returns the flags of a working agent.
     #[must_use]
     pub fn default_flags(folder: &Path, tls: &TlsFiles) -> Vec<String> {
         let TlsFiles { ca, cert, key } = tls;
@@ -67,16 +67,13 @@ impl Agent {
             format!("--bpffs={}", folder.join("bpffs").display()),
             format!("--run-dir={}", folder.join("run").display()),
             format!("--state-dir={}", folder.join("state").display()),
-            // Nobody needs the Kubernetes API but tests of exemptions.
+            // Only tests of exemptions need the Kubernetes API.
             "--exempt=none".to_owned(),
             "--level=debug".to_owned(),
         ]
     }
 
-    /// Waits until `kiam-agent health` says that it is ready.
-    ///
-    /// # Errors
-    /// It ends or does not become ready.
+    /// Waits until `kiam-agent health` reports that it is ready.
     pub fn wait_ready(&mut self) -> Result<()> {
         let ended = eventually("the agent is ready", SOON, || {
             if !self.daemon.is_running()? {
@@ -90,12 +87,9 @@ impl Agent {
         Ok(())
     }
 
-    /// Waits until the datapath stands, with or without a server behind the agent.
-    ///
-    /// # Errors
-    /// It ends, or the datapath does not come up.
+    /// Waits until the datapath is complete, with or without a server behind the agent.
     pub fn wait_armed(&mut self) -> Result<()> {
-        eventually("the datapath stands", SOON, || {
+        eventually("the datapath is complete", SOON, || {
             ensure!(self.daemon.is_running()?, "the agent ended\n{}", self.daemon.log());
             let text = String::from_utf8(self.health()?.stdout)?;
             let missing: Vec<&str> =
@@ -105,38 +99,32 @@ impl Agent {
         })
     }
 
-    /// What `kiam-agent health` says, as an exec probe asks it.
-    ///
-    /// # Errors
-    /// It cannot be started.
+    /// Runs `kiam-agent health`, as an exec probe does.
     pub fn health(&self) -> Result<std::process::Output> {
         let mut command = Command::new(&self.binary);
         Environment { variables: Vec::new() }.apply(&mut command);
         process::output(command.arg("health").arg(format!("--probe-socket={}", self.probe_socket.display())))
     }
 
-    /// Where it can be asked.
+    /// Returns the path of its probe socket.
     #[must_use]
     pub fn probe_socket(&self) -> &Path {
         &self.probe_socket
     }
 
-    /// Whether the parent has not ended.
+    /// Returns whether the parent has not ended.
     #[must_use]
     pub fn is_alive(&self) -> bool {
         process::is_alive(self.parent_pid())
     }
 
-    /// The process id of the parent.
+    /// Returns the pid of the parent.
     #[must_use]
     pub fn parent_pid(&self) -> u32 {
         self.daemon.pid()
     }
 
-    /// The process id of the worker.
-    ///
-    /// # Errors
-    /// There is none, for instance because it has just been killed.
+    /// Returns the pid of the worker. Fails if there is none, for instance because it has just been killed.
     pub fn worker_pid(&self) -> Result<u32> {
         match process::children(self.parent_pid())?.as_slice() {
             [worker] => Ok(*worker),
@@ -145,40 +133,28 @@ impl Agent {
     }
 
     /// Kills the worker alone. The parent starts another one.
-    ///
-    /// # Errors
-    /// There is none.
     pub fn kill_worker(&self) -> Result<()> {
         process::send_signal(self.worker_pid()?, Signal::SIGKILL)
     }
 
-    /// Waits until another worker than this one runs, and returns its process id.
-    ///
-    /// # Errors
-    /// The parent starts none in time.
+    /// Waits until another worker than this one runs, and returns its pid.
     pub fn wait_for_worker_after(&self, last: u32) -> Result<u32> {
         eventually("another worker runs", SOON, || {
             let worker = self.worker_pid()?;
-            ensure!(worker != last, "the same");
+            ensure!(worker != last, "it is still the same worker");
             Ok(worker)
         })
     }
 
-    /// Freezes worker and parent, every thread of them: from now on neither accepts.
-    ///
-    /// # Errors
-    /// One of them has ended.
+    /// Freezes worker and parent with all their threads: from now on neither accepts connections.
     pub fn freeze_both(&self) -> Result<()> {
         process::freeze(self.worker_pid()?)?;
         process::freeze(self.parent_pid())
     }
 
-    /// Kills the worker again and again, as a crash at each start would, until the parent has paused for `pause` before
-    /// it started the next one; then kills that one too and returns at once. The parent's pauses grow, so that no
-    /// worker runs for at least `pause` from now.
-    ///
-    /// # Errors
-    /// The parent does not start workers any more, or does not pause.
+    /// Kills the worker repeatedly, as a crash at each start would, until the parent has paused for `pause` before it
+    /// started the next one; then kills that one too and returns at once. The parent's pauses grow, so no worker runs
+    /// for at least `pause` from now.
     pub fn crash_worker_until_paused(&self, pause: Duration) -> Result<()> {
         /// Doubling from 10 ms, a pause of seconds is reached after nine.
         const CRASHES_MAX: u32 = 12;
@@ -196,9 +172,6 @@ impl Agent {
     }
 
     /// Kills the parent alone; the kernel ends the worker. Returns when both are gone.
-    ///
-    /// # Errors
-    /// The worker outlives it.
     pub fn kill_parent(&mut self) -> Result<()> {
         let worker = self.worker_pid()?;
         self.daemon.end(Signal::SIGKILL)?;
@@ -206,20 +179,14 @@ impl Agent {
     }
 
     /// Kills both at once. Returns when both are gone.
-    ///
-    /// # Errors
-    /// One of them was gone already.
     pub fn kill_both(&mut self) -> Result<()> {
-        // Frozen first: else the parent could start another worker between the two signals.
+        // Frozen first, or the parent could start another worker between the two signals.
         self.freeze_parent()?;
         process::send_signal(self.worker_pid()?, Signal::SIGKILL)?;
         self.kill_whatever_runs()
     }
 
-    /// Kills the parent, and whatever it has started by now. Returns when all are gone.
-    ///
-    /// # Errors
-    /// The parent was gone already.
+    /// Kills the parent, and everything that it has started by now. Returns when all are gone.
     pub fn kill_whatever_runs(&mut self) -> Result<()> {
         self.freeze_parent()?;
         let workers = process::children(self.parent_pid())?;
@@ -227,43 +194,28 @@ impl Agent {
         workers.into_iter().try_for_each(wait_gone)
     }
 
-    /// Asks it to stop, as a kubelet does, and waits.
-    ///
-    /// # Errors
-    /// It does not end in time.
+    /// Sends SIGTERM, as a kubelet does, and waits for the end.
     pub fn stop(&mut self) -> Result<ExitStatus> {
         self.daemon.end(Signal::SIGTERM)
     }
 
-    /// Lets worker and parent go on.
-    ///
-    /// # Errors
-    /// One of them has ended.
+    /// Resumes worker and parent.
     pub fn thaw_both(&mut self) -> Result<()> {
         process::send_signal(self.worker_pid()?, Signal::SIGCONT)?;
         self.thaw_parent()
     }
 
-    /// Freezes the parent: it repairs nothing, and the worker goes on.
-    ///
-    /// # Errors
-    /// It has ended.
+    /// Freezes the parent: it repairs nothing, while the worker continues.
     pub fn freeze_parent(&self) -> Result<()> {
         process::freeze(self.parent_pid())
     }
 
-    /// Lets the parent go on.
-    ///
-    /// # Errors
-    /// It has ended.
+    /// Resumes the parent.
     pub fn thaw_parent(&mut self) -> Result<()> {
         self.daemon.signal(Signal::SIGCONT)
     }
 
-    /// A path of its admin face, asked from the node.
-    ///
-    /// # Errors
-    /// No answer.
+    /// Requests a path of its admin endpoints from the node.
     pub fn admin(&self, node: &Netns, path: &str) -> Result<Answer> {
         node.enter(|| {
             let mut stream = TcpStream::connect(("127.0.0.1", ADMIN_PORT)).context("the agent's --port")?;
@@ -277,7 +229,7 @@ impl Agent {
         })
     }
 
-    /// `kiam-agent cleanup` on a node; returns what it logs.
+    /// Runs `kiam-agent cleanup` on a node; returns its log.
     pub(super) fn clean_up(binaries: &Binaries, node: &Netns, folder: &Path) -> Result<String> {
         let mut command = node.command(binaries.agent());
         Environment { variables: Vec::new() }.apply(&mut command);
@@ -294,7 +246,7 @@ impl Agent {
 
 fn wait_gone(pid: u32) -> Result<()> {
     eventually(&format!("process {pid} is gone"), SOON, || {
-        ensure!(!process::is_alive(pid), "it is there");
+        ensure!(!process::is_alive(pid), "it still exists");
         Ok(())
     })
 }

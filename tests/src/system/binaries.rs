@@ -1,4 +1,4 @@
-//! Where the binaries under test are.
+//! Location of the binaries under test.
 
 use crate::node::cgroups::MOUNTS;
 use anyhow::{Result, bail};
@@ -15,10 +15,8 @@ pub struct Binaries {
 }
 
 impl Binaries {
-    /// The folder named by `KIAM_BIN_DIR`, else the one beside or above the running executable.
-    ///
-    /// # Errors
-    /// They have not been built; says how.
+    /// Finds the folder that `KIAM_BIN_DIR` names, otherwise the one beside or above the running executable. The error
+    /// names the command that builds the binaries.
     pub fn find() -> Result<Self> {
         let candidates = match env::var_os("KIAM_BIN_DIR") {
             Some(folder) => vec![PathBuf::from(folder)],
@@ -34,40 +32,31 @@ impl Binaries {
         }
     }
 
-    /// The same, with an agent that has the capabilities of the shipped manifest and no more, as a container of that
-    /// manifest has them.
-    ///
-    /// # Errors
-    /// The folder cannot be written to.
+    /// Returns the same, with an agent that has exactly the capabilities of the shipped manifest, as in its container.
     pub fn with_shipped_capabilities(&self, folder: &Path) -> Result<Self> {
         const SHIPPED: &str = "-all,+bpf,+perfmon,+net_admin,+setuid,+setgid";
         let setpriv = format!("setpriv --bounding-set={SHIPPED} --inh-caps=-all --no-new-privs");
         self.wrapped(&folder.join("least-privilege"), &format!("exec {setpriv} {} \"$@\"", self.agent().display()))
     }
 
-    /// The same, with an agent to which a control group is the root of the version 2 hierarchy, as it is to a container.
-    ///
-    /// # Errors
-    /// The folder cannot be written to.
+    /// Returns the same, with an agent for which a control group is the root of the version 2 hierarchy, as in a
+    /// container.
     pub fn in_cgroup_namespace(&self, folder: &Path, root: &Path) -> Result<Self> {
         let (agent, procs) = (self.agent(), root.join("cgroup.procs"));
-        // Upon itself, as on a node with the unified hierarchy, the kernel mounts none.
+        // The kernel refuses a mount on top of itself, which happens on a node with the unified hierarchy.
         let mounts = format!("mount -t tmpfs tmpfs {MOUNTS} && mount -t cgroup2 cgroup2 {MOUNTS}");
         let inside = format!("{mounts} && exec {} \"$@\"", agent.display());
         let script = format!("echo $$ > {}\nexec unshare --cgroup --mount sh -c '{inside}' sh \"$@\"", procs.display());
         self.wrapped(&folder.join("cgroup-namespace"), &script)
     }
 
-    /// The same, with an agent that may lock so much memory.
-    ///
-    /// # Errors
-    /// The folder cannot be written to.
+    /// Returns the same, with an agent that may lock this much memory.
     pub fn with_locked_memory(&self, folder: &Path, kibibytes: u32) -> Result<Self> {
         let script = format!("ulimit -l {kibibytes}\nexec {} \"$@\"", self.agent().display());
         self.wrapped(&folder.join("locked-memory"), &script)
     }
 
-    /// The same, with a script of `sh` in the place of the agent.
+    /// Returns the same, with a shell script instead of the agent.
     fn wrapped(&self, wrapper: &Path, script: &str) -> Result<Self> {
         fs::create_dir(wrapper)?;
         fs::write(wrapper.join("kiam-agent"), format!("#!/bin/sh -e\n{script}\n"))?;
@@ -76,13 +65,13 @@ impl Binaries {
         Ok(Self { folder: wrapper.to_owned() })
     }
 
-    /// `kiam-agent`.
+    /// Returns the path of `kiam-agent`.
     #[must_use]
     pub fn agent(&self) -> PathBuf {
         self.folder.join("kiam-agent")
     }
 
-    /// `kiam-server`.
+    /// Returns the path of `kiam-server`.
     #[must_use]
     pub fn server(&self) -> PathBuf {
         self.folder.join("kiam-server")

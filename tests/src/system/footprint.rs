@@ -1,4 +1,4 @@
-//! What an agent leaves in the kernel: compared before and after, so that `cleanup` is shown to leave nothing.
+//! Traces of an agent in the kernel: compared before and after, to show that `cleanup` leaves nothing.
 
 use crate::node::{netns::Netns, process};
 use anyhow::{Result, ensure};
@@ -15,10 +15,7 @@ pub struct Footprint {
 }
 
 impl Footprint {
-    /// As it is now.
-    ///
-    /// # Errors
-    /// A tool is missing.
+    /// Takes the present footprint.
     pub fn take(node: &Netns, bpffs: &Path) -> Result<Self> {
         let (mut interfaces, mut rules, mut routes, mut filters) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
         for family in ["-4", "-6"] {
@@ -49,7 +46,7 @@ fn list(folder: &Path, into: &mut Vec<String>) -> Result<()> {
     Ok(())
 }
 
-/// The programs, maps and links that a process holds, by the ids that `bpftool` shows.
+/// Programs, maps and links that a process holds, by the ids that `bpftool` shows.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct BpfObjects {
     /// `prog`, `map` or `link`, and the id.
@@ -57,10 +54,7 @@ pub struct BpfObjects {
 }
 
 impl BpfObjects {
-    /// What a process has open.
-    ///
-    /// # Errors
-    /// `/proc` is not readable.
+    /// Returns the objects that a process has open.
     pub fn of(pid: u32) -> Result<Self> {
         let mut ids = BTreeSet::new();
         for entry in fs::read_dir(format!("/proc/{pid}/fdinfo"))? {
@@ -81,22 +75,19 @@ impl BpfObjects {
         Ok(Self { ids })
     }
 
-    /// How many there are.
+    /// Returns their number.
     #[must_use]
     pub fn len(&self) -> usize {
         self.ids.len()
     }
 
-    /// Whether there are none.
+    /// Returns whether there are none.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.ids.is_empty()
     }
 
-    /// Asserts that the kernel has none of them any more.
-    ///
-    /// # Errors
-    /// One is left, or `bpftool` is missing.
+    /// Asserts that the kernel has none of them any longer.
     pub fn expect_gone(&self) -> Result<()> {
         for (kind, id) in &self.ids {
             let output = process::output(Command::new("bpftool").args([kind, "show", "id", &id.to_string()]))?;

@@ -17,13 +17,13 @@ use std::{
     path::{Path, PathBuf},
 };
 
-/// Its gRPC port, on the node's loopback address.
+/// Port of the gRPC service, on the node's loopback address.
 pub(super) const PORT: u16 = 9610;
 
 /// A running server.
 #[derive(Debug)]
 pub struct Server {
-    /// Its process, and its log.
+    /// Its process and log.
     pub daemon: Daemon,
     node: PathBuf,
 }
@@ -37,7 +37,7 @@ impl Server {
         flags: &[String],
     ) -> Result<Self> {
         let mut command = node.command(binaries.server());
-        // Its own credentials: where these come from is not what the tests are about.
+        // The server's own credentials; their source does not matter in these tests.
         Environment { variables: Vec::new() }
             .with("AWS_ACCESS_KEY_ID", "AKIAKIAMSERVER000000")
             .with("AWS_SECRET_ACCESS_KEY", "server-secret")
@@ -49,7 +49,7 @@ impl Server {
         })
     }
 
-    /// The flags of a server that works.
+    /// Returns the flags of a working server.
     #[must_use]
     pub fn default_flags(folder: &Path, tls: &TlsFiles) -> Vec<String> {
         let TlsFiles { ca, cert, key } = tls;
@@ -66,10 +66,7 @@ impl Server {
         ]
     }
 
-    /// Waits until it accepts connections, which it does once it knows the cluster's pods and namespaces.
-    ///
-    /// # Errors
-    /// It ends, or does not accept in time.
+    /// Waits until it accepts connections, which it does once it has listed the cluster's pods and namespaces.
     pub fn wait_ready(&mut self) -> Result<()> {
         let ended = eventually("the server accepts connections", SOON, || {
             if !self.daemon.is_running()? {
@@ -83,9 +80,6 @@ impl Server {
     }
 
     /// Kills it.
-    ///
-    /// # Errors
-    /// It had ended.
     pub fn kill(&mut self) -> Result<()> {
         self.daemon.end(Signal::SIGKILL).map(drop)
     }

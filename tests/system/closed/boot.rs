@@ -1,5 +1,5 @@
-//! `deploy/boot/kiam-fence.service`: closes a node before any pod starts, with the lines that it ships; the agent takes
-//! over what it finds.
+//! `deploy/boot/kiam-fence.service` closes a node before any pod starts, with the commands that it ships; the agent
+//! takes over the rules that it finds.
 
 use crate::support::{control_knock, expect_nothing, expect_role, knock};
 use anyhow::{Context as _, Result, ensure};
@@ -10,11 +10,11 @@ use kiam_tests::{
 };
 use std::process::Command;
 
-/// The unit's file, and its text.
+/// Path of the unit's file, and its text.
 const FILE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../deploy/boot/kiam-fence.service");
 const UNIT: &str = include_str!("../../../deploy/boot/kiam-fence.service");
 
-/// A line of the unit: whether its failure is passed over, and the command.
+/// A command of the unit, and whether systemd ignores its failure.
 struct Line {
     may_fail: bool,
     words: Vec<&'static str>,
@@ -29,7 +29,7 @@ fn lines() -> Vec<Line> {
     parsed.collect()
 }
 
-/// What systemd does when it starts the unit.
+/// Runs the commands of the unit, as systemd does when it starts.
 pub(crate) fn boot(node: &Netns) -> Result<()> {
     for Line { may_fail, words } in lines() {
         let result = process::run(node.command(words[0]).args(&words[1..]));
@@ -50,14 +50,14 @@ fn tables(system: &System) -> Result<Vec<String>> {
 
 #[test]
 fn systemd_accepts_the_unit() -> Result<()> {
-    let told = process::output(Command::new("systemd-analyze").args(["verify", "--man=no", FILE]))?;
-    let text = String::from_utf8(told.stderr)?;
-    ensure!(told.status.success() && !text.contains("kiam-fence"), "{text}");
+    let output = process::output(Command::new("systemd-analyze").args(["verify", "--man=no", FILE]))?;
+    let text = String::from_utf8(output.stderr)?;
+    ensure!(output.status.success() && !text.contains("kiam-fence"), "{text}");
     Ok(())
 }
 
-/// The node's own way first; the route before the rule that leads to it.
-/// The unit adds its rules in an order that never blocks the node's own route to the IMDS.
+/// The unit adds its rules in an order that never blocks the node's own route to the IMDS: the node's own route first,
+/// and the route before the rule that leads to it.
 #[test]
 fn rules_never_block_the_nodes_own_route() {
     for family in ["-4", "-6"] {
@@ -83,7 +83,7 @@ fn node_is_closed_from_boot_until_the_agent_serves() {
         boot(&system.topology.node)?;
         knock(&pod)?;
         expect_nothing(system, &pod)?;
-        // The node itself goes on.
+        // The node itself is not affected.
         for imds in BOTH {
             let answer = Pod::new(&system.topology.node).get(imds, ROLES)?;
             ensure!(answer.status == 200, "the node at {imds}: {answer:?}");
@@ -91,8 +91,8 @@ fn node_is_closed_from_boot_until_the_agent_serves() {
         system.start()?;
         system.wait_for_role(&pod, IMDS4, "reader")?;
         expect_role(&pod, "reader")?;
-        // It made none of its own beside those that it found. A second start of the unit changes nothing, also while
-        // nobody repairs.
+        // The agent has added no rules to those that it found. A second start of the unit changes nothing, also while
+        // the agent repairs nothing.
         let taken = tables(system)?;
         ensure!(taken[0].matches("169.254.169.254").count() == 2, "{taken:#?}");
         system.agent()?.freeze_parent()?;
@@ -101,8 +101,8 @@ fn node_is_closed_from_boot_until_the_agent_serves() {
         system.agent()?.thaw_parent()?;
         expect_role(&pod, "reader")?;
         system.agent()?.stop()?;
-        let told = system.clean_up()?;
-        ensure!(told.contains("systemctl disable kiam-fence.service"), "{told}");
+        let output = system.clean_up()?;
+        ensure!(output.contains("systemctl disable kiam-fence.service"), "{output}");
         let after = Footprint::take(&system.topology.node, &system.bpffs())?;
         ensure!(after == before, "before: {before:#?}\nafter: {after:#?}");
         system.canary.forget_closed(&system.topology.node, &pod)
@@ -137,7 +137,7 @@ fn node_without_ipv6_on_lo_is_closed() {
     });
 }
 
-/// A kernel without IPv6 refuses every line of it.
+/// A kernel without IPv6 refuses every command for IPv6.
 #[test]
 fn every_line_for_ipv6_may_fail() {
     let lines = lines();

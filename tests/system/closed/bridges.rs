@@ -1,5 +1,5 @@
-//! Pods behind a bridge: served whichever way the bridge or its ports are named, and closed where a port could lead
-//! around it.
+//! Pods behind a bridge are served, whether `--host-interface` matches the bridge or its ports, and closed where a port
+//! could lead around the agent.
 
 use crate::support::{expect_nothing, expect_role};
 use anyhow::Result;
@@ -11,7 +11,7 @@ use kiam_tests::{
 
 const BRIDGE: &str = "cni0";
 
-/// Two pods behind the bridge, and server and agent, which matches what the flag says.
+/// Makes two pods behind the bridge, and starts the server and an agent with this `--host-interface`.
 fn start(system: &mut System, host_interface: &str) -> Result<[PodNetwork; 2]> {
     system.topology.add_bridge(BRIDGE)?;
     let pods = [system.topology.add_pod_on(1, BRIDGE)?, system.topology.add_pod_on(2, BRIDGE)?];
@@ -33,7 +33,7 @@ fn expect_both_served(system: &System, pods: &[PodNetwork; 2]) -> Result<()> {
     system.expect_no_leak()
 }
 
-/// With the node's packet filter seeing what is bridged (br_netfilter), as most clusters have it, and without.
+/// Runs with and without the node's packet filter for bridged packets (br_netfilter), which most clusters have.
 fn served_when_matched_by(host_interface: &str) {
     for filtered in ["0", "1"] {
         served_with_filter(host_interface, filtered);

@@ -1,12 +1,12 @@
-//! Every way that a pod's process could try to get a packet to the real metadata service. The judge is the packet log
-//! of the stand-in: nothing of a pod's may be in it, whether the agent serves or is dead; and the node's own packets
-//! must get there in each state.
+//! Every route on which a pod's process could try to send a packet to the real IMDS. The packet log of the fake IMDS
+//! decides: it must contain no packet of a pod, whether the agent serves or is dead, and the node's own packets must
+//! arrive in each state.
 //!
-//! Each cell first shows that its route does reach the stand-in when nothing of ours is there, or says why it cannot;
-//! then that would not be a test of ours, and the day when it can is the day that this test fails.
+//! Each cell first shows that its route reaches the fake IMDS when nothing of ours is in the way, or names the reason
+//! why it does not. In that case the cell fails on the day when the route does.
 //!
 //! There are two columns: a pod in its own network namespace, and a pod on the node's network under
-//! `--host-network-pods=enforce`. What one of them does not have is listed in [`absent`], with the reason.
+//! `--host-network-pods=enforce`. [`absent`] lists the cells that one of them does not have, with the reason.
 
 mod absent;
 mod answers;
@@ -39,35 +39,35 @@ use std::{
     process::Command,
 };
 
-/// Whether a route leads to the stand-in when nothing of ours is in the way.
+/// Whether a route reaches the fake IMDS when nothing of ours is in the way.
 #[derive(Debug, Clone, Copy)]
 enum Control {
     Arrives,
-    /// Why it does not.
+    /// It does not, for this reason.
     Cannot(&'static str),
 }
 
-/// Whose process attacks, and where.
+/// The attacking process and its place.
 #[derive(Debug, Clone, Copy)]
 struct Attacker<'a> {
-    /// Where; on the node's network without.
+    /// Network namespace; `None` for the node's.
     netns: Option<&'a Netns>,
-    /// The pod's, where it matters whose sockets these are.
+    /// Cgroup of its pod, where the owner of the sockets matters.
     cgroup: Option<&'a PodCgroup>,
-    /// Where its frames leave, and who they are addressed to.
+    /// Interface that its frames leave by, and MAC address that they are sent to.
     interface: &'static str,
     next_hop: &'static str,
-    /// The control groups that its sockets are made in, and used in.
+    /// Control groups that its sockets are made in, and used in.
     moved: Option<(&'a Path, &'a Path)>,
 }
 
 impl<'a> Attacker<'a> {
-    /// In a pod's own network namespace, on a routed veth.
+    /// Returns an attacker in a pod's own network namespace, on a routed veth.
     fn behind_veth(netns: &'a Netns) -> Self {
         Self { netns: Some(netns), cgroup: None, interface: "eth0", next_hop: HOST_SIDE_MAC, moved: None }
     }
 
-    /// Of a pod on the node's network.
+    /// Returns an attacker in a pod on the node's network.
     fn on_node(cgroup: &'a PodCgroup) -> Self {
         Self { netns: None, cgroup: Some(cgroup), interface: UPLINK_INTERFACE, next_hop: UPLINK_MAC, moved: None }
     }
@@ -76,7 +76,7 @@ impl<'a> Attacker<'a> {
         self.netns.unwrap_or(&system.topology.node)
     }
 
-    /// A script of this folder.
+    /// Returns a command that runs a script of this folder.
     fn command(&self, system: &System, name: &str) -> Command {
         let (netns, program) = (self.netns(system), system.python.interpreter());
         let mut command = match self.cgroup {
@@ -87,7 +87,8 @@ impl<'a> Attacker<'a> {
         command
     }
 
-    /// A route of `attack.py`. What is said last counts: a cell may name another next hop.
+    /// Returns a command that runs a route of `attack.py`. The last of repeated arguments counts: a cell may name
+    /// another next hop.
     fn attack(&self, system: &System, arguments: &[&str]) -> Command {
         let mut command = self.command(system, "attack.py");
         if let Some((from, to)) = self.moved {
@@ -98,7 +99,7 @@ impl<'a> Attacker<'a> {
     }
 }
 
-/// One cell of the column «a pod in its own network namespace, on a routed veth».
+/// Runs one cell of the column «a pod in its own network namespace, on a routed veth».
 fn own_namespace(route: &str, control: Control) {
     datapath_scenario(|system| {
         let pod = system.topology.add_pod(1)?;
@@ -106,9 +107,10 @@ fn own_namespace(route: &str, control: Control) {
     });
 }
 
-/// Routes from an attacker, each with nothing of ours there; then all of them with an agent, and with a dead one.
+/// Tries routes from an attacker: each with nothing of ours in the way, then all of them with an agent, and with a dead
+/// one.
 fn through_the_states(system: &mut System, routes: &[&str], from: Attacker<'_>, control: Control) -> Result<()> {
-    // ICMP sockets are for groups that are named here (icmp(7)).
+    // ICMP sockets are restricted to groups in this range (icmp(7)).
     from.netns(system).sysctl("net.ipv4.ping_group_range", "0 0")?;
     try_controls(system, routes, from, control)?;
     system.canary.forget_closed(&system.topology.node, from.netns(system))?;
@@ -118,23 +120,23 @@ fn through_the_states(system: &mut System, routes: &[&str], from: Attacker<'_>, 
     expect_closed(system, routes, from, "while the agent is dead")
 }
 
-/// Tries each route while nothing of ours is there.
+/// Tries each route while nothing of ours is in the way.
 fn try_controls(system: &System, routes: &[&str], from: Attacker<'_>, control: Control) -> Result<()> {
     for route in routes {
         system.canary.forget();
-        let said = attack(system, from, route)?;
-        judge_control(system, route, control).context(said)?;
+        let output = attack(system, from, route)?;
+        judge_control(system, route, control).context(output)?;
     }
     Ok(())
 }
 
-/// Tries all routes, and sees that nothing comes of them.
+/// Tries all routes, and asserts that nothing arrives.
 fn expect_closed(system: &System, routes: &[&str], from: Attacker<'_>, when: &str) -> Result<()> {
     routes.iter().try_for_each(|route| attack(system, from, route).map(drop))?;
     expect_nothing_at_all(system, when)
 }
 
-/// Tries a route, and returns what the attacker says came of it.
+/// Tries a route and returns the attacker's output.
 fn attack(system: &System, from: Attacker<'_>, route: &str) -> Result<String> {
     attack_with(system, from, &[route])
 }
@@ -144,8 +146,8 @@ fn attack_with(system: &System, from: Attacker<'_>, arguments: &[&str]) -> Resul
     let text = String::from_utf8_lossy(&output.stderr).into_owned();
     match output.status.code() {
         Some(0) => Ok(String::from_utf8_lossy(&output.stdout).into_owned()),
-        Some(3) => bail!("this kernel has nothing for {arguments:?}"),
-        _ => bail!("the attack {arguments:?} broke\n{text}"),
+        Some(3) => bail!("this kernel does not support {arguments:?}"),
+        _ => bail!("the attack {arguments:?} failed\n{text}"),
     }
 }
 
@@ -158,13 +160,15 @@ fn judge_control(system: &System, route: &str, control: Control) -> Result<()> {
     let arrived = everything(system);
     match control {
         Control::Arrives => ensure!(!arrived.is_empty(), "control: {route} does not reach the canary"),
-        Control::Cannot(why) => ensure!(arrived.is_empty(), "{route} does reach the canary, so it is not true: {why}"),
+        Control::Cannot(why) => {
+            ensure!(arrived.is_empty(), "{route} reaches the canary, although it should not: {why}");
+        }
     }
     Ok(())
 }
 
-/// Neither of a pod's, nor of the node's: no agent of these tests asks the real service for anything. Only what the
-/// node sends to see its own way open (`Canary::settle`) gets there, or this fails.
+/// Asserts that no packet of a pod or of the node arrives. The agents of these tests send nothing to the real IMDS.
+/// Only the node's own markers (`Canary::settle`) arrive; without them this fails.
 fn expect_nothing_at_all(system: &System, when: &str) -> Result<()> {
     system.canary.settle(&system.topology.node)?;
     let arrived = everything(system);

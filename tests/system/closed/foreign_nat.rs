@@ -1,5 +1,5 @@
-//! What kiam and kube2iam leave in the nat tables: found whatever tool made it, named with the command that deletes it,
-//! and deleted by `--take-over` without a change to anybody else's rules.
+//! NAT rules that kiam and kube2iam leave behind: they are found in the tables of every tool, named with the command
+//! that deletes them, and deleted by `--take-over` without a change to other rules.
 
 use crate::support::{expect_role, run};
 use anyhow::{Context as _, Result, ensure};
@@ -10,7 +10,7 @@ use kiam_tests::{
     system::{Agent, SOON, System, scenario},
 };
 
-/// As kiam (`cmd/kiam/iptables.go`) and kube2iam (`iptables/iptables.go`) make them, and for IPv6 as one would.
+/// Rules as kiam (`cmd/kiam/iptables.go`) and kube2iam (`iptables/iptables.go`) make them, and an equivalent for IPv6.
 const V4: [&str; 3] = [
     "PREROUTING -p tcp -d 169.254.169.254 --dport 80 -j DNAT --to-destination 10.8.0.1:8181 -i cali+",
     "PREROUTING -p tcp -d 169.254.169.254 --dport 80 -j DNAT --to-destination 10.8.0.1:8181 ! -i eth0",
@@ -18,14 +18,14 @@ const V4: [&str; 3] = [
 ];
 const V6: [&str; 1] =
     ["PREROUTING -p tcp -d fd00:ec2::254 --dport 80 -j DNAT --to-destination [fd00:8::1]:8181 -i cali+"];
-/// Rules for M that others make; the second has a part that its command cannot repeat.
+/// Rules of others for the IMDS; the second has a part that its command cannot repeat.
 const OTHERS_FOR_IMDS: [&str; 4] = [
     "OUTPUT -p tcp -d 169.254.169.254 --dport 80 -j REDIRECT --to-ports 8181",
     "PREROUTING -p tcp -d 169.254.0.0/16 -m comment --comment proxy -j DNAT --to-destination 10.8.0.1",
     "FOREIGN -p tcp -d 169.254.160.0/20 -j DNAT --to-destination 10.8.0.1:8181",
     "FOREIGN -d 169.254.169.254 -p tcp -j REDIRECT --to-ports 8181-8190",
 ];
-/// Nothing of this is about M, and a table that is put back wrongly would show it: chains, jumps across the deleted
+/// Rules that do not concern the IMDS and would reveal a wrongly restored table: chains, jumps across the deleted
 /// rules, falling through, counters, policies.
 const NEIGHBOURS: [&str; 10] = [
     "PREROUTING -d 10.96.0.1/32 -p tcp -m tcp --dport 443 -j SERVICE",
@@ -54,7 +54,7 @@ impl Tool {
         run(node, &format!("{program} -w -t nat -A {rule}")).map(drop)
     }
 
-    /// The neighbours' rules and chains, with those for M in between.
+    /// Adds the neighbours' rules and chains, with those for the IMDS in between.
     fn fill(&self, node: &Netns, for_imds: &[&str]) -> Result<()> {
         for chain in ["SERVICE", "ENDPOINT", "FOREIGN"] {
             run(node, &format!("{} -w -t nat -N {chain}", self.v4))?;
@@ -69,7 +69,7 @@ impl Tool {
         run(node, "ping -c 1 -W 1 10.8.0.2").map(drop)
     }
 
-    /// Rules, policies and counters of both families; only the counter of ICMP, which nobody else sends.
+    /// Returns rules, policies and counters of both families; only the counter of ICMP, which no other process sends.
     fn save(&self, node: &Netns) -> Result<Vec<String>> {
         let mut lines = Vec::new();
         for program in [self.v4, self.v6] {
@@ -92,20 +92,20 @@ impl Tool {
     }
 }
 
-/// What the agent says about the rules, once it has looked.
+/// Starts the agent, waits for its report about the rules and returns it.
 fn problem(system: &mut System) -> Result<String> {
     let agent = system.spawn_agent()?;
     eventually("the agent names the rules", SOON, || present_problem(agent).with_context(|| agent.daemon.log_tail()))
 }
 
-/// What it says now; the other conditions name commands as well.
+/// Returns the agent's present report about the rules; the other conditions name commands as well.
 fn present_problem(agent: &Agent) -> Result<String> {
-    let told = String::from_utf8(agent.health()?.stdout)?;
-    let line = told.lines().find(|line| line.starts_with("FAIL  foreign-nat"));
-    line.map(str::to_owned).with_context(|| told.clone())
+    let report = String::from_utf8(agent.health()?.stdout)?;
+    let line = report.lines().find(|line| line.starts_with("FAIL  foreign-nat"));
+    line.map(str::to_owned).with_context(|| report.clone())
 }
 
-/// The commands that a problem names.
+/// Returns the commands that a report names.
 fn commands(problem: &str) -> Vec<&str> {
     problem.split('`').skip(1).step_by(2).collect()
 }
@@ -117,10 +117,10 @@ fn expect_named_and_deleted_by_hand(tool: &Tool) {
         let for_imds: Vec<&str> = [V4.as_slice(), &V6, &OTHERS_FOR_IMDS].concat();
         tool.fill(&system.topology.node, &for_imds)?;
         let expected = tool.without_those_for_imds(&system.topology.node)?;
-        // Each deletes one rule, also where two are the same; the next one is still right then.
-        let told = problem(system)?;
-        let commands = commands(&told);
-        ensure!(commands.len() == NEIGHBOURS.len() * for_imds.len(), "{} commands: {told}", commands.len());
+        // Each command deletes one rule, also where two are the same; the next command is still valid then.
+        let report = problem(system)?;
+        let commands = commands(&report);
+        ensure!(commands.len() == NEIGHBOURS.len() * for_imds.len(), "{} commands: {report}", commands.len());
         for imds in BOTH {
             let reply = Pod::new(&pod).attempt(imds, ROLES, VAIN)?;
             ensure!(reply.answer().is_none_or(|answer| answer.status != 200), "served on the way: {reply:?}");
@@ -146,9 +146,9 @@ fn expect_taken_over(tool: &Tool) {
         let left = tool.save(&system.topology.node)?;
         ensure!(left == expected, "{left:#?}\nexpected {expected:#?}");
         expect_role(&pod, "reader")?;
-        // One that comes while the agent runs.
+        // A rule that is added while the agent runs.
         tool.append(&system.topology.node, V4[0])?;
-        eventually("it is deleted, too", SOON, || {
+        eventually("it is deleted as well", SOON, || {
             let left = tool.save(&system.topology.node)?;
             ensure!(left == expected, "{left:#?}");
             Ok(())
@@ -215,15 +215,15 @@ fn rules_of_nft_are_found_in_every_chain() {
         let rules = system.folder().join("rules.nft");
         std::fs::write(&rules, RULESET)?;
         run(&system.topology.node, &format!("nft -f {}", rules.display()))?;
-        let told = problem(system)?;
-        let named = commands(&told);
-        ensure!(named.len() == FOREIGN, "{told}");
-        // One by hand; the others by the agent.
+        let report = problem(system)?;
+        let named = commands(&report);
+        ensure!(named.len() == FOREIGN, "{report}");
+        // One is deleted by hand, the others by the agent.
         run(&system.topology.node, named[0])?;
-        let left = eventually("one less is named", SOON, || {
-            let told = present_problem(system.agent()?)?;
-            ensure!(commands(&told).len() == FOREIGN - 1, "{told}");
-            Ok(told)
+        let left = eventually("one rule less is named", SOON, || {
+            let report = present_problem(system.agent()?)?;
+            ensure!(commands(&report).len() == FOREIGN - 1, "{report}");
+            Ok(report)
         })?;
         ensure!(!left.contains(named[0]), "{left}");
         system.agent()?.stop()?;

@@ -1,5 +1,5 @@
-//! Each layer of the datapath alone: what the fence stops without a program, what the program stops without the fence,
-//! what the backstop keeps from the node's other processes, and what no pod may claim to be.
+//! Each layer of the datapath alone: the fence without a program, the program without the fence, the backstop against
+//! other processes of the node, and the check of a pod's source addresses.
 
 use crate::support::{control_knock, expect_nothing, expect_role, knock, sockets_in};
 use anyhow::{Result, ensure};
@@ -18,12 +18,12 @@ use std::{
     time::Duration,
 };
 
-/// Long enough for a packet to have got somewhere, short enough for many tries.
+/// Long enough for a packet to arrive somewhere, short enough for many tries.
 const GLANCE: Duration = Duration::from_millis(200);
-/// The port of M.
+/// Port of the IMDS.
 const HTTP: u16 = 80;
 
-/// Takes the rules of the fence away, as a confused administrator or another agent does.
+/// Removes the rules of the fence, as a confused administrator or another agent might.
 pub(crate) fn flush_rules(system: &System) -> Result<()> {
     for family in ["-4", "-6"] {
         for preference in [6, 5, 7] {
@@ -34,7 +34,7 @@ pub(crate) fn flush_rules(system: &System) -> Result<()> {
     Ok(())
 }
 
-/// Connections of a pod that the agent has closed first: the node keeps each in TIME_WAIT.
+/// Makes connections of a pod that the agent closes first, so that the node keeps each in TIME_WAIT.
 fn leave_in_time_wait(pod: &PodNetwork, imds: IpAddr, ports: std::ops::Range<u16>) -> Result<()> {
     Pod::new(pod).run(|| {
         for port in ports {
@@ -52,14 +52,14 @@ fn fence_alone_closes_an_interface_made_without_agent() {
     scenario(|system| {
         let before = system.add_pod(1, "reader")?;
         control_knock(system, &before)?;
-        // Not a word of being served before: without the fence nobody would be, and that is not the question.
+        // Does not wait until the pod is served: without the fence it would not be, and that is not tested here.
         system.start()?;
         system.agent()?.kill_both()?;
         let new = system.add_pod(2, "reader")?;
         knock(&new)?;
         system.expect_no_leak()?;
         expect_nothing(system, &new)?;
-        // The agent that comes back finds it and serves it.
+        // The restarted agent finds the interface and serves its pod.
         system.start_agent()?;
         for pod in [&before, &new] {
             system.wait_for_role(pod, IMDS4, "reader")?;
@@ -91,7 +91,7 @@ fn program_alone_stops_new_connections() {
         control_knock(system, &pod)?;
         system.start()?;
         system.wait_for_role(&pod, IMDS4, "reader")?;
-        // Frozen, it repairs nothing; the worker and the listeners go on.
+        // The frozen parent repairs nothing; the worker and the listeners continue.
         system.agent()?.freeze_parent()?;
         flush_rules(system)?;
         for imds in BOTH {
@@ -101,7 +101,7 @@ fn program_alone_stops_new_connections() {
         }
         knock(&pod)?;
         system.expect_no_leak()?;
-        // And it mends itself.
+        // The agent repairs the rules.
         system.agent()?.thaw_parent()?;
         system.wait_for_role(&pod, IMDS4, "reader")?;
         expect_role(&pod, "reader")
@@ -117,7 +117,10 @@ fn program_alone_stops_a_syn_over_time_wait() {
             leave_in_time_wait(&pod, imds, ports)?;
         }
         let waiting = sockets_in(&system.topology.node, "time-wait")?;
-        ensure!(waiting >= 80, "only {waiting} connections wait on the node: the case is not there");
+        ensure!(
+            waiting >= 80,
+            "only {waiting} connections are in TIME_WAIT on the node: the test's precondition is not met"
+        );
         system.agent()?.freeze_parent()?;
         flush_rules(system)?;
         Pod::new(&pod).run(|| {
@@ -182,7 +185,7 @@ fn no_other_process_sees_packets_to_the_imds() {
     });
 }
 
-/// Shows that the bystanders see what a pod sends to the node itself, over TCP and UDP, and has them forget it.
+/// Shows that the bystanders receive what a pod sends to the node itself, over TCP and UDP, and makes them forget it.
 fn control_bystanders(pod: &PodNetwork, bystanders: &[Bystander]) -> Result<()> {
     Pod::new(pod).run(|| {
         for address in [IpAddr::from(NODE_V4), NODE_V6.into()] {
@@ -202,7 +205,7 @@ fn control_bystanders(pod: &PodNetwork, bystanders: &[Bystander]) -> Result<()> 
             }
             Ok(())
         })?;
-        // It was one of each: nothing of it can come later.
+        // One of each was sent: no more can arrive later.
         bystander.forget();
     }
     Ok(())
@@ -216,7 +219,7 @@ fn impossible_sources_get_no_answer() {
         let control = SocketAddr::new(IMDS_V4.into(), 30_000);
         Pod::new(&pod).run(|| forge::send_segment(control, IMDS_V4.into(), HTTP, forge::SYN))?;
         system.canary.settle(&system.topology.node)?;
-        ensure!(!system.canary.packets_from(IMDS_V4.into()).is_empty(), "control: the forged SYN did not get there");
+        ensure!(!system.canary.packets_from(IMDS_V4.into()).is_empty(), "control: the forged SYN did not arrive");
         system.canary.forget();
         system.start()?;
         system.wait_for_role(&pod, IMDS4, "reader")?;
@@ -230,12 +233,12 @@ fn impossible_sources_get_no_answer() {
         for (imds, sources) in sources {
             for (source, port) in sources.iter().zip(31_000..) {
                 let source = SocketAddr::new(source.parse()?, port);
-                // The pod's own kernel refuses some: then they cannot come from a socket either.
+                // The pod's own kernel refuses some of them: those cannot come from a socket either.
                 drop(Pod::new(&pod).run(|| forge::send_segment(source, imds, HTTP, forge::SYN)));
                 drop(Pod::new(&pod).run(|| forge::send_segment(source, imds, HTTP, ACK)));
             }
         }
-        // A SYN-ACK that nobody answers is sent again after a second.
+        // An unanswered SYN-ACK is retransmitted after a second.
         std::thread::sleep(Duration::from_millis(1500));
         system.expect_no_leak()?;
         let answers = system.canary.packets_of(Sender::Node);

@@ -1,5 +1,5 @@
-//! What else lives on the node, and must not notice the agent: its own way to the real IMDS, a server on its port 80, a
-//! bridge with pods that we do not serve.
+//! Other users of the node, which the agent must not disturb: its own route to the real IMDS, a server on its port 80,
+//! a bridge with pods that the agent does not serve.
 
 use crate::support::{expect_role, knock};
 use anyhow::{Context as _, ensure};
@@ -17,7 +17,7 @@ fn server_binds_port_80_while_pods_are_connected() {
         let open: Vec<Connection> = Pod::new(&pod).run(|| {
             let mut open = Vec::new();
             for imds in BOTH {
-                // One that stays, and one that the agent closes, which leaves the node's end in TIME_WAIT.
+                // One that stays open, and one that the agent closes, which leaves the node's end in TIME_WAIT.
                 for connection in ["keep-alive", "close"] {
                     let mut client = Connection::open(imds, None, PATIENCE)?;
                     client.token(&[("Connection", connection)])?;

@@ -1,5 +1,5 @@
-//! Nodes of other makes: whatever their routing, pods are served, nothing of theirs leaks, and the node's own way to the
-//! real metadata service is as it was: before, during and after.
+//! Nodes with other routing: pods are served, none of their packets leaks, and the node's own route to the real IMDS
+//! works before, during and after.
 
 use crate::support::{expect_nothing, expect_role};
 use anyhow::{Result, ensure};
@@ -16,7 +16,7 @@ use kiam_tests::{
 };
 use std::net::IpAddr;
 
-/// The node itself asks the real metadata service.
+/// Asserts that the real IMDS answers the node itself.
 fn expect_own_way(system: &System, when: &str, families: &[IpAddr]) -> Result<()> {
     for &imds in families {
         let answer = Pod::new(&system.topology.node).get(imds, ROLES)?;
@@ -25,7 +25,7 @@ fn expect_own_way(system: &System, when: &str, families: &[IpAddr]) -> Result<()
     Ok(())
 }
 
-/// One pod, through the life of an agent, on a node as the caller has made it.
+/// Runs one pod through the life of an agent, on a node prepared by the caller.
 fn served_and_closed(system: &mut System, families: &[IpAddr]) -> Result<PodNetwork> {
     expect_own_way(system, "before", families)?;
     let pod = system.add_pod(1, "reader")?;
@@ -66,7 +66,7 @@ fn loose_reverse_path_filter() {
     with_rp_filter("2");
 }
 
-/// As the VPC CNI makes it: the pod's own packets leave by another uplink than the node's, by a rule for its address.
+/// As the VPC CNI makes it: a rule for the pod's address sends its packets by another uplink than the node's.
 #[test]
 fn a_second_uplink_with_policy_routing() {
     scenario(|system| {
@@ -79,12 +79,13 @@ fn a_second_uplink_with_policy_routing() {
         uplink.ip_batch(&["addr add 10.8.2.2/24 dev eth1".to_owned(), "link set eth1 up".to_owned()])?;
         node.ip_batch(&[
             "route add default via 10.8.2.2 dev eth1 table 2".to_owned(),
-            // Ahead of the fence by number, behind it by what they select.
+            // Before the fence by number, after it by the packets that it selects.
             "rule add pref 512 to 10.9.0.1 lookup main".to_owned(),
             "rule add pref 1536 from 10.9.0.1 lookup 2".to_owned(),
         ])?;
         let pod = served_and_closed(system, &BOTH)?;
-        // Without the fence's rules the pod's packets leave by the second uplink, unless program or guard stops them.
+        // Without the fence's rules the pod's packets leave by the second uplink, unless the program or the guard stops
+        // them.
         system.agent()?.kill_both()?;
         let node = &system.topology.node;
         for family in ["-4", "-6"] {
@@ -138,7 +139,8 @@ fn a_node_with_ipv6_off() {
     });
 }
 
-/// A second host beside the node that has M on its own link: the node, to which M is local now, must not answer for it.
+/// A second host on the node's network has the IMDS on its own link. The node, on which the IMDS address is local now,
+/// must not answer ARP for it.
 #[test]
 fn neighbour_host_keeps_its_route_to_the_imds() {
     scenario(|system| {
@@ -181,13 +183,13 @@ fn beside_the_node(system: &System) -> Result<Netns> {
     Ok(host)
 }
 
-/// M is where the real service is, and it answers.
+/// Asserts that the host resolves the IMDS address to the real one, which answers.
 fn expect_way_of(host: &Netns) -> Result<()> {
     let answer = Pod::new(host).get(IMDS4, ROLES);
     let neighbours = process::run(host.command("ip").args(["neigh", "show", &IMDS_V4.to_string()]))?;
     ensure!(
         neighbours.contains("02:00:00:00:08:02"),
-        "{}: the node answers for M on the network: {neighbours}",
+        "{}: the node answers for the IMDS address on the network: {neighbours}",
         leaks::BYSTANDER
     );
     let answer = answer?;

@@ -1,5 +1,5 @@
-//! The probe through the datapath: answered on a node that serves, lost where the packet filter drops what the fence makes
-//! local, and told with the rules that may be the cause and with what lets pods in.
+//! The reachability probe through the datapath: answered on a node that serves; lost where the packet filter drops what
+//! the fence makes local, and then reported with the suspected rules and the commands that let pods in.
 
 use crate::support::{expect_nothing, expect_role, run, serving, sockets_in};
 use anyhow::{Context as _, Result, ensure};
@@ -13,7 +13,7 @@ use std::time::Duration;
 
 const INTERFACE: &str = "kiam-probe0";
 
-/// Whether the last probe of a family was answered, as the metrics tell.
+/// Returns whether the last probe of a family was answered, from the metrics.
 fn answered(system: &System, family: &str) -> Result<bool> {
     let agent = system.agent.as_ref().context("an agent")?;
     let metrics = agent.admin(&system.topology.node, "/metrics")?;
@@ -32,17 +32,17 @@ fn expect_answered(system: &System) -> Result<()> {
     Ok(())
 }
 
-/// What the agent says about lost probes, once it has noticed.
+/// Waits for the agent's report about lost probes and returns it.
 fn problem(system: &mut System) -> Result<String> {
     let agent = system.agent()?;
-    eventually("the agent tells of a lost probe", SOON, || {
-        let told = String::from_utf8(agent.health()?.stdout)?;
-        let line = told.lines().find(|line| line.starts_with("FAIL  probe"));
-        line.map(str::to_owned).context(told)
+    eventually("the agent reports a lost probe", SOON, || {
+        let report = String::from_utf8(agent.health()?.stdout)?;
+        let line = report.lines().find(|line| line.starts_with("FAIL  probe"));
+        line.map(str::to_owned).context(report)
     })
 }
 
-/// The suspects that are named, without the commands that show them, and the commands that let pods in.
+/// Returns the suspects that the report names, without the commands that show them, and the commands that let pods in.
 fn suspects(problem: &str) -> Result<(Vec<String>, Vec<String>)> {
     let (suspects, remedies) = problem.split_once(". To let them in: ").context(problem.to_owned())?;
     let (_, suspects) = suspects.split_once("what may drop them is ").context(problem.to_owned())?;
@@ -51,15 +51,15 @@ fn suspects(problem: &str) -> Result<(Vec<String>, Vec<String>)> {
     Ok((suspects.split("; ").map(name).collect(), commands))
 }
 
-/// With these rules pods get nothing and the agent names all that may be the cause, and nothing else; with the commands
-/// that it gives they are served.
+/// Asserts that with these rules pods get no answer, the agent names exactly the rules that may be the cause, and pods
+/// are served after the commands that it gives.
 fn expect_named(set_up: impl FnOnce(&System) -> Result<()>, expected: &[&str]) {
     scenario(|system| {
         let pod = serving(system, &[])?;
         set_up(system)?;
-        let told = problem(system)?;
-        let (named, remedies) = suspects(&told)?;
-        ensure!(named == expected, "{named:#?}\nexpected {expected:#?}\n{told}");
+        let report = problem(system)?;
+        let (named, remedies) = suspects(&report)?;
+        ensure!(named == expected, "{named:#?}\nexpected {expected:#?}\n{report}");
         expect_nothing(system, &pod)?;
         for remedy in &remedies {
             run(&system.topology.node, remedy)?;
@@ -70,8 +70,8 @@ fn expect_named(set_up: impl FnOnce(&System) -> Result<()>, expected: &[&str]) {
     });
 }
 
-/// A firewall as iptables makes it: what the node itself needs is let in, and of the rest nothing that is not asked for.
-/// The rules that are for others come first, so that what is named is not merely the first ones.
+/// Installs a firewall with iptables: it accepts what the node itself needs, and otherwise only expected packets. Rules
+/// for other packets come first, so that naming the first rules is not enough.
 fn iptables(node: &Netns, suffix: &str) -> Result<()> {
     for program in ["iptables", "ip6tables"] {
         let program = format!("{program}-{suffix}");
@@ -224,7 +224,7 @@ fn removed_parts_of_its_path_are_restored() {
     });
 }
 
-/// Waits for the next probe of each family; no word was said of one that was lost.
+/// Waits for the next probe of each family, and asserts that none is reported as lost.
 fn expect_next_answered(system: &mut System) -> Result<()> {
     let arrived = |system: &System| -> Result<Vec<u64>> {
         let rules = run(&system.topology.node, "nft list chain inet seen input")?;
@@ -237,7 +237,7 @@ fn expect_next_answered(system: &mut System) -> Result<()> {
         ensure!(now.len() == 2 && now.iter().zip(&before).all(|(now, before)| now > before), "{now:?}, {before:?}");
         Ok(())
     })?;
-    // What became of it is told within the next reading of the counters.
+    // The next reading of the counters includes the result.
     expect_answered(system)?;
     throughout("the agent is ready", Duration::from_secs(6), || {
         ensure!(answered(system, "IPv4")? && answered(system, "IPv6")?, "lost");
@@ -246,7 +246,7 @@ fn expect_next_answered(system: &mut System) -> Result<()> {
 }
 
 fn expect_there_once(system: &System) -> Result<()> {
-    eventually("its interface is there", SOON, || {
+    eventually("its interface exists", SOON, || {
         let links = system.topology.node.ip("-o link show type veth")?;
         let found = links.matches(": kiam-probe").count();
         ensure!(found == 2, "{found}, not one pair: {links}");
@@ -267,8 +267,8 @@ fn probe_device_across_upgrade_and_cleanup() {
             let old = system.start_agent_beside()?;
             expect_answered(system)?;
             expect_there_once(system)?;
-            ensure!(old.health()?.status.success(), "the old one stands by");
-            // It comes back, and the probe is its own again.
+            ensure!(old.health()?.status.success(), "the old one is not healthy in standby");
+            // The old agent serves again, and the probe reaches it.
             system.agent()?.kill_both()?;
             drop(system.agent.replace(old));
             system.agent()?.wait_ready()?;

@@ -1,5 +1,5 @@
-//! What somebody takes away from a running agent's datapath: it is found, set up again, counted, and pods are served
-//! again; meanwhile nothing of theirs gets out.
+//! Parts that are removed from a running agent's datapath: the agent notices, restores and counts them, and pods are
+//! served again; meanwhile none of their packets leaks.
 
 use crate::support::{empty_slots, expect_role, knock, serving};
 use anyhow::{Context as _, Result, ensure};
@@ -18,7 +18,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-/// How often something of this kind was set up again, as the metrics tell.
+/// Returns the number of repairs of this kind, from the metrics.
 fn repairs(system: &System, what: &str) -> Result<u64> {
     let agent = system.agent.as_ref().context("an agent")?;
     let answer = agent.admin(&system.topology.node, "/metrics")?;
@@ -28,8 +28,8 @@ fn repairs(system: &System, what: &str) -> Result<u64> {
     Ok(line.with_context(|| format!("no {start}in\n{metrics}"))?.parse()?)
 }
 
-/// Takes something away; nothing leaks, and it is back, was counted once for each time, and pods are served.
-fn expect_mended(
+/// Removes a part with `take`, and asserts that nothing leaks, the part is restored and counted, and pods are served.
+fn expect_repaired(
     system: &mut System,
     pod: &PodNetwork,
     what: &str,
@@ -49,8 +49,8 @@ fn expect_mended(
     system.agent()?.wait_ready()
 }
 
-/// Shows that the program on the pod's interface runs: the backstop would serve the pod without it, but not count what it
-/// drops.
+/// Shows that the program on the pod's interface runs: without it the backstop would serve the pod, but not count
+/// dropped packets.
 fn expect_program(system: &System, pod: &PodNetwork) -> Result<()> {
     let dropped = || -> Result<u64> {
         let agent = system.agent.as_ref().context("an agent")?;
@@ -67,8 +67,8 @@ fn expect_program(system: &System, pod: &PodNetwork) -> Result<()> {
     })
 }
 
-/// Shows that the guard on the uplink's egress runs: with the rules gone it alone keeps in what comes by an interface
-/// without a program.
+/// Shows that the guard on the uplink's egress runs: without the rules it alone stops packets that arrive by an
+/// interface without a program.
 fn expect_guard(system: &mut System) -> Result<()> {
     let other = system.topology.add_pod_behind(2, "other2")?;
     system.agent()?.freeze_parent()?;
@@ -84,12 +84,12 @@ fn ip(system: &System, line: &str) -> Result<()> {
     system.topology.node.ip(line).map(drop)
 }
 
-/// `bpftool` on something pinned.
+/// Runs `bpftool` on a pinned object.
 fn bpftool(words: &[&str], pin: &Path) -> Result<String> {
     process::run(Command::new("bpftool").args(words).arg("pinned").arg(pin))
 }
 
-/// Where the link of a program on an interface is pinned.
+/// Returns the path of the pin of a program's link on an interface.
 fn pin_of(system: &System, prefix: &str, interface: &str) -> Result<PathBuf> {
     let link = system.topology.node.ip(&format!("-o link show dev {interface}"))?;
     let index = link.split(':').next().context("an index")?;
@@ -102,17 +102,17 @@ fn removed_rules_and_routes_are_restored() {
         let pod = serving(system, &[])?;
         for (family, imds) in [("-4", IMDS_V4.to_string()), ("-6", IMDS_V6.to_string())] {
             for preference in [5, 6, 7] {
-                expect_mended(system, &pod, "rule", |system| {
+                expect_repaired(system, &pod, "rule", |system| {
                     ip(system, &format!("{family} rule del pref {preference}"))
                 })?;
             }
-            expect_mended(system, &pod, "route", |system| {
+            expect_repaired(system, &pod, "route", |system| {
                 ip(system, &format!("{family} route del local {imds} dev lo table 4242"))
             })?;
             let rules = system.topology.node.ip(&format!("{family} rule show"))?;
             ensure!(!rules.contains("unresolved"), "the rule at pref 5 leads nowhere: {rules}");
         }
-        // Nothing was made twice, and the first set-up was no repair.
+        // No object was made twice, and the first installation does not count as a repair.
         let counted = ["rule", "route", "redirect", "guard", "backstop"].map(|what| repairs(system, what));
         let counted: Vec<u64> = counted.into_iter().collect::<Result<_>>()?;
         ensure!(counted == [6, 2, 0, 0, 0], "{counted:?}");
@@ -128,13 +128,13 @@ fn rule_before_the_fence_is_reported() {
         ip(system, "rule add pref 2 to 169.254.0.0/16 lookup main")?;
         let agent = system.agent()?;
         eventually("the rule is named", SOON, || {
-            let told = String::from_utf8(agent.health()?.stdout)?;
-            let line = told.lines().find(|line| line.starts_with("FAIL  fence-ipv4"));
+            let health = String::from_utf8(agent.health()?.stdout)?;
+            let line = health.lines().find(|line| line.starts_with("FAIL  fence-ipv4"));
             let named = line.is_some_and(|line| line.contains("pref 2 to 169.254.0.0/16"));
-            ensure!(named, "{told}");
+            ensure!(named, "{health}");
             Ok(())
         })?;
-        // The program on the interface does without the fence.
+        // The program on the interface does not need the fence.
         knock(&pod)?;
         system.expect_no_leak()?;
         ip(system, "rule del pref 2")?;
@@ -146,11 +146,11 @@ fn rule_before_the_fence_is_reported() {
 fn a_link_detached_by_hand_is_attached_again() {
     scenario(|system| {
         let pod = serving(system, &["--tc=tcx"])?;
-        expect_mended(system, &pod, "redirect", |system| {
+        expect_repaired(system, &pod, "redirect", |system| {
             bpftool(&["link", "detach"], &pin_of(system, "link_tc_", "cali1")?).map(drop)
         })?;
         expect_program(system, &pod)?;
-        expect_mended(system, &pod, "guard", |system| {
+        expect_repaired(system, &pod, "guard", |system| {
             bpftool(&["link", "detach"], &pin_of(system, "link_guard_", "eth0")?).map(drop)
         })?;
         expect_guard(system)
@@ -161,11 +161,11 @@ fn a_link_detached_by_hand_is_attached_again() {
 fn a_link_whose_pin_is_removed_is_attached_again() {
     scenario(|system| {
         let pod = serving(system, &["--tc=tcx"])?;
-        expect_mended(system, &pod, "redirect", |system| {
+        expect_repaired(system, &pod, "redirect", |system| {
             Ok(std::fs::remove_file(pin_of(system, "link_tc_", "cali1")?)?)
         })?;
         expect_program(system, &pod)?;
-        expect_mended(system, &pod, "guard", |system| {
+        expect_repaired(system, &pod, "guard", |system| {
             Ok(std::fs::remove_file(pin_of(system, "link_guard_", "eth0")?)?)
         })?;
         expect_guard(system)
@@ -179,7 +179,7 @@ fn a_deleted_filter_is_attached_again_at_once() {
         // Two rounds of the self-check are ten seconds apart.
         let started = Instant::now();
         for object in ["filter", "qdisc"] {
-            expect_mended(system, &pod, "redirect", |system| {
+            expect_repaired(system, &pod, "redirect", |system| {
                 let arguments: &[&str] = match object {
                     "filter" => &["filter", "del", "dev", "cali1", "ingress"],
                     _ => &["qdisc", "del", "dev", "cali1", "clsact"],
@@ -187,9 +187,9 @@ fn a_deleted_filter_is_attached_again_at_once() {
                 process::run(system.topology.node.command("tc").args(arguments)).map(drop)
             })?;
         }
-        ensure!(started.elapsed() < Duration::from_secs(8), "{:?}: it did not hear of it", started.elapsed());
+        ensure!(started.elapsed() < Duration::from_secs(8), "{:?}: it was not notified", started.elapsed());
         expect_program(system, &pod)?;
-        expect_mended(system, &pod, "guard", |system| {
+        expect_repaired(system, &pod, "guard", |system| {
             let arguments = ["filter", "del", "dev", UPLINK_INTERFACE, "egress"];
             process::run(system.topology.node.command("tc").args(arguments)).map(drop)
         })?;
@@ -201,10 +201,10 @@ fn a_deleted_filter_is_attached_again_at_once() {
 fn the_backstop_is_attached_again() {
     scenario(|system| {
         let pod = serving(system, &[])?;
-        expect_mended(system, &pod, "backstop", |system| {
+        expect_repaired(system, &pod, "backstop", |system| {
             bpftool(&["link", "detach"], &system.bpffs().join("kiam/v1/link_sk_lookup")).map(drop)
         })?;
-        expect_mended(system, &pod, "backstop", |system| {
+        expect_repaired(system, &pod, "backstop", |system| {
             Ok(std::fs::remove_file(system.bpffs().join("kiam/v1/link_sk_lookup"))?)
         })
     });
@@ -214,7 +214,7 @@ fn the_backstop_is_attached_again() {
 fn listening_sockets_return_to_their_slots() {
     scenario(|system| {
         let pod = serving(system, &[])?;
-        expect_mended(system, &pod, "listener", empty_slots)
+        expect_repaired(system, &pod, "listener", empty_slots)
     });
 }
 
@@ -227,7 +227,7 @@ fn a_map_whose_pin_is_removed_is_pinned_again() {
             Ok(bpftool(&["map", "show"], pin)?.split(':').next().unwrap_or_default().to_owned())
         };
         let before = id(&pin)?;
-        expect_mended(system, &pod, "map", |_| Ok(std::fs::remove_file(&pin)?))?;
+        expect_repaired(system, &pod, "map", |_| Ok(std::fs::remove_file(&pin)?))?;
         ensure!(id(&pin)? == before, "another map is pinned");
         Ok(())
     });

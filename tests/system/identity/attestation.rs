@@ -1,6 +1,5 @@
-//! Whose role a pod is given where the kernel tells the cgroup that a connection was opened in. The clients are in
-//! control groups as a kubelet makes them, and each test shows that the same client is served once it is where it
-//! belongs.
+//! Roles by attestation: the kernel reports the cgroup in which a connection was opened. The clients are in control
+//! groups as a kubelet makes them, and each test shows that the same client is served once it is in its own group.
 
 mod flood;
 mod strangers;
@@ -22,13 +21,13 @@ use kiam_tests::{
 use serde_json::Value;
 use std::{net::IpAddr, path::Path, process::Command, time::Duration};
 
-/// How long an answer is watched that must not change: three of the server's waits for a pod that is not known.
+/// Time for which an answer must not change: three times the server's wait for an unknown pod.
 const WATCHED: Duration = Duration::from_secs(3);
-/// A bridge of the node.
+/// Bridge of the node.
 const BRIDGE: &str = "cni0";
-/// The interface that the agent sends its probes by.
+/// Interface of the agent's reachability probe.
 const PROBE: &str = "kiam-probe0";
-/// The roles of the first two pods.
+/// Roles of the first two pods.
 const READER: &str = "reader";
 const WRITER: &str = "writer";
 
@@ -39,20 +38,20 @@ struct Attested {
 }
 
 impl Attested {
-    /// Its clients are in its own container.
+    /// Makes a pod with clients in its own container.
     fn new(system: &System, kubepods: &Kubepods, uid: &str, qos: Qos, mut network: PodNetwork) -> Result<Self> {
         let cgroup = kubepods.add_pod(&system.topology.node, uid, qos)?;
         network.live_in(cgroup.container());
         Ok(Self { network, cgroup })
     }
 
-    /// Behind a routed veth, and told to Kubernetes with this role.
+    /// Makes a pod behind a routed veth, with this role in Kubernetes.
     fn routed(system: &System, kubepods: &Kubepods, number: u8, role: &str, qos: Qos) -> Result<Self> {
         let network = system.topology.add_pod(number)?;
         Self::announced(system, kubepods, network, number, role, qos)
     }
 
-    /// Behind a port of the bridge.
+    /// Makes a pod behind a port of the bridge.
     fn bridged(system: &System, kubepods: &Kubepods, number: u8, role: &str) -> Result<Self> {
         let network = system.topology.add_pod_on(number, BRIDGE)?;
         Self::announced(system, kubepods, network, number, role, Qos::BestEffort)
@@ -72,25 +71,25 @@ impl Attested {
         Self::new(system, kubepods, &uid, qos, network)
     }
 
-    /// Its clients are in this group from now on.
+    /// Puts its clients into this group from now on.
     fn live_in(&mut self, cgroup: &Path) {
         self.network.live_in(cgroup);
     }
 
-    /// Its clients are in its own container again.
+    /// Puts its clients back into its own container.
     fn live_at_home(&mut self) {
         self.network.live_in(self.cgroup.container());
     }
 }
 
-/// The agent goes by this tree.
+/// Sets the agent's attestation mode and its kubepods cgroup.
 fn attest(system: &mut System, kubepods: &Kubepods, mode: &str) {
     system.agent_flags.retain(|flag| !flag.starts_with("--attestation=") && !flag.starts_with("--kubepods-cgroup="));
     system.agent_flags.push(format!("--attestation={mode}"));
     system.agent_flags.push(format!("--kubepods-cgroup={}", kubepods.path().display()));
 }
 
-/// A reader and a writer behind routed veths, served, with the agent in the mode that nobody has to choose.
+/// Serves a reader and a writer behind routed veths, with an agent in the default mode.
 fn two_served(system: &mut System, kubepods: &Kubepods) -> Result<[Attested; 2]> {
     attest(system, kubepods, "prefer");
     let reader = Attested::routed(system, kubepods, 1, READER, Qos::Burstable)?;
@@ -109,16 +108,17 @@ fn expect_served(system: &System, pod: &Attested, role: &str) -> Result<()> {
     expect_role(&pod.network, role)
 }
 
-/// Asserts that a client is neither told nor given any of the roles of these tests, by this status and for this reason.
+/// Asserts that a client gets neither the name nor the credentials of a role of these tests, but this status for this
+/// reason.
 fn expect_refused(system: &mut System, pod: &PodNetwork, status: u16, reason: &str) -> Result<()> {
     for imds in BOTH {
         let before = refusals(system, reason)?;
-        let list = as_often_as_told(|| Pod::new(pod).get(imds, ROLES))?;
-        ensure!(![READER, WRITER].contains(&list.text()), "{}: told {list:?} at {imds}", leaks::OTHER_ROLE);
+        let list = retry_503(|| Pod::new(pod).get(imds, ROLES))?;
+        ensure!(![READER, WRITER].contains(&list.text()), "{}: role list {list:?} at {imds}", leaks::OTHER_ROLE);
         ensure!(list.status == status, "the role list at {imds}: {list:?}, expected {status} for {reason}");
         for role in [READER, WRITER] {
-            let answer = as_often_as_told(|| credentials(pod, imds, role))?;
-            ensure!(answer.status != 200, "{}: given {role} at {imds}: {answer:?}", leaks::OTHER_ROLE);
+            let answer = retry_503(|| credentials(pod, imds, role))?;
+            ensure!(answer.status != 200, "{}: credentials of {role} at {imds}: {answer:?}", leaks::OTHER_ROLE);
             ensure!(answer.status == status, "{role} at {imds}: {answer:?}, expected {status} for {reason}");
         }
         let counted = refusals(system, reason)? - before;
@@ -127,37 +127,37 @@ fn expect_refused(system: &mut System, pod: &PodNetwork, status: u16, reason: &s
     Ok(())
 }
 
-/// Asks as an SDK does: again when it is told to, with 503. The server waits as long as a request may for a pod to be seen
-/// at an address, so its refusal comes a moment before the agent's own time is over, or on a slow machine after that.
-fn as_often_as_told(ask: impl Fn() -> Result<Answer>) -> Result<Answer> {
-    eventually("something else than 503", SOON, || match ask() {
+/// Repeats a request as an SDK does, as long as the answer is 503. The server waits for an unknown pod as long as a
+/// request may take, so its refusal arrives just before the agent's timeout, or on a slow machine after it.
+fn retry_503(request: impl Fn() -> Result<Answer>) -> Result<Answer> {
+    eventually("another status than 503", SOON, || match request() {
         Ok(answer) if answer.status == 503 => bail!("{answer:?}"),
-        asked => Ok(asked),
+        answer => Ok(answer),
     })?
 }
 
-/// How many requests the agent has refused for a reason.
+/// Returns the number of requests that the agent has refused for a reason.
 fn refusals(system: &mut System, reason: &str) -> Result<u64> {
     metric(system, &format!("kiam_agent_refusals_total{{reason=\"{reason}\"}}"))
 }
 
-/// A counter of the agent's; 0 when it was never raised.
+/// Returns a counter of the agent; 0 if it was never increased.
 fn metric(system: &mut System, name: &str) -> Result<u64> {
     let answer = system.agent.as_ref().context("no agent")?.admin(&system.topology.node, "/metrics")?;
     let value = answer.text().lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' ')?.parse().ok());
     Ok(value.unwrap_or(0))
 }
 
-/// How many records of pods' connections the kernel programs have that nobody has asked for. The agent's own probe has
-/// some for a moment, every ten seconds.
+/// Returns the number of unread connection records of pods. The agent's own probe has some for a moment, every ten
+/// seconds.
 fn records(system: &System) -> Result<usize> {
     let link: Value = serde_json::from_str(&system.topology.node.ip(&format!("-j link show dev {PROBE}"))?)?;
     let probe = link[0]["ifindex"].as_u64().context("the probe's interface")?;
-    Ok(noted(system)?.into_iter().filter(|interface| *interface != probe).count())
+    Ok(record_interfaces(system)?.into_iter().filter(|interface| *interface != probe).count())
 }
 
-/// The interface of each record, the probe's too.
-fn noted(system: &System) -> Result<Vec<u64>> {
+/// Returns the interface of each record, including the probe's.
+fn record_interfaces(system: &System) -> Result<Vec<u64>> {
     let map = system.bpffs().join("kiam/v1/kiam_flows");
     let output = process::run(Command::new("bpftool").args(["-j", "map", "dump", "pinned"]).arg(map))?;
     let records: Vec<Value> = serde_json::from_str(&output)?;
@@ -170,7 +170,7 @@ fn noted(system: &System) -> Result<Vec<u64>> {
 fn of_every_class_by(driver: Driver) {
     scenario(|system| {
         let kubepods = Kubepods::for_clients(driver)?;
-        // The strictest: no answer that the address alone would give.
+        // The strictest mode: an address alone never yields an answer.
         attest(system, &kubepods, "require");
         let mut pods = Vec::new();
         for (number, qos) in (1..).zip([Qos::Guaranteed, Qos::Burstable, Qos::BestEffort]) {
@@ -180,12 +180,12 @@ fn of_every_class_by(driver: Driver) {
         for (pod, number) in &pods {
             expect_served(system, pod, &format!("role-{number}"))?;
         }
-        // The tree is read again for a pod that comes later.
+        // The tree is read again for a pod that is added later.
         let late = Attested::routed(system, &kubepods, 9, "late", Qos::Burstable)?;
         expect_served(system, &late, "late")?;
-        // Each record was read once, and is gone with that; those of the probe are cleared away by who sent it.
+        // Reading a record removes it; the prober removes those of the probe.
         eventually("no record is left", SOON, || {
-            let left = noted(system)?;
+            let left = record_interfaces(system)?;
             ensure!(left.is_empty(), "records of the interfaces {left:?}");
             Ok(())
         })
@@ -225,11 +225,11 @@ fn pods_on_one_bridge_are_distinguished_by_port() {
 }
 
 #[test]
-fn a_kept_connection_stays_whose_it_was() {
+fn kept_connection_stays_with_its_pod() {
     scenario(|system| {
         let kubepods = Kubepods::for_clients(Driver::Cgroupfs)?;
         let [reader, writer] = two_served(system, &kubepods)?;
-        // The process moves on to another pod's cgroup; its socket does not.
+        // The process moves to another pod's cgroup; its socket does not.
         let answers = Pod::new(&reader.network).run(|| {
             let mut connection = kiam_tests::clients::Connection::open(IMDS4, None, SOON)?;
             let mut ask = || {
@@ -254,7 +254,7 @@ fn reused_address_is_not_the_old_pods() {
     scenario(|system| {
         let kubepods = Kubepods::for_clients(Driver::Systemd)?;
         let [old, other] = two_served(system, &kubepods)?;
-        // To the server the old pod lives on, at this very address.
+        // To the server the old pod still exists, at this very address.
         system.kube.hold_watch_back(true);
         system.agent()?.kill_both()?;
         drop(old);
@@ -263,16 +263,16 @@ fn reused_address_is_not_the_old_pods() {
         let successor = PodObject::running("open", "successor", Some(WRITER), network.v4, network.v6);
         let new = Attested::new(system, &kubepods, &successor.uid, Qos::Burstable, network)?;
         system.kube.put_pod(&successor);
-        // The agent is younger than the interface, so the interface's age tells it nothing.
+        // The agent is younger than the interface, so the interface's age proves nothing.
         system.start_agent()?;
         expect_served(system, &other, WRITER)?;
-        throughout("the old pod's role is not given", WATCHED, || {
+        throughout("the old pod's role is not returned", WATCHED, || {
             for imds in BOTH {
                 let list = Pod::new(&new.network).get(imds, ROLES)?;
-                ensure!(list.text() != READER, "{}: told {READER} at {imds}: {list:?}", leaks::OTHER_ROLE);
+                ensure!(list.text() != READER, "{}: role list {READER} at {imds}: {list:?}", leaks::OTHER_ROLE);
                 let answer = credentials(&new.network, imds, READER)?;
-                ensure!(answer.status != 200, "{}: given {READER} at {imds}: {answer:?}", leaks::OTHER_ROLE);
-                ensure!(list.status == 503 && answer.status == 503, "it is told to ask again: {list:?} {answer:?}");
+                ensure!(answer.status != 200, "{}: credentials of {READER} at {imds}: {answer:?}", leaks::OTHER_ROLE);
+                ensure!(list.status == 503 && answer.status == 503, "the answers are not 503: {list:?} {answer:?}");
             }
             Ok(())
         })?;
@@ -281,8 +281,8 @@ fn reused_address_is_not_the_old_pods() {
     });
 }
 
-/// Of the VPC CNI's, which it gives to a pod on every node.
-/// A pod is served at an IPv4 address that is not in its Kubernetes object.
+/// A pod is served at an IPv4 address that is not in its Kubernetes object, such as the VPC CNI gives to a pod on every
+/// node.
 #[test]
 fn pod_at_an_address_unknown_to_kubernetes() {
     const EGRESS: &str = "169.254.172.5";
@@ -293,7 +293,7 @@ fn pod_at_an_address_unknown_to_kubernetes() {
         reader.network.ip(&format!("addr add {EGRESS}/32 dev eth0"))?;
         reader.network.ip(&format!("route add {IMDS4} via 169.254.1.1 src {EGRESS}"))?;
         expect_identity(system, &reader.network, IMDS4, READER)?;
-        // No pod's cgroup, no pod.
+        // Without a pod's cgroup there is no pod.
         writer.live_in(kubepods.path());
         writer.network.ip(&format!("addr add {EGRESS}/32 dev eth0"))?;
         writer.network.ip(&format!("route add {IMDS4} via 169.254.1.1 src {EGRESS}"))?;
@@ -321,7 +321,7 @@ fn terminating_pod_and_successor_at_one_address() {
     });
 }
 
-/// The status of the role list over both families.
+/// Returns the status of the role list over both families.
 fn statuses(pod: &PodNetwork) -> Result<[u16; 2]> {
     let status = |imds: IpAddr| anyhow::Ok(Pod::new(pod).get(imds, ROLES)?.status);
     Ok([status(BOTH[0])?, status(BOTH[1])?])
@@ -332,7 +332,7 @@ fn evidence_required_by_each_mode() {
     scenario(|system| {
         let kubepods = Kubepods::for_clients(Driver::Systemd)?;
         let pods = [
-            // In its cgroup; in none that is a pod's.
+            // One in its own cgroup, and one in no cgroup of a pod.
             Attested::routed(system, &kubepods, 1, READER, Qos::Burstable)?,
             Attested::routed(system, &kubepods, 2, WRITER, Qos::Burstable)?,
         ];
@@ -343,7 +343,7 @@ fn evidence_required_by_each_mode() {
             ("require", true, [200, 403]),
             ("prefer", true, [200, 403]),
             ("off", true, [200, 200]),
-            // Pods in version 1 hierarchies: no cgroup that the programs know.
+            // Pods in version 1 hierarchies have no cgroup that the programs see.
             ("require", false, [403, 403]),
             ("prefer", false, [200, 200]),
             ("off", false, [200, 200]),

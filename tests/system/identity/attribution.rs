@@ -1,5 +1,5 @@
-//! Whose role a pod is given when addresses move on: an address that another pod had a moment ago, while the server
-//! still believes the old one, or knows both, or neither.
+//! Roles when addresses are reused: another pod had the address a moment ago, and the server still sees the old one,
+//! both, or neither.
 
 use crate::support::{credentials, expect_identity};
 use anyhow::{Context as _, Result, ensure};
@@ -17,27 +17,27 @@ use std::{
     time::{Duration, Instant},
 };
 
-/// How long an answer is watched that must not change: three of the server's waits for a pod that is not known.
+/// Time for which an answer must not change: three times the server's wait for an unknown pod.
 const WATCHED: Duration = Duration::from_secs(3);
-/// Pods whose objects are written a moment before their interfaces are made, and as many a moment after.
+/// Number of pods announced just before their interfaces are made, and of those announced just after.
 const AT_BIRTH: usize = 15;
-/// What a moment is: well below the 25 ms by which the agent takes an interface to be older than it heard of it.
+/// Upper bound of a moment: well below the 25 ms that the agent adds to the age of an interface.
 const MOMENT: Duration = Duration::from_millis(10);
-/// The number of a pod whose object is older than its interface; higher than those of the others.
+/// Number of a pod whose object is older than its interface; higher than those of the others.
 const OLD: u8 = 201;
-/// What a client of AWS waits for a connection, and for an answer.
+/// Timeout of an AWS client for a connection and for an answer.
 const FAST: Duration = Duration::from_secs(1);
 
-/// Asserts that a pod is neither told nor given the role of the pod that had its address before.
+/// Asserts that a pod gets neither the name nor the credentials of the role of the previous pod at its address.
 fn expect_not_the_old_pods(pod: &PodNetwork, imds: IpAddr, old: &str) -> Result<()> {
     let list = Pod::new(pod).get(imds, ROLES)?;
-    ensure!(list.text() != old, "{}: told {old} at {imds}: {list:?}", leaks::OTHER_ROLE);
+    ensure!(list.text() != old, "{}: role list {old} at {imds}: {list:?}", leaks::OTHER_ROLE);
     let answer = credentials(pod, imds, old)?;
-    ensure!(answer.status != 200, "{}: given {old} at {imds}: {answer:?}", leaks::OTHER_ROLE);
+    ensure!(answer.status != 200, "{}: credentials of {old} at {imds}: {answer:?}", leaks::OTHER_ROLE);
     Ok(())
 }
 
-/// A served pod is replaced by another one with its addresses, behind an interface of that name.
+/// Serves a pod, then replaces it by another one with its addresses, behind an interface of this name.
 fn replace(system: &System, number: u8, interface: &str) -> Result<PodNetwork> {
     let old = system.add_pod(number, "reader")?;
     system.wait_for_role(&old, IMDS4, "reader")?;
@@ -55,7 +55,7 @@ fn reused_address_while_the_watch_is_behind() {
         system.start()?;
         for (number, interface) in [(1, "cali1"), (2, "cali200")] {
             system.kube.hold_watch_back(false);
-            // Held back from before the old pod's end: to the server it lives on, at this very address.
+            // The old pod's end is held back: to the server it still exists, at this very address.
             let old = system.add_pod(number, "reader")?;
             system.wait_for_role(&old, IMDS4, "reader")?;
             for imds in BOTH {
@@ -66,7 +66,7 @@ fn reused_address_while_the_watch_is_behind() {
             let new = system.topology.add_pod_behind(number, interface)?;
             system.kube.delete_pod("open", &format!("pod-{number}"))?;
             system.announce(&new, &format!("new-{number}"), Some("writer"));
-            throughout("the old pod's role is not given", WATCHED, || {
+            throughout("the old pod's role is not returned", WATCHED, || {
                 BOTH.into_iter().try_for_each(|imds| expect_not_the_old_pods(&new, imds, "reader"))
             })?;
             system.kube.hold_watch_back(false);
@@ -87,8 +87,8 @@ fn reused_address_after_the_deletion_was_seen() {
         system.start()?;
         let new = replace(system, 1, "cali1")?;
         system.kube.delete_pod("open", "pod-1")?;
-        // Until the watch has brought it, and from then on.
-        throughout("the old pod's role is not given", WATCHED, || {
+        // Before the watch event and after it.
+        throughout("the old pod's role is not returned", WATCHED, || {
             BOTH.into_iter().try_for_each(|imds| expect_not_the_old_pods(&new, imds, "reader"))
         })?;
         system.announce(&new, "new-1", Some("writer"));
@@ -97,7 +97,7 @@ fn reused_address_after_the_deletion_was_seen() {
     });
 }
 
-/// A pod whose object is written right before its interface is made, or right after. Returns how long that took to make.
+/// Makes a pod whose object is written right before or right after its interface is made. Returns how long that took.
 fn add_pod_announced_at_birth(system: &System, number: u8, early: bool) -> Result<(PodNetwork, Duration)> {
     let announce = |pod: &PodNetwork| system.announce(pod, &format!("pod-{number}"), Some(&format!("role-{number}")));
     let (begin, took) = (Cell::new(Instant::now()), Cell::new(Duration::ZERO));
@@ -117,12 +117,12 @@ fn add_pod_announced_at_birth(system: &System, number: u8, early: bool) -> Resul
     Ok((pod, took.get()))
 }
 
-/// A new pod's first request, within a client's time.
+/// Asserts that a new pod's first request is served within a client's timeout.
 fn expect_first_request_served(system: &System, pod: &PodNetwork, role: &str) -> Result<()> {
     system.wait_for_interface(pod)?;
     let reply = Pod::new(pod).attempt(IMDS4, ROLES, FAST)?;
-    let told = reply.answer().is_some_and(|answer| answer.status == 200 && answer.text() == role);
-    ensure!(told, "{}, whose role is {role}: {reply:?}", pod.interface);
+    let served = reply.answer().is_some_and(|answer| answer.status == 200 && answer.text() == role);
+    ensure!(served, "{}, whose role is {role}: {reply:?}", pod.interface);
     Ok(())
 }
 
@@ -136,7 +136,7 @@ fn pod_announced_as_its_interface_appears() {
         for number in 1..OLD {
             let early = number % 2 == 0;
             let (pod, took) = add_pod_announced_at_birth(system, number, early)?;
-            // On a busy machine an interface may take longer: that is another case.
+            // On a busy machine an interface may take longer, which is another case.
             if took < MOMENT {
                 let when = if early { "before" } else { "after" };
                 expect_first_request_served(system, &pod, &format!("role-{number}"))
@@ -147,8 +147,11 @@ fn pod_announced_as_its_interface_appears() {
                 break;
             }
         }
-        ensure!(served.iter().all(|&pods| pods >= AT_BIRTH), "after and before: {served:?}: the case is not there");
-        // The server has known this address's pod since before all of those.
+        ensure!(
+            served.iter().all(|&pods| pods >= AT_BIRTH),
+            "after and before: {served:?}: the test's precondition is not met"
+        );
+        // The server saw this address's pod before all of those.
         let new = system.topology.add_pod(OLD)?;
         system.wait_for_interface(&new)?;
         expect_not_the_old_pods(&new, IMDS4, "reader")
@@ -200,7 +203,7 @@ fn ended_pod_leaves_its_address_to_the_next() {
 }
 
 #[test]
-fn a_forwarded_for_header_moves_nothing() {
+fn forwarded_for_headers_are_ignored() {
     scenario(|system| {
         let [pod, other] = system.serving_pods(["reader", "writer"])?;
         let victim = other.v4.to_string();

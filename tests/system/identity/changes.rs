@@ -1,5 +1,5 @@
-//! What changes while everything runs: annotations, rules of namespaces, pods that come and whose request is faster
-//! than the watch, and what the server depends on going away.
+//! Changes while everything runs: annotations, rules of namespaces, new pods whose request is faster than the watch,
+//! and failures of the services that the server depends on.
 
 use crate::support::{credentials, expect_identity, expect_role};
 use anyhow::{Context as _, Result, ensure};
@@ -15,11 +15,11 @@ use std::{
     time::{Duration, Instant},
 };
 
-/// Annotation of a pod.
+/// Annotation of a pod with its role.
 const ROLE: &str = "iam.amazonaws.com/role";
-/// Annotation of a namespace.
+/// Annotation of a namespace with its permitted roles.
 const PERMITTED: &str = "iam.amazonaws.com/permitted";
-/// When an SDK gives up on one request.
+/// Time after which an SDK gives up on a request.
 const SDK_PATIENCE: Duration = Duration::from_secs(1);
 
 #[test]
@@ -32,16 +32,16 @@ fn a_changed_annotation_changes_the_role() {
         for imds in BOTH {
             expect_identity(system, &pod, imds, "writer")?;
             let old = credentials(&pod, imds, "reader")?;
-            ensure!(old.status == 403, "the role that it had: {old:?}");
+            ensure!(old.status == 403, "the previous role: {old:?}");
         }
         system.kube.annotate(Kind::Pod, "open", "pod-1", ROLE, None)?;
-        eventually("no role any more", SOON, || {
+        eventually("the role is gone", SOON, || {
             let list = Pod::new(&pod).get(IMDS4, ROLES)?;
             ensure!(list.status == 404, "{list:?}");
             Ok(())
         })?;
         let old = credentials(&pod, IMDS4, "writer")?;
-        ensure!([403, 404].contains(&old.status), "the role that it had: {old:?}");
+        ensure!([403, 404].contains(&old.status), "the previous role: {old:?}");
         Ok(())
     });
 }
@@ -83,7 +83,7 @@ fn new_pod_is_served_before_the_watch_catches_up() {
                     let start = Instant::now();
                     Pod::new(&pod).get(imds, ROLES).map(|answer| (answer, start.elapsed()))
                 });
-                // The request waits in the server by now; a shorter head start would only make it easier.
+                // By now the request waits in the server; a shorter head start would only make the test easier.
                 thread::sleep(Duration::from_millis(300));
                 system.announce(&pod, &format!("late-{number}"), Some("writer"));
                 asked.join().ok().context("the request's thread panicked")?
@@ -123,7 +123,7 @@ fn the_server_is_killed_and_comes_back() {
             ensure!(answer.status == 503, "without a server: {answer:?}");
         }
         let health = system.agent()?.health()?;
-        ensure!(health.status.success(), "the loss of the server is no unreadiness: {health:?}");
+        ensure!(health.status.success(), "the agent is not ready after the loss of the server: {health:?}");
         system.start_server()?;
         system.wait_for_role(&pod, IMDS4, "reader")?;
         expect_identity(system, &pod, IMDS4, "reader")?;
@@ -136,7 +136,7 @@ fn agent_starts_and_stays_up_without_a_server() {
     scenario(|system| {
         let pod = system.add_pod(1, "reader")?;
         let agent = system.spawn_agent()?;
-        eventually("all but the server is there", SOON, || {
+        eventually("only the server condition fails", SOON, || {
             let output = agent.health()?;
             let text = String::from_utf8_lossy(&output.stdout).into_owned();
             let failing: Vec<&str> = text.lines().filter(|line| !line.starts_with("ok")).collect();
@@ -146,7 +146,7 @@ fn agent_starts_and_stays_up_without_a_server() {
         for imds in BOTH {
             let answer = Pod::new(&pod).get(imds, ROLES)?;
             ensure!(answer.status == 503, "{answer:?}");
-            ensure!(!Pod::new(&pod).token(imds)?.is_empty(), "the token path depends on no server");
+            ensure!(!Pod::new(&pod).token(imds)?.is_empty(), "a token needs no server");
         }
         system.start_server()?;
         system.agent()?.wait_ready()?;

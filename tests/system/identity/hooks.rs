@@ -1,5 +1,5 @@
-//! The cgroup hooks: processes of pods on the node's own network, which no TC program sees, and all pods where the hooks
-//! are the only redirect. What passes the hooks by is in `bypass`.
+//! The cgroup hooks: processes of pods on the node's own network, which no TC program handles, and all pods if the
+//! hooks are the only redirect. `closed::bypass` covers packets that the hooks do not handle.
 
 mod cgroup_only;
 mod elsewhere;
@@ -29,15 +29,15 @@ use std::{
     process::Command,
 };
 
-/// The ways to write M.
+/// Notations of the IMDS address.
 const IMDS: [&str; 3] = ["169.254.169.254", "fd00:ec2::254", "::ffff:169.254.169.254"];
-/// Of three pods.
+/// UIDs of three pods.
 const UIDS: [&str; 3] = [
     "11111111-1111-1111-1111-111111111111",
     "22222222-2222-2222-2222-222222222222",
     "33333333-3333-3333-3333-333333333333",
 ];
-/// What became of a call.
+/// Result of a call.
 #[derive(Debug)]
 struct Call(Value);
 
@@ -50,18 +50,18 @@ impl Call {
         self.0["answer"].as_str().unwrap_or_default()
     }
 
-    /// The peer's address and port, as the process was told.
+    /// Returns the peer's address and port, as the process sees them.
     fn peer(&self) -> Option<(&str, u64)> {
         Some((self.0["peer"][0].as_str()?, self.0["peer"][1].as_u64()?))
     }
 }
 
-/// `call.py` as a process of the node itself.
+/// Runs `call.py` as a process of the node itself.
 fn from_node(system: &System, words: &[&str]) -> Result<Call> {
     run(system.topology.node.command(system.python.interpreter()), words)
 }
 
-/// `call.py` as a process of a pod, on the network of `netns`.
+/// Runs `call.py` as a process of a pod, on the network of `netns`.
 fn from_pod(system: &System, pod: &PodCgroup, netns: &Netns, words: &[&str]) -> Result<Call> {
     run(pod.command(netns, system.python.interpreter()), words)
 }
@@ -75,7 +75,7 @@ fn script(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("system/identity").join(name)
 }
 
-/// A pod that reaches the canary while nothing of ours is there.
+/// Makes a pod, and shows that it reaches the canary while nothing of ours is in the way.
 fn host_network_pod(system: &System, kubepods: &Kubepods, uid: &str, qos: Qos) -> Result<PodCgroup> {
     let pod = kubepods.add_pod(&system.topology.node, uid, qos)?;
     for imds in IMDS {
@@ -90,21 +90,21 @@ fn expect_node_role(call: &Call) -> Result<()> {
     Ok(())
 }
 
-/// Asserts that a call fails as if it were forbidden, and that nothing of it is at the canary.
+/// Asserts that a call fails with EPERM, and that none of its packets is at the canary.
 fn expect_refused(system: &System, call: &Call) -> Result<()> {
     expect_nothing_at_the_canary(system)?;
     ensure!(call.error() == Some("EPERM"), "{call:?}");
     Ok(())
 }
 
-/// Starts an agent that takes hostNetwork pods for pods.
+/// Starts an agent that enforces roles for hostNetwork pods.
 fn enforce(system: &mut System, kubepods: &Kubepods) -> Result<()> {
     system.agent_flags =
         vec!["--host-network-pods=enforce".to_owned(), format!("--kubepods-cgroup={}", kubepods.path().display())];
     system.spawn_agent()?.wait_armed()
 }
 
-/// A count of the hooks' or the guard's.
+/// Returns a count of the hooks or of the guard.
 fn counted(system: &mut System, reason: &str) -> Result<u64> {
     let metrics = system.agent.as_ref().context("no agent")?.admin(&system.topology.node, "/metrics")?;
     let line = format!("kiam_agent_packets_total{{interface=\"\",reason=\"{reason}\"}} ");
@@ -112,7 +112,7 @@ fn counted(system: &mut System, reason: &str) -> Result<u64> {
     Ok(value.parse()?)
 }
 
-/// Waits for a count: the agent looks every few seconds.
+/// Waits for a count: the agent reads the counters every few seconds.
 fn expect_counted(system: &mut System, reason: &str, at_least: u64) -> Result<()> {
     eventually(&format!("{at_least} counted as {reason}"), SOON, || {
         let counted = counted(system, reason)?;
@@ -121,7 +121,7 @@ fn expect_counted(system: &mut System, reason: &str, at_least: u64) -> Result<()
     })
 }
 
-/// Nothing but what the harness sends itself.
+/// Asserts that only the harness's own markers are at the canary.
 fn expect_nothing_at_the_canary(system: &System) -> Result<()> {
     system.canary.settle(&system.topology.node)?;
     for sender in [Sender::Pod, Sender::Node, Sender::Other] {
@@ -131,7 +131,7 @@ fn expect_nothing_at_the_canary(system: &System) -> Result<()> {
     Ok(())
 }
 
-/// Forgets what was sent on purpose, once its connections are closed.
+/// Forgets packets that were sent on purpose, once their connections are closed.
 fn forget(system: &System) -> Result<()> {
     eventually("the connections to the canary are closed", SOON, || {
         let open = process::run(system.topology.node.command("ss").args(["-Htan", "dport", "=", ":80"]))?;
@@ -162,7 +162,7 @@ fn sent_to_the_agent(driver: Driver) {
             }
         }
         expect_counted(system, "connect", 9)?;
-        // The node's own processes never notice.
+        // The node's own processes are not affected.
         for imds in IMDS {
             let call = from_node(system, &["tcp", imds])?;
             expect_node_role(&call)?;
@@ -209,7 +209,7 @@ fn no_agent_means_no_connection() {
         system.agent()?.kill_both()?;
         let left = listening_on_loopback(&system.topology.node)?;
         let agents: Vec<u16> = all.difference(&left).copied().collect();
-        ensure!(agents.len() == 3, "the agent listened on {agents:?}: one a family, and its admin port");
+        ensure!(agents.len() == 3, "the agent listened on {agents:?}, expected one port per family and the admin port");
         let others: Vec<Bystander> =
             agents.iter().map(|&port| Bystander::start(&system.topology.node, port)).collect::<Result<_>>()?;
         for imds in IMDS {
@@ -222,7 +222,7 @@ fn no_agent_means_no_connection() {
     });
 }
 
-/// The ports that something listens on at a loopback address.
+/// Returns the ports with a listener at a loopback address.
 fn listening_on_loopback(node: &Netns) -> Result<BTreeSet<u16>> {
     let sockets = process::run(node.command("ss").arg("-Hltn"))?;
     let local = sockets.lines().filter_map(|line| line.split_whitespace().nth(3));
@@ -244,10 +244,10 @@ fn an_exempt_pod_keeps_the_nodes_role() {
             for imds in IMDS {
                 expect_node_role(&from_pod(system, pod, node, &["tcp", imds])?)?;
             }
-            // As docs/agent.md says: from there on a hook is told the pod.
-            let tells = KernelVersion::current()? >= KernelVersion::new(6, 1, 0);
+            // As in docs/agent.md: since this version the hook can identify the pod.
+            let identifies = KernelVersion::current()? >= KernelVersion::new(6, 1, 0);
             let call = from_pod(system, pod, node, &["option", "263", "20"])?;
-            ensure!(call.error().is_none() == tells, "PACKET_QDISC_BYPASS: {call:?}");
+            ensure!(call.error().is_none() == identifies, "PACKET_QDISC_BYPASS: {call:?}");
         }
         forget(system)?;
         update_exempt(system, "delete", &exempt)?;
@@ -260,7 +260,7 @@ fn an_exempt_pod_keeps_the_nodes_role() {
     });
 }
 
-/// Puts a pod into the map of exempt pods as if it were another agent's, which this one lets be; or takes it out.
+/// Adds a pod to the map of exempt pods as if another agent had done it, which this agent leaves alone; or removes it.
 fn update_exempt(system: &System, what: &str, pod: &PodCgroup) -> Result<()> {
     let map = system.bpffs().join("kiam/v1/kiam_exempt");
     let mut command = Command::new("bpftool");
@@ -306,10 +306,13 @@ fn packets_cannot_be_hidden_from_the_guard() {
             let call = from_pod(system, &pod, node, option)?;
             ensure!(call.error() == expected, "a hostNetwork pod, {option:?}: {call:?}");
             let others = if option[1] == "283" { Some("ENOPROTOOPT") } else { None };
-            // As docs/agent.md says: from there on a hook is told the network namespace.
-            let tells = KernelVersion::current()? >= KernelVersion::new(5, 15, 0);
+            // As in docs/agent.md: since this version the hook can identify the network namespace.
+            let identifies = KernelVersion::current()? >= KernelVersion::new(5, 15, 0);
             let call = from_pod(system, &pod, &own, option)?;
-            ensure!(call.error() == if tells { others } else { expected }, "a pod with its own, {option:?}: {call:?}");
+            ensure!(
+                call.error() == if identifies { others } else { expected },
+                "a pod with its own, {option:?}: {call:?}"
+            );
             let call = from_node(system, option)?;
             ensure!(call.error() == others, "the node, {option:?}: {call:?}");
         }
@@ -317,7 +320,7 @@ fn packets_cannot_be_hidden_from_the_guard() {
     });
 }
 
-/// What docs/agent.md says of such calls. The day that the kernel asks the hook, the page can drop it.
+/// docs/agent.md describes such calls. Once the kernel calls the hook for them, the page can drop the passage.
 #[cfg(target_arch = "x86_64")]
 #[test]
 fn other_word_size_system_calls_are_not_covered() {

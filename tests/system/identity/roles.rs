@@ -1,5 +1,5 @@
-//! Who gets what: the right role for a permitted pod, 403 with an Event for a forbidden one, 404 for one without a
-//! role, over both families, with and without a session token; and nothing else is served.
+//! Roles by permission: the right role for a permitted pod, 403 with an Event for a forbidden one, 404 for one without
+//! a role, over both families, with and without a session token; and nothing else is served.
 
 use crate::support::{credentials, expect_identity, expect_role};
 use anyhow::{Result, ensure};
@@ -12,7 +12,7 @@ use kiam_tests::{
     system::{SOON, System, scenario},
 };
 
-/// A pod that is annotated with `reader` in a namespace that permits only `writer`.
+/// Makes a pod that is annotated with `reader` in a namespace that permits only `writer`.
 fn forbidden_pod(system: &System, number: u8) -> Result<PodNetwork> {
     let network = system.topology.add_pod(number)?;
     system.kube.put_namespace(&NamespaceObject::permitting("closed", "arn:aws:iam::123456789012:role/writer"));
@@ -58,7 +58,7 @@ fn a_forbidden_pod_gets_403_and_an_event() {
         let pod = forbidden_pod(system, 1)?;
         system.start()?;
         for imds in BOTH {
-            eventually("the pod is known and refused", SOON, || {
+            eventually("the server sees the pod and refuses it", SOON, || {
                 let answer = credentials(&pod, imds, "reader")?;
                 ensure!(answer.status == 403, "{answer:?}");
                 ensure!(!answer.text().contains("AccessKeyId"), "a refusal with credentials: {answer:?}");
@@ -87,7 +87,7 @@ fn a_pod_without_a_role_gets_404() {
         system.announce(&pod, "plain", None);
         system.start()?;
         for imds in BOTH {
-            eventually("the pod is known to have no role", SOON, || {
+            eventually("the server sees that the pod has no role", SOON, || {
                 let list = Pod::new(&pod).get(imds, ROLES)?;
                 ensure!(list.status == 404, "{list:?}");
                 Ok(())
@@ -110,8 +110,8 @@ fn a_session_token_is_given_and_checked() {
                 |pod, token: &str| Pod::new(pod).request(imds, "GET", ROLES, &[("X-aws-ec2-metadata-token", token)]);
             let answer = ask(&pod, &token)?;
             ensure!(answer.status == 200 && answer.text() == "reader", "{answer:?}");
-            for (who, token) in [(&pod, "AQAEAwrong"), (&other, token.as_str())] {
-                let answer = ask(who, token)?;
+            for (sender, token) in [(&pod, "AQAEAwrong"), (&other, token.as_str())] {
+                let answer = ask(sender, token)?;
                 ensure!(answer.status == 401, "a token that is not the pod's: {answer:?}");
             }
         }
@@ -139,7 +139,7 @@ fn tokens_are_required_if_imdsv1_is_denied() {
     });
 }
 
-/// Everything else is refused, and nothing of it reaches the real IMDS.
+/// Everything else is refused, and no request reaches the real IMDS.
 #[test]
 fn other_paths_are_refused() {
     scenario(|system| {

@@ -1,9 +1,9 @@
-//! 100,000 events of pods that come, go and use one another's addresses, told to the server late and in another order:
-//! nobody is told another pod's role, by whichever of the two things that a kernel can tell of the pod that asks.
+//! 100,000 events of pods that start, end and reuse each other's addresses, delivered to the server late and in another
+//! order: no pod gets another pod's role, with either kind of evidence from the kernel.
 //!
-//! The pods exist only on paper ([`world`]): what asks is the test, over the real gRPC and as the agent would, and what
-//! answers is the real server behind a Kubernetes API that learns of everything later than it happens ([`life`],
-//! [`watch`]). Each question is judged by who asked it, not by who is known at the address ([`ask`]).
+//! The pods exist only as data ([`world`]). The test sends the requests over the real gRPC interface as an agent would,
+//! and the real server answers them, behind a Kubernetes API that reports every event with a delay ([`life`],
+//! [`watch`]). Each answer is judged by the pod that sent the request, not by the pod known at the address ([`ask`]).
 
 mod ask;
 mod life;
@@ -21,15 +21,16 @@ use std::{rc::Rc, time::Duration};
 use tokio::task::{JoinSet, LocalSet};
 use world::{Knowledge, NAMESPACES, World};
 
-/// Of each of the two tests, events that Kubernetes is told of.
+/// Number of events reported to Kubernetes, in each of the two tests.
 const EVENTS: usize = 50_000;
-/// Groups of two addresses each, between which pods move on.
+/// Groups of two addresses each, between which pods move.
 const SLOTS: u16 = 224;
-/// Where the random numbers begin, unless the environment says otherwise.
+/// Default seed of the random numbers.
 const SEED: u64 = 20_260_101;
-/// Names another seed. What the machine does meanwhile is no part of it: a run is like another, not the same.
+/// Environment variable with another seed. The machine's timing is not part of it: runs with one seed are similar, not
+/// identical.
 const SEED_VARIABLE: &str = "KIAM_CHURN_SEED";
-/// Longest run, on a machine that has much else to do.
+/// Longest run on a busy machine.
 const PATIENCE: Duration = Duration::from_secs(180);
 
 /// No pod gets another pod's role if the kernel reports the pod's UID.
@@ -46,7 +47,7 @@ fn no_wrong_role_with_the_age_of_the_interface() {
 
 fn churn(system: &mut System, knowledge: Knowledge) -> Result<()> {
     for namespace in NAMESPACES {
-        // Which roles its pods may have is not the question, and what none may have is not asked of STS.
+        // The permitted roles do not matter here, and for a forbidden role the server sends no request to STS.
         system.kube.put_namespace(&NamespaceObject { name: namespace.to_owned(), permitted: None });
     }
     system.server_flags.push("--level=error".to_owned());
@@ -59,14 +60,14 @@ fn churn(system: &mut System, knowledge: Knowledge) -> Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let world = LocalSet::new().block_on(&runtime, async {
         let run = run(system, knowledge, Rng::with_seed(seed));
-        tokio::time::timeout(PATIENCE, run).await.context("the churn did not come to its end")?
+        tokio::time::timeout(PATIENCE, run).await.context("the run did not finish in time")?
     })?;
     let report = world.report();
     println!("{report}");
     report.judge(knowledge)
 }
 
-/// All lives, until the events are told and each question has its answer.
+/// Runs all lives, until the events are reported and each request has its answer.
 async fn run(system: &System, knowledge: Knowledge, mut rng: Rng) -> Result<Rc<World>> {
     let world = Rc::new(World::new(knowledge, system.kube.clone(), system.connect_as_agent().await?));
     let mut slots = JoinSet::new();

@@ -1,5 +1,5 @@
-//! The agent's processes die, one or both, and come back. What pods get meanwhile is nothing, or a 503; above all it is
-//! not the node role.
+//! Crashes of the agent's processes, one or both, and their restart. Meanwhile pods get no answer or a 503, and never
+//! the node role.
 
 use super::stops::wait_for_connections;
 use crate::support::{expect_identity, expect_nothing, expect_role, knock};
@@ -17,7 +17,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-/// What a client of AWS waits for one answer.
+/// Timeout of an AWS client for one answer.
 const FAST: Duration = Duration::from_secs(1);
 
 fn expect_served_again(system: &mut System, pod: &PodNetwork) -> Result<()> {
@@ -44,7 +44,7 @@ fn death_of_the_parent_ends_a_hanging_worker() {
     scenario(|system| {
         let pod = system.serving_pod("reader")?;
         kiam_tests::node::process::freeze(system.agent()?.worker_pid()?)?;
-        // It cannot see that its parent is gone: the kernel must end it, or it would hold the sockets for good.
+        // The worker cannot see that its parent is gone: the kernel must end it, or it would hold the sockets forever.
         system.agent()?.kill_parent()?;
         expect_nothing(system, &pod)?;
         expect_served_again(system, &pod)
@@ -68,7 +68,7 @@ fn the_agent_is_stopped_and_pods_get_nothing() {
     scenario(|system| {
         let pod = system.serving_pod("reader")?;
         let status = system.agent()?.stop()?;
-        ensure!(status.success(), "a stop that was asked for: {}", kiam_tests::node::process::describe(status));
+        ensure!(status.success(), "a requested stop: {}", kiam_tests::node::process::describe(status));
         expect_nothing(system, &pod)?;
         knock(&pod)?;
         system.expect_no_leak()?;
@@ -83,7 +83,7 @@ fn draining_agent_answers_with_503() {
         let pod = system.serving_pod("reader")?;
         let unfinished = Pod::new(&pod).run(|| {
             let mut connection = Connection::open(IMDS4, None, PATIENCE)?;
-            // The worker waits for the rest of the head, for two seconds.
+            // The worker waits two seconds for the rest of the head.
             connection.send_raw(b"GET ")?;
             Ok(connection)
         })?;
@@ -97,7 +97,7 @@ fn draining_agent_answers_with_503() {
             ensure!(answer.status == 503 && answer.header("retry-after").is_some(), "{answer:?}");
         }
         drop(unfinished);
-        ensure!(system.agent()?.daemon.wait(SOON)?.success(), "a stop that was asked for");
+        ensure!(system.agent()?.daemon.wait(SOON)?.success(), "a requested stop");
         Ok(())
     });
 }
@@ -115,7 +115,10 @@ fn clients_get_a_fast_503_without_a_worker() {
                 ensure!(answer.header("retry-after").is_some(), "{answer:?}");
                 ensure!(took < FAST, "after {took:?}");
             }
-            ensure!(system.agent()?.worker_pid().is_err(), "a worker ran again meanwhile: the case was not there");
+            ensure!(
+                system.agent()?.worker_pid().is_err(),
+                "a worker ran in the meantime: the test's precondition is not met"
+            );
             eventually("the parent starts a worker again", SOON, || system.agent()?.worker_pid().map(drop))?;
             system.wait_for_role(&pod, imds, "reader")?;
         }
@@ -123,7 +126,7 @@ fn clients_get_a_fast_503_without_a_worker() {
     });
 }
 
-/// Twenty requests on connections of their own, at the same time.
+/// Sends twenty requests at the same time, each on a new connection.
 fn twenty_at_once(pod: &PodNetwork, imds: IpAddr) -> Result<Vec<(Reply, Duration)>> {
     thread::scope(|scope| {
         let clients: Vec<_> = (0..20)
@@ -157,7 +160,7 @@ fn a_frozen_worker_is_replaced() {
         let pod = system.serving_pod("reader")?;
         let frozen = system.agent()?.worker_pid()?;
         kiam_tests::node::process::send_signal(frozen, Signal::SIGSTOP)?;
-        // The parent hears no heartbeat for ten seconds before it acts.
+        // The parent misses the heartbeat for ten seconds before it acts.
         system.agent()?.wait_for_worker_after(frozen)?;
         system.wait_for_role(&pod, IMDS4, "reader")
     });

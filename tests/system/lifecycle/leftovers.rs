@@ -1,4 +1,4 @@
-//! `kiam-agent cleanup` leaves nothing, after a stop and after a crash; and only then the node is open again.
+//! `kiam-agent cleanup` leaves nothing behind, after a stop and after a crash; and only then is the node open again.
 
 use anyhow::{Result, ensure};
 use kiam_tests::{
@@ -9,7 +9,7 @@ use kiam_tests::{
     system::{BpfObjects, Footprint, SOON, System, scenario},
 };
 
-/// What was there before, and what the agent held.
+/// Starts an agent. Returns a pod, the footprint before the start, and the agent's kernel objects.
 fn run_agent(system: &mut System, flags: &[&str]) -> Result<(PodNetwork, Footprint, BpfObjects)> {
     system.agent_flags.extend(flags.iter().map(|&flag| flag.to_owned()));
     let pod = system.add_pod(1, "reader")?;
@@ -18,7 +18,7 @@ fn run_agent(system: &mut System, flags: &[&str]) -> Result<(PodNetwork, Footpri
     system.start_agent()?;
     system.wait_for_role(&pod, IMDS4, "reader")?;
     let objects = BpfObjects::of(system.agent()?.parent_pid())?;
-    ensure!(objects.len() >= 4, "two programs and their maps at least: {objects:?}");
+    ensure!(objects.len() >= 4, "fewer than two programs and their maps: {objects:?}");
     ensure!(Footprint::take(&system.topology.node, &system.bpffs())? != before, "the agent changed nothing");
     Ok((pod, before, objects))
 }
@@ -30,7 +30,7 @@ fn expect_as_before(system: &System, pod: &PodNetwork, before: &Footprint, objec
     eventually("programs, maps and links are gone", SOON, || objects.expect_gone())?;
     for imds in BOTH {
         let answer = Pod::new(pod).get(imds, ROLES)?;
-        ensure!(answer.text() == NODE_ROLE, "the node is open again, but {imds} answers {answer:?}");
+        ensure!(answer.text() == NODE_ROLE, "the node is not open: {imds} answers {answer:?}");
     }
     system.canary.forget_closed(&system.topology.node, pod)
 }
@@ -44,7 +44,7 @@ fn after_a_stop_cleanup_leaves_nothing() {
         system.expect_no_leak()?;
         system.clean_up()?;
         expect_as_before(system, &pod, &before, &objects)?;
-        // Nothing left to do is no failure.
+        // Having nothing to do is no failure.
         system.clean_up().map(drop)
     });
 }

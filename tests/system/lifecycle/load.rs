@@ -1,4 +1,4 @@
-//! Pods that ask without a pause while something happens to the agents.
+//! Pods that send requests without a pause while something happens to the agents.
 
 use anyhow::{Context as _, Result, bail, ensure};
 use kiam_tests::{
@@ -16,24 +16,24 @@ use std::{
     time::{Duration, Instant},
 };
 
-/// Between two requests of one client: it shall keep asking, not keep the machine busy.
+/// Pause between two requests of a client: the client must not keep the machine busy.
 const PAUSE: Duration = Duration::from_millis(3);
 
 /// A pod and its role.
-pub(crate) type Asker<'a> = (&'a PodNetwork, &'a str);
+pub(crate) type Client<'a> = (&'a PodNetwork, &'a str);
 
-/// What became of all requests.
+/// Outcomes of all requests.
 #[derive(Debug, Default)]
 pub(crate) struct Tally {
-    /// Answered with the pod's own role, or credentials.
+    /// Answered with the pod's own role, or with credentials.
     pub(crate) served: usize,
-    /// Answered with 503: ask again.
+    /// Answered with 503, to be repeated.
     pub(crate) busy: usize,
-    /// The connection ended before the answer did.
+    /// The connection ended before the answer was complete.
     pub(crate) cut: usize,
-    /// Neither: refused, or no answer for seconds; and when.
+    /// Other outcomes, such as refused or no answer for seconds, with their time.
     odd: Vec<String>,
-    /// Roles, and the access keys that their pods were given.
+    /// Roles, and the access keys that their pods got.
     keys: BTreeSet<(String, String)>,
 }
 
@@ -41,18 +41,18 @@ impl Tally {
     /// Asserts that every request was answered, with 503 at worst.
     pub(crate) fn expect_all_answered(&self) -> Result<()> {
         ensure!(self.odd.is_empty() && self.cut == 0, "{self:?}");
-        ensure!(self.served + self.busy > 0, "nobody asked");
+        ensure!(self.served + self.busy > 0, "no request was sent");
         Ok(())
     }
 
-    /// Asserts that every request was answered with what was asked for.
+    /// Asserts that every request was served.
     pub(crate) fn expect_all_served(&self) -> Result<()> {
         self.expect_all_answered()?;
         ensure!(self.busy == 0, "{self:?}");
         Ok(())
     }
 
-    /// Asserts that no request was refused or left without an answer; connections that ended early are at most so many.
+    /// Asserts that no request was refused or left without an answer, and that at most `most` connections ended early.
     pub(crate) fn expect_cut_at_most(&self, most: usize) -> Result<()> {
         ensure!(self.odd.is_empty() && self.cut <= most && self.served > 0, "{self:?}");
         Ok(())
@@ -71,7 +71,7 @@ impl Tally {
         match answer.status {
             503 => self.busy += 1,
             200 if path == ROLES => {
-                ensure!(answer.text() == role, "{}: {role} is told {answer:?}", leaks::OTHER_ROLE);
+                ensure!(answer.text() == role, "{}: the pod with {role} got {answer:?}", leaks::OTHER_ROLE);
                 self.served += 1;
             }
             200 => {
@@ -85,30 +85,30 @@ impl Tally {
     }
 }
 
-/// Has each pod ask for its role and its credentials over both families, on new connections, as long as `act` runs. A
-/// role that is another pod's is an error, at once or, for credentials, when STS is asked whose they are.
+/// Makes each pod request its role and its credentials over both families, on new connections, as long as `act` runs.
+/// Another pod's role is an error: at once, or for credentials when STS reports their identity.
 pub(crate) fn during<T>(
-    askers: &[Asker<'_>],
+    clients: &[Client<'_>],
     system: &mut System,
     act: impl FnOnce(&mut System) -> Result<T>,
 ) -> Result<(T, Tally)> {
     let stop = AtomicBool::new(false);
     let (acted, tally) = thread::scope(|scope| {
-        let clients: Vec<_> = askers
+        let threads: Vec<_> = clients
             .iter()
             .flat_map(|&(pod, role)| BOTH.map(|imds| (pod, role, imds)))
             .map(|(pod, role, imds)| {
                 scope.spawn({
                     let stop = &stop;
-                    move || ask_until(stop, pod, role, imds)
+                    move || request_until(stop, pod, role, imds)
                 })
             })
             .collect();
         let acted = act(system);
         stop.store(true, Relaxed);
         let mut tally = Tally::default();
-        for client in clients {
-            match client.join().ok().context("a client panicked").flatten() {
+        for thread in threads {
+            match thread.join().ok().context("a client panicked").flatten() {
                 Ok(part) => tally.add(part),
                 Err(error) => return (acted, Err(error)),
             }
@@ -118,12 +118,16 @@ pub(crate) fn during<T>(
     let (acted, tally) = (acted?, tally?);
     for (role, key) in &tally.keys {
         let arn = Sts::identity_of(&system.topology.uplink, key)?;
-        ensure!(arn.contains(&format!(":assumed-role/{role}/")), "{}: {role} was given {arn}", leaks::OTHER_ROLE);
+        ensure!(
+            arn.contains(&format!(":assumed-role/{role}/")),
+            "{}: the pod with {role} got {arn}",
+            leaks::OTHER_ROLE
+        );
     }
     Ok((acted, tally))
 }
 
-fn ask_until(stop: &AtomicBool, pod: &PodNetwork, role: &str, imds: IpAddr) -> Result<Tally> {
+fn request_until(stop: &AtomicBool, pod: &PodNetwork, role: &str, imds: IpAddr) -> Result<Tally> {
     let start = Instant::now();
     let credentials = format!("{ROLES}{role}");
     Pod::new(pod).run(|| {
@@ -134,7 +138,7 @@ fn ask_until(stop: &AtomicBool, pod: &PodNetwork, role: &str, imds: IpAddr) -> R
                 Reply::Reset | Reply::Closed => tally.cut += 1,
                 reply => tally.odd.push(format!("{role} at {imds} after {:?}: {reply:?}", start.elapsed())),
             }
-            // Each has asked, however soon it is over.
+            // Each client sends a request, however soon `act` is over.
             if stop.load(Relaxed) {
                 break;
             }

@@ -1,11 +1,11 @@
-//! Whose datapath it is: an agent that comes back adopts what is pinned; one of another installation, of another layout
-//! or another language is dealt with.
+//! Ownership of the datapath: a restarted agent adopts the pinned objects; agents of another installation, layout or
+//! takeover protocol are handled.
 
 use crate::{
     lifecycle::{
+        fake_successor::FakeSuccessor,
         load,
-        newcomer::Newcomer,
-        upgrade::{askers, three_served},
+        upgrade::{clients, three_served},
     },
     support::{expect_role, generation, knock_once},
 };
@@ -37,7 +37,8 @@ fn pins(system: &System, layout: &str) -> PathBuf {
 /// By name: the id of a map or link, or the handle of a filter; and the id of the program behind it.
 type Ids = BTreeMap<String, (u64, Option<u64>)>;
 
-/// What is pinned in a layout's folder: the id of each map and link, by name, and of the program behind each link.
+/// Returns the ids of the maps and links that are pinned in a layout's folder, by name, and of the program behind each
+/// link.
 fn ids(system: &System, layout: &str) -> Result<Ids> {
     let mut ids = BTreeMap::new();
     for entry in fs::read_dir(pins(system, layout))? {
@@ -52,27 +53,27 @@ fn ids(system: &System, layout: &str) -> Result<Ids> {
     Ok(ids)
 }
 
-/// All that is pinned, and the filters that a kernel without TCX links keeps in their place.
-fn standing(system: &System) -> Result<Ids> {
-    let mut standing = ids(system, "v1")?;
+/// Returns everything that is pinned, and the filters that a kernel without TCX links uses instead.
+fn attached(system: &System) -> Result<Ids> {
+    let mut attached = ids(system, "v1")?;
     let places =
         [("cali1", "ingress"), ("cali2", "ingress"), (UPLINK_INTERFACE, "egress"), (UPLINK_INTERFACE, "ingress")];
     for (interface, direction) in places {
         let mut tc = system.topology.node.command("tc");
         let text = process::run(tc.args(["-j", "filter", "show", "dev", interface, direction]))?;
         let shown: Vec<serde_json::Value> = serde_json::from_str(&text).with_context(|| text.clone())?;
-        // The first of each priority is about the group, and has no options.
+        // The first of each priority describes the group, and has no options.
         for options in shown.iter().filter_map(|filter| filter.get("options")) {
             let handle = options["handle"].as_str().and_then(|handle| handle.strip_prefix("0x"));
             let handle = u64::from_str_radix(handle.with_context(|| format!("no handle in {text}"))?, 16)?;
             let program = options["prog"]["id"].as_u64().with_context(|| format!("no program in {text}"))?;
-            standing.insert(format!("{interface} {direction} {handle:#x}"), (handle, Some(program)));
+            attached.insert(format!("{interface} {direction} {handle:#x}"), (handle, Some(program)));
         }
     }
-    Ok(standing)
+    Ok(attached)
 }
 
-/// Asserts that maps, links and filters are the same, and the programs behind them are others.
+/// Asserts that maps, links and filters are the same, and the programs behind them are new.
 fn expect_adopted(before: &Ids, after: &Ids) -> Result<()> {
     ensure!(before.keys().eq(after.keys()), "{before:?}\n{after:?}");
     let redirects = before.keys().filter(|name| name.starts_with("link_tc_") || name.starts_with("cali"));
@@ -89,18 +90,18 @@ fn expect_adopted(before: &Ids, after: &Ids) -> Result<()> {
 fn a_restarted_agent_adopts_maps_and_links() {
     scenario(|system| {
         let pods = three_served(system)?;
-        let before = standing(system)?;
+        let before = attached(system)?;
         system.agent()?.kill_both()?;
-        ensure!(standing(system)? == before, "a kill changed what is pinned");
+        ensure!(attached(system)? == before, "a kill changed what is pinned");
         system.start_agent()?;
-        expect_adopted(&before, &standing(system)?)?;
-        let before = standing(system)?;
-        ensure!(system.agent()?.stop()?.success(), "told to stop");
+        expect_adopted(&before, &attached(system)?)?;
+        let before = attached(system)?;
+        ensure!(system.agent()?.stop()?.success(), "the agent's exit code");
         system.start_agent()?;
-        expect_adopted(&before, &standing(system)?)?;
-        let before = standing(system)?;
+        expect_adopted(&before, &attached(system)?)?;
+        let before = attached(system)?;
         system.upgrade()?;
-        expect_adopted(&before, &standing(system)?)?;
+        expect_adopted(&before, &attached(system)?)?;
         expect_role(&pods[0], "reader")
     });
 }
@@ -113,7 +114,7 @@ fn agent_of_another_installation_is_refused() {
         let (owner, run_dir) = (system.agent()?.parent_pid(), system.folder().join("run"));
         let first = generation(system)?;
         let elsewhere = system.folder().join("run-elsewhere");
-        let ((), tally) = load::during(&askers(&pods), system, |system| {
+        let ((), tally) = load::during(&clients(&pods), system, |system| {
             let mut stranger = system.spawn_successor(&[format!("--run-dir={}", elsewhere.display())])?;
             ensure!(stranger.daemon.wait(SOON)?.code() == Some(1), "{}", stranger.daemon.log_tail());
             let log = stranger.daemon.log();
@@ -130,13 +131,13 @@ fn agent_of_another_installation_is_refused() {
         })?;
         tally.expect_all_served()?;
         ensure!(generation(system)? == first, "it took the datapath");
-        // Nor does a cleanup by its folder.
+        // A cleanup with its folder is refused as well.
         let mut cleanup = system.topology.node.command(system.binaries.agent());
         cleanup.arg("cleanup").arg(format!("--bpffs={}", system.bpffs().display()));
         let refused = process::output(cleanup.arg(format!("--run-dir={}", elsewhere.display())))?;
-        let said = String::from_utf8_lossy(&refused.stderr);
-        ensure!(!refused.status.success() && said.contains(&format!("process {owner}: ")), "{refused:?}");
-        // What is dead owns nothing.
+        let log = String::from_utf8_lossy(&refused.stderr);
+        ensure!(!refused.status.success() && log.contains(&format!("process {owner}: ")), "{refused:?}");
+        // A dead agent owns nothing.
         system.agent()?.kill_both()?;
         let mut heir = system.spawn_successor(&[format!("--run-dir={}", elsewhere.display())])?;
         heir.wait_ready()?;
@@ -145,7 +146,7 @@ fn agent_of_another_installation_is_refused() {
     });
 }
 
-/// Has a pod send everything to M that it can, without a pause, until `act` has ended.
+/// Makes a pod send every kind of packet to the IMDS, without a pause, until `act` has ended.
 fn knocking<T>(pod: &PodNetwork, act: impl FnOnce() -> Result<T>) -> Result<T> {
     let stop = AtomicBool::new(false);
     thread::scope(|scope| {
@@ -174,15 +175,15 @@ fn pins_of_another_layout_are_replaced() {
         system.agent()?.kill_both()?;
         // As an agent of another layout leaves them.
         fs::rename(pins(system, "v1"), pins(system, "v0"))?;
-        // The programs are all there is: without one a packet goes to the real service.
+        // Only the programs are left: without one, a packet would reach the real IMDS.
         crate::closed::layers::flush_rules(system)?;
         knocking(&pods[0], || system.start_agent())?;
         system.expect_no_leak()?;
-        ensure!(!pins(system, "v0").exists(), "the old pins are there");
+        ensure!(!pins(system, "v0").exists(), "the old pins still exist");
         let new = ids(system, "v1")?;
         ensure!(new.keys().eq(old.keys()), "{new:?}");
         ensure!(new.iter().all(|(name, (id, _))| old[name].0 != *id), "adopted: {new:?}");
-        askers(&pods).into_iter().try_for_each(|(pod, role)| expect_role(pod, role))
+        clients(&pods).into_iter().try_for_each(|(pod, role)| expect_role(pod, role))
     });
 }
 
@@ -192,21 +193,21 @@ fn upgrade_from_another_layout_and_back() {
     scenario(|system| {
         let pods = three_served(system)?;
         fs::rename(pins(system, "v1"), pins(system, "v0"))?;
-        let (mut successor, tally) = load::during(&askers(&pods), system, |system| {
+        let (mut successor, tally) = load::during(&clients(&pods), system, |system| {
             let mut successor = system.spawn_successor(&[])?;
             successor.wait_ready()?;
             Ok(successor)
         })?;
         tally.expect_all_served()?;
-        ensure!(!pins(system, "v0").exists(), "the old pins are there");
-        // The older one finds what the younger left, and that is of another layout again.
+        ensure!(!pins(system, "v0").exists(), "the old pins still exist");
+        // The old agent finds the pins that the new one left, again of another layout.
         system.agent()?.daemon.wait_log("standing by")?;
         fs::rename(pins(system, "v1"), pins(system, "v2"))?;
         successor.kill_both()?;
         system.agent()?.daemon.wait_log("serving again")?;
         system.agent()?.wait_ready()?;
-        ensure!(!pins(system, "v2").exists(), "the younger one's pins are there");
-        askers(&pods).into_iter().try_for_each(|(pod, role)| expect_role(pod, role))
+        ensure!(!pins(system, "v2").exists(), "the new agent's pins still exist");
+        clients(&pods).into_iter().try_for_each(|(pod, role)| expect_role(pod, role))
     });
 }
 
@@ -216,11 +217,11 @@ fn old_agent_restores_its_removed_pins() {
     scenario(|system| {
         let pods = three_served(system)?;
         let before = ids(system, "v1")?;
-        let mut newcomer = Newcomer::ask(system)?;
-        newcomer.take()?;
-        // As an agent of another layout that is killed before it is done.
+        let mut successor = FakeSuccessor::announce(system)?;
+        successor.take()?;
+        // As an agent of another layout leaves them that is killed before it has finished.
         fs::remove_dir_all(pins(system, "v1"))?;
-        drop(newcomer);
+        drop(successor);
         system.agent()?.daemon.wait_log("this one goes on")?;
         let after = eventually("all is pinned", SOON, || {
             let after = ids(system, "v1")?;
@@ -235,8 +236,8 @@ fn old_agent_restores_its_removed_pins() {
     });
 }
 
-/// The agent that serves speaks another language: it cannot hand over, and says so to one that asks.
-/// An agent with another takeover protocol is refused, and the message says what to do.
+/// An agent with another takeover protocol is refused, and the message says what to do: the agent that serves uses
+/// another protocol and cannot hand over.
 #[test]
 fn agent_of_another_protocol_is_refused() {
     scenario(|system| {
@@ -250,20 +251,20 @@ fn agent_of_another_protocol_is_refused() {
         let other = thread::spawn(move || -> Result<()> {
             let (mut stream, _) = listener.accept()?;
             stream.write_all(b"{\"protocol\":2,\"whatever\":[]}\n")?;
-            // The newcomer ends the conversation.
+            // The successor ends the connection.
             stream.read_to_end(&mut Vec::new())?;
             Ok(())
         });
-        let mut newcomer = system.spawn_successor(&[])?;
-        ensure!(newcomer.daemon.wait(SOON)?.code() == Some(1), "{}", newcomer.daemon.log_tail());
-        let log = newcomer.daemon.log();
+        let mut successor = system.spawn_successor(&[])?;
+        ensure!(successor.daemon.wait(SOON)?.code() == Some(1), "{}", successor.daemon.log_tail());
+        let log = successor.daemon.log();
         ensure!(log.contains("stop it first") && log.contains("version 2 of the hand-over"), "{log}");
         other.join().ok().context("the other agent panicked")??;
         crate::support::expect_nothing(system, &pods[0])
     });
 }
 
-/// As when one was killed as it began, and a process that it was just making of itself is still there.
+/// An agent was killed as it started, while a process that it had just forked still exists.
 #[test]
 fn an_agent_waits_for_another_ones_start() {
     scenario(|system| {

@@ -1,7 +1,7 @@
 //! Two agents of one node, one after the other: pods do not notice.
 
 use crate::{
-    lifecycle::load::{self, Asker, Tally},
+    lifecycle::load::{self, Client, Tally},
     support::{counted, expect_role, generation},
 };
 use anyhow::{Context as _, Result, ensure};
@@ -14,22 +14,22 @@ use kiam_tests::{
 use nix::sys::signal::Signal;
 use std::{thread, time::Duration};
 
-/// What a client of AWS waits for one answer.
+/// Timeout of an AWS client for one answer.
 const FAST: Duration = Duration::from_secs(1);
-/// A server that is not there.
+/// Address of a server that does not exist.
 const NO_SERVER: &str = "--server-address=localhost:9";
 
-/// Pods of three roles, served.
+/// Serves three pods with different roles.
 pub(crate) fn three_served(system: &mut System) -> Result<[PodNetwork; 3]> {
     system.serving_pods(["reader", "writer", "lister"])
 }
 
-pub(crate) fn askers(pods: &[PodNetwork; 3]) -> [Asker<'_>; 3] {
+pub(crate) fn clients(pods: &[PodNetwork; 3]) -> [Client<'_>; 3] {
     let [one, two, three] = pods;
     [(one, "reader"), (two, "writer"), (three, "lister")]
 }
 
-/// Asserts that no packet was dropped for want of a listener, in all the time since the maps were made.
+/// Asserts that no packet was dropped for lack of a listener, since the maps were made.
 fn expect_no_packet_lost(system: &mut System) -> Result<()> {
     for reason in ["no-listener", "not-assigned"] {
         let count = counted(system, reason)?;
@@ -43,10 +43,10 @@ fn upgrade_under_load(upgrades: usize) -> impl FnOnce(&mut System) -> Result<()>
         let pods = three_served(system)?;
         let first = generation(system)?;
         let ((), tally) =
-            load::during(&askers(&pods), system, |system| (0..upgrades).try_for_each(|_| system.upgrade()))?;
+            load::during(&clients(&pods), system, |system| (0..upgrades).try_for_each(|_| system.upgrade()))?;
         tally.expect_all_served()?;
-        ensure!(tally.served > 20 * upgrades, "too few to have been there: {tally:?}");
-        ensure!(generation(system)? == first + upgrades as u64, "each agent once");
+        ensure!(tally.served > 20 * upgrades, "too few requests: {tally:?}");
+        ensure!(generation(system)? == first + upgrades as u64, "one generation per agent");
         expect_no_packet_lost(system)
     }
 }
@@ -72,12 +72,12 @@ fn agent_that_cannot_serve_does_not_take_over() {
     scenario(|system| {
         let pods = three_served(system)?;
         let first = generation(system)?;
-        let ((), tally) = load::during(&askers(&pods), system, |system| {
+        let ((), tally) = load::during(&clients(&pods), system, |system| {
             let mut useless = system.spawn_successor(&[NO_SERVER.to_owned()])?;
             expect_waiting(&useless)?;
             throughout("it waits", Duration::from_secs(3), || expect_waiting(&useless))?;
             system.agent()?.wait_ready()?;
-            ensure!(useless.stop()?.success(), "told to stop");
+            ensure!(useless.stop()?.success(), "its exit code");
             Ok(())
         })?;
         tally.expect_all_served()?;
@@ -87,12 +87,12 @@ fn agent_that_cannot_serve_does_not_take_over() {
     });
 }
 
-/// Asserts that an agent says that it waits for its worker and a server.
+/// Asserts that an agent reports that it waits for its worker and a server.
 pub(crate) fn expect_waiting(agent: &Agent) -> Result<()> {
-    eventually("it says that it waits", SOON, || {
+    eventually("it reports that it waits", SOON, || {
         let output = agent.health()?;
-        let said = String::from_utf8_lossy(&output.stdout).into_owned();
-        ensure!(!output.status.success() && said.contains("FAIL  owner: another agent serves this node"), "{said}");
+        let health = String::from_utf8_lossy(&output.stdout).into_owned();
+        ensure!(!output.status.success() && health.contains("FAIL  owner: another agent serves this node"), "{health}");
         Ok(())
     })
 }
@@ -103,22 +103,21 @@ fn upgrade_while_the_old_worker_is_dead() {
     scenario(|system| {
         let pods = three_served(system)?;
         system.agent()?.crash_worker_until_paused(FAST)?;
-        let (successor, tally) = load::during(&askers(&pods), system, |system| {
+        let (successor, tally) = load::during(&clients(&pods), system, |system| {
             let mut successor = system.spawn_successor(&[])?;
             successor.wait_ready()?;
             Ok(successor)
         })?;
         tally.expect_all_answered()?;
-        ensure!(tally.busy > 0, "the old worker was there: {tally:?}");
+        ensure!(tally.busy > 0, "the old worker served: {tally:?}");
         let mut old = system.agent.replace(successor).context("the old agent")?;
-        let (_, tally) = load::during(&askers(&pods), system, |_| old.stop())?;
+        let (_, tally) = load::during(&clients(&pods), system, |_| old.stop())?;
         tally.expect_all_served()
     });
 }
 
-/// The last segment of a client's handshake comes long after its SYN, when another agent has the slot already and the old
-/// one was told to stop.
-/// An agent waits for half-open connections, even one that is asked to stop.
+/// An agent waits for half-open connections, even one that is asked to stop. The last segment of a client's handshake
+/// arrives long after its SYN, when another agent already has the slot and the old one was asked to stop.
 #[test]
 fn half_open_connections_are_waited_for() {
     scenario(|system| {
@@ -126,12 +125,12 @@ fn half_open_connections_are_waited_for() {
         let half_open = HalfOpen::begin(&system.topology, &pods[0], 3)?;
         let mut old = system.start_agent_beside()?;
         send_signal(old.parent_pid(), Signal::SIGTERM)?;
-        // Longer than it accepts in any case.
+        // Longer than the time for which the old agent accepts in any case.
         thread::sleep(Duration::from_secs(3));
         let sockets = half_open.release(&system.topology, &pods[0])?;
         let whole = sockets.into_iter().map(|socket| Connection::finish(socket, PATIENCE).context("the handshake"));
         let mut connections = whole.collect::<Result<Vec<_>>>()?;
-        // They are whole, and have not said a word when the old agent's worker is told to stop.
+        // They are complete, and have sent nothing, when the old agent's worker is asked to stop.
         old.daemon.wait_log("stopping: no new connections")?;
         for connection in &mut connections {
             connection.send("GET", ROLES, &[])?;
@@ -140,7 +139,7 @@ fn half_open_connections_are_waited_for() {
             let answer = connection.answer()?;
             ensure!(answer.text() == "reader", "{answer:?}");
         }
-        ensure!(old.daemon.wait(SOON)?.success(), "told to stop");
+        ensure!(old.daemon.wait(SOON)?.success(), "the old agent's exit code");
         Ok(())
     });
 }
@@ -154,7 +153,7 @@ fn request_in_flight_is_answered_by_the_old_agent() {
             .run(|| BOTH.into_iter().map(|imds| Connection::open(imds, None, PATIENCE)).collect::<Result<Vec<_>>>())?;
         for connection in &mut connections {
             connection.token(&[])?;
-            // The head's end comes later.
+            // The end of the head follows later.
             connection.send_raw(format!("GET {ROLES} HTTP/1.1\r\nHost: m\r\n").as_bytes())?;
         }
         let mut old = system.start_agent_beside()?;
@@ -164,7 +163,7 @@ fn request_in_flight_is_answered_by_the_old_agent() {
             let answer = connection.answer()?;
             ensure!(answer.text() == "reader", "{answer:?}");
         }
-        ensure!(old.daemon.wait(SOON)?.success(), "told to stop");
+        ensure!(old.daemon.wait(SOON)?.success(), "the old agent's exit code");
         Ok(())
     });
 }
@@ -180,15 +179,15 @@ fn standby_agent_serves_again_after_a_kill() {
         old.daemon.wait_log("standing by")?;
         let health = old.health()?;
         ensure!(health.status.success() && health.stdout.starts_with(b"ok    stand-by"), "{health:?}");
-        let ((), tally) = load::during(&askers(&pods), system, |_| {
+        let ((), tally) = load::during(&clients(&pods), system, |_| {
             successor.kill_both()?;
             old.daemon.wait_log("serving again")?;
             old.wait_ready()
         })?;
-        // What it had accepted ends with it; who comes while nobody listens is heard a second later.
+        // Its accepted connections end with it; a client that connects while no agent listens is served a second later.
         tally.expect_cut_at_most(2 * 6)?;
         let Tally { served, .. } = tally;
-        ensure!(served > 0, "nobody was served");
+        ensure!(served > 0, "no request was served");
         system.agent = Some(old);
         system.upgrade()?;
         expect_role(&pods[1], "writer")

@@ -1,10 +1,10 @@
-//! An upgrade that goes wrong: one of the two agents dies or stands still, at any step. Pods are served by the other one.
+//! Failed upgrades: one of the two agents dies or is frozen, at any step. The other one serves the pods.
 
 use crate::{
     lifecycle::{
+        fake_successor::FakeSuccessor,
         load,
-        newcomer::Newcomer,
-        upgrade::{askers, expect_waiting, three_served},
+        upgrade::{clients, expect_waiting, three_served},
     },
     support::{empty_slots, expect_role, generation, set_generation},
 };
@@ -19,13 +19,13 @@ use std::{
     time::{Duration, Instant},
 };
 
-/// How often a new agent is killed.
+/// Number of kills of a new agent.
 const KILLS: usize = 15;
-/// Within this a new agent has started and taken over, on a machine that has other work.
+/// Time in which a new agent starts and takes over on a busy machine.
 const A_START: Duration = Duration::from_secs(3);
-/// A server that is not there.
+/// Address of a server that does not exist.
 const NO_SERVER: &str = "--server-address=localhost:9";
-/// The sockets of three clients over two families that one killed agent can have accepted.
+/// Connections that one killed agent can have accepted, of three clients over two families.
 const CUT_BY_ONE: usize = 6;
 
 /// A new agent that is killed at any time leaves the node to the old one.
@@ -33,11 +33,11 @@ const CUT_BY_ONE: usize = 6;
 fn successor_killed_at_any_time() {
     scenario(|system| {
         let pods = three_served(system)?;
-        let (taken, tally) = load::during(&askers(&pods), system, |system| {
+        let (taken, tally) = load::during(&clients(&pods), system, |system| {
             let mut taken = 0;
             for kill in 0..KILLS {
                 let mut new = system.spawn_successor(&[])?;
-                // From before it has said anything until it has become the owner.
+                // From before its first message until it has become the owner.
                 thread::sleep(A_START * u32::try_from(kill)? / u32::try_from(KILLS)?);
                 new.kill_whatever_runs()?;
                 taken += usize::from(new.daemon.log().contains("this agent's"));
@@ -59,14 +59,14 @@ fn successor_killed_while_it_holds_the_slots() {
     scenario(|system| {
         let pods = three_served(system)?;
         for _ in 0..3 {
-            let mut newcomer = Newcomer::ask(system)?;
-            newcomer.take()?;
-            // What a killed one leaves: its claim, and slots that its sockets have gone from.
+            let mut successor = FakeSuccessor::announce(system)?;
+            successor.take()?;
+            // A killed successor leaves its claim, and slots without its sockets.
             let generation = generation(system)? + 1;
             set_generation(system, generation)?;
             empty_slots(system)?;
             let died = Instant::now();
-            drop(newcomer);
+            drop(successor);
             expect_role(&pods[0], "reader")?;
             ensure!(died.elapsed() < Duration::from_secs(5), "served after {:?}", died.elapsed());
             ensure!(crate::support::generation(system)? == generation + 1, "the old agent has not claimed it again");
@@ -81,12 +81,12 @@ fn successor_killed_while_it_holds_the_slots() {
 fn idle_successor_loses_the_datapath() {
     scenario(|system| {
         let pods = three_served(system)?;
-        let mut newcomer = Newcomer::ask(system)?;
-        newcomer.take()?;
+        let mut successor = FakeSuccessor::announce(system)?;
+        successor.take()?;
         empty_slots(system)?;
         system.agent()?.daemon.wait_log("this one goes on")?;
         expect_role(&pods[0], "reader")?;
-        drop(newcomer);
+        drop(successor);
         Ok(())
     });
 }
@@ -97,8 +97,8 @@ fn frozen_predecessor_parent_is_given_up() {
     scenario(|system| {
         let pods = three_served(system)?;
         system.agent()?.freeze_parent()?;
-        // Its worker goes on, and cannot say more than that.
-        let (successor, tally) = load::during(&askers(&pods), system, |system| {
+        // Its worker continues, but cannot answer for the parent.
+        let (successor, tally) = load::during(&clients(&pods), system, |system| {
             let mut successor = system.spawn_successor(&[])?;
             successor.wait_ready()?;
             successor.daemon.expect_log("does not answer")?;
@@ -107,14 +107,14 @@ fn frozen_predecessor_parent_is_given_up() {
         tally.expect_all_answered()?;
         let mut old = system.agent.replace(successor).context("the old agent")?;
         let taken = generation(system)?;
-        let ((), tally) = load::during(&askers(&pods), system, |_| {
+        let ((), tally) = load::during(&clients(&pods), system, |_| {
             old.thaw_parent()?;
             old.daemon.wait_log("another agent has taken this node's datapath")?;
             old.daemon.wait_log("standing by")
         })?;
         tally.expect_all_served()?;
         ensure!(generation(system)? == taken, "it took the datapath back");
-        // It follows the one that overtook it.
+        // It waits behind the agent that has overtaken it.
         system.agent()?.kill_both()?;
         old.daemon.wait_log("serving again")?;
         old.wait_ready()?;
@@ -138,7 +138,7 @@ fn frozen_predecessor_is_replaced_within_seconds() {
         ensure!(served < Duration::from_secs(10), "after {served:?}");
         successor.wait_ready()?;
         let old = system.agent.replace(successor).context("the old agent")?;
-        let ((), tally) = load::during(&askers(&pods), system, |_| {
+        let ((), tally) = load::during(&clients(&pods), system, |_| {
             process::send_signal(old.worker_pid()?, nix::sys::signal::Signal::SIGCONT)?;
             process::send_signal(old.parent_pid(), nix::sys::signal::Signal::SIGCONT)?;
             old.daemon.wait_log("standing by")
@@ -156,7 +156,7 @@ fn waiting_agent_serves_when_the_old_one_dies() {
         expect_waiting(&useless)?;
         system.agent()?.kill_both()?;
         let start = Instant::now();
-        // It has no server: but it answers.
+        // It has no server, but it answers.
         let answer = kiam_tests::clients::Pod::new(&pods[0]).get(IMDS4, kiam_tests::clients::ROLES)?;
         ensure!(
             answer.status == 503 && start.elapsed() < Duration::from_secs(5),

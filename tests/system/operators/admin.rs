@@ -1,4 +1,4 @@
-//! The admin face, readiness that means it, logs and metrics.
+//! The admin endpoints, meaningful readiness, logs and metrics.
 
 use crate::support::{expect_identity, expect_role};
 use anyhow::{Result, ensure};
@@ -36,13 +36,13 @@ fn readiness_reports_a_lost_fence() {
         let pod = system.serving_pod("reader")?;
         for family in ["-4", "-6"] {
             system.topology.node.ip(&format!("{family} rule del pref 6"))?;
-            eventually("the rule is there again", SOON, || {
+            eventually("the rule is restored", SOON, || {
                 let rules = system.topology.node.ip(&format!("{family} rule show"))?;
                 ensure!(rules.contains("lookup 4242"), "{rules}");
                 Ok(())
             })?;
             system.topology.node.ip(&format!("{family} route flush table 4242"))?;
-            eventually("the route is there again", SOON, || {
+            eventually("the route is restored", SOON, || {
                 let routes = system.topology.node.ip(&format!("{family} route show table 4242"))?;
                 ensure!(routes.contains("local"), "{routes}");
                 Ok(())
@@ -61,8 +61,11 @@ fn log_names_pods_and_roles_but_no_secret() {
         let answer = crate::support::credentials(&pod, IMDS4, "reader")?.json()?;
         let text = |field: &str| answer[field].as_str().unwrap_or_default().to_owned();
         let session_token = Pod::new(&pod).token(IMDS4)?;
-        // Asked last, and with what would be a field of its own if it were not quoted.
-        ensure!(Pod::new(&pod).get(IMDS4, &format!("{ROLES}writer%22%20status=200%20"))?.status == 403, "another role");
+        // This request is the last, and its path would add a field to the log line if it were not quoted.
+        ensure!(
+            Pod::new(&pod).get(IMDS4, &format!("{ROLES}writer%22%20status=200%20"))?.status == 403,
+            "the request for another role"
+        );
         let issued = format!("access_key_id=\"{}\"", text("AccessKeyId"));
         let pod_and_role = r#"pod.namespace="open" pod.name="pod-1" role="reader""#;
         expect_line(
@@ -80,7 +83,7 @@ fn log_names_pods_and_roles_but_no_secret() {
     });
 }
 
-/// Waits for a line of the agent's log that has all of these words.
+/// Waits for a line of the agent's log with all of these words.
 fn expect_line(system: &mut System, words: &[&str]) -> Result<()> {
     let agent = system.agent()?;
     eventually("the line is in the log", SOON, || {

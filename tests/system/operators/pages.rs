@@ -1,5 +1,5 @@
-//! docs/bpftool.md shows real output: each of its commands is run on a node like the one that it describes, and what comes
-//! out is what stands there, but for numbers that are others each time. With `KIAM_WRITE_PAGES=1` the page is written anew.
+//! docs/bpftool.md shows real output. Each of its commands is run on a node like the one that it describes, and the
+//! output must equal the page, except for numbers that change each time. `KIAM_WRITE_PAGES=1` updates the page.
 
 mod console;
 mod volatile;
@@ -14,12 +14,12 @@ use kiam_tests::{
 use std::{env, fs, path::Path};
 
 const PAGE: &str = "docs/bpftool.md";
-/// From here on the node is one without TCX links.
+/// From this heading on, the node has no TCX links.
 const CLSACT: &str = "## Without TCX links";
-/// Of a pod on the node.
+/// UID of a pod on the node.
 const UID: &str = "6e25a0c4-6c5b-4e9f-8f0d-6f6f3f1f4f5d";
 
-/// Runs the commands of a part of the page on a node whose agent attaches its programs so.
+/// Runs the commands of a part of the page on a node whose agent attaches its programs like this.
 fn expect_real(tc: &str, part: impl Fn(&str) -> String) {
     datapath_scenario(|system| {
         let kubepods = Kubepods::create(Driver::Cgroupfs)?;
@@ -44,9 +44,12 @@ fn expect_real(tc: &str, part: impl Fn(&str) -> String) {
 
 fn compare(shown: &str, real: &str) -> Result<()> {
     for (shown, real) in shown.lines().zip(real.lines()) {
-        ensure!(shown == real, "{PAGE} shows\n  {shown}\nand it is\n  {real}\n(KIAM_WRITE_PAGES=1 writes it anew)");
+        ensure!(
+            shown == real,
+            "{PAGE} shows\n  {shown}\nbut the output is\n  {real}\n(KIAM_WRITE_PAGES=1 updates the page)"
+        );
     }
-    ensure!(shown == real, "{PAGE} shows more or less than there is:\n{real}");
+    ensure!(shown == real, "{PAGE} shows more or less than the output:\n{real}");
     Ok(())
 }
 

@@ -1,5 +1,5 @@
-//! `kiam-agent status`: what it says is what the kernel's own tools say; with an agent, without one, and to somebody who
-//! may not look.
+//! `kiam-agent status`: its report matches the kernel's own tools, with an agent, without one, and for a user without
+//! permission.
 
 mod facts;
 mod shape;
@@ -21,7 +21,7 @@ use std::{
     process::{Command, Output},
 };
 
-/// `kiam-agent status` on the node of a system.
+/// Runs `kiam-agent status` on the node of a system.
 fn status(system: &System, probe_socket: &Path, flags: &[&str]) -> Result<Output> {
     let mut command = system.topology.node.command(system.binaries.agent());
     process::output(with_flags(&mut command, system, probe_socket, flags))
@@ -33,28 +33,28 @@ fn with_flags<'a>(command: &'a mut Command, system: &System, probe_socket: &Path
     command.args(["status", &bpffs, &format!("--probe-socket={}", probe_socket.display())]).args(flags)
 }
 
-/// What it says to programs, and whether it says that all is well.
-pub(crate) fn told(system: &System) -> Result<(Value, bool)> {
-    told_at(system, &system.folder().join("run/probe.sock"))
+/// Returns the report as JSON, and whether it reports no problem.
+pub(crate) fn report(system: &System) -> Result<(Value, bool)> {
+    report_at(system, &system.folder().join("run/probe.sock"))
 }
 
-fn told_at(system: &System, probe_socket: &Path) -> Result<(Value, bool)> {
+fn report_at(system: &System, probe_socket: &Path) -> Result<(Value, bool)> {
     let output = status(system, probe_socket, &["--output=json"])?;
-    let told: Value = serde_json::from_slice(&output.stdout).with_context(|| format!("{output:?}"))?;
-    ensure!(told["ok"] == output.status.success(), "{:?} and {told}", output.status);
-    ensure!(told["schema"] == 1, "{told}");
-    Ok((told, output.status.success()))
+    let report: Value = serde_json::from_slice(&output.stdout).with_context(|| format!("{output:?}"))?;
+    ensure!(report["ok"] == output.status.success(), "{:?} and {report}", output.status);
+    ensure!(report["schema"] == 1, "{report}");
+    Ok((report, output.status.success()))
 }
 
-/// What it says to people.
+/// Returns the report as text.
 fn shown(system: &System) -> Result<String> {
     let output = status(system, &system.folder().join("run/probe.sock"), &[])?;
     Ok(String::from_utf8(output.stdout)?)
 }
 
-/// The problems that it tells of, and what they are about.
-fn problems(told: &Value) -> Vec<(&str, &str)> {
-    let problems = told["problems"].as_array().into_iter().flatten();
+/// Returns the problems in a report, with their subjects.
+fn problems(report: &Value) -> Vec<(&str, &str)> {
+    let problems = report["problems"].as_array().into_iter().flatten();
     problems.filter_map(|problem| Some((problem["about"].as_str()?, problem["text"].as_str()?))).collect()
 }
 
@@ -63,22 +63,22 @@ fn status_matches_bpftool_and_ip() {
     scenario(|system| {
         let pod = system.serving_pod("reader")?;
         expect_role(&pod, "reader")?;
-        let (told, ok) = told(system)?;
-        ensure!(ok && problems(&told).is_empty(), "{told:#}");
-        facts::expect_links(system, &told, &["cgroup"])?;
-        facts::expect_programs(&told, 7)?;
-        facts::expect_pins(system, &told)?;
-        facts::expect_fence(system, &told)?;
-        facts::expect_owner(system, &told)?;
+        let (report, ok) = report(system)?;
+        ensure!(ok && problems(&report).is_empty(), "{report:#}");
+        facts::expect_links(system, &report, &["cgroup"])?;
+        facts::expect_programs(&report, 7)?;
+        facts::expect_pins(system, &report)?;
+        facts::expect_fence(system, &report)?;
+        facts::expect_owner(system, &report)?;
         let pod_side = facts::Side { roles: &["pod"], kind: "veth", programs: &["kiam_tc_ingress"] };
-        facts::expect_interface(system, &told, "cali1", &pod_side)?;
+        facts::expect_interface(system, &report, "cali1", &pod_side)?;
         let uplink = facts::Side { roles: &["uplink"], kind: "veth", programs: &["kiam_guard", "kiam_guard_in"] };
-        facts::expect_interface(system, &told, "eth0", &uplink)?;
-        facts::expect_choice(&told, "--redirect", "auto", "tc")?;
-        facts::expect_choice(&told, "--tc", "auto", "tcx")?;
-        facts::expect_choice(&told, "--ipv6", "auto", "served")?;
+        facts::expect_interface(system, &report, "eth0", &uplink)?;
+        facts::expect_choice(&report, "--redirect", "auto", "tc")?;
+        facts::expect_choice(&report, "--tc", "auto", "tcx")?;
+        facts::expect_choice(&report, "--ipv6", "auto", "served")?;
         crate::support::knock(&pod)?;
-        eventually("all packets are counted", SOON, || facts::expect_packets(system, &self::told(system)?.0, "cali1"))
+        eventually("all packets are counted", SOON, || facts::expect_packets(system, &self::report(system)?.0, "cali1"))
     });
 }
 
@@ -88,12 +88,12 @@ fn filters_are_reported_without_links() {
         let _pod = system.topology.add_pod(1)?;
         system.agent_flags.push("--tc=clsact".to_owned());
         system.spawn_agent()?.wait_armed()?;
-        let (told, ok) = told(system)?;
-        ensure!(!ok && problems(&told).iter().map(|(about, _)| *about).eq(["server-reached"]), "{told:#}");
-        facts::expect_choice(&told, "--tc", "clsact", "clsact")?;
-        facts::expect_links(system, &told, &["cgroup", "tcx/ingress", "tcx/egress"])?;
-        facts::expect_filters(system, &told, &[("cali1", "ingress"), ("eth0", "egress"), ("eth0", "ingress")])?;
-        shape::expect_documented(&told)
+        let (report, ok) = report(system)?;
+        ensure!(!ok && problems(&report).iter().map(|(about, _)| *about).eq(["server-reached"]), "{report:#}");
+        facts::expect_choice(&report, "--tc", "clsact", "clsact")?;
+        facts::expect_links(system, &report, &["cgroup", "tcx/ingress", "tcx/egress"])?;
+        facts::expect_filters(system, &report, &[("cali1", "ingress"), ("eth0", "egress"), ("eth0", "ingress")])?;
+        shape::expect_documented(&report)
     });
 }
 
@@ -110,17 +110,17 @@ fn hooks_and_exempt_pods_are_reported() {
             format!("--pod-uid={uid}"),
         ];
         system.spawn_agent()?.wait_armed()?;
-        let (told, _) = told(system)?;
-        facts::expect_links(system, &told, &[])?;
-        facts::expect_programs(&told, 13)?;
-        facts::expect_choice(&told, "--redirect", "auto", "tc,cgroup")?;
-        facts::expect_choice(&told, "--host-network-pods", "enforce", "enforce")?;
-        facts::expect_choice(&told, "--kubepods-cgroup", &at, &at)?;
-        facts::expect_choice(&told, "--attestation", "prefer", "by cgroup")?;
+        let (report, _) = report(system)?;
+        facts::expect_links(system, &report, &[])?;
+        facts::expect_programs(&report, 13)?;
+        facts::expect_choice(&report, "--redirect", "auto", "tc,cgroup")?;
+        facts::expect_choice(&report, "--host-network-pods", "enforce", "enforce")?;
+        facts::expect_choice(&report, "--kubepods-cgroup", &at, &at)?;
+        facts::expect_choice(&report, "--attestation", "prefer", "by cgroup")?;
         let exempt = json!([{ "cgroup": pod.id()?, "pod": uid, "why": "agent" }]);
-        ensure!(told["kernel"]["exempt"] == exempt, "{:#}", told["kernel"]["exempt"]);
+        ensure!(report["kernel"]["exempt"] == exempt, "{:#}", report["kernel"]["exempt"]);
         facts::expect_row(&shown(system)?, &[uid, "agent"])?;
-        shape::expect_documented(&told)
+        shape::expect_documented(&report)
     });
 }
 
@@ -128,15 +128,15 @@ fn hooks_and_exempt_pods_are_reported() {
 fn text_output_matches_the_json() {
     scenario(|system| {
         let _pod = system.serving_pod("reader")?;
-        let (told, _) = told(system)?;
+        let (report, _) = report(system)?;
         let text = shown(system)?;
-        ensure!(!text.contains('\x1b'), "colours, and no terminal: {text}");
+        ensure!(!text.contains('\x1b'), "colours without a terminal: {text}");
         let first = text.lines().next().unwrap_or_default();
-        let count = told["agent"]["conditions"].as_array().map_or(0, Vec::len);
+        let count = report["agent"]["conditions"].as_array().map_or(0, Vec::len);
         let headline =
             format!("kiam-agent {} serves this node; {count} of {count} conditions hold", env!("CARGO_PKG_VERSION"));
         ensure!(first == headline, "{first}\n{headline}");
-        for place in told["kernel"]["attached"].as_array().context("attached")? {
+        for place in report["kernel"]["attached"].as_array().context("attached")? {
             let cells = [&place["program"], &place["hook"]].map(|cell| cell.as_str().unwrap_or_default());
             let (id, link) = (place["id"].to_string(), format!("link {}", place["link"]));
             facts::expect_row(&text, &[cells[0], &id, cells[1], &link])?;
@@ -147,9 +147,9 @@ fn text_output_matches_the_json() {
         ensure!(text.contains("link_sk_lookup") && text.trim_end().ends_with("Problems: none"), "{text}");
         eventually("packets are counted", SOON, || facts::expect_row(&shown(system)?, &["listener", "cali1 "]))?;
         system.topology.node.ip("rule add pref 2 to 169.254.0.0/16 lookup main")?;
-        eventually("the rule before the fence is told", SOON, || {
-            let (told, ok) = self::told(system)?;
-            let problems = problems(&told);
+        eventually("the rule before the fence is reported", SOON, || {
+            let (report, ok) = self::report(system)?;
+            let problems = problems(&report);
             let named = problems.iter().any(|(about, text)| *about == "fence-ipv4" && text.contains("pref 2 to 169"));
             ensure!(named && !ok, "{problems:?}");
             let text = shown(system)?;
@@ -166,11 +166,11 @@ fn two_agents_report_their_own_parts() {
         let mut new = system.spawn_successor(&[])?;
         new.wait_ready()?;
         let socket = |agent: &Agent| agent.probe_socket().to_owned();
-        let (old_told, ok) = told_at(system, &socket(system.agent.as_ref().context("an agent")?))?;
-        ensure!(ok && old_told["agent"]["datapath"].is_null(), "{old_told:#}");
-        let (new_told, ok) = told_at(system, &socket(&new))?;
-        ensure!(ok && new_told["agent"]["datapath"]["generation"] == 2, "{new_told:#}");
-        ensure!(old_told["kernel"] == new_told["kernel"], "{old_told:#}\n{new_told:#}");
+        let (old_report, ok) = report_at(system, &socket(system.agent.as_ref().context("an agent")?))?;
+        ensure!(ok && old_report["agent"]["datapath"].is_null(), "{old_report:#}");
+        let (new_report, ok) = report_at(system, &socket(&new))?;
+        ensure!(ok && new_report["agent"]["datapath"]["generation"] == 2, "{new_report:#}");
+        ensure!(old_report["kernel"] == new_report["kernel"], "{old_report:#}\n{new_report:#}");
         let text = shown(system)?;
         ensure!(text.contains(" stands by: another agent serves this node"), "{text}");
         system.agent = Some(new);
@@ -182,12 +182,12 @@ fn two_agents_report_their_own_parts() {
 fn status_without_an_agent_lists_leftovers() {
     scenario(|system| {
         let _pod = system.add_pod(1, "reader")?;
-        let (before, ok) = told(system)?;
+        let (before, ok) = report(system)?;
         ensure!(!ok && before["agent"].is_null(), "{before:#}");
         ensure!(problems(&before)[0].1.contains("nothing of kiam's is in the kernel"), "{before:#}");
         system.start()?;
         system.agent()?.kill_both()?;
-        let (left, ok) = told(system)?;
+        let (left, ok) = report(system)?;
         ensure!(!ok && left["agent"].is_null(), "{left:#}");
         facts::expect_links(system, &left, &["cgroup"])?;
         facts::expect_pins(system, &left)?;
@@ -197,18 +197,18 @@ fn status_without_an_agent_lists_leftovers() {
         facts::expect_row(&text, &["agent", "this node is closed", "kiam-agent cleanup"])?;
         facts::expect_row(&text, &["kiam_tc_ingress", "cali1 tcx/ingress"])?;
         system.topology.node.ip("-6 rule del pref 6")?;
-        let (gap, _) = told(system)?;
+        let (gap, _) = report(system)?;
         ensure!(problems(&gap)[0].1.contains("this node is not closed over IPv6"), "{gap:#}");
         facts::expect_fence(system, &gap)?;
         system.topology.node.ip("-6 rule add pref 6 to fd00:ec2::254 lookup 4242")?;
         system.clean_up()?;
-        ensure!(told(system)?.0["kernel"] == before["kernel"], "the cleanup left something");
+        ensure!(report(system)?.0["kernel"] == before["kernel"], "the cleanup left something");
         Ok(())
     });
 }
 
 #[test]
-fn only_root_may_look() {
+fn only_root_may_read_the_status() {
     datapath_scenario(|system| {
         system.spawn_agent()?.wait_armed()?;
         let socket = system.folder().join("run/probe.sock");
@@ -216,15 +216,15 @@ fn only_root_may_look() {
             let mut command = system.topology.node.command("setpriv");
             command.args(["--reuid=65534", "--regid=65534", "--clear-groups", "--"]).arg(readable(system)?);
             let output = process::output(with_flags(&mut command, system, socket, &[]))?;
-            let said = String::from_utf8_lossy(&output.stderr);
-            ensure!(output.status.code() == Some(1) && said.contains("only root may look"), "{output:?}");
+            let errors = String::from_utf8_lossy(&output.stderr);
+            ensure!(output.status.code() == Some(1) && errors.contains("only root may look"), "{output:?}");
             ensure!(output.stdout.is_empty(), "{output:?}");
         }
         Ok(())
     });
 }
 
-/// The agent's executable where everybody may run it.
+/// Returns a copy of the agent's executable that every user may run.
 fn readable(system: &System) -> Result<std::path::PathBuf> {
     use std::os::unix::fs::PermissionsExt as _;
     let copy = system.folder().join("kiam-agent-of-everybody");

@@ -1,4 +1,4 @@
-//! Bad input: each a clear message that names the thing and what to do, no panic, and nothing else affected.
+//! Bad input: each kind causes a clear message that names the input and the remedy, no panic, and no other effect.
 
 use crate::support::{credentials, expect_identity};
 use anyhow::{Context as _, Result, ensure};
@@ -17,14 +17,14 @@ use kiam_tests::{
 /// `EX_USAGE`, sysexits.h: a wrong command line.
 const USAGE: i32 = 64;
 
-/// Which of the two.
+/// One of the two binaries.
 #[derive(Clone, Copy)]
 enum Binary {
     Agent,
     Server,
 }
 
-/// The flags of a working one, with some replaced or (where empty after `=`) left out.
+/// Returns the flags of a working one, with some replaced or, if empty after `=`, left out.
 fn flags(system: &System, binary: Binary, changes: &[String]) -> Result<Vec<String>> {
     let (folder, name) = (system.folder(), |flag: &str| flag.split('=').next().unwrap_or_default().to_owned());
     let defaults = match binary {
@@ -36,7 +36,7 @@ fn flags(system: &System, binary: Binary, changes: &[String]) -> Result<Vec<Stri
     Ok(kept.chain(changes.iter().filter(|change| !change.ends_with('=')).cloned()).collect())
 }
 
-/// Runs one until it ends; returns its exit code and what it said.
+/// Runs a binary until it ends; returns its exit code and its output.
 fn run_to_end(system: &System, binary: Binary, changes: &[String]) -> Result<(Option<i32>, String)> {
     let path = match binary {
         Binary::Agent => system.binaries.agent(),
@@ -53,11 +53,11 @@ fn run_to_end(system: &System, binary: Binary, changes: &[String]) -> Result<(Op
     Ok((status.code(), daemon.log()))
 }
 
-/// Asserts that one ends with `code`, and that what it said holds each of the words.
+/// Asserts that a binary ends with `code`, and that its output contains each of the words.
 fn expect_refusal(system: &System, binary: Binary, changes: &[String], code: i32, words: &[&str]) -> Result<()> {
-    let (ended_with, said) = run_to_end(system, binary, changes)?;
-    ensure!(ended_with == Some(code), "{changes:?}: exit code {ended_with:?}\n{said}");
-    expect_words(&said, words).with_context(|| format!("{changes:?}"))
+    let (ended_with, output) = run_to_end(system, binary, changes)?;
+    ensure!(ended_with == Some(code), "{changes:?}: exit code {ended_with:?}\n{output}");
+    expect_words(&output, words).with_context(|| format!("{changes:?}"))
 }
 
 #[test]
@@ -91,8 +91,8 @@ fn all_wrong_flags_are_named_at_once() {
 fn server_with_a_bad_certificate_ends() {
     scenario(|system| {
         let missing = format!("--cert={}", system.folder().join("missing.pem").display());
-        let (code, said) = run_to_end(system, Binary::Server, &[missing])?;
-        ensure!(code.is_some_and(|code| code != 0) && said.contains("missing.pem"), "{code:?}\n{said}");
+        let (code, output) = run_to_end(system, Binary::Server, &[missing])?;
+        ensure!(code.is_some_and(|code| code != 0) && output.contains("missing.pem"), "{code:?}\n{output}");
         let cases: [(Flaw, &[&str]); 3] = [
             (Flaw::OtherKey, &["bad-OtherKey", "key"]),
             (Flaw::NoUsage, &["bad-NoUsage", "serverAuth", "openssl"]),
@@ -101,9 +101,9 @@ fn server_with_a_bad_certificate_ends() {
         for (flaw, words) in cases {
             let tls = system.pki.write(&system.folder(), &format!("bad-{flaw:?}"), End::Server, flaw)?;
             let changes = [format!("--cert={}", tls.cert.display()), format!("--key={}", tls.key.display())];
-            let (code, said) = run_to_end(system, Binary::Server, &changes)?;
-            ensure!(code.is_some_and(|code| code != 0), "{flaw:?}: exit code {code:?}\n{said}");
-            expect_words(&said, words)?;
+            let (code, output) = run_to_end(system, Binary::Server, &changes)?;
+            ensure!(code.is_some_and(|code| code != 0), "{flaw:?}: exit code {code:?}\n{output}");
+            expect_words(&output, words)?;
         }
         Ok(())
     });
@@ -119,12 +119,12 @@ fn bad_certificate_keeps_the_node_closed() {
         let (cert, key) = (folder.join("changing.pem"), folder.join("changing-key.pem"));
         system.agent_flags = vec![format!("--cert={}", cert.display()), format!("--key={}", key.display())];
         system.spawn_agent()?;
-        expect_agent_says(system, &["changing.pem"])?;
+        expect_agent_logs(system, &["changing.pem"])?;
         let cases: [(Flaw, &[&str]); 2] =
             [(Flaw::OtherKey, &["changing-key.pem"]), (Flaw::NoUsage, &["clientAuth", "openssl"])];
         for (flaw, words) in cases {
             system.pki.write(&folder, "changing", End::Agent, flaw)?;
-            expect_agent_says(system, words)?;
+            expect_agent_logs(system, words)?;
             for imds in BOTH {
                 let answer = Pod::new(&pod).get(imds, ROLES)?;
                 ensure!(answer.status == 503, "{answer:?}");
@@ -136,17 +136,17 @@ fn bad_certificate_keeps_the_node_closed() {
     });
 }
 
-/// Waits until the running agent has said each of the words.
-fn expect_agent_says(system: &mut System, words: &[&str]) -> Result<()> {
+/// Waits until the log of the running agent contains each of the words.
+fn expect_agent_logs(system: &mut System, words: &[&str]) -> Result<()> {
     let agent = system.agent()?;
-    eventually("the agent says what is wrong", SOON, || {
+    eventually("the agent names the problem", SOON, || {
         let log = agent.daemon.log();
         ensure!(!log.contains("panicked"), "{log}");
         expect_words(&log, words)
     })
 }
 
-/// Asserts that a text holds each of the words, in upper or lower case.
+/// Asserts that a text contains each of the words, ignoring case.
 fn expect_words(text: &str, words: &[&str]) -> Result<()> {
     for word in words {
         ensure!(text.to_lowercase().contains(&word.to_lowercase()), "no {word:?} in\n{text}");
@@ -162,11 +162,11 @@ fn folder_that_is_no_bpffs_is_named_with_remedy() {
         std::fs::create_dir(&folder)?;
         let change = format!("--bpffs={}", folder.display());
         expect_refusal(system, Binary::Agent, &[change], 1, &["--bpffs", "mount -t bpf"])?;
-        // What it leaves is closed, not half open.
+        // The agent leaves the node closed, not half open.
         let pod = system.topology.add_pod(1)?;
         crate::support::expect_nothing(system, &pod)?;
         let routes = system.topology.node.ip("route show table 4242")?;
-        ensure!(routes.starts_with("blackhole"), "half an agent is left: {routes}");
+        ensure!(routes.starts_with("blackhole"), "the fence is left without an agent: {routes}");
         Ok(())
     });
 }
@@ -207,7 +207,7 @@ fn malformed_arn_denies_only_its_pod() {
     });
 }
 
-/// Waits for an Event on a pod whose message holds each of the words.
+/// Waits for an Event on a pod with each of the words in its message.
 fn expect_event(system: &System, pod: &str, words: &[&str]) -> Result<()> {
     eventually(&format!("an Event on {pod}"), SOON, || {
         let events = system.kube.events();
@@ -247,13 +247,13 @@ fn unreachable_sts_is_named_and_retried() {
         system.sts = None;
         system.start()?;
         system.wait_for_role(&pod, IMDS4, "reader")?;
-        eventually("the pod is told to come back", SOON, || {
+        eventually("the pod gets a 503", SOON, || {
             let answer = credentials(&pod, IMDS4, "reader")?;
             ensure!(answer.status == 503, "{answer:?}");
             Ok(())
         })?;
-        // As an SDK does, the pod asks again.
-        eventually("an Event tells the pod's owner", SOON, || {
+        // Like an SDK, the pod repeats its request.
+        eventually("there is an Event on the pod", SOON, || {
             credentials(&pod, IMDS4, "reader")?;
             ensure!(!system.kube.events().is_empty(), "no Event");
             Ok(())
@@ -271,8 +271,8 @@ fn health_of_no_agent_is_a_clear_failure() {
     scenario(|system| {
         let run_dir = format!("--run-dir={}", system.folder().join("run").display());
         let output = process::output(std::process::Command::new(system.binaries.agent()).arg("health").arg(run_dir))?;
-        let said = String::from_utf8_lossy(&output.stderr);
-        ensure!(!output.status.success() && said.contains("probe.sock"), "{output:?}");
+        let error = String::from_utf8_lossy(&output.stderr);
+        ensure!(!output.status.success() && error.contains("probe.sock"), "{output:?}");
         Ok(())
     });
 }

@@ -1,4 +1,4 @@
-//! Certificates as people make them: with cfssl, as kiam's own guide says, and with the openssl recipe of blog posts.
+//! Certificates as users make them: with cfssl, as in kiam's own guide, and with the openssl recipe of blog posts.
 
 use crate::support::expect_role;
 use anyhow::{Context as _, Result, ensure};
@@ -13,7 +13,7 @@ use std::{
     process::Command,
 };
 
-/// What kiam's guide feeds to `cfssl gencert`: a name, a key, and hosts for the server only.
+/// Requests for `cfssl gencert` from kiam's guide: a name, a key, and hosts for the server only.
 const REQUESTS: [(&str, &str); 3] = [
     ("ca", r#"{"CN": "Kiam CA", "key": {"algo": "rsa", "size": 2048}}"#),
     (
@@ -23,7 +23,7 @@ const REQUESTS: [(&str, &str); 3] = [
     ("agent", r#"{"CN": "Kiam Agent", "key": {"algo": "rsa", "size": 2048}}"#),
 ];
 
-/// Certificates and keys of the three, in files of their names.
+/// Makes certificates and keys of the three, in files with their names.
 fn make_with_cfssl(folder: &Path) -> Result<()> {
     for (name, request) in REQUESTS {
         let input = folder.join(format!("{name}.json"));
@@ -40,11 +40,11 @@ fn make_with_cfssl(folder: &Path) -> Result<()> {
             fs::write(folder.join(file), pem)?;
         }
     }
-    // The worker is another user.
+    // The worker runs as another user.
     process::run(Command::new("chmod").arg("0444").arg(folder.join("agent-key.pem"))).map(drop)
 }
 
-/// Flags for one end's material.
+/// Returns the flags for the TLS files of one end.
 fn flags(folder: &Path, name: &str) -> Vec<String> {
     let file = |name: String| folder.join(name).display().to_string();
     vec![
@@ -61,7 +61,7 @@ fn folder(system: &System, name: &str) -> Result<PathBuf> {
 }
 
 #[test]
-fn those_of_cfssl_are_accepted_by_both_ends() {
+fn cfssl_certificates_are_accepted_by_both_ends() {
     scenario(|system| {
         let folder = folder(system, "cfssl")?;
         make_with_cfssl(&folder)?;
@@ -90,10 +90,10 @@ fn certificates_of_the_openssl_recipe_are_refused() {
         system.server_flags.extend(flags(&folder, "server"));
         let server = system.spawn_server()?;
         let status = server.daemon.wait(SOON)?;
-        let said = server.daemon.log();
-        ensure!(!status.success(), "{status}\n{said}");
+        let log = server.daemon.log();
+        ensure!(!status.success(), "{status}\n{log}");
         for word in ["server.pem", "openssl"] {
-            ensure!(said.contains(word), "no {word} in\n{said}");
+            ensure!(log.contains(word), "no {word} in\n{log}");
         }
         Ok(())
     });

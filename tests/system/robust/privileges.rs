@@ -1,4 +1,4 @@
-//! What the agent's two processes may do, and what a worker that was taken over could do with it.
+//! Privileges of the agent's two processes, and what an attacker in the worker could do with them.
 
 use crate::support::expect_role;
 use anyhow::{Context as _, Result, ensure};
@@ -21,7 +21,7 @@ const WORKER: u32 = 65532;
 /// `SECCOMP_MODE_FILTER`, include/uapi/linux/seccomp.h.
 const FILTERED: &str = "2";
 
-/// Starts an agent with the capabilities that its container has.
+/// Starts an agent with the capabilities of its container, and a served pod.
 fn serving(system: &mut System) -> Result<PodNetwork> {
     system.binaries = system.binaries.with_shipped_capabilities(&system.folder())?;
     system.serving_pod("reader")
@@ -75,7 +75,7 @@ fn processes_have_least_privilege() {
     });
 }
 
-/// Linux below 5.11 counts eBPF's memory against it, and refuses without a reason.
+/// Linux below 5.11 counts eBPF's memory against the limit, and reports no reason for the refusal.
 #[test]
 fn locked_memory_limit_is_reported_if_it_matters() {
     datapath_scenario(|system| {
@@ -97,7 +97,7 @@ fn worker_with_a_forbidden_call_is_replaced() {
         let pod = serving(system)?;
         let parent = u64::from(system.agent()?.parent_pid());
         let worker = system.agent()?.worker_pid()?;
-        // The way that this is shown works: an innocent call returns.
+        // Control of the method: a harmless call returns.
         ensure!(inject(worker, libc::SYS_getpid, [0; 4])? == Outcome::Returned(worker.into()), "getpid");
         for (what, call, args) in forbidden(parent) {
             let worker = system.agent()?.worker_pid()?;
@@ -111,13 +111,13 @@ fn worker_with_a_forbidden_call_is_replaced() {
     });
 }
 
-/// Calls that a worker which was taken over could make use of.
+/// Calls that an attacker in the worker could use.
 fn forbidden(parent: u64) -> [(&'static str, libc::c_long, [u64; 4]); 8] {
     const OBJ_GET: u64 = 7;
     let (packet, raw) = (libc::AF_PACKET as u64, libc::SOCK_RAW as u64);
     [
         ("a signal to the parent", libc::SYS_kill, [parent, libc::SIGSTOP as u64, 0, 0]),
-        ("a look into the parent", libc::SYS_ptrace, [libc::PTRACE_ATTACH.into(), parent, 0, 0]),
+        ("tracing the parent", libc::SYS_ptrace, [libc::PTRACE_ATTACH.into(), parent, 0, 0]),
         ("the parent's memory", libc::SYS_process_vm_writev, [parent, 0, 0, 0]),
         ("a pin", libc::SYS_bpf, [OBJ_GET, 0, 0, 0]),
         ("a packet socket", libc::SYS_socket, [packet, raw, 0, 0]),
@@ -137,17 +137,17 @@ fn workers_user_can_open_no_pin() {
         let pin = pin.to_str().context("a path of text")?;
         let environment = format!("/proc/{parent}/environ");
         for command in [&["kill", "-0", &parent] as &[&str], &["stat", pin], &["cat", &environment]] {
-            // It is a right that fails, and nothing else.
+            // Control: the command itself works.
             process::run(Command::new("env").args(command))?;
             let refused = process::output(Command::new("setpriv").args(AS_WORKER).args(command))?;
-            let said = String::from_utf8_lossy(&refused.stderr);
-            let denied = ["denied", "not permitted"].iter().any(|word| said.contains(word));
-            ensure!(!refused.status.success() && denied, "{command:?}: {} {said}", refused.status);
+            let error = String::from_utf8_lossy(&refused.stderr);
+            let denied = ["denied", "not permitted"].iter().any(|word| error.contains(word));
+            ensure!(!refused.status.success() && denied, "{command:?}: {} {error}", refused.status);
         }
         Ok(())
     });
 }
 
-/// What the worker's `/proc/PID/status` says, and no filter.
+/// The privileges of the worker in `/proc/PID/status`, without its filter.
 const AS_WORKER: [&str; 6] =
     ["--reuid=65532", "--regid=65532", "--clear-groups", "--no-new-privs", "--bounding-set=-all", "--inh-caps=-all"];

@@ -1,4 +1,4 @@
-//! TCP as a pod's kernel speaks it: its edges, its numbers, crashes of the agent and takeovers.
+//! TCP as a pod's kernel speaks it: edge cases, large numbers of connections, crashes of the agent and takeovers.
 
 mod crashes;
 mod edges;

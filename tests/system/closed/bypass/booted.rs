@@ -1,10 +1,10 @@
-//! After a reboot, before the agent: nothing is there but what `deploy/boot/kiam-fence.service` sets.
+//! After a reboot, before the agent starts: only the rules of `deploy/boot/kiam-fence.service` are present.
 
 use super::{Attacker, Control, expect_closed, host_network::HostPods, try_controls};
 use crate::closed::boot::boot;
 use kiam_tests::{node::topology::PodNetwork, system::datapath_scenario};
 
-/// By each kind of socket, with whatever it can say of its source.
+/// Routes by each kind of socket, with any source address that it allows.
 const VOLLEY: [&str; 10] = [
     "tcp-v4",
     "tcp-v6",
@@ -18,7 +18,7 @@ const VOLLEY: [&str; 10] = [
     "source-other",
 ];
 
-/// A pod in its own network namespace, also one whose interface is made by then.
+/// A pod in its own network namespace is closed, also one whose interface is made at that time.
 #[test]
 fn after_a_reboot_before_the_agent() {
     datapath_scenario(|system| {
@@ -32,8 +32,8 @@ fn after_a_reboot_before_the_agent() {
     });
 }
 
-/// A pod on the node's network: rules cannot tell it from the node's own processes. The agent closes it.
-/// After a reboot and before the agent starts, a hostNetwork pod reaches the IMDS.
+/// After a reboot and before the agent starts, a hostNetwork pod reaches the IMDS: rules cannot distinguish it from the
+/// node's own processes. The agent closes it.
 #[test]
 fn host_network_pod_is_open_before_the_agent_starts() {
     datapath_scenario(|system| {

@@ -1,5 +1,5 @@
-//! Pods whose interface is a child of the node's uplink (macvlan, ipvlan; Multus makes them): their packets pass
-//! neither fence nor program. Under enforcement the guard knows them by their cgroup.
+//! Pods whose interface is a child of the node's uplink (macvlan, ipvlan; as Multus makes them): their packets pass
+//! neither the fence nor the program. Under enforcement the guard recognises them by their cgroup.
 
 use super::{Attacker, Control, host_network::HostPods, through_the_states, tunnels::has_link};
 use anyhow::Result;
@@ -11,10 +11,10 @@ use kiam_tests::{
     system::{System, datapath_scenario},
 };
 
-/// What a child can send whose packets the kernel builds, and what one with frames of its own can.
+/// Routes for packets built by the kernel, and for frames of the child's own.
 const VOLLEY: [&str; 7] =
     ["tcp-v4", "tcp-v6", "udp-v4", "icmp-v6", "raw-syn-v4", "packet-syn-v4", "packet-qdisc-bypass"];
-/// So many of them a child takes that has no next hops: on Linux 5.10 the last one never leaves it.
+/// Number of these routes for a child without next hops: on Linux 5.10 the packets of the last one never leave it.
 const LAYER_3: usize = 6;
 
 fn child(kind: &str, next_hops: bool) {
@@ -31,7 +31,7 @@ fn child(kind: &str, next_hops: bool) {
     });
 }
 
-/// Moves the child into the pod's namespace, and leads M's packets to it.
+/// Moves the child into the pod's namespace, and routes packets for the IMDS to it.
 fn connect(system: &System, netns: &Netns, next_hops: bool) -> Result<()> {
     system.topology.node.ip(&format!("link set child0 netns {} name eth0", netns.name()))?;
     let mut lines = vec![
@@ -45,7 +45,7 @@ fn connect(system: &System, netns: &Netns, next_hops: bool) -> Result<()> {
             format!("neigh replace {UPLINK_V6} lladdr {UPLINK_MAC} dev eth0 nud permanent"),
         ]);
     } else {
-        // Nobody answers for such a child. The uplink would tell itself so, for as long as it tries to answer.
+        // Such a child has no neighbour entry. The uplink would report an error to itself for each answer.
         system.topology.uplink.ip_batch(&[
             format!("neigh replace 10.8.0.50 lladdr {NODE_MAC} dev eth0 nud permanent"),
             format!("neigh replace fd00:8::50 lladdr {NODE_MAC} dev eth0 nud permanent"),
@@ -71,7 +71,7 @@ fn ipvlan_l2() {
     child("ipvlan mode l2", true);
 }
 
-/// The kernel routes its packets in the node's own namespace, as if the node had sent them.
+/// The kernel routes the child's packets in the node's own namespace, as if the node had sent them.
 #[test]
 fn ipvlan_l3() {
     child("ipvlan mode l3", false);

@@ -1,13 +1,13 @@
-"""Packets to the node that say they come from the metadata service: whatever the node answers, it sends there."""
+"""Packets to the node with the IMDS address as their source: the node sends its answers to the real IMDS."""
 
 from packets import ICMP, ICMPV6, IMDS4, IMDS6, NODE, NODE6, TCP, UDP, datagram, echo, ipv4, ipv6, syn
 
-# Of the node: where a process answers (`answer.py`), and where nobody listens.
+# Ports of the node: with a process that answers (`answer.py`), and without a listener.
 ANSWERED, CLOSED = 7, 9
 
 
 def packets():
-    """The name of each route, its packet, and where it goes."""
+    """Yields the name of each route, its packet and its destination."""
     for family, build, imds, node, ping in (("v4", ipv4, IMDS4, NODE, ICMP), ("v6", ipv6, IMDS6, NODE6, ICMPV6)):
         for name, protocol, payload in (
             ("tcp", TCP, syn(imds, node, ANSWERED)),

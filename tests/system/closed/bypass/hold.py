@@ -1,10 +1,10 @@
-"""Opens connections to the metadata service, and sockets that lead there; sends by each for every line of input."""
+"""Opens connections to the IMDS, and sockets connected to it; sends by each of them for every line of input."""
 
 import socket
 import sys
 
 IMDS4, IMDS6 = "169.254.169.254", "fd00:ec2::254"
-GET = b"GET /latest/meta-data/iam/security-credentials/ HTTP/1.1\r\nHost: m\r\n\r\n"
+GET = b"GET /latest/meta-data/iam/security-credentials/ HTTP/1.1\r\nHost: imds\r\n\r\n"
 PATIENCE = 0.3
 
 held = [socket.create_connection((imds, 80)) for imds in (IMDS4, IMDS6)]

@@ -7,20 +7,20 @@ use kiam_tests::{
     system::{System, datapath_scenario},
 };
 
-/// Of two pods.
+/// UIDs of the two pods.
 const UIDS: [&str; 2] = ["11111111-1111-1111-1111-111111111111", "22222222-2222-2222-2222-222222222222"];
 
 /// The node's control groups, with two pods on its network.
 #[derive(Debug)]
 pub(super) struct HostPods {
-    // Dropped in this order: a group that a process lives in cannot be removed.
+    // Dropped in this order: a group with a process in it cannot be removed.
     pub(super) pod: PodCgroup,
     pub(super) other: PodCgroup,
     pub(super) kubepods: Kubepods,
 }
 
 impl HostPods {
-    /// Makes them, and has the agent that is started next enforce.
+    /// Makes them, and sets the flags that make the next agent enforce.
     pub(super) fn enforced_on(system: &mut System) -> Result<Self> {
         let kubepods = Kubepods::create(Driver::Systemd)?;
         let node = &system.topology.node;
@@ -31,13 +31,13 @@ impl HostPods {
         Ok(Self { pod, other, kubepods })
     }
 
-    /// A process of the first one.
+    /// Returns an attacker in the first pod.
     pub(super) fn attacker(&self) -> Attacker<'_> {
         Attacker::on_node(&self.pod)
     }
 }
 
-/// One cell of the column.
+/// Runs one cell of the column.
 pub(super) fn host_network(route: &str, control: Control) {
     datapath_scenario(|system| {
         let pods = HostPods::enforced_on(system)?;

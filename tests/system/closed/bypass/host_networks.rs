@@ -1,4 +1,4 @@
-//! Ways around that a process on the node's network has: another interface than the uplink, or a namespace of its own.
+//! Other routes of a process on the node's network: another interface than the uplink, or a namespace of its own.
 
 use super::{
     Attacker, Control, expect_closed, host_network::HostPods, networks::pod_beside_uplink, through_the_states,
@@ -9,12 +9,12 @@ use kiam_tests::{
     system::{System, datapath_scenario},
 };
 
-/// What each is tried with: whatever the kernel routes, and whatever it does not.
+/// Routes for each network: packets that the kernel routes, and packets that it does not.
 const VOLLEY: [&str; 5] = ["tcp-v4", "tcp-v6", "udp-v4", "raw-syn-v6", "packet-syn-v4"];
-/// The first pod's own end of its veth.
+/// MAC address of the first pod's end of its veth.
 const POD_MAC: &str = "02:00:00:00:09:01";
 
-/// A pod that is in league, and whose kernel sends on what it gets.
+/// A neighbour pod forwards the packets that it receives.
 #[test]
 fn a_neighbour_as_next_hop() {
     datapath_scenario(|system| {
@@ -52,7 +52,8 @@ fn a_namespace_behind_the_pod() {
     });
 }
 
-/// What a pod with CAP_NET_ADMIN makes: no interface of the agent's pattern, and routes that lead through the node.
+/// Makes a namespace as a pod with CAP_NET_ADMIN can: behind no interface of the agent's pattern, with routes through
+/// the node.
 fn namespace_behind_node(system: &System) -> Result<Netns> {
     let (node, inner) = (&system.topology.node, Netns::create("inner")?);
     inner.ip_batch(&[

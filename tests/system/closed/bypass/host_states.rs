@@ -1,5 +1,5 @@
-//! What becomes of the packets of a pod on the node's network in each state that a node can get into. Of the layers in
-//! its way the hooks see `connect` and the guard all else, so that what is taken away is one of them at a time.
+//! Packets of a pod on the node's network in each state of a node. The hooks handle `connect`, and the guard everything
+//! else, so one of these layers is removed at a time.
 
 use super::{
     Control, expect_closed,
@@ -17,10 +17,10 @@ use kiam_tests::{
     system::{SOON, System, datapath_scenario},
 };
 
-/// By `connect`, and past it.
+/// Routes with and without `connect`.
 const VOLLEY: [&str; 6] = ["tcp-v4", "tcp-v6", "udp-v4", "raw-syn-v6", "packet-syn-v4", "packet-qdisc-bypass"];
 
-/// Pods whose volley has been seen to arrive, and then an agent whose datapath stands.
+/// Shows that the routes of a pod arrive, then starts an agent and waits until its datapath is complete.
 fn armed(system: &mut System) -> Result<HostPods> {
     let pods = HostPods::enforced_on(system)?;
     try_controls(system, &VOLLEY, pods.attacker(), Control::Arrives)?;
@@ -29,7 +29,7 @@ fn armed(system: &mut System) -> Result<HostPods> {
     Ok(pods)
 }
 
-/// Of a pod nothing leaves, and the node's own processes are answered by the real service.
+/// Asserts that no packet of a pod leaves, and that the real IMDS answers the node's own processes.
 fn expect_pod_closed_and_node_open(system: &System, pods: &HostPods, when: &str) -> Result<()> {
     expect_closed(system, &VOLLEY, pods.attacker(), when)?;
     let node = &system.topology.node;
@@ -46,7 +46,7 @@ fn the_agent_serves() {
         system.agent_flags.push("--redirect=tc,cgroup".to_owned());
         let pods = armed(system)?;
         expect_pod_closed_and_node_open(system, &pods, "while the agent serves")?;
-        // Each way of the volley, by whom it is told.
+        // Each kind of route, by the reason that it is counted under.
         for (reason, at_least) in [("connect", 2), ("pod-socket", 3)] {
             eventually(&format!("{at_least} counted as {reason}"), SOON, || {
                 let count = counted(system, reason)?;
@@ -58,7 +58,7 @@ fn the_agent_serves() {
     });
 }
 
-/// As the shipped container has it: without CAP_PERFMON the kernel's verifier is stricter.
+/// With the capabilities of the shipped container: without CAP_PERFMON the kernel's verifier is stricter.
 #[test]
 fn the_agent_has_the_shipped_capabilities() {
     datapath_scenario(|system| {
@@ -91,7 +91,7 @@ fn rules_and_table_are_flushed() {
     });
 }
 
-/// Nobody is sent to the agent any more: `connect` leads to the guard, as all else does.
+/// Without the hooks, no pod is sent to the agent: its `connect` reaches the guard, as everything else does.
 #[test]
 fn the_hooks_links_are_detached_by_hand() {
     datapath_scenario(|system| {
@@ -103,7 +103,7 @@ fn the_hooks_links_are_detached_by_hand() {
     });
 }
 
-/// The hooks alone: what is sent to the agent needs no guard. All else does.
+/// The hooks alone: redirected connections need no guard. Everything else does.
 #[test]
 fn the_guards_link_is_detached_by_hand() {
     datapath_scenario(|system| {

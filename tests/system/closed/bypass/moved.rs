@@ -1,5 +1,5 @@
-//! A process moved between control groups, and sockets that were there before the agent: what counts is where a socket
-//! was made.
+//! A process moved between control groups, and sockets that existed before the agent: the group in which a socket was
+//! made counts.
 
 use super::{Attacker, Control, host_network::HostPods, through_the_states};
 use anyhow::{Context as _, Result, ensure};
@@ -10,10 +10,10 @@ use std::{
     process::{Child, Stdio},
 };
 
-/// By `connect`, and past it.
+/// Routes with and without `connect`.
 const VOLLEY: [&str; 4] = ["tcp-v4", "tcp-v6", "udp-v4", "packet-syn-v4"];
 
-/// A process with open connections to the real service, and sockets connected to it.
+/// A process with open connections to the real IMDS, and sockets connected to it.
 #[derive(Debug)]
 pub(super) struct HeldSockets(Child);
 
@@ -22,23 +22,23 @@ impl HeldSockets {
     pub(super) fn open(system: &System, from: Attacker<'_>) -> Result<Self> {
         let mut command = from.command(system, "hold.py");
         let mut held = Self(command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn()?);
-        held.expect_said("open")?;
+        held.expect_line("open")?;
         Ok(held)
     }
 
     /// Sends by each of them.
     pub(super) fn send(&mut self) -> Result<()> {
         self.0.stdin.as_mut().context("a pipe")?.write_all(b"\n")?;
-        self.expect_said("sent")
+        self.expect_line("sent")
     }
 
     fn move_to(&self, group: &Path) -> Result<()> {
         Ok(std::fs::write(group.join("cgroup.procs"), self.0.id().to_string())?)
     }
 
-    fn expect_said(&mut self, word: &str) -> Result<()> {
+    fn expect_line(&mut self, word: &str) -> Result<()> {
         let mut line = String::new();
-        // A line at a time, and each is asked for: the buffer is empty between two calls.
+        // Each line is requested separately, so the buffer is empty between two calls.
         BufReader::new(self.0.stdout.as_mut().context("a pipe")?).read_line(&mut line)?;
         ensure!(line.trim_end() == word, "{line:?}, expected {word}");
         Ok(())
@@ -47,13 +47,13 @@ impl HeldSockets {
 
 impl Drop for HeldSockets {
     fn drop(&mut self) {
-        // Ended already: nothing to kill, nothing to say.
+        // It has ended already.
         drop(self.0.kill());
         drop(self.0.wait());
     }
 }
 
-/// Where a pod's process is moved to after it has made its sockets.
+/// Tries routes from a process that makes its sockets in its pod and is then moved to another group.
 fn used_in(place: impl FnOnce(&HostPods) -> Result<PathBuf>) {
     datapath_scenario(|system| {
         let pods = HostPods::enforced_on(system)?;
@@ -77,7 +77,7 @@ fn sockets_used_far_below_the_container() {
     });
 }
 
-/// As when an administrator moves it. The sockets stay the pod's.
+/// Like a move by an administrator. The sockets stay the pod's.
 #[test]
 fn sockets_of_a_pod_used_outside_kubepods() {
     used_in(|pods| {
@@ -99,8 +99,8 @@ fn sockets_made_far_below_a_container() {
     });
 }
 
-/// Behind a veth the program judges each packet, whoever sent it.
-/// Sockets of a pod in its own network namespace are used in another pod.
+/// Sockets of a pod in its own network namespace are used in another pod. Behind a veth the program judges each packet,
+/// whatever process sent it.
 #[test]
 fn own_namespace_sockets_used_in_another_pod() {
     datapath_scenario(|system| {
@@ -115,7 +115,7 @@ fn own_namespace_sockets_used_in_another_pod() {
     });
 }
 
-/// The pod's process has them open when the agent comes, and may be moved while it serves.
+/// Tries sockets that the pod's process opened before the agent started, and may be moved while the agent serves.
 fn held(system: &mut System, from: Attacker<'_>, move_to: Option<&Path>) -> Result<()> {
     let mut held = HeldSockets::open(system, from)?;
     held.send()?;
@@ -135,7 +135,7 @@ fn held(system: &mut System, from: Attacker<'_>, move_to: Option<&Path>) -> Resu
     super::expect_nothing_at_all(system, "while the agent is dead")
 }
 
-/// Connections that were opened before the install.
+/// Connections of a pod in its own network namespace that were opened before the install.
 mod own_namespace {
     use super::*;
 
@@ -148,7 +148,7 @@ mod own_namespace {
     }
 }
 
-/// The same.
+/// Connections of a pod on the node's network that were opened before the install.
 mod host_network {
     use super::*;
 

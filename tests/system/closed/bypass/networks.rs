@@ -1,4 +1,4 @@
-//! Ways around that networks make: another next hop, a bridge with the uplink in it, a child of the uplink, a namespace
+//! Routes around the agent that networks create: another next hop, a bridge with the uplink as a port, a namespace
 //! behind a pod.
 
 use super::{
@@ -17,16 +17,16 @@ use kiam_tests::{
     system::{SOON, System, datapath_scenario},
 };
 
-/// What each of these networks is tried with: whatever the pod's kernel routes, and whatever it does not.
+/// Routes for each network: packets that the pod's kernel routes, and packets that it does not.
 const VOLLEY: [&str; 6] = ["tcp-v4", "tcp-v6", "udp-v4", "icmp-v6", "raw-syn-v4", "raw-fragment-later"];
 
-/// All of it from a pod in a network.
+/// Tries them from a pod in a network.
 fn expect_closed(system: &mut System, from: &Netns, control: Control) -> Result<()> {
     through_the_states(system, &VOLLEY, Attacker::behind_veth(from), control)
 }
 
-/// `route replace M … ` in both families.
-fn send_m_to(pod: &PodNetwork, v4: &str, v6: &str) -> Result<()> {
+/// Routes packets for the IMDS to another next hop, in both families.
+fn route_imds(pod: &PodNetwork, v4: &str, v6: &str) -> Result<()> {
     pod.ip_batch(&[
         format!("route replace 169.254.169.254/32 {v4} dev eth0"),
         format!("route replace fd00:ec2::254/128 {v6} dev eth0"),
@@ -41,7 +41,7 @@ fn a_neighbour_as_next_hop() {
         for key in ["net.ipv4.ip_forward", "net.ipv6.conf.all.forwarding"] {
             neighbour.sysctl(key, "1")?;
         }
-        send_m_to(&pod, &format!("via {}", neighbour.v4), &format!("via {}", neighbour.v6))?;
+        route_imds(&pod, &format!("via {}", neighbour.v4), &format!("via {}", neighbour.v6))?;
         system.agent_flags.push("--host-interface=cni0".to_owned());
         expect_closed(system, &pod, Control::Arrives)
     });
@@ -76,7 +76,7 @@ fn neighbour_on_the_bridge_that_decapsulates() {
     });
 }
 
-/// Waits until a process has printed a line so often.
+/// Waits until a process has printed a line `count` times.
 pub(super) fn wait_for_lines(daemon: &Daemon, line: &str, count: usize) -> Result<()> {
     eventually(&format!("{count} times {line}"), SOON, || {
         let log = daemon.log();
@@ -85,7 +85,7 @@ pub(super) fn wait_for_lines(daemon: &Daemon, line: &str, count: usize) -> Resul
     })
 }
 
-/// A pod that is a station of the uplink's own network, by a bridge of the node that holds both.
+/// Makes a pod that is a host on the uplink's network, by a bridge of the node with both as ports.
 pub(super) fn pod_beside_uplink(system: &System) -> Result<PodNetwork> {
     let node = &system.topology.node;
     node.ip_batch(&[
@@ -93,7 +93,7 @@ pub(super) fn pod_beside_uplink(system: &System) -> Result<PodNetwork> {
         format!("addr del {NODE_V4}/24 dev {UPLINK_INTERFACE}"),
         format!("addr del {NODE_V6}/64 dev {UPLINK_INTERFACE}"),
         format!("link set {UPLINK_INTERFACE} master br0"),
-        // The uplink knows the node by this one.
+        // The MAC address in the uplink's neighbour table.
         "link set br0 address 02:00:00:00:08:01".to_owned(),
         "link set br0 up".to_owned(),
         format!("addr add {NODE_V4}/24 dev br0"),
@@ -112,7 +112,7 @@ pub(super) fn pod_beside_uplink(system: &System) -> Result<PodNetwork> {
         format!("neigh replace {UPLINK_V4} lladdr {UPLINK_MAC} dev eth0 nud permanent"),
         format!("neigh replace {UPLINK_V6} lladdr {UPLINK_MAC} dev eth0 nud permanent"),
     ])?;
-    send_m_to(&pod, &format!("via {UPLINK_V4}"), &format!("via {UPLINK_V6}"))?;
+    route_imds(&pod, &format!("via {UPLINK_V4}"), &format!("via {UPLINK_V6}"))?;
     Ok(pod)
 }
 
@@ -125,8 +125,7 @@ fn a_bridge_with_the_uplink_in_it() {
     });
 }
 
-/// Only the guard is there: nothing matches the pod's port.
-/// A bridge has the uplink as a port, and `--host-interface` matches none of its ports.
+/// A bridge has the uplink as a port, and `--host-interface` matches none of its ports: only the guard is in the way.
 #[test]
 fn bridge_with_the_uplink_and_unmatched_ports() {
     datapath_scenario(|system| {
@@ -160,7 +159,7 @@ fn a_namespace_behind_the_pod() {
             "route add 10.9.0.77/32 dev inner0".to_owned(),
             "route add fd00:9::77/128 dev inner0".to_owned(),
         ])?;
-        // The node knows the way back.
+        // The node has the return route.
         system.topology.node.ip_batch(&[
             "route add 10.9.0.77/32 via 10.9.0.1 dev cali1 onlink".to_owned(),
             "route add fd00:9::77/128 via fd00:9::1 dev cali1 onlink".to_owned(),
@@ -170,7 +169,7 @@ fn a_namespace_behind_the_pod() {
     });
 }
 
-/// A pod that thinks that M is on its own link asks for it by ARP; the node, which has M behind the fence, answers.
+/// A pod routes the IMDS address to its own link and resolves it by ARP; the node has that address behind the fence.
 #[test]
 fn imds_on_the_pods_own_link() {
     datapath_scenario(|system| {
@@ -179,12 +178,12 @@ fn imds_on_the_pods_own_link() {
             "route replace 169.254.0.0/16 dev eth0 scope link".to_owned(),
             "route replace fd00:ec2::254/128 dev eth0".to_owned(),
         ])?;
-        expect_closed(system, &pod, Control::Cannot("nobody on the pod's link answers for M"))
+        expect_closed(system, &pod, Control::Cannot("no host on the pod's link answers for the IMDS address"))
     });
 }
 
-/// A network's own program that comes before ours and sends packets past the node's stack: only the guard is left.
-/// A filter ahead of ours redirects packets to the uplink.
+/// A network's own program ahead of ours redirects packets to the uplink, past the node's stack: only the guard is
+/// left.
 #[test]
 fn filter_ahead_of_ours_redirects_to_the_uplink() {
     datapath_scenario(|system| {
@@ -206,7 +205,7 @@ fn filter_ahead_of_ours_redirects_to_the_uplink() {
 fn redirect_to_uplink(system: &System, pod: &PodNetwork) -> Result<()> {
     let node = &system.topology.node;
     let interface = &pod.interface;
-    // There is one already when the agent has attached.
+    // It exists already if the agent has attached.
     drop(process::output(node.command("tc").args(["qdisc", "add", "dev", interface, "clsact"]))?);
     let mut filter = node.command("tc");
     filter.args(["filter", "replace", "dev", interface, "ingress", "protocol", "all", "prio", "1"]);

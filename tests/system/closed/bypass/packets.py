@@ -1,4 +1,4 @@
-"""Packets to the metadata service, as a process builds them that need not keep to any rule."""
+"""Packets to the IMDS as a process builds them that ignores all rules."""
 
 import socket
 import struct
@@ -49,7 +49,7 @@ def datagram(source, to, port):
 
 
 def echo(source, to):
-    """A question of `ping`'s."""
+    """Returns an echo request, as `ping` sends it."""
     six = ":" in to
     message = struct.pack("!BBHHH", 128 if six else 8, 0, 0, 1, 1)
     total = checksum(pseudo(source, to, ICMPV6, len(message)) + message if six else message)
@@ -57,7 +57,7 @@ def echo(source, to):
 
 
 def in_fragments(source, to):
-    """A SYN in two pieces, neither of which is one."""
+    """Returns a SYN in two fragments, neither of which is a SYN by itself."""
     segment = syn(source, to) + bytes(12)
     pieces = [(0, segment[:24], 1), (3, segment[24:], 0)]
     if ":" in to:
@@ -72,11 +72,11 @@ def ethernet(packet, mac, source=bytes(6), kind=0x0800, tags=()):
 
 
 def lsrr(kind):
-    """Loose (131) or strict (137) source route: whoever gets the packet is to send it on to M."""
+    """Returns a loose (131) or strict (137) source route: the receiver must forward the packet to the IMDS."""
     return struct.pack("!BBB4sB", kind, 7, 4, socket.inet_aton(IMDS4), 0)
 
 
 def segments():
-    """A segment routing header (RFC 8754) of whom the packet is addressed to, and then M."""
+    """Returns a segment routing header (RFC 8754) with the destination of the packet, and then the IMDS."""
     route = socket.inet_pton(socket.AF_INET6, IMDS6) + socket.inet_pton(socket.AF_INET6, NODE6)
     return struct.pack("!BBBBBBH", TCP, 4, 4, 1, 1, 0, 0) + route

@@ -1,4 +1,4 @@
-//! Attacks that go on while something happens to the agent.
+//! Attacks that continue while something happens to the agent.
 
 use super::Attacker;
 use anyhow::{Result, ensure};
@@ -8,10 +8,11 @@ use kiam_tests::{
     system::{SOON, System},
 };
 
-/// What is tried over and over: answered by the agent, refused by the program or the guard, and seen by neither hook.
+/// Routes that are tried repeatedly: one answered by the agent, one refused by the program or the guard, one handled by
+/// neither hook.
 const ROUTES: [&str; 3] = ["tcp-v4", "tcp-v6", "packet-udp"];
 
-/// Processes of one attacker, one a route; killed when dropped.
+/// Processes of one attacker, one per route; killed when dropped.
 #[derive(Debug)]
 pub(super) struct Pressure {
     attacks: Vec<Daemon>,
@@ -25,11 +26,11 @@ impl Pressure {
             Daemon::spawn(route, &mut from.attack(system, &[route, "--again"]), &log)
         });
         let pressure = Self { attacks: attacks.collect::<Result<_>>()? };
-        eventually("each route was tried", SOON, || pressure.expect_tried(1))?;
+        eventually("each route has been tried", SOON, || pressure.expect_tried(1))?;
         Ok(pressure)
     }
 
-    /// Asserts that each route was tried so often, and that none has given up.
+    /// Asserts that each route was tried at least this often, and that no process has given up.
     pub(super) fn expect_tried(&self, times: usize) -> Result<()> {
         for attack in &self.attacks {
             let log = attack.log();

@@ -1,4 +1,4 @@
-"""Unpacks IP-in-IP and sends on what is inside, as a neighbour would that is in league with the sender."""
+"""Decapsulates IP-in-IP and forwards the inner packets, as a neighbour that cooperates with the sender would."""
 
 import socket
 

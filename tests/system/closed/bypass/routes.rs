@@ -1,4 +1,4 @@
-//! The routes of `attack.py`, one test each and column.
+//! The routes of `attack.py`, with one test per route and column.
 
 use super::{
     Control::{Arrives, Cannot},
@@ -7,10 +7,10 @@ use super::{
 };
 
 const NO_VLAN: &str = "the node has no VLAN device for this tag";
-const NO_TUNNEL: &str = "the node has no tunnel device, and nothing else unpacks it";
+const NO_TUNNEL: &str = "the node has no tunnel device, and nothing else decapsulates it";
 const SOURCE_ROUTE: &str = "the node accepts no source routes (net.ipv4.conf.*.accept_source_route)";
-const LOOPBACK_SOURCE: &str = "the kernel forwards nothing that comes from 127.0.0.0/8";
-const OWN_SOURCE: &str = "the node takes its own address for a martian source";
+const LOOPBACK_SOURCE: &str = "the kernel forwards no packet with a source in 127.0.0.0/8";
+const OWN_SOURCE: &str = "to the node, its own address is a martian source";
 const POD_FORWARDS_NOT: &str = "a pod's own loopback leads nowhere, because it does not forward";
 
 macro_rules! cells {
@@ -81,7 +81,7 @@ cells! {
     packet_syn_v6: "packet-syn-v6", Arrives, Arrives;
     packet_cooked: "packet-cooked", Arrives, Arrives;
     packet_qdisc_bypass: "packet-qdisc-bypass", Arrives, Arrives;
-    packet_says_other_protocol: "packet-says-other-protocol", Arrives, Arrives;
+    packet_with_other_protocol: "packet-with-other-protocol", Arrives, Arrives;
     packet_udp: "packet-udp", Arrives, Arrives;
     packet_fragment: "packet-fragment", Arrives, Arrives;
     packet_vlan: "packet-vlan", Cannot(NO_VLAN), Arrives;

@@ -1,5 +1,5 @@
-//! What becomes of a pod's packets in each state that a node can get into: an agent that is stopped, killed over and
-//! over, robbed of a link or of its rules, or whose port another process has taken.
+//! Packets of a pod in each state of a node: an agent that is stopped, killed repeatedly, without a link or its rules,
+//! or with its port taken by another process.
 
 use super::{Attacker, Control, host_network::HostPods, pressure::Pressure, try_controls};
 use crate::{closed::layers::flush_rules, lifecycle::upgrade::expect_waiting};
@@ -15,14 +15,14 @@ use kiam_tests::{
 use nix::sys::signal::Signal;
 use std::{fs, thread, time::Duration};
 
-/// Every protocol, routed and not.
+/// Routes of every protocol, routed and not.
 const VOLLEY: [&str; 5] = ["tcp-v4", "tcp-v6", "udp-v4", "packet-syn-v4", "packet-fragment"];
-/// How often each route must have been tried: once before, and at least once while something happened.
+/// Number of tries of each route: one before, and at least one while something happens.
 const TRIES: usize = 2;
-/// Each with a new agent from its start to its service.
+/// Number of upgrades, each from a new agent's start until it serves.
 const UPGRADES: usize = 3;
 
-/// A pod whose volley has been seen to arrive, and then an agent whose datapath stands.
+/// Shows that the routes of a pod arrive, then starts an agent and waits until its datapath is complete.
 fn armed(system: &mut System) -> Result<PodNetwork> {
     let pod = system.topology.add_pod(1)?;
     try_controls(system, &VOLLEY, Attacker::behind_veth(&pod), Control::Arrives)?;
@@ -45,7 +45,8 @@ fn the_agent_is_stopped() {
     });
 }
 
-/// Of both programs that stand in the way one is taken away by hand, while nobody repairs; what is left must do.
+/// Removes one of the two programs in the way by hand, while the parent is frozen and repairs nothing; the other one
+/// must suffice.
 fn without(link: &'static str) {
     datapath_scenario(|system| {
         let pod = armed(system)?;
@@ -58,8 +59,8 @@ fn without(link: &'static str) {
     });
 }
 
-/// Takes links away whose pins have this beginning: nobody else holds them. Before Linux 6.6 programs at an interface
-/// are filters, and go with its clsact.
+/// Removes the links whose pins have this prefix; only the pins hold them. Before Linux 6.6 the programs on an
+/// interface are filters, and are removed with its clsact.
 pub(super) fn take_away(system: &System, prefix: &str) -> Result<()> {
     let mut taken = 0;
     for entry in fs::read_dir(system.bpffs().join("kiam/v1"))? {
@@ -97,7 +98,7 @@ fn the_guards_link_is_detached_by_hand() {
     without("link_guard_");
 }
 
-/// As it starts without a word of the agent's: neither program nor guard is there.
+/// The interface appears while no agent runs: neither the program nor the guard is attached.
 #[test]
 fn a_veth_made_while_the_agent_is_dead() {
     datapath_scenario(|system| {
@@ -136,7 +137,7 @@ fn a_node_process_listens_on_every_address() {
     });
 }
 
-/// The ports that the agent listens on at loopback addresses.
+/// Returns the ports that the agent listens on at loopback addresses.
 pub(super) fn listening_ports(system: &System) -> Result<Vec<u16>> {
     let owner = format!("pid={},", system.agent.as_ref().context("an agent")?.parent_pid());
     let listeners = process::run(system.topology.node.command("ss").args(["-Htnlp", "src 127.0.0.1 or src [::1]"]))?;
@@ -162,7 +163,7 @@ fn the_dead_agents_port_is_another_process() {
     });
 }
 
-/// One pod of each column, both attacking for as long as this lasts; then what must be true of both.
+/// Runs `during` while one pod of each column attacks, then asserts that both are closed.
 fn under_pressure(during: impl FnOnce(&mut System) -> Result<()>) {
     datapath_scenario(|system| {
         let pods = HostPods::enforced_on(system)?;
@@ -186,12 +187,12 @@ fn under_pressure(during: impl FnOnce(&mut System) -> Result<()>) {
 fn a_hundred_kills_in_a_row_under_load() {
     under_pressure(|system| {
         kill_a_hundred(system)?;
-        // The node is as good as new.
+        // A new agent works as before.
         system.spawn_agent()?.wait_armed()
     });
 }
 
-/// The new agent's programs and listeners take the place of the old one's.
+/// The new agent's programs and listeners replace those of the old one.
 #[test]
 fn in_the_middle_of_upgrades() {
     under_pressure(|system| {
@@ -201,7 +202,7 @@ fn in_the_middle_of_upgrades() {
     });
 }
 
-/// The new agent waits, because it has no server; the old one dies, and it takes over in its own time.
+/// The new agent waits because it has no server; the old one dies, and the new one takes over after a while.
 #[test]
 fn in_an_upgrade_that_is_cut_short() {
     under_pressure(|system| {
@@ -213,7 +214,7 @@ fn in_an_upgrade_that_is_cut_short() {
     });
 }
 
-/// At moments that move through the agent's start, from its first steps to its service.
+/// Kills an agent a hundred times, at moments from its first steps to its service.
 fn kill_a_hundred(system: &mut System) -> Result<()> {
     for round in 0..100 {
         system.agent()?.daemon.end(Signal::SIGKILL)?;

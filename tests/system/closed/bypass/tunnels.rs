@@ -1,4 +1,4 @@
-//! Packets to M inside of others, and packets to the node that lead on to M: the node itself unpacks them.
+//! Encapsulated packets to the IMDS, and packets that the node forwards to the IMDS: the node itself decapsulates them.
 
 use super::{Attacker, Control, host_network::HostPods, through_the_states};
 use anyhow::{Result, ensure};
@@ -8,11 +8,11 @@ use kiam_tests::{
 };
 use std::path::Path;
 
-/// What the guests of `cargo xtask vm` start with. Their kernels have every kind of device.
+/// File that exists in guests of `cargo xtask vm`. Their kernels have every kind of device.
 const GUEST: &str = "/etc/tests";
-/// The node's device of an overlay network, as flannel makes one.
+/// MAC address of the node's device of an overlay network, as flannel makes it.
 const VXLAN_MAC: &str = "02:00:00:00:07:07";
-/// Whatever makes the node follow what packets say of their own way.
+/// Sysctls that make the node follow the source routes of packets.
 const SOURCE_ROUTES: [(&str, &str); 6] = [
     ("net.ipv4.conf.all.accept_source_route", "1"),
     ("net.ipv4.conf.lo.accept_source_route", "1"),
@@ -22,24 +22,24 @@ const SOURCE_ROUTES: [(&str, &str); 6] = [
     ("net.ipv6.conf.cali1.seg6_enabled", "1"),
 ];
 
-/// Makes a link; false where this kernel has no such kind, which is no kernel that a node has.
+/// Makes a link; returns `false` if this kernel does not support its kind, which no node's kernel lacks.
 pub(super) fn has_link(node: &Netns, link: &str) -> Result<bool> {
     match node.ip(&format!("link add {link}")) {
         Ok(_) => Ok(true),
         Err(error) if format!("{error:#}").contains("Unknown device type") => {
-            ensure!(!Path::new(GUEST).exists(), "a guest without: {link}");
-            println!("not in this kernel, so it cannot arrive here: {link} (cargo xtask vm)");
+            ensure!(!Path::new(GUEST).exists(), "this guest does not support: {link}");
+            println!("not supported by this kernel, so not tested here: {link} (see cargo xtask vm)");
             Ok(false)
         }
         Err(error) => Err(error),
     }
 }
 
-/// What a node is made into, and what is then tried. False: this kernel cannot.
+/// Preparation of a node, and the routes tried on it. `prepare` returns `false` if this kernel does not support it.
 struct Node {
     prepare: fn(&System) -> Result<bool>,
     routes: &'static [&'static str],
-    /// Who frames are addressed to, if not the usual next hop.
+    /// MAC address that frames are sent to, if not the usual next hop.
     next_hop: Option<&'static str>,
 }
 
@@ -53,7 +53,7 @@ impl Node {
 
     fn host_network(&self) {
         datapath_scenario(|system| {
-            // The one whose interface has settings.
+            // The pod whose interface has settings.
             let _pod = system.topology.add_pod(1)?;
             let pods = HostPods::enforced_on(system)?;
             self.try_from(system, pods.attacker())
@@ -69,7 +69,7 @@ impl Node {
     }
 }
 
-/// As of flannel: the node takes packets out of it, whoever has sent them.
+/// An overlay as flannel makes it: the node decapsulates packets, whatever their sender.
 const OVERLAY: Node = Node {
     prepare: |system| {
         let link = format!("vxlan7 address {VXLAN_MAC} type vxlan id 7 dstport 4789 nolearning");
@@ -81,7 +81,7 @@ const OVERLAY: Node = Node {
     next_hop: Some(VXLAN_MAC),
 };
 
-/// As of Calico.
+/// A tunnel as Calico makes it.
 const IP_IN_IP: Node = Node {
     prepare: |system| {
         let has = has_link(&system.topology.node, &format!("tunnel7 type ipip local {NODE_V4}"))?;
@@ -94,7 +94,7 @@ const IP_IN_IP: Node = Node {
     next_hop: None,
 };
 
-/// The pod's side has a device for a tag, so what comes with the tag comes by another interface.
+/// The pod's side has a device for a tag, so packets with the tag arrive by another interface.
 const VLAN: Node = Node {
     prepare: |system| {
         let has = has_link(&system.topology.node, "vlan5 link cali1 type vlan id 5")?;
@@ -116,7 +116,7 @@ const SOURCE_ROUTED: Node = Node {
     next_hop: None,
 };
 
-/// As of kube-proxy. The kernel puts fragments together before it tracks them.
+/// Connection tracking as kube-proxy causes it. The kernel reassembles fragments before it tracks them.
 const CONNTRACK: Node = Node {
     prepare: |system| {
         let mut nft = system.topology.node.command("nft");

@@ -1,4 +1,5 @@
-//! Many connections at once, and half-open ones without end: each pod has a bound of its own, and no other pays.
+//! Many connections at once, and an unlimited number of half-open ones: each pod has a limit of its own, and no other
+//! pod is affected.
 
 use super::*;
 use kiam_tests::clients::{Connection, PATIENCE, forge};
@@ -8,14 +9,14 @@ use std::{
     sync::atomic::{AtomicBool, Ordering},
 };
 
-/// Most records of one pod (`kiam_common::abi::FLOWS_PER_OWNER`).
+/// Maximum of records of one pod (`kiam_common::abi::FLOWS_PER_OWNER`).
 const RECORDS_PER_POD: usize = kiam_common::abi::FLOWS_PER_OWNER as usize;
 
-/// Addresses that lead to the flooder and that it does not answer at: what is sent from them stays half-open.
+/// Addresses that are routed to the flooder and that it does not answer at: connections from them stay half-open.
 const MUTE: [Ipv4Addr; 4] =
     [Ipv4Addr::new(10, 9, 7, 1), Ipv4Addr::new(10, 9, 7, 2), Ipv4Addr::new(10, 9, 7, 3), Ipv4Addr::new(10, 9, 7, 4)];
 
-/// The node's answers to those addresses end in the pod; and nowhere, once it is gone.
+/// Routes the node's answers to those addresses into the pod, or nowhere once the pod is gone.
 fn make_mute(system: &System, pod: &PodNetwork) -> Result<()> {
     system.topology.node.ip("route add blackhole 10.9.7.0/24")?;
     for address in MUTE {
@@ -26,7 +27,7 @@ fn make_mute(system: &System, pod: &PodNetwork) -> Result<()> {
     Ok(())
 }
 
-/// `count` SYNs, each from another address or port, the first of them number `first`.
+/// Sends `count` SYNs, each from another address or port, beginning with number `first`.
 fn flood(pod: &PodNetwork, first: usize, count: usize) -> Result<()> {
     Pod::new(pod).run(|| {
         for number in first..first + count {
@@ -46,7 +47,7 @@ fn thousand_parallel_connections_are_attributed() {
         let kubepods = Kubepods::for_clients(Driver::Systemd)?;
         let [reader, writer] = two_served(system, &kubepods)?;
         let worker = system.agent()?.worker_pid()?;
-        // All of them wait in the accept queue before the first is asked about.
+        // All of them wait in the accept queue before the worker reads the first record.
         process::freeze(worker)?;
         let answers = Pod::new(&reader.network).run(|| {
             let begun: Vec<_> = (0..CONNECTIONS).map(|_| Connection::begin(IMDS4, None)).collect::<Result<_>>()?;
@@ -61,7 +62,7 @@ fn thousand_parallel_connections_are_attributed() {
             process::send_signal(worker, Signal::SIGCONT)?;
             Ok(open.into_iter().map(|mut connection| connection.answer()).collect::<Vec<_>>())
         })?;
-        // One pod has 64 places; of the rest some are told so, and the others are closed.
+        // A pod has 64 connection slots; some of the other connections get a 429, the rest are closed.
         let served =
             answers.iter().filter(|answer| answer.as_ref().is_ok_and(|answer| answer.text() == READER)).count();
         let refused: Vec<_> = answers.iter().flatten().filter(|answer| ![200, 429].contains(&answer.status)).collect();
@@ -88,15 +89,15 @@ fn flood_affects_only_its_sender() {
         make_mute(system, &reader.network)?;
         flood(&reader.network, 0, 4 * RECORDS_PER_POD)?;
         let kept = records(system)?;
-        // The other pod's is the one more.
+        // One more than the limit: the record of the other pod.
         ensure!(kept == RECORDS_PER_POD + 1, "{kept} records");
         process::send_signal(worker, Signal::SIGCONT)?;
         let answer = others.answer()?;
         ensure!(answer.text() == WRITER, "{answer:?}");
-        // Its own oldest record had to go.
+        // Its own oldest record was overwritten.
         let answer = flooders.answer()?;
         ensure!(answer.status == 403 && refusals(system, "no-record")? == 1, "{answer:?}");
-        // What nobody asks for is cleared up.
+        // Unread records are cleared up.
         eventually("the flood is forgotten", 2 * SOON, || {
             let left = records(system)?;
             ensure!(left == 0, "{left} records");
@@ -113,7 +114,7 @@ fn pods_are_served_while_another_floods() {
         let [reader, writer] = two_served(system, &kubepods)?;
         make_mute(system, &reader.network)?;
         let over = AtomicBool::new(false);
-        // From two processors at once.
+        // From two CPUs at once.
         let flooder = |first: usize| {
             let mut rounds = 0;
             while !over.load(Ordering::Relaxed) {
@@ -134,7 +135,7 @@ fn pods_are_served_while_another_floods() {
             over.store(true, Ordering::Relaxed);
             for flooder in flooders {
                 let rounds = flooder.join().expect("the flooder")?;
-                ensure!(rounds >= 10, "only {rounds} thousand SYNs: the case is not there");
+                ensure!(rounds >= 10, "only {rounds} thousand SYNs: the test's precondition is not met");
             }
             served
         })?;
@@ -152,9 +153,9 @@ fn records_die_with_their_interface() {
         make_mute(system, &reader.network)?;
         flood(&reader.network, 0, 2 * RECORDS_PER_POD)?;
         let kept = records(system)?;
-        ensure!(kept == RECORDS_PER_POD, "{kept} records: the case is not there");
+        ensure!(kept == RECORDS_PER_POD, "{kept} records: the test's precondition is not met");
         drop(reader);
-        // Sooner than records are cleared up by their age.
+        // Sooner than records are cleared up by age.
         eventually("they are gone", Duration::from_secs(5), || {
             let left = records(system)?;
             ensure!(left == 0, "{left} records");

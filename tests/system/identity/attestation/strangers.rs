@@ -1,4 +1,4 @@
-//! Who claims to be another pod: by its address, its network, its cgroup's name.
+//! Processes that claim to be another pod: by its address, its network, or the name of its cgroup.
 
 use super::*;
 use kiam_tests::{
@@ -10,7 +10,7 @@ use kiam_tests::{
 };
 use std::net::SocketAddr;
 
-/// The port that one connection is opened from on purpose.
+/// Port of a connection with a fixed source port.
 const PORT: u16 = 23_456;
 
 #[test]
@@ -20,7 +20,7 @@ fn process_of_another_pods_cgroup_is_refused() {
         let [reader, mut writer] = two_served(system, &kubepods)?;
         writer.live_in(reader.cgroup.container());
         expect_refused(system, &writer.network, 403, "contradiction")?;
-        // Neither is one of no pod: of the node, of another slice.
+        // A process in no pod's cgroup is refused as well, such as one of the node or of another slice.
         writer.live_in(kubepods.path());
         expect_refused(system, &writer.network, 403, "not-a-pod")?;
         writer.live_at_home();
@@ -28,12 +28,12 @@ fn process_of_another_pods_cgroup_is_refused() {
     });
 }
 
-fn a_look_alike_counts_for_nothing_by(driver: Driver) {
+fn look_alike_is_ignored_by(driver: Driver) {
     scenario(|system| {
         let kubepods = Kubepods::for_clients(driver)?;
         let [mut reader, mut writer] = two_served(system, &kubepods)?;
-        // Below its container, as one that its part of the tree was delegated to can make it: a whole kubepods, and the
-        // other pod at the depths where a kubelet makes pods.
+        // Below its container, as a pod with a delegated subtree can make it: a whole kubepods tree, and the other pod
+        // at the depths where a kubelet makes pods.
         let own = reader.cgroup.container().to_owned();
         let below_writer = writer.cgroup.path().strip_prefix(kubepods.path())?.to_owned();
         for fake in [own.join(&below_writer), own.join("kubepods").join(&below_writer)] {
@@ -51,13 +51,13 @@ fn a_look_alike_counts_for_nothing_by(driver: Driver) {
 /// A cgroup below a pod's that looks like that of another pod does not change the pod (cgroupfs driver).
 #[test]
 fn look_alike_below_a_pods_cgroup_by_cgroupfs() {
-    a_look_alike_counts_for_nothing_by(Driver::Cgroupfs);
+    look_alike_is_ignored_by(Driver::Cgroupfs);
 }
 
 /// A cgroup below a pod's that looks like that of another pod does not change the pod (systemd driver).
 #[test]
 fn look_alike_below_a_pods_cgroup_by_systemd() {
-    a_look_alike_counts_for_nothing_by(Driver::Systemd);
+    look_alike_is_ignored_by(Driver::Systemd);
 }
 
 #[test]
@@ -65,14 +65,14 @@ fn a_static_pod_has_no_role() {
     scenario(|system| {
         let kubepods = Kubepods::for_clients(Driver::Systemd)?;
         let [mut reader, _writer] = two_served(system, &kubepods)?;
-        // What the kubelet names it by, and the mirror at its address does not.
+        // The kubelet names its cgroup by this hash, and the mirror pod at its address by another UID.
         let own = kubepods.add_pod(&system.topology.node, "0123456789abcdef0123456789abcdef", Qos::Burstable)?;
         reader.live_in(own.container());
         expect_refused(system, &reader.network, 403, "static-pod")
     });
 }
 
-/// The network believes that a pod's address is another's, which has taken it; its own does not answer.
+/// Makes the network believe that the victim's address is the thief's; the victim no longer answers.
 fn take_over_address(system: &System, thief: &PodNetwork, victim: &PodNetwork) -> Result<()> {
     victim.ip("link set eth0 down")?;
     let mac = mac_of(thief)?;
@@ -87,7 +87,7 @@ fn mac_of(netns: &Netns) -> Result<String> {
     Ok(mac.with_context(|| format!("no MAC address in {link:?}"))?.to_owned())
 }
 
-/// What the pod at this address of a namespace is told.
+/// Returns the answer to a namespace that sends from this address.
 fn role_at(netns: &PodNetwork, source: std::net::Ipv4Addr) -> Result<Answer> {
     netns.ip(&format!("route replace {IMDS_V4} via {BRIDGE_V4} src {source}"))?;
     Pod::new(netns).get(IMDS4, ROLES)
@@ -112,7 +112,7 @@ fn neighbours_address_is_useless_on_a_bridge() {
         ensure!(stolen.status == 403, "{stolen:?}");
         let own = role_at(&thief.network, thief.network.v4)?;
         ensure!(own.text() == READER, "{own:?}");
-        // The control: by its address alone it is the other pod.
+        // Control: by the address alone it would be the other pod.
         system.agent()?.stop()?;
         attest(system, &kubepods, "off");
         system.start_agent()?;
@@ -152,7 +152,7 @@ fn forged_syn_of_a_neighbour_gains_nothing() {
         let doubtful = ask_from(PORT)?;
         ensure!(doubtful.text() != READER, "{}: {doubtful:?}", leaks::OTHER_ROLE);
         ensure!(doubtful.status == 403 && refusals(system, "several-records")? == 1, "{doubtful:?}");
-        // Both records were read with that.
+        // Reading has removed both records.
         let again = ask_from(PORT + 1)?;
         ensure!(again.text() == WRITER, "{again:?}");
         expect_served(system, &liar, READER)
@@ -174,7 +174,7 @@ fn port_without_records_serves_no_pod() {
     });
 }
 
-/// A gateway as pods have it, in a namespace with the pod's address.
+/// Configures a gateway as pods have it, in a namespace with the pod's address.
 fn configure(netns: &Netns, address: std::net::Ipv4Addr, gateway: &str) -> Result<()> {
     netns.ip_batch(&[
         format!("addr add {address}/32 dev eth0"),
@@ -190,7 +190,7 @@ fn nested_namespace_counts_as_its_pod() {
     scenario(|system| {
         let kubepods = Kubepods::for_clients(Driver::Systemd)?;
         let [reader, writer] = two_served(system, &kubepods)?;
-        // The pod's own interface, moved: what is sent keeps its socket.
+        // The pod's own interface, moved: its packets keep their socket.
         let mut inner = Netns::create("inner")?;
         inner.live_in(reader.cgroup.container());
         reader.network.ip(&format!("link set eth0 netns {}", inner.name()))?;
@@ -198,7 +198,7 @@ fn nested_namespace_counts_as_its_pod() {
         inner.ip("neigh replace 169.254.1.1 lladdr ee:ee:ee:ee:ee:ee dev eth0 nud permanent")?;
         let answer = eventually("the inner namespace is answered", SOON, || Pod::new(&inner).get(IMDS4, ROLES))?;
         ensure!(answer.text() == READER, "{answer:?}");
-        // Another one, forwarded: a packet loses its socket on the way, and nobody can say whose it was.
+        // A forwarding namespace: its packets lose their socket on the way, so their pod cannot be identified.
         let address = writer.network.v4;
         let mut behind = Netns::create("behind")?;
         behind.live_in(writer.cgroup.container());

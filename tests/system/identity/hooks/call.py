@@ -1,7 +1,7 @@
-"""Calls the metadata service as a process of a pod would, and prints as JSON what became of it.
+"""Calls the IMDS as a process of a pod would, and prints the result as JSON.
 
-    call.py tcp|udp ADDRESS [--port PORT]      connect, name the peer, ask for the role list
-    call.py again ADDRESS OTHER PORT           the same, then the same socket to another address: names that peer
+    call.py tcp|udp ADDRESS [--port PORT]      connect, report the peer, request the role list
+    call.py again ADDRESS OTHER PORT           the same, then connect the socket to another address: reports that peer
     call.py option LEVEL NAME [--length N]     setsockopt on a packet socket
     call.py option32 LEVEL NAME                the same by a 32-bit system call
 """
@@ -23,7 +23,7 @@ def family_of(address):
     return socket.AF_INET6 if ":" in address else socket.AF_INET
 
 
-def ask(sock):
+def request(sock):
     sock.sendall(GET)
     answer = b""
     while part := sock.recv(4096):
@@ -56,13 +56,13 @@ def main():
             sock.connect((args.words[0], args.port))
             result["peer"], result["local"] = sock.getpeername()[:2], sock.getsockname()[:2]
             if args.action == "again":
-                # connect(2): a socket is dissolved from its address by AF_UNSPEC, and may be connected anew.
+                # connect(2): AF_UNSPEC dissolves the association of a socket, which may then be connected again.
                 unspecified = (0).to_bytes(16, sys.byteorder)
                 libc_connect(sock, unspecified)
                 sock.connect((args.words[1], int(args.words[2])))
                 result["peer"] = sock.getpeername()[:2]
             elif args.action == "tcp":
-                result["answer"] = ask(sock)
+                result["answer"] = request(sock)
     except OSError as error:
         result["error"] = errno.errorcode.get(error.errno, str(error))
     print(json.dumps(result))
@@ -76,7 +76,7 @@ def libc_connect(sock, address):
 
 
 def setsockopt32(sock, level, name):
-    """`int 0x80` from a 64-bit process: the kernel takes it for a 32-bit one's call."""
+    """Calls setsockopt by `int 0x80` from a 64-bit process: to the kernel it is the call of a 32-bit one."""
     map_32bit, setsockopt = 0x40, 366  # MAP_32BIT; __NR_setsockopt of i386
     flags = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | map_32bit
     low = mmap.mmap(-1, 4096, flags=flags, prot=mmap.PROT_READ | mmap.PROT_WRITE | mmap.PROT_EXEC)

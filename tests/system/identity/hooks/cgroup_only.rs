@@ -1,5 +1,5 @@
-//! `--redirect=cgroup`: no TC program anywhere; the hooks send pods in their own network namespaces to a listener on the
-//! node's address.
+//! `--redirect=cgroup`: no TC program is attached; the hooks redirect pods in their own network namespaces to a
+//! listener on the node's address.
 
 use super::{
     IMDS, UIDS, expect_counted, expect_node_role, expect_nothing_at_the_canary, expect_refused, forget, from_node,
@@ -23,7 +23,7 @@ use std::{
     time::Duration,
 };
 
-/// How long no worker runs.
+/// Time without a worker.
 const PAUSE: Duration = Duration::from_secs(2);
 
 fn start(system: &mut System, kubepods: &Kubepods) -> Result<()> {
@@ -32,7 +32,7 @@ fn start(system: &mut System, kubepods: &Kubepods) -> Result<()> {
     system.spawn_agent()?.wait_armed()
 }
 
-/// Where the agent listens outside loopback.
+/// Returns the agent's listeners outside loopback.
 fn on_the_nodes_address(system: &System) -> Result<Vec<SocketAddr>> {
     let sockets = process::run(system.topology.node.command("ss").arg("-Hltn"))?;
     let local = sockets.lines().filter_map(|line| line.split_whitespace().nth(3)).map(|local| Ok(local.parse()?));
@@ -65,10 +65,10 @@ fn own_namespace_pods_are_sent_to_the_node_address() {
             expect_refused(system, &from_pod(system, &pod, &network, &["udp", imds])?)?;
         }
         expect_counted(system, "connect", 3)?;
-        // The hooks do not see this one; fence and backstop do.
+        // The hooks do not handle these packets; the fence and the backstop do.
         knock(&network)?;
         expect_nothing_at_the_canary(system)?;
-        // hostNetwork pods are left alone, and the node.
+        // hostNetwork pods and the node itself are left alone.
         for imds in IMDS {
             expect_node_role(&from_pod(system, &pod, &system.topology.node, &["tcp", imds])?)?;
             expect_node_role(&from_node(system, &["tcp", imds])?)?;
@@ -96,7 +96,7 @@ fn connection_without_a_hook_record_is_closed() {
                 let answer = from.enter(|| {
                     let mut stream = TcpStream::connect_timeout(&address, PATIENCE)?;
                     stream.set_read_timeout(Some(PATIENCE))?;
-                    // It may be closed by now.
+                    // The connection may be closed by now.
                     drop(stream.write_all(b"GET /latest/meta-data/ HTTP/1.0\r\n\r\n"));
                     let mut answer = Vec::new();
                     Ok(stream.read_to_end(&mut answer).map(|_| answer))
@@ -140,7 +140,7 @@ fn lost_node_address_is_reported() {
         node.ip(&format!("addr add 10.8.0.7/24 dev {UPLINK_INTERFACE}"))?;
         node.ip(&format!("route replace default via {UPLINK_V4} src 10.8.0.7"))?;
         let agent = system.agent()?;
-        eventually("it is said", SOON, || {
+        eventually("it is reported", SOON, || {
             let health = String::from_utf8(agent.health()?.stdout)?;
             let wanted = format!("FAIL  listeners: the node's addresses are [10.8.0.7, {NODE_V6}] now");
             ensure!(health.contains(&wanted), "{health}");
@@ -160,7 +160,7 @@ fn other_modes_listen_on_loopback_only() {
             system.agent_flags = flags.iter().map(|&flag| flag.to_owned()).collect();
             system.agent_flags.push(format!("--kubepods-cgroup={}", kubepods.path().display()));
             system.spawn_agent()?.wait_armed()?;
-            ensure!(!listening_on_loopback(&system.topology.node)?.is_empty(), "{flags:?}: nothing listens at all");
+            ensure!(!listening_on_loopback(&system.topology.node)?.is_empty(), "{flags:?}: the agent has no listener");
             let outside = on_the_nodes_address(system)?;
             ensure!(outside.is_empty(), "{flags:?}: {outside:?}");
             system.agent()?.stop()?;

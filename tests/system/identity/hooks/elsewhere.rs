@@ -1,5 +1,5 @@
-//! Pods that cannot be served by the interface that they are behind, or the address that they have. With
-//! `--redirect=cgroup` they are served where they reach the node's address.
+//! Pods that cannot be served by their interface or their address. With `--redirect=cgroup` they are served, as long as
+//! they reach the node's address.
 
 use super::{expect_nothing_at_the_canary, roles::expect_served};
 use anyhow::Result;
@@ -20,7 +20,7 @@ const POD_V4: Ipv4Addr = Ipv4Addr::new(10, 8, 0, 50);
 const POD_V6: Ipv6Addr = Ipv6Addr::new(0xfd00, 8, 0, 0, 0, 0, 0, 0x50);
 const POD_MAC: &str = "02:00:00:00:08:50";
 
-/// A pod with [`POD_V4`] and [`POD_V6`] on a network that `connect` makes has its role.
+/// Asserts that a pod with [`POD_V4`] and [`POD_V6`], on a network that `connect` makes, has its role.
 fn expect_pod_served(connect: fn(&System, &Netns) -> Result<()>) {
     scenario(|system| {
         let kubepods = Kubepods::create(Driver::Cgroupfs)?;
@@ -39,7 +39,7 @@ fn expect_pod_served(connect: fn(&System, &Netns) -> Result<()>) {
     });
 }
 
-/// The pod's own end, with the next hop of all its packets.
+/// Configures the pod's end, with the next hop of all its packets.
 fn address(network: &Netns, gateway: (Ipv4Addr, Ipv6Addr), mac: &str) -> Result<()> {
     let (v4, v6) = gateway;
     network.ip_batch(&[
@@ -55,8 +55,8 @@ fn address(network: &Netns, gateway: (Ipv4Addr, Ipv6Addr), mac: &str) -> Result<
     ])
 }
 
-/// The way back: the node knows none but to the router, and that one knows the pod.
-fn lead_back(system: &System, next_hop_mac: &str, interface: &str) -> Result<()> {
+/// Sets the return routes: from the node to the router, and from there to the pod.
+fn route_back(system: &System, next_hop_mac: &str, interface: &str) -> Result<()> {
     system.topology.node.ip_batch(&[
         format!("route add {POD_V4}/32 via {UPLINK_V4}"),
         format!("route add {POD_V6}/128 via {UPLINK_V6}"),
@@ -69,7 +69,7 @@ fn lead_back(system: &System, next_hop_mac: &str, interface: &str) -> Result<()>
     ])
 }
 
-/// As Multus makes it. It never talks to the node but by way of the router.
+/// A pod as Multus makes it, which reaches the node through the router only.
 #[test]
 fn a_pod_with_a_macvlan_of_the_uplink() {
     expect_pod_served(|system, network| {
@@ -77,20 +77,20 @@ fn a_pod_with_a_macvlan_of_the_uplink() {
         node.ip(&format!("link add child0 address {POD_MAC} link {UPLINK_INTERFACE} type macvlan mode private"))?;
         node.ip(&format!("link set child0 netns {} name eth0", network.name()))?;
         address(network, (UPLINK_V4, UPLINK_V6), UPLINK_MAC)?;
-        lead_back(system, POD_MAC, "eth0")
+        route_back(system, POD_MAC, "eth0")
     });
 }
 
-/// The interface of such a pod, as the VPC CNI names it.
+/// Interface of such a pod, as the VPC CNI names it.
 const VLAN: &str = "vlan0123456789a";
-/// The next hops behind the uplink that such pods have for themselves.
+/// Next hops behind the uplink that only such pods use.
 const TRUNK_V4: Ipv4Addr = Ipv4Addr::new(10, 8, 7, 2);
 const TRUNK_V6: Ipv6Addr = Ipv6Addr::new(0xfd00, 8, 7, 0, 0, 0, 0, 2);
-/// The pod's own.
+/// Gateway of the pod.
 const GATEWAY: (Ipv4Addr, Ipv6Addr) = (Ipv4Addr::new(169, 254, 1, 1), Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 1));
 
-/// As the VPC CNI makes it for a pod with security groups of its own in strict mode: all that the pod sends goes out by
-/// another uplink, what is for the node itself too, and all that it is sent comes in by that.
+/// A pod as the VPC CNI makes it with security groups of its own in strict mode: all packets of the pod leave by
+/// another uplink, including those to the node itself, and all packets to the pod arrive by it.
 #[test]
 fn a_pod_with_security_groups_in_strict_mode() {
     expect_pod_served(|system, network| {
@@ -108,19 +108,19 @@ fn a_pod_with_security_groups_in_strict_mode() {
             format!("link set {VLAN} up"),
         ])?;
         uplink.ip("link set eth1 up")?;
-        // What the node sends to the pod comes back to it, from its own address; so does what kubelet probes with.
+        // Packets of the node to the pod come back to it from its own address, such as those of the kubelet's probes.
         node.sysctl("net.ipv4.conf.eth1.accept_local", "1")?;
         // The CNI's `DISABLE_TCP_EARLY_DEMUX=true`: a packet that has found its socket is not forwarded (`ip_forward`).
         node.sysctl("net.ipv4.tcp_early_demux", "0")?;
         address(network, GATEWAY, HOST_SIDE_MAC)?;
-        lead_around(node, "-4", &POD_V4.to_string(), &TRUNK_V4.to_string())?;
-        lead_around(node, "-6", &POD_V6.to_string(), &TRUNK_V6.to_string())?;
-        lead_back(system, NODE_MAC, "eth1")
+        route_around(node, "-4", &POD_V4.to_string(), &TRUNK_V4.to_string())?;
+        route_around(node, "-6", &POD_V6.to_string(), &TRUNK_V6.to_string())?;
+        route_back(system, NODE_MAC, "eth1")
     });
 }
 
-/// Between the pod and its uplink, without a look at the node's own addresses.
-fn lead_around(node: &Netns, family: &str, pod: &str, trunk: &str) -> Result<()> {
+/// Routes between the pod and its uplink, past the node's own addresses.
+fn route_around(node: &Netns, family: &str, pod: &str, trunk: &str) -> Result<()> {
     let ip = |line: &str| node.ip(&format!("{family} {line}")).map(drop);
     ip(&format!("route add {trunk} dev eth1 table 101"))?;
     ip(&format!("route add default via {trunk} dev eth1 table 101 onlink"))?;
@@ -133,7 +133,7 @@ fn lead_around(node: &Netns, family: &str, pod: &str, trunk: &str) -> Result<()>
     ip("rule del pref 0 lookup local")
 }
 
-/// As the VPC CNI gives it to a pod of an IPv6 cluster, for IPv4 alone: Kubernetes does not know the address.
+/// An IPv4 address as the VPC CNI gives it to a pod of an IPv6 cluster: Kubernetes does not have the address.
 #[test]
 fn a_pod_of_an_ipv6_cluster() {
     const EGRESS: Ipv4Addr = Ipv4Addr::new(169, 254, 172, 5);

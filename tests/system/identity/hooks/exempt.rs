@@ -1,5 +1,5 @@
-//! Pods that keep the node's role although hostNetwork pods have their own: who they are is asked of the Kubernetes API,
-//! by namespace and ServiceAccount. No kiam server runs here, but where an agent is to hand over.
+//! Pods that keep the node's role although hostNetwork pods have their own. The Kubernetes API identifies them, by
+//! namespace and ServiceAccount. A kiam server runs only where an agent must hand over.
 
 mod trees;
 
@@ -17,15 +17,15 @@ use kiam_tests::{
 };
 use std::{fs, os::unix::fs::PermissionsExt as _, process::Command, time::Duration};
 
-/// Of a fourth pod.
+/// UID of a fourth pod.
 const FOURTH: &str = "44444444-4444-4444-4444-444444444444";
-/// Of a pod that is there so that there is one: without any the agent takes itself to look in the wrong place.
+/// UID of a pod that only fills the tree: without any pod the agent assumes that it looks in the wrong place.
 const OTHER: &str = "55555555-5555-5555-5555-555555555555";
-/// What the agent is told is done by then. Its self-check, which would mend it, comes every ten seconds; each of these
-/// steps is taken several times, so that none passes by its luck.
+/// Time in which the agent reacts to an event. Its self-check, which would also correct the map, runs every ten
+/// seconds; each step is repeated several times, so that none passes by chance.
 const AT_ONCE: Duration = Duration::from_secs(2);
 
-/// A hostNetwork pod as Kubernetes knows it.
+/// Returns the Kubernetes object of a hostNetwork pod.
 fn object(namespace: &str, name: &str, account: &str, uid: &str) -> PodObject {
     let pod = PodObject::on_node_network(namespace, name, None);
     PodObject { uid: uid.to_owned(), service_account: account.to_owned(), ..pod }
@@ -50,7 +50,7 @@ fn start(system: &mut System, kubepods: &Kubepods) -> Result<()> {
     system.spawn_agent()?.wait_armed()
 }
 
-/// Asserts that a pod has the node's role by every way to write M, and forgets that it asked.
+/// Asserts that a pod has the node's role by every notation of the IMDS address, and forgets its packets.
 fn expect_exempt(system: &System, pod: &PodCgroup) -> Result<()> {
     for imds in IMDS {
         expect_node_role(&from_pod(system, pod, &system.topology.node, &["tcp", imds])?)?;
@@ -58,7 +58,7 @@ fn expect_exempt(system: &System, pod: &PodCgroup) -> Result<()> {
     forget(system)
 }
 
-/// Asserts that a pod is sent to the agent by every way to write M.
+/// Asserts that a pod is redirected to the agent by every notation of the IMDS address.
 fn expect_not_exempt(system: &System, pod: &PodCgroup) -> Result<()> {
     for imds in IMDS {
         let call = from_pod(system, pod, &system.topology.node, &["tcp", imds])?;
@@ -68,7 +68,7 @@ fn expect_not_exempt(system: &System, pod: &PodCgroup) -> Result<()> {
     Ok(())
 }
 
-/// Whether the kernel programs have a pod for an exempt one.
+/// Returns whether the kernel programs treat a pod as exempt.
 fn is_exempt(system: &System, pod: u64) -> Result<bool> {
     let map = system.bpffs().join("kiam/v1/kiam_exempt");
     let dump = process::run(Command::new("bpftool").args(["--json", "map", "dump", "pinned"]).arg(map))?;
@@ -83,8 +83,8 @@ fn wait_exempt(system: &System, pod: u64, wanted: bool, limit: Duration) -> Resu
     })
 }
 
-/// The line of `kiam-agent health` about exemptions.
-fn said(agent: &Agent) -> Result<String> {
+/// Returns the line of `kiam-agent health` about exemptions.
+fn exemptions_line(agent: &Agent) -> Result<String> {
     let health = String::from_utf8(agent.health()?.stdout)?;
     Ok(health.lines().find(|line| line.contains(" exemptions")).unwrap_or_default().to_owned())
 }
@@ -101,7 +101,7 @@ fn only_named_accounts_keep_the_nodes_role() {
             object("kube-system", "aws-node", "aws-node-2", longer),
             PodObject { node: "another-node".to_owned(), ..aws_node(FOURTH) },
         ];
-        // Of the last there is a cgroup here, which somebody has named after it.
+        // The last one has a cgroup here that was named after it.
         let mut pods = Vec::new();
         for (index, (object, qos)) in
             objects.iter().zip([Qos::Burstable, Qos::Burstable, Qos::BestEffort, Qos::Guaranteed]).enumerate()
@@ -124,27 +124,27 @@ fn exemption_lasts_as_long_as_the_pod() {
         let _other = kubepods.add_pod(&system.topology.node, OTHER, Qos::Guaranteed)?;
         start(system, &kubepods)?;
         for uid in UIDS.iter().chain(&[FOURTH]) {
-            // The cgroup, then word of the pod.
+            // First the cgroup, then the pod object.
             let pod = kubepods.add_pod(&system.topology.node, uid, Qos::Burstable)?;
             expect_not_exempt(system, &pod)?;
             system.kube.put_pod(&aws_node(uid));
             wait_exempt(system, pod.id()?, true, AT_ONCE)?;
             expect_exempt(system, &pod)?;
 
-            // Its end, as Kubernetes tells it, while processes are still there.
+            // The deletion of the object, while processes still run.
             system.kube.delete_pod("kube-system", "aws-node-x7k2p")?;
             wait_exempt(system, pod.id()?, false, AT_ONCE)?;
             expect_not_exempt(system, &pod)?;
         }
         for uid in ["a", "b", "c", "d"].map(|last| UIDS[0].replace('1', last)) {
-            // Word of the pod, then the cgroup.
+            // First the pod object, then the cgroup.
             system.kube.put_pod(&aws_node(&uid));
             std::thread::sleep(Duration::from_millis(300));
             let pod = kubepods.add_pod(&system.topology.node, &uid, Qos::BestEffort)?;
             wait_exempt(system, pod.id()?, true, AT_ONCE)?;
             expect_exempt(system, &pod)?;
 
-            // A pod that has ended is none, whatever is left of it.
+            // A pod that has ended is not exempt, even if its cgroup is still there.
             system.kube.put_pod(&PodObject { phase: "Failed".to_owned(), ..aws_node(&uid) });
             wait_exempt(system, pod.id()?, false, AT_ONCE)?;
             expect_not_exempt(system, &pod)?;
@@ -154,8 +154,8 @@ fn exemption_lasts_as_long_as_the_pod() {
     });
 }
 
-/// Nobody tells of a cgroup's end, and nothing that comes later has its identifier.
-/// The exemption of a pod without a cgroup ends, although Kubernetes still has the pod's object.
+/// The exemption of a pod without a cgroup ends, although Kubernetes still has the pod's object. No event announces the
+/// end of a cgroup, and its id is not reused.
 #[test]
 fn exemption_ends_with_the_cgroup() {
     datapath_scenario(|system| {
@@ -168,14 +168,14 @@ fn exemption_ends_with_the_cgroup() {
         expect_exempt(system, &pod)?;
         end(pod)?;
         wait_exempt(system, id, false, SOON)?;
-        // The same pod in a cgroup of its own again, as after a reset of the kubelet.
+        // The same pod in a new cgroup, as after a reset of the kubelet.
         let pod = kubepods.add_pod(&system.topology.node, UIDS[0], Qos::Burstable)?;
         wait_exempt(system, pod.id()?, true, AT_ONCE)?;
         expect_exempt(system, &pod)
     });
 }
 
-/// Ends a pod, cgroups and all.
+/// Ends a pod and removes its cgroups.
 fn end(pod: PodCgroup) -> Result<()> {
     let folders = [pod.container().to_owned(), pod.path().to_owned()];
     drop(pod);
@@ -197,10 +197,10 @@ fn first_boot_needs_the_kubernetes_api_only() {
         system.agent_flags = flags(system, &kubepods)?;
         system.spawn_agent()?;
         let agent = system.agent.as_ref().context("an agent")?;
-        eventually("it says what it does not know", SOON, || {
-            let said = said(agent)?;
-            ensure!(said.starts_with("FAIL  exemptions: ") && said.contains("kube-system/aws-node"), "{said}");
-            ensure!(said.contains("Connection refused"), "nor why: {said}");
+        eventually("it reports what is missing", SOON, || {
+            let line = exemptions_line(agent)?;
+            ensure!(line.starts_with("FAIL  exemptions: ") && line.contains("kube-system/aws-node"), "{line}");
+            ensure!(line.contains("Connection refused"), "without the cause: {line}");
             Ok(())
         })?;
         expect_not_exempt(system, &pod)?;
@@ -222,7 +222,7 @@ fn list_on_disk_counts_until_the_api_is_back() {
         let file = system.state_dir().join("exempt.json");
         ensure!(fs::metadata(&file)?.permissions().mode() & 0o777 == 0o600, "others can read {}", file.display());
 
-        // The kernel forgets everything, and the kubelet makes the pods' cgroups anew.
+        // After the reboot the kernel has lost everything, and the kubelet makes the pods' cgroups again.
         system.kube.stop();
         system.agent()?.kill_both()?;
         forget_all(system)?;
@@ -231,18 +231,18 @@ fn list_on_disk_counts_until_the_api_is_back() {
         kubepods.make()?;
         let pod = kubepods.add_pod(&system.topology.node, UIDS[0], Qos::Burstable)?;
         let other = kubepods.add_pod(&system.topology.node, UIDS[1], Qos::Burstable)?;
-        ensure!(!system.bpffs().join("kiam").exists(), "control: something outlived the reboot");
+        ensure!(!system.bpffs().join("kiam").exists(), "control: a pin survived the reboot");
         start(system, &kubepods)?;
         expect_exempt(system, &pod)?;
         expect_not_exempt(system, &other)?;
 
-        // It was replaced meanwhile.
+        // The pod was replaced in the meantime.
         system.kube.delete_pod("kube-system", "aws-node-x7k2p")?;
         system.kube.put_pod(&aws_node(UIDS[1]));
         system.kube.listen(&system.topology.node)?;
         wait_exempt(system, pod.id()?, false, SOON)?;
         wait_exempt(system, other.id()?, true, AT_ONCE)?;
-        eventually("the disk has it", AT_ONCE, || {
+        eventually("the list on disk is updated", AT_ONCE, || {
             let text = fs::read_to_string(&file)?;
             ensure!(text.contains(UIDS[1]) && !text.contains(UIDS[0]), "{text}");
             Ok(())
@@ -250,7 +250,7 @@ fn list_on_disk_counts_until_the_api_is_back() {
     });
 }
 
-/// Removes what agents have left in the kernel, and nothing on disk.
+/// Removes what agents have left in the kernel, but nothing on disk.
 fn forget_all(system: &System) -> Result<()> {
     let kept = system.folder().join("kept");
     fs::rename(system.state_dir(), &kept)?;
@@ -273,10 +273,10 @@ fn foreign_list_on_disk_is_named_and_ignored() {
         let line = log.lines().find(|line| line.contains("is ignored")).context("it is not named")?;
         ensure!(line.contains("WARN") && line.contains(&*file.to_string_lossy()), "{line}");
         expect_not_exempt(system, &pod)?;
-        // The next word of the API replaces it.
+        // The next update from the API replaces the list.
         system.kube.put_pod(&aws_node(UIDS[0]));
         wait_exempt(system, pod.id()?, true, AT_ONCE)?;
-        ensure!(fs::read_to_string(&file)?.contains("kube-system/aws-node"), "it is still there");
+        ensure!(fs::read_to_string(&file)?.contains("kube-system/aws-node"), "it is not replaced");
         system.agent()?.kill_both()?;
         system.clean_up()?;
         ensure!(!file.exists(), "cleanup left it");
@@ -284,8 +284,8 @@ fn foreign_list_on_disk_is_named_and_ignored() {
     });
 }
 
-/// So that the CNI of no node depends on whether somebody has thought of the agents' rights.
-/// An agent without a list of exempt pods leaves the node to the agent that serves.
+/// An agent without a list of exempt pods leaves the node to the agent that serves, so that missing rights of the
+/// agents cannot break the CNI of a node.
 #[test]
 fn agent_without_a_list_does_not_take_over() {
     scenario(|system| {
@@ -296,7 +296,7 @@ fn agent_without_a_list_does_not_take_over() {
         system.kube.stop();
         system.agent_flags = flags(system, &kubepods)?;
         let mut new = system.spawn_successor(&[])?;
-        eventually("it says what it waits for", SOON, || {
+        eventually("it reports what it waits for", SOON, || {
             let health = String::from_utf8(new.health()?.stdout)?;
             ensure!(health.contains("FAIL  owner: another agent serves this node"), "{health}");
             ensure!(health.contains("Connection refused"), "{health}");
@@ -322,7 +322,7 @@ fn old_and_new_agent_pods_are_exempt() {
         let [old_pod, new_pod, other] =
             [UIDS[0], UIDS[1], UIDS[2]].map(|uid| host_network_pod(system, &kubepods, uid, Qos::Burstable));
         let (old_pod, new_pod, other) = (old_pod?, new_pod?, other?);
-        // The Kubernetes API is not needed for it.
+        // The Kubernetes API is not needed for this.
         system.kube.stop();
         system.agent_flags =
             vec!["--host-network-pods=enforce".to_owned(), format!("--kubepods-cgroup={}", kubepods.path().display())];
@@ -332,7 +332,7 @@ fn old_and_new_agent_pods_are_exempt() {
         expect_exempt(system, &old_pod)?;
         expect_not_exempt(system, &new_pod)?;
 
-        // One that waits for a server, and does not have the datapath.
+        // The new agent waits for a server, and does not own the datapath.
         let mut new = system.spawn_successor(&[own(UIDS[1])])?;
         crate::lifecycle::upgrade::expect_waiting(&new)?;
         [&old_pod, &new_pod].into_iter().try_for_each(|pod| expect_exempt(system, pod))?;
@@ -343,9 +343,9 @@ fn old_and_new_agent_pods_are_exempt() {
         [&old_pod, &new_pod].into_iter().try_for_each(|pod| expect_exempt(system, pod))?;
         expect_not_exempt(system, &other)?;
 
-        ensure!(old.stop()?.success(), "told to stop");
+        ensure!(old.stop()?.success(), "the old agent's exit code");
         let id = old_pod.id()?;
-        ensure!(is_exempt(system, id)?, "its pod is still there");
+        ensure!(is_exempt(system, id)?, "its pod still exists");
         end(old_pod)?;
         wait_exempt(system, id, false, SOON)?;
         expect_exempt(system, &new_pod)?;

@@ -1,4 +1,4 @@
-//! The hooks and the kubepods cgroup as they come and go.
+//! Changes of the hooks and of the kubepods cgroup.
 
 use super::{IMDS, UIDS, enforce, expect_node_role, expect_refused, from_pod, host_network_pod};
 use anyhow::{Context as _, Result, ensure};
@@ -13,7 +13,7 @@ use kiam_tests::{
 use serde_json::Value;
 use std::{path::Path, process::Command};
 
-/// What `kiam-agent health` says of the hooks.
+/// Returns the line of `kiam-agent health` about the hooks.
 fn hooks(agent: &Agent) -> Result<String> {
     let health = String::from_utf8(agent.health()?.stdout)?;
     Ok(health.lines().find(|line| line.contains(" cgroup-hooks")).unwrap_or_default().to_owned())
@@ -22,13 +22,13 @@ fn hooks(agent: &Agent) -> Result<String> {
 fn wait_for_hooks(system: &System, wanted: &str) -> Result<()> {
     let agent = system.agent.as_ref().context("no agent was started")?;
     eventually(&format!("the hooks: {wanted}"), SOON, || {
-        let said = hooks(agent)?;
-        ensure!(said.starts_with(wanted), "{said}");
+        let line = hooks(agent)?;
+        ensure!(line.starts_with(wanted), "{line}");
         Ok(())
     })
 }
 
-/// Asserts that the hooks see a new pod: they refuse what they would never redirect.
+/// Asserts that the hooks handle a new pod: they refuse a port that they never redirect.
 fn expect_hooked(system: &System, kubepods: &Kubepods, uid: &str) -> Result<()> {
     let pod = kubepods.add_pod(&system.topology.node, uid, Qos::Burstable)?;
     for imds in IMDS {
@@ -58,7 +58,7 @@ fn late_or_remade_kubepods_cgroup_is_found() {
     });
 }
 
-/// As [`enforce`], and does not wait.
+/// Like [`enforce`], without waiting.
 fn enforce_unready(system: &mut System, kubepods: &Kubepods) -> Result<()> {
     system.agent_flags =
         vec!["--host-network-pods=enforce".to_owned(), format!("--kubepods-cgroup={}", kubepods.path().display())];
@@ -71,9 +71,9 @@ fn empty_kubepods_cgroup_is_reported() {
         let kubepods = Kubepods::create(Driver::Cgroupfs)?;
         enforce_unready(system, &kubepods)?;
         wait_for_hooks(system, "FAIL  cgroup-hooks: ")?;
-        let said = hooks(system.agent()?)?;
-        ensure!(said.contains("has no process") && said.contains("--kubepods-cgroup"), "{said}");
-        // The hooks are there all the same.
+        let line = hooks(system.agent()?)?;
+        ensure!(line.contains("has no process") && line.contains("--kubepods-cgroup"), "{line}");
+        // The hooks are attached nevertheless.
         expect_hooked(system, &kubepods, UIDS[0])
     });
 }
@@ -120,7 +120,7 @@ fn hooks_stay_until_cleanup_or_flag_change() {
         ensure!(old.len() == HOOKS.len() && new.len() == HOOKS.len(), "{old:?} {new:?}");
         system.agent()?.kill_both()?;
 
-        // An agent that is not to enforce takes them off.
+        // An agent without enforcement removes them.
         system.agent_flags = vec![format!("--kubepods-cgroup={}", kubepods.path().display())];
         system.spawn_agent()?.wait_armed()?;
         ensure!(links(system)?.is_empty(), "{:?}", links(system)?);
@@ -141,7 +141,7 @@ fn hooks_stay_until_cleanup_or_flag_change() {
     });
 }
 
-/// Link and program of each hook, by their identifiers.
+/// Returns the ids of the link and the program of each hook.
 fn hook_programs(system: &System) -> Result<Vec<(u64, u64)>> {
     HOOKS
         .iter()
@@ -154,7 +154,7 @@ fn hook_programs(system: &System) -> Result<Vec<(u64, u64)>> {
         .collect()
 }
 
-/// The pins of the hooks.
+/// Pins of the hooks.
 const HOOKS: [&str; 6] =
     ["link_connect4", "link_connect6", "link_peername4", "link_peername6", "link_setsockopt", "link_sockops"];
 
@@ -172,7 +172,7 @@ fn detached_hook_is_attached_again() {
             ensure!(call.error() == Some("EPERM"), "{call:?}");
             Ok(())
         })?;
-        // Meanwhile the guard held.
+        // Meanwhile the guard was in the way.
         super::expect_nothing_at_the_canary(system)
     });
 }

@@ -1,4 +1,4 @@
-//! Whose credentials a process gets that a hook sent to the agent: those of the pod whose cgroup it is in.
+//! Credentials of a process that a hook redirects to the agent: those of the pod of its cgroup.
 
 use super::{IMDS, expect_nothing_at_the_canary, host_network_pod};
 use anyhow::{Context as _, Result, ensure};
@@ -20,8 +20,8 @@ use kiam_tests::{
 use serde_json::Value;
 use std::process::Command;
 
-/// Asks with curl, as a process of a pod; returns the status and the body.
-fn ask(pod: &PodCgroup, netns: &Netns, imds: &str, path: &str, more: &[&str]) -> Result<(String, String)> {
+/// Sends a request with curl, as a process of a pod; returns the status and the body.
+fn request(pod: &PodCgroup, netns: &Netns, imds: &str, path: &str, more: &[&str]) -> Result<(String, String)> {
     let host = if imds.contains(':') { format!("[{imds}]") } else { imds.to_owned() };
     let mut command = pod.command(netns, "curl");
     Environment { variables: Vec::new() }.apply(&mut command);
@@ -31,15 +31,16 @@ fn ask(pod: &PodCgroup, netns: &Netns, imds: &str, path: &str, more: &[&str]) ->
     Ok((status.to_owned(), body.to_owned()))
 }
 
-/// Waits until a pod is told its role, then sees that the credentials are of that role, by every way to write M.
+/// Waits until a pod gets its role, then asserts that the credentials are of that role, by every notation of the IMDS
+/// address.
 pub(super) fn expect_served(system: &System, pod: &PodCgroup, netns: &Netns, role: &str) -> Result<()> {
-    eventually(&format!("a pod is told {role}"), SOON, || {
-        let answer = ask(pod, netns, IMDS[0], ROLES, &[])?;
+    eventually(&format!("a pod gets {role}"), SOON, || {
+        let answer = request(pod, netns, IMDS[0], ROLES, &[])?;
         ensure!(answer == ("200".to_owned(), role.to_owned()), "{answer:?}");
         Ok(())
     })?;
     for imds in IMDS {
-        let (status, body) = ask(pod, netns, imds, &format!("{ROLES}{role}"), &[])?;
+        let (status, body) = request(pod, netns, imds, &format!("{ROLES}{role}"), &[])?;
         ensure!(status == "200", "{imds}: {status} {body}");
         let credentials: Value = serde_json::from_str(&body)?;
         let key = credentials["AccessKeyId"].as_str().with_context(|| format!("no key in {body}"))?;
@@ -68,15 +69,15 @@ fn two_host_network_pods_have_their_own_roles() {
         for (role, pod) in &pods {
             expect_served(system, pod, node, role)?;
         }
-        // A token is the pod's, though both have the node's address; and a pod that Kubernetes does not know has none.
+        // A token belongs to the pod, though both have the node's address; a pod unknown to Kubernetes has none.
         let ttl = ["--request", "PUT", "--header", "X-aws-ec2-metadata-token-ttl-seconds: 60"];
-        let (status, token) = ask(&pods[0].1, node, IMDS[0], "/latest/api/token", &ttl)?;
+        let (status, token) = request(&pods[0].1, node, IMDS[0], "/latest/api/token", &ttl)?;
         ensure!(status == "200", "{status} {token}");
         let header = format!("X-aws-ec2-metadata-token: {token}");
-        let with_token = |pod| ask(pod, node, IMDS[0], ROLES, &["--header", &header]);
+        let with_token = |pod| request(pod, node, IMDS[0], ROLES, &["--header", &header]);
         let (own, others) = (with_token(&pods[0].1)?, with_token(&pods[1].1)?);
         ensure!(own.0 == "200" && others.0 == "401", "{own:?} {others:?}");
-        let (status, body) = ask(&unknown, node, IMDS[0], ROLES, &[])?;
+        let (status, body) = request(&unknown, node, IMDS[0], ROLES, &[])?;
         ensure!(status != "200", "{body}");
         expect_nothing_at_the_canary(system)
     });
@@ -91,13 +92,13 @@ fn hooks_alone_serve_pods_in_own_namespaces() {
         let object = PodObject::running("open", "reader", Some("reader"), network.v4, network.v6);
         let pod = kubepods.add_pod(&system.topology.node, &object.uid, Qos::Burstable)?;
         system.kube.put_pod(&object);
-        // It is in the pod's network, and in no cgroup that says so.
+        // A process in the pod's network, but in another cgroup.
         let stranger = kubepods.add_pod(&system.topology.node, super::UIDS[0], Qos::Burstable)?;
         system.agent_flags =
             vec!["--redirect=cgroup".to_owned(), format!("--kubepods-cgroup={}", kubepods.path().display())];
         system.start()?;
         expect_served(system, &pod, &network, "reader")?;
-        let (status, body) = ask(&stranger, &network, IMDS[0], ROLES, &[])?;
+        let (status, body) = request(&stranger, &network, IMDS[0], ROLES, &[])?;
         ensure!(status != "200", "{body}");
         expect_nothing_at_the_canary(system)
     });
@@ -109,7 +110,7 @@ fn rings_without_records_are_removed() {
         let kubepods = Kubepods::create(Driver::Cgroupfs)?;
         let pod = kubepods.add_pod(&system.topology.node, super::UIDS[0], Qos::Burstable)?;
         super::enforce(system, &kubepods)?;
-        let (status, _) = ask(&pod, &system.topology.node, IMDS[0], ROLES, &[])?;
+        let (status, _) = request(&pod, &system.topology.node, IMDS[0], ROLES, &[])?;
         ensure!(status != "000", "no answer");
         let map = system.bpffs().join("kiam/v1/kiam_rings");
         let rings = || process::run(Command::new("bpftool").args(["map", "dump", "pinned"]).arg(&map));

@@ -1,4 +1,4 @@
-//! The questions: asked for a pod while it is where it is, with what its kernel truthfully tells, and judged by which
+//! The requests: sent for a pod while it is at its place, with truthful evidence from its kernel, and judged by which
 //! pod that was.
 
 use super::{
@@ -12,25 +12,25 @@ use std::{net::IpAddr, ops::RangeInclusive, rc::Rc, time::Duration};
 use tokio::time::{Instant, sleep};
 use tonic::Code;
 
-/// Moments at which a pod asks.
+/// Number of moments at which a pod sends requests.
 const MOMENTS: usize = 2;
-/// Between two of them, milliseconds.
+/// Pause between two of them, in milliseconds.
 const BETWEEN_MS: RangeInclusive<u64> = 0..=400;
-/// Questions at one moment.
+/// Requests at one moment.
 const AT_ONCE: RangeInclusive<usize> = 1..=2;
-/// How much older an agent says that an interface is than when it heard of it, and here it hears at once.
+/// Margin that an agent adds to the age of an interface, which here is reported without delay.
 pub(super) const AGENT_MARGIN: Duration = Duration::from_millis(25);
-/// How long a question waits that an agent asks for a pod which is not known yet, milliseconds.
+/// Time an agent's request for an unknown pod waits, in milliseconds.
 const WAIT_MS: u64 = 900;
 
-/// How a question is asked.
+/// Kind of a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Manner {
-    /// As our agents do: with what the kernel tells.
+    /// As our agents send it: with evidence from the kernel.
     Agent,
-    /// The same, for a pod that sends from another one's address.
+    /// The same, for a pod that sends from another pod's address.
     Borrowing(Place),
-    /// As agents of kiam v4 do: with the address alone, so that it can be answered wrongly.
+    /// As agents of kiam v4 send it: with the address alone, so that the answer can be wrong.
     Kiam,
 }
 
@@ -38,14 +38,14 @@ impl Manner {
     fn any(rng: &mut Rng, knowledge: Knowledge, own: Place) -> Self {
         match rng.u8(..12) {
             0 => Self::Kiam,
-            // Nothing but the uid contradicts an address that is borrowed.
+            // Only the uid contradicts a borrowed address.
             1 if knowledge == Knowledge::Uid => Self::Borrowing(own.elsewhere(rng)),
             _ => Self::Agent,
         }
     }
 }
 
-/// Asks for a pod at a few moments of its stay.
+/// Sends requests for a pod at a few moments of its stay.
 pub(super) async fn now_and_then(world: Rc<World>, stay: Rc<Stay>, mut rng: Rng) {
     for _ in 0..MOMENTS {
         sleep(Duration::from_millis(rng.u64(BETWEEN_MS))).await;
@@ -64,19 +64,19 @@ pub(super) async fn now_and_then(world: Rc<World>, stay: Rc<Stay>, mut rng: Rng)
 async fn question(world: &World, stay: &Stay, manner: Manner, from: IpAddr) {
     let (shown, sight) = (world.watch.has_shown(stay), world.watch.sight());
     let outcome = ask(world, stay, manner, from, 0).await;
-    // The server knew the pod when it was asked, and could not have seen it leave when it answered.
+    // The server had seen the pod at the time of the request, and could not have seen it leave before it answered.
     let known = shown && stay.is_shown() && sight.is_some() && sight == world.watch.sight();
     world.tally.borrow_mut().asked(manner, outcome, known);
 }
 
-/// Asks for a pod from its first moment on, as agents do: the server answers as soon as it sees the pod.
+/// Sends a request for a pod from its first moment on, as agents do: the server answers as soon as it sees the pod.
 pub(super) async fn until_served(world: Rc<World>, stay: Rc<Stay>) {
     let sight = world.watch.sight();
     let outcome = ask(&world, &stay, Manner::Agent, stay.place.addresses().0.into(), WAIT_MS).await;
-    let since_told = stay.told().map(|told| told.at.elapsed());
-    // Otherwise it may be the next one that was served, or the server that did not see.
+    let since_report = stay.report().map(|report| report.at.elapsed());
+    // Otherwise the next pod may have been served, or the server may have been blind.
     let counts = !stay.is_over() && sight.is_some() && sight == world.watch.sight();
-    world.tally.borrow_mut().waited(outcome, since_told.filter(|_| counts));
+    world.tally.borrow_mut().waited(outcome, since_report.filter(|_| counts));
 }
 
 async fn ask(world: &World, stay: &Stay, manner: Manner, from: IpAddr, wait_ms: u64) -> Outcome {
@@ -96,32 +96,32 @@ async fn ask(world: &World, stay: &Stay, manner: Manner, from: IpAddr, wait_ms: 
             }
             let pod = &stay.pod;
             Outcome::Wrong(format!(
-                "pod {} with {:?}, at {:?} for {age} ms, asked {:?} ms ago as {manner:?} from {from}, was told {answer:?}",
+                "pod {} with {:?}, at {:?} for {age} ms, asked {:?} ms ago as {manner:?} from {from}, got {answer:?}",
                 pod.uid,
                 pod.role,
                 stay.place,
                 asked.elapsed().as_millis()
             ))
         }
-        // What kiam says when it knows no pod, or several; and what is said of a uid at another one's address.
+        // The status of kiam for no pod or several pods, and the status for a uid at another pod's address.
         Err(status) if matches!(status.code(), Code::Unknown | Code::PermissionDenied) => Outcome::Refused,
         Err(status) => Outcome::Failed(status.to_string()),
     }
 }
 
-/// Whether the answer is about the pod that asked.
+/// Returns whether the answer is about the pod that sent the request.
 fn is_right(world: &World, stay: &Stay, manner: Manner, asked: Instant, answer: &Role) -> bool {
     match (manner, world.knowledge) {
         (Manner::Borrowing(_), _) => false,
         (Manner::Agent, Knowledge::Uid) => is_of(answer, stay),
-        // To an address, the answer is about whoever has it while the question is under way.
+        // For an address alone, the answer may be about any pod that has it during the request.
         (Manner::Agent, Knowledge::InterfaceAge) | (Manner::Kiam, _) => {
             world.was_there_since(stay.place, asked, |stay| is_of(answer, stay))
         }
     }
 }
 
-/// Whether an answer is about this very pod.
+/// Returns whether an answer is about this very pod.
 fn is_of(answer: &Role, stay: &Stay) -> bool {
     answer.name == stay.pod.role.as_deref().unwrap_or_default()
         && answer.seen.as_ref().is_none_or(|seen| seen.pod_uid == stay.pod.uid)

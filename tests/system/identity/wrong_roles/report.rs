@@ -1,30 +1,31 @@
-//! What came of the questions, and what of it is good enough.
+//! Outcomes of the requests, and the criteria for them.
 
 use super::{EVENTS, ask::Manner, world::Knowledge};
 use anyhow::{Result, ensure};
 use kiam_tests::leaks;
 use std::{fmt, time::Duration};
 
-/// Longest that a pod may wait for its role from when Kubernetes was told of it, which is before the server sees it;
-/// 99 in a hundred of them, since a machine that has much else to do makes some wait for a processor.
+/// Longest wait of a pod for its role, from the report to Kubernetes, which precedes the server's view, for 99 of 100
+/// pods: on a busy machine some wait for a CPU.
 const SERVED_WITHIN: Duration = Duration::from_millis(500);
-/// Fewest right answers in a hundred whose answer the server knew: one that refuses everything is never wrong.
+/// Minimum percentage of right answers where the server had the information: a server that refuses everything is never
+/// wrong.
 const RIGHT_PERCENT_MIN: usize = 80;
-/// Fewest waits that tell anything.
+/// Minimum number of waits for a meaningful result.
 const WAITS_MIN: usize = 100;
-/// Wrong answers that are told in full.
+/// Wrong answers that are printed in full.
 const EXAMPLES_MAX: usize = 5;
 
-/// What came of a question.
+/// Outcome of a request.
 #[derive(Debug)]
 pub(super) enum Outcome {
-    /// The role of the pod that asked.
+    /// The role of the pod that sent the request.
     Right,
     /// No role.
     Refused,
     /// A role that is not that pod's.
     Wrong(String),
-    /// Not an answer.
+    /// No answer.
     Failed(String),
 }
 
@@ -42,24 +43,24 @@ impl Count {
     }
 }
 
-/// Everything that came of them.
+/// All outcomes.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Tally {
     agent: Count,
-    /// Of these, the ones whose answer the server knew.
+    /// Subset for which the server had the information.
     known: Count,
     borrowing: Count,
     kiam: Count,
-    /// From when Kubernetes was told to the answer.
+    /// Times from the report to Kubernetes to the answer.
     waits: Vec<Duration>,
-    /// Waits in vain.
+    /// Requests that were never served.
     unserved: usize,
     examples: Vec<String>,
     failures: Vec<String>,
 }
 
 impl Tally {
-    /// `known`: the server knew the right answer.
+    /// Counts an outcome; `known` if the server had the right answer.
     pub(super) fn asked(&mut self, manner: Manner, outcome: Outcome, known: bool) {
         let count = match manner {
             Manner::Agent => &mut self.agent,
@@ -81,9 +82,10 @@ impl Tally {
         self.keep(manner, outcome);
     }
 
-    /// `since_told`: since Kubernetes was told of the pod; `None` where that tells nothing of the server.
-    pub(super) fn waited(&mut self, outcome: Outcome, since_told: Option<Duration>) {
-        match (&outcome, since_told) {
+    /// Counts a wait; `since_report` is the time since the report to Kubernetes, `None` if the server may not have seen
+    /// it.
+    pub(super) fn waited(&mut self, outcome: Outcome, since_report: Option<Duration>) {
+        match (&outcome, since_report) {
             (Outcome::Right, Some(wait)) => self.waits.push(wait),
             (Outcome::Refused, Some(wait)) if wait > SERVED_WITHIN => self.unserved += 1,
             _ => {}
@@ -102,7 +104,7 @@ impl Tally {
     }
 }
 
-/// A run, for people and for the judge.
+/// Results of a run.
 #[derive(Debug)]
 pub(super) struct Report {
     tally: Tally,
@@ -117,22 +119,28 @@ impl Report {
         Self { tally, events, pods }
     }
 
-    /// # Errors
-    /// Somebody was told another pod's role; or nothing that this run did could have shown it.
+    /// Fails if a pod got another pod's role, or if the run could not have revealed it.
     pub(super) fn judge(&self, knowledge: Knowledge) -> Result<()> {
         let Tally { agent, known, borrowing, kiam, waits, unserved, examples, failures } = &self.tally;
         ensure!(agent.wrong + borrowing.wrong == 0, "{}:\n{}", leaks::OTHER_ROLE, examples.join("\n"));
-        ensure!(failures.is_empty(), "{} questions got no answer: {}", failures.len(), failures[0]);
+        ensure!(failures.is_empty(), "{} requests got no answer: {}", failures.len(), failures[0]);
         ensure!(self.events >= EVENTS, "only {} events", self.events);
-        ensure!(kiam.wrong > 0, "control: nothing here could have been answered wrongly");
-        ensure!(knowledge == Knowledge::InterfaceAge || borrowing.refused > 0, "nobody asked from another's address");
+        ensure!(kiam.wrong > 0, "control: no request of this run could have been answered wrongly");
+        ensure!(
+            knowledge == Knowledge::InterfaceAge || borrowing.refused > 0,
+            "no request came from another pod's address"
+        );
         ensure!(100 * known.right >= RIGHT_PERCENT_MIN * known.all(), "too few right answers: {known:?}");
-        ensure!(waits.len() >= WAITS_MIN && *unserved == 0, "{} waits, and {unserved} in vain", waits.len());
-        ensure!(self.wait(99) <= SERVED_WITHIN, "new owners were served {:?} after it was told", self.wait(99));
+        ensure!(waits.len() >= WAITS_MIN && *unserved == 0, "{} waits, {unserved} of them never served", waits.len());
+        ensure!(
+            self.wait(99) <= SERVED_WITHIN,
+            "new pods were served {:?} after the report to Kubernetes",
+            self.wait(99)
+        );
         Ok(())
     }
 
-    /// The wait that so many in a hundred were not longer than.
+    /// Returns the wait that this percentage of pods did not exceed.
     fn wait(&self, percent: usize) -> Duration {
         let waits = &self.tally.waits;
         let rank = (waits.len() * percent).div_ceil(100);
@@ -145,10 +153,10 @@ impl fmt::Display for Report {
         let Tally { agent, known, borrowing, kiam, waits, unserved, .. } = &self.tally;
         writeln!(f, "{} events of {} pods", self.events, self.pods)?;
         for (what, count) in [
-            ("asked with what the kernel tells", agent),
-            ("of these, known to the server   ", known),
-            ("asked from another's address    ", borrowing),
-            ("asked as kiam v4's agents do    ", kiam),
+            ("with evidence from the kernel   ", agent),
+            ("of these, seen by the server    ", known),
+            ("from another pod's address      ", borrowing),
+            ("as kiam v4's agents send them   ", kiam),
         ] {
             let Count { right, refused, wrong } = count;
             writeln!(f, "{what}: {right:6} right, {refused:6} refused, {wrong:5} wrong")?;
@@ -156,7 +164,7 @@ impl fmt::Display for Report {
         let [p50, p99, max] = [50, 99, 100].map(|percent| self.wait(percent));
         write!(
             f,
-            "served after it was told: p50 {p50:.1?}, p99 {p99:.1?}, longest {max:.1?}, of {} waits, {unserved} in vain",
+            "served after the report: p50 {p50:.1?}, p99 {p99:.1?}, longest {max:.1?}, of {} waits, {unserved} never served",
             waits.len()
         )
     }

@@ -1,7 +1,7 @@
-//! What the server has seen of what Kubernetes was told; and what happens to its watch.
+//! How much of Kubernetes' reports the server has seen, and disturbances of its watch.
 //!
-//! A watch keeps the order of events. So a pod of the test's own, whose role is a number that grows, tells how far the
-//! server is: it has seen all that Kubernetes was told before that number.
+//! A watch keeps the order of events. So the role of a pod of the test's own, a growing number, shows the server's
+//! progress: it has seen everything that Kubernetes reported before that number.
 
 use super::world::{NAMESPACES, Place, Stay, World};
 use anyhow::{Context as _, Result};
@@ -13,27 +13,27 @@ use tokio::{
     time::sleep,
 };
 
-/// Between two looks at how far the server is.
+/// Pause between two checks of the server's progress.
 const LOOK: Duration = Duration::from_millis(25);
-/// How many stays may begin whenever the server is seen to be up to date: no more happens than it can follow.
+/// Stays that may begin whenever the server is up to date, so that it can follow.
 const STAYS_AT_ONCE: usize = 11;
-/// Between two ends of the watches by their time.
+/// Time between two ends of the watches by timeout.
 const WATCH_LIFE: Duration = Duration::from_millis(700);
-/// How long the watches are mute before they turn out to be too far behind.
+/// Time the watches are mute before they turn out to be too far behind.
 const MUTE: Duration = Duration::from_millis(150);
-/// Where no other pod comes.
+/// Place of no other pod.
 const SENTINEL: Place = Place(u16::MAX);
 
-/// How far the server is.
+/// Progress of the server.
 #[derive(Debug)]
 pub(super) struct Watch {
-    /// The last number that Kubernetes was told.
+    /// Last number reported to Kubernetes.
     mark: Cell<u64>,
-    /// The last number that the server has seen.
+    /// Last number that the server has seen.
     seen: watch::Sender<u64>,
-    /// The server cannot see what Kubernetes is told.
+    /// Whether the server is cut off from Kubernetes' reports.
     blind: Cell<bool>,
-    /// How often that was so.
+    /// Number of interruptions.
     interruptions: Cell<u32>,
     /// Stays that may begin.
     stays: Semaphore,
@@ -57,25 +57,25 @@ impl Watch {
         Ok(())
     }
 
-    /// Whether the server has surely seen where Kubernetes says a pod is.
+    /// Returns whether the server has certainly seen the report about a stay.
     pub(super) fn has_shown(&self, stay: &Stay) -> bool {
-        stay.told().is_some_and(|told| told.mark < *self.seen.borrow())
+        stay.report().is_some_and(|report| report.mark < *self.seen.borrow())
     }
 
-    /// Waits until it has.
+    /// Waits until the server has seen it.
     pub(super) async fn shows(&self, stay: &Stay) {
         let mut seen = self.seen.subscribe();
-        // The sender lives as long as we do: an error cannot come.
+        // The sender lives as long as `self`, so no error can occur.
         drop(seen.wait_for(|_| self.has_shown(stay)).await);
     }
 
-    /// The same twice: the server saw all the time what Kubernetes was told. `None`: it does not.
+    /// Returns the same number twice if the server was not cut off in between; `None` while it is.
     pub(super) fn sight(&self) -> Option<u32> {
         (!self.blind.get()).then(|| self.interruptions.get())
     }
 }
 
-/// Follows how far the server is, for ever.
+/// Tracks the server's progress, endlessly.
 pub(super) async fn sentinel(world: &World) -> Result<()> {
     let (v4, v6) = SENTINEL.addresses();
     loop {
@@ -94,7 +94,7 @@ pub(super) async fn sentinel(world: &World) -> Result<()> {
 }
 
 async fn look(world: &World, ip: String) -> Result<()> {
-    // At the beginning it is not known.
+    // At the beginning the sentinel is unknown.
     if let Ok(answer) = world.rpc.clone().get_pod_role(GetPodRoleRequest { ip, caller: None }).await {
         let seen = answer.into_inner().name.parse().context("the role of the sentinel")?;
         world.watch.seen.send_replace(seen);
@@ -102,7 +102,8 @@ async fn look(world: &World, ip: String) -> Result<()> {
     Ok(())
 }
 
-/// What an API server does to its watches: it ends them at their time, and tells one that is too far behind to list anew.
+/// Disturbs the watches as an API server does: ends them at their timeout, and makes one that is too far behind list
+/// again.
 pub(super) async fn trouble(world: &World) {
     let mut relists = [0.3, 0.7].into_iter().peekable();
     loop {
@@ -124,7 +125,7 @@ async fn fall_behind(world: &World) {
     world.kube.hold_watch_back(false);
     let back = watch.mark.get();
     let mut seen = watch.seen.subscribe();
-    // The sender lives as long as we do: an error cannot come.
+    // The sender lives as long as `watch`, so no error can occur.
     drop(seen.wait_for(|seen| back < *seen).await);
     watch.blind.set(false);
 }

@@ -1,4 +1,4 @@
-//! The truth: which pod is where, and since when. And what Kubernetes was told of it so far, which is less.
+//! The truth: which pod is at which place, and since when; and the part of it that Kubernetes has reported so far.
 
 use super::{
     EVENTS, SLOTS,
@@ -18,24 +18,24 @@ use std::{
 };
 use tokio::{sync::mpsc, time::Instant};
 
-/// The namespaces that pods are in; a name is taken in each by itself.
+/// Namespaces of the pods; names are unique within each.
 pub(super) const NAMESPACES: [&str; 3] = ["blue", "green", "grey"];
 
-/// What the kernel tells of the pod that opened a connection.
+/// Evidence from the kernel about the pod that opened a connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Knowledge {
-    /// Its uid, from its cgroup; the age of its interface too.
+    /// Its uid, from its cgroup, and the age of its interface.
     Uid,
     /// The age of its interface alone.
     InterfaceAge,
 }
 
-/// What a pod has for itself alone, while it has it: an address of each family.
+/// An address of each family, which a pod has for itself as long as it stays.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(super) struct Place(pub(super) u16);
 
 impl Place {
-    /// One of another slot.
+    /// Returns a place of another slot.
     pub(super) fn elsewhere(self, rng: &mut fastrand::Rng) -> Self {
         let slot = self.0 / 2 + rng.u16(1..SLOTS);
         Self(2 * (slot % SLOTS) + rng.u16(..2))
@@ -46,22 +46,22 @@ impl Place {
         (Ipv4Addr::new(10, 64, high, low), Ipv6Addr::new(0xfd00, 0x64, 0, 0, 0, 0, 0, self.0))
     }
 
-    /// The address of either family.
+    /// Returns the address of a random family.
     pub(super) fn address(self, rng: &mut fastrand::Rng) -> IpAddr {
         let (v4, v6) = self.addresses();
         if rng.bool() { v4.into() } else { v6.into() }
     }
 }
 
-/// A pod, from the moment that it is put on the node.
+/// A pod, from its scheduling on.
 #[derive(Debug)]
 pub(super) struct Pod {
     pub(super) uid: String,
-    /// No other pod ever has it.
+    /// Unique role.
     pub(super) role: Option<String>,
-    /// As Kubernetes has it.
+    /// The object in Kubernetes.
     object: RefCell<PodObject>,
-    /// Where Kubernetes has it as running.
+    /// Place at which Kubernetes reports it as running.
     shown: Cell<Option<Place>>,
     news: mpsc::UnboundedSender<(Instant, News)>,
 }
@@ -75,9 +75,9 @@ impl Pod {
         self.object.borrow().namespace.clone()
     }
 
-    /// Has Kubernetes told at this moment, or as soon as it has heard what is before it.
-    pub(super) fn tell(&self, at: Instant, news: News) {
-        // Nobody hears it: the pod is gone already.
+    /// Queues a report to Kubernetes, at this time or after all earlier ones.
+    pub(super) fn report(&self, at: Instant, news: News) {
+        // The receiver is gone if the pod is.
         drop(self.news.send((at, news)));
     }
 }
@@ -87,18 +87,18 @@ impl Pod {
 pub(super) struct Stay {
     pub(super) pod: Rc<Pod>,
     pub(super) place: Place,
-    /// When its interface appeared.
+    /// Time when its interface appeared.
     pub(super) born: Instant,
-    /// When the interface went, and with it the place was free.
+    /// Time when the interface disappeared and the place became free.
     ended: Cell<Option<Instant>>,
-    told: Cell<Option<Told>>,
+    report: Cell<Option<Reported>>,
 }
 
-/// When Kubernetes was told of a stay.
+/// Report of a stay to Kubernetes.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Told {
+pub(super) struct Reported {
     pub(super) at: Instant,
-    /// Of the sentinel, at that moment.
+    /// Mark of the sentinel at that time.
     pub(super) mark: u64,
 }
 
@@ -111,39 +111,39 @@ impl Stay {
         self.ended.get().is_some()
     }
 
-    pub(super) fn told(&self) -> Option<Told> {
-        self.told.get()
+    pub(super) fn report(&self) -> Option<Reported> {
+        self.report.get()
     }
 
-    /// Whether Kubernetes has the pod at this place, now, and because of this stay.
+    /// Returns whether Kubernetes reports the pod at this place now because of this stay.
     pub(super) fn is_shown(&self) -> bool {
-        self.told().is_some() && self.pod.shown.get() == Some(self.place)
+        self.report().is_some() && self.pod.shown.get() == Some(self.place)
     }
 }
 
-/// What Kubernetes is told of a pod.
+/// Report about a pod.
 #[derive(Debug)]
 pub(super) enum News {
     /// It is on its node, without a network.
     Created,
     /// It runs, and has an address.
     At(Rc<Stay>),
-    /// It shall end, and still runs.
+    /// It is being deleted, and still runs.
     Terminating,
     /// It has ended, with this phase.
     Ended(&'static str),
-    /// There is no such pod.
+    /// It does not exist.
     Deleted,
 }
 
-/// The truth, and those who learn of it.
+/// The truth, and the observers of it.
 pub(super) struct World {
     pub(super) knowledge: Knowledge,
     pub(super) kube: KubeApi,
     pub(super) rpc: Rpc,
     pub(super) watch: Watch,
     pub(super) tally: RefCell<Tally>,
-    /// By place, in their order: one has ended when the next begins.
+    /// By place, in order: each has ended when the next begins.
     stays: RefCell<HashMap<Place, Vec<Rc<Stay>>>>,
     events: Cell<usize>,
     pods: Cell<u64>,
@@ -155,7 +155,7 @@ impl World {
         Self { knowledge, kube, rpc, watch, tally, stays, events, pods }
     }
 
-    /// How much of all that shall happen has happened, from 0 to 1.
+    /// Returns the completed part of the run, from 0 to 1.
     pub(super) fn progress(&self) -> f64 {
         self.events.get() as f64 / EVENTS as f64
     }
@@ -164,7 +164,8 @@ impl World {
         Report::new(&self.tally.borrow(), self.events.get(), self.pods.get())
     }
 
-    /// A pod that Kubernetes has not heard of, and what it shall hear. `name`: of a pod that is gone by then.
+    /// Returns a pod that Kubernetes has not seen, and the queue of its reports. `name` is that of a pod that will be
+    /// gone by then.
     pub(super) fn new_pod(
         &self,
         namespace: &str,
@@ -172,7 +173,7 @@ impl World {
     ) -> (Rc<Pod>, mpsc::UnboundedReceiver<(Instant, News)>) {
         let serial = self.pods.get();
         self.pods.set(serial + 1);
-        // Some have none, and are not to be told that another one's is theirs.
+        // Some have no role, and must not get another pod's.
         let role = (!serial.is_multiple_of(16)).then(|| format!("role-{serial}"));
         let name = name.unwrap_or_else(|| format!("pod-{serial}"));
         let uid = format!("11111111-0000-4000-8000-{serial:012x}");
@@ -189,22 +190,22 @@ impl World {
         (Rc::new(pod), heard)
     }
 
-    /// A pod's interface appears.
+    /// Makes a pod's interface appear.
     pub(super) fn move_in(&self, pod: &Rc<Pod>, place: Place) -> Rc<Stay> {
         let (pod, born) = (Rc::clone(pod), Instant::now());
-        let stay = Rc::new(Stay { pod, place, born, ended: Cell::default(), told: Cell::default() });
+        let stay = Rc::new(Stay { pod, place, born, ended: Cell::default(), report: Cell::default() });
         self.stays.borrow_mut().entry(place).or_default().push(Rc::clone(&stay));
         stay
     }
 
-    /// Whether there was such a stay at this place at any moment since then.
+    /// Returns whether a matching stay was at this place at any moment since then.
     pub(super) fn was_there_since(&self, place: Place, since: Instant, is_it: impl Fn(&Stay) -> bool) -> bool {
         let stays = self.stays.borrow();
         let recent = stays.get(&place).into_iter().flatten().rev();
         recent.take_while(|stay| stay.ended.get().is_none_or(|ended| ended >= since)).any(|stay| is_it(stay))
     }
 
-    /// Tells Kubernetes, now.
+    /// Reports to Kubernetes now.
     pub(super) fn publish(&self, pod: &Pod, news: News) -> Result<()> {
         self.events.set(self.events.get() + 1);
         let mut object = pod.object.borrow_mut();
@@ -214,7 +215,7 @@ impl World {
                 object.addresses = Some(stay.place.addresses());
                 object.phase = "Running".to_owned();
                 pod.shown.set(Some(stay.place));
-                stay.told.set(Some(Told { at: Instant::now(), mark: self.watch.mark() }));
+                stay.report.set(Some(Reported { at: Instant::now(), mark: self.watch.mark() }));
             }
             News::Terminating => object.terminating = true,
             News::Ended(phase) => {

@@ -1,15 +1,15 @@
-//! Answers as the tables write them: `STATUS [header: value] body`.
+//! Answers in the notation of the tables: `STATUS [header: value] body`.
 
 use super::facts;
 use anyhow::{Context as _, Result, ensure};
 use serde_json::Value;
 
-/// Headers that tell one answer from another; those that all have are another table's.
-const TELLING: [&str; 4] = ["Location", "Allow", "Retry-After", "X-aws-ec2-metadata-token-ttl-seconds"];
-/// The keys of the credentials document, in the order that kiam writes them in.
+/// Headers that distinguish answers; headers of all answers are in another table.
+const DISTINCTIVE: [&str; 4] = ["Location", "Allow", "Retry-After", "X-aws-ec2-metadata-token-ttl-seconds"];
+/// Keys of the credentials document, in kiam's order.
 const DOCUMENT: [&str; 7] = ["Code", "Type", "AccessKeyId", "SecretAccessKey", "Token", "Expiration", "LastUpdated"];
 
-/// An answer as curl's `--include` prints it.
+/// An answer as printed by curl's `--include`.
 #[derive(Debug)]
 pub(super) struct Answer {
     status: u16,
@@ -18,7 +18,7 @@ pub(super) struct Answer {
 }
 
 impl Answer {
-    /// Reads what curl printed.
+    /// Parses curl's output.
     pub(super) fn parse(printed: &[u8]) -> Result<Self> {
         let printed = std::str::from_utf8(printed)?;
         let (head, body) = printed.split_once("\r\n\r\n").with_context(|| format!("no answer: {printed:?}"))?;
@@ -32,18 +32,18 @@ impl Answer {
         })
     }
 
-    /// The value of a header, `-` where there is none.
+    /// Returns the value of a header, or `-` without one.
     pub(super) fn header(&self, name: &str) -> &str {
         let found = self.headers.iter().find(|(key, _)| key.eq_ignore_ascii_case(name));
         found.map_or("-", |(_, value)| value)
     }
 
-    /// The agent's own time for this request was over.
+    /// Returns whether the agent's own timeout for this request has passed.
     pub(super) fn is_late(&self) -> bool {
         self.status == 503 && self.body.contains("code = DeadlineExceeded")
     }
 
-    /// `answer`, `error`, or `page` for an error that is one.
+    /// Returns `answer`, `error`, or `page` for an error that is a page.
     pub(super) fn kind(&self) -> &'static str {
         match self.status {
             ..400 => "answer",
@@ -56,11 +56,11 @@ impl Answer {
         self.body.trim_start().starts_with('<')
     }
 
-    /// As the tables write it, where `path` was asked for with `method`.
+    /// Returns the notation of the tables for the answer to this method and path.
     pub(super) fn text(&self, method: &str, path: &str) -> String {
-        let telling = TELLING.iter().map(|name| (*name, self.header(name))).filter(|(_, value)| *value != "-");
+        let distinctive = DISTINCTIVE.iter().map(|name| (*name, self.header(name))).filter(|(_, value)| *value != "-");
         let headers: Vec<String> =
-            telling.map(|(name, value)| format!("{name}: {}", facts::short(value, path))).collect();
+            distinctive.map(|(name, value)| format!("{name}: {}", facts::short(value, path))).collect();
         text(&self.status.to_string(), &headers.join("; "), &self.body_text(method, path))
     }
 
@@ -81,13 +81,13 @@ impl Answer {
         facts::short(self.body.trim_end_matches('\n'), path)
     }
 
-    /// The access key id of a credentials document that is as kiam writes it: the same keys in the same order, on one
+    /// Returns the access key id of a credentials document in kiam's form: the same keys in the same order, on one
     /// line, with times to the second in UTC.
     pub(super) fn access_key_id(&self) -> Result<String> {
         let document: Value = serde_json::from_str(&self.body)?;
         let places: Vec<_> = DOCUMENT.iter().map(|key| self.body.find(&format!("\"{key}\":\""))).collect();
         ensure!(places.iter().all(Option::is_some) && places.is_sorted(), "not kiam's keys in kiam's order");
-        ensure!(document.as_object().is_some_and(|keys| keys.len() == DOCUMENT.len()), "not kiam's keys alone");
+        ensure!(document.as_object().is_some_and(|keys| keys.len() == DOCUMENT.len()), "more keys than kiam's");
         ensure!(self.body.find('\n') == Some(self.body.len() - 1), "not one line");
         let part = |key: &str| document[key].as_str().unwrap_or_default();
         ensure!((part("Code"), part("Type")) == ("Success", "AWS-HMAC"), "{document}");
@@ -99,7 +99,7 @@ impl Answer {
     }
 }
 
-/// Puts the parts together.
+/// Joins the parts.
 pub(super) fn text(status: &str, headers: &str, body: &str) -> String {
     let headers = if headers.is_empty() { String::new() } else { format!("[{headers}]") };
     [status, &headers, body].into_iter().filter(|part| !part.is_empty()).collect::<Vec<_>>().join(" ")

@@ -1,35 +1,35 @@
-//! What a kiam v4.2 agent answers, out of `kiam-v4.tsv`.
+//! Answers of a kiam v4.2 agent, from `kiam-v4.tsv`.
 
 use anyhow::{Context as _, Result, ensure};
 
-/// Stands for the path of the roles in tables.
+/// Abbreviation for the path of the roles in tables.
 const SC: (&str, &str) = ("$SC", "/latest/meta-data/iam/security-credentials");
-/// Stands for the beginning of a role's ARN in tables.
+/// Abbreviation for the start of a role's ARN in tables.
 const ARN: (&str, &str) = ("$ARN", "arn:aws:iam::123456789012:role");
 
 /// A request and kiam's answer to it.
 #[derive(Debug)]
 pub(super) struct Fact {
-    /// Which pod asks: a name of `pods.rs`.
+    /// Name of the requesting pod in `pods.rs`.
     pub(super) pod: String,
-    /// The request as the table writes it.
+    /// Request in the notation of the table.
     pub(super) request: String,
-    /// The answer as the table writes it.
+    /// Answer in the notation of the table.
     pub(super) answer: String,
 }
 
-/// What is the same in every answer of a kind.
+/// A header with the same value in every answer of a kind.
 #[derive(Debug)]
 pub(super) struct Always {
-    /// Which answers: `answer` or `error`.
+    /// Kind of the answers: `answer` or `error`.
     pub(super) kind: String,
-    /// The header's name.
+    /// Name of the header.
     pub(super) header: String,
-    /// Its value; `-` where there is none.
+    /// Value; `-` if the header is missing.
     pub(super) value: String,
 }
 
-/// All of them.
+/// Reads all of them.
 pub(super) fn read() -> Result<(Vec<Always>, Vec<Fact>)> {
     let (mut always, mut facts) = (Vec::new(), Vec::new());
     for line in include_str!("kiam-v4.tsv").lines().filter(|line| !line.starts_with('#')) {
@@ -42,24 +42,24 @@ pub(super) fn read() -> Result<(Vec<Always>, Vec<Fact>)> {
                 request: request.to_owned(),
                 answer: super::answer::text(status, headers, body),
             }),
-            _ => anyhow::bail!("kiam-v4.tsv: «{line}» has neither three nor five columns"),
+            _ => anyhow::bail!("kiam-v4.tsv: «{line}» must have three or five columns"),
         }
     }
     Ok((always, facts))
 }
 
-/// A request, ready to be made.
+/// A request, ready to be sent.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Request {
     pub(super) method: String,
-    /// With its query.
+    /// Path with its query.
     pub(super) path: String,
     pub(super) headers: Vec<String>,
     pub(super) body: Option<String>,
 }
 
 impl Request {
-    /// Reads `METHOD PATH [header: value] {body}`.
+    /// Parses `METHOD PATH [header: value] {body}`.
     pub(super) fn parse(text: &str) -> Result<Self> {
         let (method, rest) = text.split_once(' ').context("a method and a path")?;
         let (path, mut rest) = rest.split_once(' ').unwrap_or((rest, ""));
@@ -79,18 +79,18 @@ impl Request {
     }
 }
 
-/// With what the abbreviations stand for.
+/// Replaces abbreviations by what they represent.
 fn full(text: &str) -> String {
     text.replace(SC.0, SC.1).replace(ARN.0, ARN.1)
 }
 
-/// With the abbreviations of the tables, where `path` was asked for.
+/// Replaces text by the abbreviations of the tables, for a request of `path`.
 pub(super) fn short(text: &str, path: &str) -> String {
     text.replace(&format!(": {path}"), ": $PATH").replace(SC.1, SC.0)
 }
 
 #[test]
-fn requests_are_read() {
+fn requests_are_parsed() {
     let request = Request::parse("PUT /latest/api/token [A: b] [C: d] {e=f}").unwrap();
     assert_eq!(request.path, "/latest/api/token");
     assert_eq!(

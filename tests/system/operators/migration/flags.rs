@@ -1,4 +1,4 @@
-//! kiam's flags: each has its row in the page, and does what the row says when it is given.
+//! Flags of kiam: each has a row in the page, and has the effect that the row states.
 
 use super::table;
 use anyhow::{Context as _, Result, bail, ensure};
@@ -6,17 +6,17 @@ use kiam_tests::{clients::Environment, node::process, system::Binaries};
 use std::{path::PathBuf, process::Command};
 
 const PAGE: &str = "docs/migration.md";
-/// One table for each of kiam's commands: flag, kiam's default, ours, what becomes of it.
+/// One table for each of kiam's commands: flag, kiam's default, ours, effect.
 const TABLES: [(&str, &str); 3] = [("agent", "### Agent"), ("server", "### Server"), ("health", "### Health")];
 /// Exit code of a wrong command line.
 const USAGE: i32 = 64;
 
-/// A flag of kiam's.
+/// A flag of kiam.
 struct Flag<'a> {
     command: &'a str,
     name: &'a str,
     default: &'a str,
-    /// A value that is not the default.
+    /// A value other than the default.
     value: &'a str,
 }
 
@@ -24,7 +24,7 @@ fn read() -> Result<Vec<Flag<'static>>> {
     let lines = include_str!("kiam-flags.tsv").lines().filter(|line| !line.starts_with('#'));
     let read = |line: &'static str| match line.split('\t').collect::<Vec<_>>()[..] {
         [command, name, default, value] => Ok(Flag { command, name, default, value }),
-        _ => bail!("kiam-flags.tsv: «{line}» has not four columns"),
+        _ => bail!("kiam-flags.tsv: «{line}» must have four columns"),
     };
     lines.map(read).collect()
 }
@@ -42,7 +42,7 @@ fn every_kiam_flag_has_a_row_that_holds() {
                 None => problems.push(anyhow::anyhow!("{heading}: no row for {}", flag.name)),
             }
         }
-        problems.extend(rows.iter().map(|row| anyhow::anyhow!("{heading}: kiam has no {}", row[0])));
+        problems.extend(rows.iter().map(|row| anyhow::anyhow!("{heading}: kiam has no flag {}", row[0])));
     }
     let problems: Vec<String> = problems.iter().map(|problem| format!("{problem:#}")).collect();
     assert!(problems.is_empty(), "{PAGE}:\n{}", problems.join("\n"));
@@ -51,34 +51,38 @@ fn every_kiam_flag_has_a_row_that_holds() {
 fn check(binaries: &Binaries, flag: &Flag<'_>, row: &[String]) -> Result<()> {
     let Flag { command, name, default, value } = flag;
     let [_, kiam, ours, what] = row else { bail!("{command} {name}: a row has four cells: {row:?}") };
-    ensure!(kiam == default, "{command} {name}: kiam's default is {default}, the row says {kiam}");
+    ensure!(kiam == default, "{command} {name}: kiam's default is {default}, the row states {kiam}");
     let complaint = complaint(binaries, command, name, value)?;
     if what.starts_with("refused") {
-        ensure!(complaint.is_some(), "{command} {name}={value} is accepted, and the row says {what}");
+        ensure!(complaint.is_some(), "{command} {name}={value} is accepted, but the row states {what}");
     } else {
-        ensure!(what.starts_with("same") || what.starts_with("no effect"), "{command} {name}: what becomes of it?");
+        ensure!(
+            what.starts_with("same") || what.starts_with("no effect"),
+            "{command} {name}: the row states no effect"
+        );
         ensure!(complaint.is_none(), "{command} {name}={value} is not accepted: {complaint:?}");
     }
     match default_in_help(binaries, command, name)? {
-        Some(found) => ensure!(found == *ours, "{command} {name}: the default is {found}, the row says {ours}"),
-        None => ensure!(ours == "-", "{command} {name}: --help shows no default, the row says {ours}"),
+        Some(found) => ensure!(found == *ours, "{command} {name}: the default is {found}, the row states {ours}"),
+        None => ensure!(ours == "-", "{command} {name}: --help shows no default, the row states {ours}"),
     }
     Ok(())
 }
 
-/// What is said against a flag when it is given, without what else is required. Nothing is opened before all is well.
+/// Returns the message about a flag, given without the required flags. The binaries open nothing before all flags are
+/// valid.
 fn complaint(binaries: &Binaries, command: &str, name: &str, value: &str) -> Result<Option<String>> {
     let mut process = binary(binaries, command);
     let output = process::output(process.arg(format!("{name}={value}")))?;
-    let said = String::from_utf8(output.stderr)?;
+    let errors = String::from_utf8(output.stderr)?;
     let code = output.status.code();
-    ensure!(code == Some(USAGE), "{command} {name}={value}: exit code {code:?}, not {USAGE}: {said}");
-    // By its name, or by what it stands for and its value.
-    let against = [format!(": {name} "), format!(" {value:?}: "), format!("unexpected argument '{name}'")];
-    Ok(said.lines().find(|line| against.iter().any(|against| line.contains(against))).map(str::to_owned))
+    ensure!(code == Some(USAGE), "{command} {name}={value}: exit code {code:?}, not {USAGE}: {errors}");
+    // The flag by its name, or its meaning and its value.
+    let patterns = [format!(": {name} "), format!(" {value:?}: "), format!("unexpected argument '{name}'")];
+    Ok(errors.lines().find(|line| patterns.iter().any(|pattern| line.contains(pattern))).map(str::to_owned))
 }
 
-/// The default that `--help` shows.
+/// Returns the default in `--help`.
 fn default_in_help(binaries: &Binaries, command: &str, name: &str) -> Result<Option<String>> {
     let help = process::run(binary(binaries, command).arg("--help"))?;
     let indent = |line: &str| line.len() - line.trim_start().len();
@@ -90,10 +94,10 @@ fn default_in_help(binaries: &Binaries, command: &str, name: &str) -> Result<Opt
     let text: Vec<&str> = [first].into_iter().chain(own).flat_map(str::split_whitespace).collect();
     let text = text.join(" ");
     let Some((_, rest)) = text.split_once("[default: ") else { return Ok(None) };
-    rest.split_once(']').map(|(default, _)| Some(default.to_owned())).context("an end of the default")
+    rest.split_once(']').map(|(default, _)| Some(default.to_owned())).context("the end of the default")
 }
 
-/// What stands for a command of kiam's here.
+/// Returns our counterpart of a kiam command.
 fn binary(binaries: &Binaries, command: &str) -> Command {
     let (binary, subcommand): (PathBuf, Option<&str>) = match command {
         "agent" => (binaries.agent(), None),

@@ -18,11 +18,11 @@ use kiam_tests::{
 use std::collections::{BTreeMap, BTreeSet};
 
 const PAGE: &str = "docs/migration.md";
-/// Differences of single answers: pod, request, kiam's answer, ours, why.
+/// Differences of single answers: pod, request, kiam's answer, ours, reason.
 const SINGLE: &str = "### Single answers";
-/// Differences of all answers of a kind: kinds, header, kiam's value, ours, why.
+/// Differences of all answers of a kind: kinds, header, kiam's value, ours, reason.
 const ALL: &str = "### All answers";
-/// M over both families, as curl takes it.
+/// Addresses of the IMDS, in curl's notation.
 const BOTH: [&str; 2] = ["169.254.169.254", "[fd00:ec2::254]"];
 
 /// Rows of [`SINGLE`]: from pod and request to kiam's answer and ours.
@@ -57,32 +57,32 @@ fn answers_that_differ_from_kiam_have_a_row() {
     });
 }
 
-/// Makes every request.
+/// Sends every request.
 fn observe<'a>(callers: &'a [Caller], facts: &'a [Fact]) -> Result<Vec<Observed<'a>>> {
     let caller = |name: &str| callers.iter().find(|caller| caller.name == name).context(format!("no pod {name}"));
-    // The watch has brought the pods; before that the first answers could be those for a pod not known yet.
+    // Waits for the watch: before that, the first answers could be those for an unknown pod.
     let (last, list) = (caller("session")?, Request::parse("GET $SC/")?);
-    eventually("the pods are known", SOON, || {
-        let answer = ask(last, BOTH[0], &list)?;
+    eventually("the server sees the pods", SOON, || {
+        let answer = send(last, BOTH[0], &list)?;
         ensure!(answer.text("GET", &list.path) == "200 role-e", "{answer:?}");
         Ok(())
     })?;
     let observe = |fact: &'a Fact| {
         let (caller, request) = (caller(&fact.pod)?, Request::parse(&fact.request)?);
-        let ask = |imds| {
+        let observed = |imds| {
             eventually(&format!("{}: {} is answered at {imds}", fact.pod, fact.request), SOON, || {
-                let answer = ask(caller, imds, &request)?;
-                // Of a machine with other work, and of no difference to kiam.
+                let answer = send(caller, imds, &request)?;
+                // This happens on a busy machine and is no difference to kiam.
                 ensure!(!answer.is_late(), "{answer:?}");
                 Ok(answer)
             })
         };
-        Ok(Observed { fact, caller, answers: [ask(BOTH[0])?, ask(BOTH[1])?], request })
+        Ok(Observed { fact, caller, answers: [observed(BOTH[0])?, observed(BOTH[1])?], request })
     };
     facts.iter().map(observe).collect()
 }
 
-fn ask(caller: &Caller, imds: &str, request: &Request) -> Result<Answer> {
+fn send(caller: &Caller, imds: &str, request: &Request) -> Result<Answer> {
     let Request { method, path, headers, body } = request;
     let url = format!("http://{imds}{path}");
     let mut arguments = vec!["--include", "--path-as-is", "--globoff"];
@@ -95,42 +95,42 @@ fn ask(caller: &Caller, imds: &str, request: &Request) -> Result<Answer> {
     Answer::parse(&output.stdout).with_context(|| format!("curl: {}", output.status))
 }
 
-/// Each answer is kiam's and has no row, or it is the row's, which has kiam's right.
+/// Checks that each answer is kiam's and has no row, or is that of its row, which quotes kiam's correctly.
 fn compare_single(observed: &[Observed<'_>], page: &str) -> Result<Vec<String>> {
     let mut problems = Vec::new();
     let table = table::rows(page, SINGLE)?;
     let mut rows = by_request(&table)?;
-    for Observed { fact: Fact { pod, request, answer: kiams }, request: asked, answers, .. } in observed {
+    for Observed { fact: Fact { pod, request, answer: kiams }, request: sent, answers, .. } in observed {
         let row = rows.remove(&(pod.as_str(), request.as_str()));
         if row.is_some_and(|(kiam, ours)| kiam != kiams || kiam == ours) {
-            problems.push(format!("{pod}: {request}: kiam says «{kiams}», and the row {row:?}"));
+            problems.push(format!("{pod}: {request}: kiam answers «{kiams}», but the row is {row:?}"));
         }
-        let path = asked.path.split('?').next().unwrap_or_default();
+        let path = sent.path.split('?').next().unwrap_or_default();
         for (imds, answer) in BOTH.into_iter().zip(answers) {
-            let text = answer.text(&asked.method, path);
+            let text = answer.text(&sent.method, path);
             if text != row.map_or(kiams.as_str(), |(_, ours)| ours) {
-                let expected = if row.is_some() { "the row's" } else { "kiam's, and has no row" };
+                let expected = if row.is_some() { "the row's" } else { "kiam's, and without a row" };
                 problems.push(format!("{pod}: {request} at {imds}: not {expected}: | `{kiams}` | `{text}` |"));
             }
         }
     }
-    problems.extend(rows.keys().map(|(pod, request)| format!("a row for no request: {pod}: {request}")));
+    problems.extend(rows.keys().map(|(pod, request)| format!("a row without a request: {pod}: {request}")));
     Ok(problems)
 }
 
-/// By pod and request: kiam's answer and ours.
+/// Returns kiam's answer and ours, by pod and request.
 fn by_request(rows: &[Vec<String>]) -> Result<ByRequest<'_>> {
     let mut map = BTreeMap::new();
     for row in rows {
         let [pod, request, kiam, ours, why] = row.as_slice() else { bail!("{SINGLE}: not five cells: {row:?}") };
-        ensure!(!why.is_empty(), "{SINGLE}: a row says why: {row:?}");
+        ensure!(!why.is_empty(), "{SINGLE}: a row needs a reason: {row:?}");
         let twice = map.insert((pod.as_str(), request.as_str()), (kiam.as_str(), ours.as_str()));
         ensure!(twice.is_none(), "{SINGLE}: two rows for {pod}: {request}");
     }
     Ok(map)
 }
 
-/// The headers that all answers of a kind have are kiam's, or those of a row.
+/// Checks that the headers of all answers of a kind are kiam's, or those of a row.
 fn compare_all(observed: &[Observed<'_>], always: &[Always], page: &str) -> Result<Vec<String>> {
     let mut problems = BTreeSet::new();
     let rows = table::rows(page, ALL)?;
@@ -156,11 +156,11 @@ fn compare_all(observed: &[Observed<'_>], always: &[Always], page: &str) -> Resu
             }
         }
     }
-    problems.extend(unused.iter().map(|row| format!("a row for no difference: {row:?}")));
+    problems.extend(unused.iter().map(|row| format!("a row without a difference: {row:?}")));
     Ok(problems.into_iter().collect())
 }
 
-/// Credentials are in kiam's document, and are those of the pod's role and session.
+/// Checks that credentials are in kiam's format, and belong to the pod's role and session.
 fn check_credentials(observed: &Observed<'_>, uplink: &Netns) -> Result<()> {
     let Observed { fact, request, caller, answers } = observed;
     for answer in answers.iter().filter(|answer| answer.text(&request.method, &request.path) == "200 @credentials") {
@@ -170,7 +170,7 @@ fn check_credentials(observed: &Observed<'_>, uplink: &Netns) -> Result<()> {
         let session = caller.session;
         ensure!(
             !session.is_empty() && identity.ends_with(&format!("/{session}")),
-            "{}: they are {identity}'s",
+            "{}: they belong to {identity}",
             context()
         );
     }

@@ -1,4 +1,4 @@
-//! The metrics that the code registers are those that the pages list, and all of kiam's are accounted for.
+//! The metrics that the code registers are those that the pages list, and every metric of kiam is accounted for.
 
 use super::table;
 use anyhow::{Context as _, Result, ensure};
@@ -8,15 +8,15 @@ use std::{
     path::{Path, PathBuf},
 };
 
-/// Where metrics are registered, and the page that lists them.
+/// Pages that list metrics, and the sources that register them.
 const PAGES: [(&str, &[&str]); 2] = [
     ("docs/agent.md", &["kiam-agent/src", "kiam-common/src/rpc_metrics.rs", "kiam-common/src/tls/metrics.rs"]),
     ("docs/server.md", &["kiam-server/src", "kiam-common/src/rpc_metrics.rs", "kiam-common/src/tls/metrics.rs"]),
 ];
 const HEADING: &str = "## Metrics";
-/// What stands before the name of a metric where it is given a name.
+/// Text before the name of a metric in its registration.
 const REGISTRATIONS: [&str; 2] = [".register(", "encode_descriptor("];
-/// What exposition adds to a counter's name.
+/// Suffix of a counter's name in the exposition format.
 const COUNTER: &str = "_total";
 
 /// Every metric is in the documents, and every documented metric exists.
@@ -45,7 +45,7 @@ fn metrics_match_the_documents() {
 }
 
 #[test]
-fn every_metric_of_kiams_is_accounted_for() {
+fn every_kiam_metric_is_accounted_for() {
     let ours: BTreeSet<String> = PAGES.iter().flat_map(|(page, _)| listed(page).unwrap()).collect();
     let rows = table::rows(&table::page("docs/migration.md").unwrap(), HEADING).unwrap();
     let kiams: BTreeSet<&str> =
@@ -58,13 +58,13 @@ fn every_metric_of_kiams_is_accounted_for() {
     }
 }
 
-/// The metrics of a page.
+/// Returns the metrics of a page.
 fn listed(page: &str) -> Result<BTreeSet<String>> {
     let rows = table::rows(&table::page(page)?, HEADING)?;
     Ok(rows.into_iter().filter_map(|row| row.into_iter().next()).collect())
 }
 
-/// The names that metrics are registered by, without prefixes of registries.
+/// Returns the registered names of metrics, without the prefixes of registries.
 fn registered(sources: &[&str]) -> Result<BTreeSet<String>> {
     let mut names = BTreeSet::new();
     for source in sources {
@@ -79,7 +79,7 @@ fn registered(sources: &[&str]) -> Result<BTreeSet<String>> {
     Ok(names)
 }
 
-/// The string literal that comes first, if one does.
+/// Returns the string literal at the start, if there is one.
 fn first_string(text: &str) -> Option<String> {
     let (name, _) = text.trim_start().strip_prefix('"')?.split_once('"')?;
     Some(name.to_owned())

@@ -1,4 +1,4 @@
-//! The pods of the observation, each behind an interface of its own.
+//! The pods that send the requests, each behind an interface of its own.
 
 use anyhow::Result;
 use kiam_tests::{
@@ -10,16 +10,16 @@ use kiam_tests::{
     system::System,
 };
 
-/// A pod that asks.
+/// A pod that sends requests.
 pub(super) struct Caller {
-    /// Its name in the tables.
+    /// Name in the tables.
     pub(super) name: &'static str,
     pub(super) network: PodNetwork,
-    /// The end of the ARN of its sessions: role and session name.
+    /// End of the ARN of its sessions: role and session name.
     pub(super) session: &'static str,
 }
 
-/// What is known of a pod to Kubernetes.
+/// A pod's properties in Kubernetes.
 struct Known {
     name: &'static str,
     namespace: &'static str,
@@ -27,7 +27,7 @@ struct Known {
     session: &'static str,
 }
 
-/// The pods that the API knows as one would expect; the others are made in [`add_all`].
+/// Pods with regular objects; [`add_all`] makes the others.
 const KNOWN: [Known; 12] = [
     known("role-a", "default", "role-a", "role-a/kiam-kiam"),
     Known { name: "no-role", namespace: "default", role: None, session: "" },
@@ -47,7 +47,7 @@ const fn known(name: &'static str, namespace: &'static str, role: &'static str, 
     Known { name, namespace, role: Some(role), session }
 }
 
-/// Makes them all. Those of one address, and the one of no pod, come last.
+/// Makes all pods. The two at one address, and the one without an object, come last.
 pub(super) fn add_all(system: &System) -> Result<Vec<Caller>> {
     system.kube.put_namespace(&NamespaceObject::permitting("default", ".*"));
     let allowed = format!("arn:aws:iam::{ACCOUNT}:role/allowed-.*");

@@ -1,5 +1,5 @@
 //! A gate in front of STS that denies one role, which moto never does.
-#![expect(clippy::print_stderr, reason = "what goes wrong on its thread is shown with the test's output")]
+#![expect(clippy::print_stderr, reason = "errors of its thread are printed with the test's output")]
 
 use anyhow::{Context as _, Result, bail};
 use kiam_tests::node::{netns::Netns, topology::STS_V4};
@@ -12,22 +12,22 @@ use std::{
     time::Duration,
 };
 
-/// The role that is denied.
+/// Denied role.
 pub(super) const DENIED: &str = "fail-role";
-/// Where it listens, beside STS.
+/// Port of the gate, beside STS.
 const PORT: u16 = 5001;
-/// Where STS is.
+/// Port of STS.
 const STS_PORT: u16 = 5000;
-/// Longest request: a signed AssumeRole has some 2 KiB.
+/// Bytes of the longest request: a signed AssumeRole has some 2 KiB.
 const REQUEST_LEN_MAX: usize = 64 * 1024;
-/// How long either side may be silent.
+/// Timeout of a read from either side.
 const PATIENCE: Duration = Duration::from_secs(10);
-/// STS's answer to whoever may not assume a role.
+/// Answer of STS to a caller that may not assume a role.
 const DENIAL: &str = "<ErrorResponse xmlns=\"https://sts.amazonaws.com/doc/2011-06-15/\"><Error><Type>Sender</Type>\
     <Code>AccessDenied</Code><Message>not authorized to perform: sts:AssumeRole</Message></Error>\
     <RequestId>00000000-0000-4000-8000-000000000000</RequestId></ErrorResponse>";
 
-/// The running gate.
+/// A running gate.
 pub(super) struct StsGate {
     listener: TcpListener,
     thread: Option<JoinHandle<Result<()>>>,
@@ -50,7 +50,7 @@ impl StsGate {
         Ok(Self { listener, thread: Some(thread) })
     }
 
-    /// Its URL, from the node.
+    /// Returns its URL, for the node.
     pub(super) fn endpoint() -> String {
         format!("http://{STS_V4}:{PORT}")
     }
@@ -67,7 +67,7 @@ impl Drop for StsGate {
     }
 }
 
-/// Answers one request: by itself when it is for the denied role, else with what STS says.
+/// Answers one request: by itself if it is for the denied role, otherwise with the answer of STS.
 fn pass(mut client: TcpStream) -> Result<()> {
     client.set_read_timeout(Some(PATIENCE))?;
     let (head, body) = read(&mut client)?;
@@ -85,7 +85,7 @@ fn pass(mut client: TcpStream) -> Result<()> {
     Ok(client.write_all(&answer)?)
 }
 
-/// The head and the body of a request.
+/// Reads the head and the body of a request.
 fn read(client: &mut TcpStream) -> Result<(String, String)> {
     let mut bytes = Vec::new();
     let mut piece = [0; 4096];

@@ -3,14 +3,14 @@
 use anyhow::{Context as _, Result, ensure};
 use std::{fs, path::Path};
 
-/// The text of a page of this repository.
+/// Returns the text of a page of this repository.
 pub(crate) fn page(path: &str) -> Result<String> {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("..").join(path);
     fs::read_to_string(&path).with_context(|| format!("read {}", path.display()))
 }
 
-/// The rows of all tables between a heading and the next one of the same or a higher level, without their heads. Signs
-/// of code (backticks) are taken off cells that are code as a whole, and `\|` is read as `|`.
+/// Returns the rows of all tables between a heading and the next one of the same or a higher level, without their
+/// heads. Removes the backticks of cells that are code as a whole, and reads `\|` as `|`.
 pub(crate) fn rows(page: &str, heading: &str) -> Result<Vec<Vec<String>>> {
     let level = heading.chars().take_while(|&c| c == '#').count();
     let is_end = |line: &str| {
@@ -33,7 +33,11 @@ pub(crate) fn rows(page: &str, heading: &str) -> Result<Vec<Vec<String>>> {
 
 fn cells(line: &str) -> Result<Vec<String>> {
     let line = line.replace("\\|", "\0");
-    let inner = line.trim().strip_prefix('|').and_then(|rest| rest.strip_suffix('|')).context("a row ends with |")?;
+    let inner = line
+        .trim()
+        .strip_prefix('|')
+        .and_then(|rest| rest.strip_suffix('|'))
+        .context("a row starts and ends with |")?;
     Ok(inner.split('|').map(|cell| code(cell.trim()).replace('\0', "|")).collect())
 }
 

@@ -1,4 +1,4 @@
-//! Blocks of a page that show commands and what they print:
+//! Blocks of a page with commands and their output:
 //!
 //! ````text
 //! ```console
@@ -14,20 +14,20 @@ use std::path::Path;
 
 const OPEN: &str = "```console";
 const CLOSE: &str = "```";
-/// Of root.
+/// Prompt of root.
 const PROMPT: &str = "# ";
-/// Where the page says that things are.
+/// Paths in the page.
 const BPFFS: &str = "/sys/fs/bpf";
 const KUBEPODS: &str = "/sys/fs/cgroup/kubepods";
 
-/// Runs commands where the page says that they run.
+/// Runs commands with the paths of the page.
 pub(super) struct Console<'a> {
     pub(super) system: &'a System,
     pub(super) kubepods: &'a Path,
 }
 
 impl Console<'_> {
-    /// The text, with what its commands print now.
+    /// Returns the text with the present output of its commands.
     pub(super) fn rewritten(&self, text: &str) -> Result<String> {
         let mut lines = Vec::new();
         let mut inside = false;
@@ -57,7 +57,7 @@ impl Console<'_> {
         Ok(output.replace(&bpffs, BPFFS).replace(&kubepods, KUBEPODS))
     }
 
-    /// Other tests' nodes have programs of the same names, and links of other numbers.
+    /// Selects programs by id, because other tests' nodes have programs of the same names.
     fn of_this_node(&self, command: &str) -> Result<String> {
         let mut words: Vec<String> = command.split(' ').map(str::to_owned).collect();
         if let Some(at) = words.iter().position(|word| word == "name") {
@@ -68,8 +68,8 @@ impl Console<'_> {
     }
 
     fn id(&self, program: &str) -> Result<String> {
-        let told = crate::operators::status::told(self.system)?.0;
-        let programs = told["agent"]["datapath"]["programs"].as_array().context("programs")?;
+        let report = crate::operators::status::report(self.system)?.0;
+        let programs = report["agent"]["datapath"]["programs"].as_array().context("programs")?;
         let id = |loaded: &Value| (loaded["name"] == program).then(|| loaded["id"].to_string());
         programs.iter().find_map(id).with_context(|| format!("no program {program}"))
     }

@@ -1,24 +1,24 @@
-//! What is another number each time: ids, tags, addresses, sizes, times.
+//! Values that change each time: ids, tags, addresses, sizes, times.
 
 use anyhow::Result;
 use regex::Regex;
 
-/// What stands for what, in this order.
+/// Patterns and their replacements, in this order.
 const RULES: [(&str, &str); 7] = [
-    // There while `kernel.bpf_stats_enabled` is on, which is the machine's business.
+    // Present while `kernel.bpf_stats_enabled` is on, which depends on the machine.
     (r" run_time_ns \d+ run_cnt \d+", ""),
     (r"\b\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d[+-]\d{4}\b", "TIME"),
     (r"\btag [0-9a-f]{16}\b", "tag TAG"),
-    // A program uses other maps when it changes; the page shows that it tells them.
+    // A changed program uses other maps; the page only shows that their ids are printed.
     (r"\bmap_ids [\d,]+", "map_ids N"),
     (r"\b(link_\w+_)\d+", "${1}N"),
-    // Neither within a name nor within a version: another `bpftool` shows other things.
+    // Neither within a name nor within a version: another version of `bpftool` prints other fields.
     (r"(^|[^.\w])\d+(B?)\b", "${1}N${2}"),
     // Columns are as wide as their numbers.
     (r"[ \t]+", " "),
 ];
 
-/// A text with all of that taken out.
+/// Returns a text with these values replaced.
 pub(super) fn without(text: &str) -> Result<String> {
     RULES.into_iter().try_fold(text.to_owned(), |text, (pattern, replacement)| {
         Ok(Regex::new(pattern)?.replace_all(&text, replacement).into_owned())

@@ -1,4 +1,4 @@
-//! The fields of the JSON are those that docs/agent.md promises.
+//! The fields of the JSON are those that docs/agent.md documents.
 
 use crate::operators::migration::table;
 use anyhow::{Result, ensure};
@@ -6,25 +6,26 @@ use serde_json::Value;
 use std::collections::BTreeSet;
 
 const HEADING: &str = "## Inspecting a node";
-/// Its fields are names of what was repaired.
+/// Its fields are names of repaired parts.
 const OPEN_ENDED: &str = "agent.repairs";
 
-/// Every field is in the page's table; and every one of the table is there, unless what it is a part of is empty.
-pub(super) fn expect_documented(told: &Value) -> Result<()> {
+/// Asserts that every field is in the page's table, and that every one of the table is present, unless its parent is
+/// empty.
+pub(super) fn expect_documented(report: &Value) -> Result<()> {
     let rows = table::rows(&table::page("docs/agent.md")?, HEADING)?;
     let listed: BTreeSet<String> =
         rows.iter().flat_map(|row| row[0].split(", ")).map(|field| field.trim_matches('`').to_owned()).collect();
     let (mut fields, mut empty) = (BTreeSet::new(), BTreeSet::new());
-    walk(told, "", &mut fields, &mut empty);
+    walk(report, "", &mut fields, &mut empty);
     let unlisted: Vec<&String> = fields.iter().filter(|field| !listed.contains(*field)).collect();
     ensure!(unlisted.is_empty(), "not in the page: {unlisted:?}");
     let excused = |field: &String| empty.iter().any(|parent: &String| field.starts_with(parent));
     let gone: Vec<&String> = listed.iter().filter(|field| !fields.contains(*field) && !excused(field)).collect();
-    ensure!(gone.is_empty(), "in the page, and not told: {gone:?}");
+    ensure!(gone.is_empty(), "in the page, but not reported: {gone:?}");
     Ok(())
 }
 
-/// Fields by their paths. `empty`: those of lists without an element and of what is null.
+/// Collects fields by their paths; `empty` collects lists without an element and null values.
 fn walk(value: &Value, path: &str, fields: &mut BTreeSet<String>, empty: &mut BTreeSet<String>) {
     match value {
         Value::Object(object) if path != OPEN_ENDED => {
@@ -32,7 +33,7 @@ fn walk(value: &Value, path: &str, fields: &mut BTreeSet<String>, empty: &mut BT
                 let path = if path.is_empty() { name.clone() } else { format!("{path}.{name}") };
                 walk(value, &path, fields, empty);
             }
-            // What can be null has a row of its own.
+            // A value that can be null has a row of its own.
             fields.extend(
                 ["agent", "agent.datapath", "kernel.owner"].map(str::to_owned).into_iter().filter(|f| f == path),
             );

@@ -1,4 +1,4 @@
-//! What becomes of a connection in each of its states when the agent is killed, and of a SYN that comes while no agent
+//! Outcome of a connection in each of its states when the agent is killed, and of a SYN that arrives while no agent
 //! listens.
 
 use anyhow::{Context as _, Result, ensure};
@@ -14,14 +14,14 @@ use std::{
     time::{Duration, Instant},
 };
 
-/// How many connections of each kind.
+/// Connections of each kind.
 const CONNECTIONS: usize = 50;
-/// How often a worker is killed under load.
+/// Crashes of a worker under load.
 const CRASHES: usize = 5;
-/// A killed process's connections end at once: within this, on a machine that has other work.
+/// Time in which a killed process's connections end, on a busy machine.
 const AT_ONCE: Duration = Duration::from_secs(1);
 
-/// What becomes of connections when the agent is killed now.
+/// Kills the agent and returns the outcomes of these connections.
 fn kill_and_watch(system: &mut System, open: Vec<Connection>) -> Result<Vec<Reply>> {
     system.agent()?.kill_both()?;
     let killed = Instant::now();
@@ -60,7 +60,7 @@ fn accept_queue_is_reset_when_the_agent_is_killed() {
     scenario(|system| {
         let pod = system.serving_pod("reader")?;
         for imds in BOTH {
-            // Neither accepts: what connects now waits in the queue.
+            // Neither process accepts: new connections wait in the queue.
             system.agent()?.freeze_both()?;
             let open = connect(&pod, imds, CONNECTIONS)?;
             for reply in kill_and_watch(system, open)? {
@@ -77,7 +77,7 @@ fn accept_queue_is_reset_when_the_agent_is_killed() {
 fn requests_in_flight_end_when_the_agent_is_killed() {
     scenario(|system| {
         let _pod = system.serving_pod("reader")?;
-        // Nobody knows this pod: its requests wait in the server for up to 900 ms.
+        // The pod is unknown: its requests wait in the server for up to 900 ms.
         let unknown = system.topology.add_pod(2)?;
         for imds in BOTH {
             let mut open = connect(&unknown, imds, CONNECTIONS)?;
@@ -104,12 +104,12 @@ fn syn_without_an_agent_is_served_once_one_listens() {
                 Pod::new(&pod).run(|| (0..10).map(|_| Connection::begin(imds, None)).collect::<Result<Vec<_>>>())?;
             thread::sleep(Duration::from_millis(100));
             for socket in &begun {
-                ensure!(socket.take_error()?.is_none(), "a SYN that no agent hears is answered by nobody, over {imds}");
+                ensure!(socket.take_error()?.is_none(), "a SYN without an agent was answered, at {imds}");
             }
             system.expect_no_leak()?;
             system.start_agent()?;
             for socket in begun {
-                let mut connection = Connection::finish(socket, PATIENCE).context("the SYN is sent again")?;
+                let mut connection = Connection::finish(socket, PATIENCE).context("the SYN is retransmitted")?;
                 connection.send("GET", ROLES, &[])?;
                 let answer = connection.answer()?;
                 ensure!([200, 503].contains(&answer.status), "{answer:?}");
@@ -126,7 +126,7 @@ fn killed_agent_is_silent_to_new_connections() {
     scenario(|system| {
         let pod = system.serving_pod("reader")?;
         system.agent()?.kill_both()?;
-        // The program drops what no listener is there for, so that IPv6 is as silent as IPv4.
+        // The program drops packets without a listener, so that IPv6 is as silent as IPv4.
         crate::support::expect_reply(system, &pod, [&[Reply::Silent], &[Reply::Silent]])
     });
 }
@@ -138,7 +138,8 @@ fn fence_alone_is_silent_or_refuses() {
         let _pod = system.serving_pod("reader")?;
         system.agent()?.kill_both()?;
         let new = system.topology.add_pod(2)?;
-        // The kernel sends resets from M over IPv6 only: over IPv4 they would leave by a transparent socket.
+        // The kernel sends resets from the IMDS address over IPv6 only: over IPv4 they would leave by a transparent
+        // socket.
         crate::support::expect_reply(system, &new, [&[Reply::Silent], &[Reply::Refused, Reply::Silent]])
     });
 }
@@ -171,7 +172,7 @@ fn no_connection_is_refused_while_workers_crash() {
             let replies = clients.join().ok().context("the clients panicked")?;
             crashed.and(replies)
         })?;
-        // The listener is the parent's too: a crash costs at most the requests that the worker had accepted.
+        // The parent holds the listener as well: a crash costs at most the requests that the worker had accepted.
         let lost = replies.iter().filter(|reply| matches!(reply, Reply::Reset | Reply::Closed)).count();
         let bad = replies.iter().find(|reply| !matches!(reply, Reply::Answer(_) | Reply::Reset | Reply::Closed));
         ensure!(bad.is_none(), "{bad:?}");

@@ -1,5 +1,5 @@
-//! TCP at the edges of a redirect by socket assignment: ports used again, late segments, forgotten connections, SYN
-//! cookies, connections from before. Each case over IPv4 and IPv6.
+//! TCP edge cases of a redirect by socket assignment: reused ports, late segments, forgotten connections, SYN cookies,
+//! connections from before the install. Each case over IPv4 and IPv6.
 
 use crate::support::{sockets_in, tcp_counter};
 use anyhow::{Context as _, Result, ensure};
@@ -17,19 +17,20 @@ use std::{
     time::{Duration, Instant},
 };
 
-/// Source ports that nothing else uses: below the ephemeral ones.
+/// Source ports without other users: below the ephemeral ones.
 const PORTS: Range<u16> = 20_000..20_060;
-/// Most time for a connection over an old one: a SYN that is lost or answered wrongly is sent again after a second.
+/// Maximum time for a connection over an old one: a SYN that is lost or answered wrongly is retransmitted after a
+/// second.
 const CONNECT_MAX: Duration = Duration::from_millis(900);
 
-/// One request that the agent is asked to close after.
+/// Sends a request that makes the agent close the connection.
 fn request_and_be_closed(imds: IpAddr, port: u16) -> Result<Connection> {
     let mut connection = Connection::open(imds, Some(port), PATIENCE)?;
     connection.token(&[("Connection", "close")]).with_context(|| format!("port {port}"))?;
     Ok(connection)
 }
 
-/// A request from a port that was used before; returns how long the connection took.
+/// Sends a request from a reused port; returns how long the connection took.
 fn connect_again(imds: IpAddr, port: u16) -> Result<Duration> {
     let (mut connection, took) = eventually(&format!("port {port} again"), PATIENCE, || {
         let start = Instant::now();
@@ -48,7 +49,7 @@ fn is_port_in_use(error: &anyhow::Error) -> bool {
     error.downcast_ref::<io::Error>().is_some_and(|error| error.kind() == io::ErrorKind::AddrNotAvailable)
 }
 
-/// All of the ports again, each fast.
+/// Reuses all of the ports, and asserts that each connection is fast.
 fn expect_all_again(imds: IpAddr, ports: Range<u16>) -> Result<()> {
     for port in ports {
         let took = connect_again(imds, port)?;
@@ -57,22 +58,22 @@ fn expect_all_again(imds: IpAddr, ports: Range<u16>) -> Result<()> {
     Ok(())
 }
 
-/// The node's connections that the agent has done with: all that the kernel keeps of one is what `ss` shows with a
-/// TIME_WAIT timer, until the pod's FIN comes.
+/// Returns the number of the node's connections that the agent has closed. The kernel keeps only what `ss` shows with a
+/// TIME_WAIT timer, until the pod's FIN arrives.
 fn waiting_for_a_fin(node: &Netns) -> Result<usize> {
     let sockets = process::run(node.command("ss").args(["-Htno", "state", "fin-wait-2", "sport", "=", ":80"]))?;
     Ok(sockets.lines().filter(|socket| socket.contains("timer:(timewait,")).count())
 }
 
-/// How the pod is connected with its node.
+/// Connection between a pod and its node.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Way {
+enum PodLink {
     Veth,
     Bridge,
 }
 
-impl Way {
-    /// A pod that is permitted `reader`.
+impl PodLink {
+    /// Adds a pod with the role `reader`.
     fn add_pod(self, system: &mut System) -> Result<PodNetwork> {
         if self == Self::Veth {
             return system.add_pod(1, "reader");
@@ -85,17 +86,17 @@ impl Way {
     }
 }
 
-fn serving(system: &mut System, way: Way) -> Result<PodNetwork> {
+fn serving(system: &mut System, link: PodLink) -> Result<PodNetwork> {
     system.agent_flags.push("--level=info".to_owned());
-    let pod = way.add_pod(system)?;
+    let pod = link.add_pod(system)?;
     system.start()?;
     system.wait_for_role(&pod, IMDS4, "reader")?;
     Ok(pod)
 }
 
-fn a_source_port_is_used_again_over_time_wait(way: Way) {
+fn a_source_port_is_used_again_over_time_wait(link: PodLink) {
     scenario(|system| {
-        let pod = serving(system, way)?;
+        let pod = serving(system, link)?;
         for imds in BOTH {
             Pod::new(&pod).run(|| {
                 for port in PORTS {
@@ -110,9 +111,9 @@ fn a_source_port_is_used_again_over_time_wait(way: Way) {
     });
 }
 
-fn a_source_port_is_used_again_over_time_wait_with_rfc1337(way: Way) {
+fn a_source_port_is_used_again_over_time_wait_with_rfc1337(link: PodLink) {
     scenario(|system| {
-        let pod = serving(system, way)?;
+        let pod = serving(system, link)?;
         system.topology.node.sysctl("net.ipv4.tcp_rfc1337", "1")?;
         for imds in BOTH {
             Pod::new(&pod).run(|| {
@@ -126,9 +127,9 @@ fn a_source_port_is_used_again_over_time_wait_with_rfc1337(way: Way) {
     });
 }
 
-fn a_late_fin_reaches_the_socket_that_waits_for_it(way: Way) {
+fn a_late_fin_reaches_the_socket_that_waits_for_it(link: PodLink) {
     scenario(|system| {
-        let pod = serving(system, way)?;
+        let pod = serving(system, link)?;
         let node = &system.topology.node;
         for imds in BOTH {
             let resets = tcp_counter(node, "OutRsts")?;
@@ -141,7 +142,7 @@ fn a_late_fin_reaches_the_socket_that_waits_for_it(way: Way) {
                     ensure!(waiting == PORTS.len(), "{waiting}");
                     Ok(())
                 })?;
-                // Now the pod's FINs come, late.
+                // Now the pod's FINs arrive, late.
                 drop(open);
                 Ok(())
             })?;
@@ -159,9 +160,9 @@ fn a_late_fin_reaches_the_socket_that_waits_for_it(way: Way) {
     });
 }
 
-fn a_syn_over_a_forgotten_connection_is_served(way: Way) {
+fn a_syn_over_a_forgotten_connection_is_served(link: PodLink) {
     scenario(|system| {
-        let pod = serving(system, way)?;
+        let pod = serving(system, link)?;
         for imds in BOTH {
             let established = sockets_in(&system.topology.node, "established")?;
             Pod::new(&pod).run(|| {
@@ -171,7 +172,7 @@ fn a_syn_over_a_forgotten_connection_is_served(way: Way) {
                     connection.token(&[])?;
                     open.push(connection);
                 }
-                // The pod's resets go nowhere: the node's side of each connection stays.
+                // The pod's resets are dropped: the node's side of each connection stays.
                 pod.ip(&format!("route add blackhole {imds}"))?;
                 for connection in open {
                     SockRef::from(connection.stream()).set_linger(Some(Duration::ZERO))?;
@@ -180,16 +181,19 @@ fn a_syn_over_a_forgotten_connection_is_served(way: Way) {
                 Ok(())
             })?;
             let stale = sockets_in(&system.topology.node, "established")? - established;
-            ensure!(stale == PORTS.len(), "only {stale} connections are stale at {imds}: the case is not there");
+            ensure!(
+                stale == PORTS.len(),
+                "only {stale} connections are stale at {imds}: the test's precondition is not met"
+            );
             Pod::new(&pod).run(|| expect_all_again(imds, PORTS))?;
         }
         Ok(())
     });
 }
 
-fn connections_come_up_with_syn_cookies_forced(way: Way) {
+fn connections_come_up_with_syn_cookies_forced(link: PodLink) {
     scenario(|system| {
-        let pod = serving(system, way)?;
+        let pod = serving(system, link)?;
         system.topology.node.sysctl("net.ipv4.tcp_syncookies", "2")?;
         for imds in BOTH {
             Pod::new(&pod).run(|| {
@@ -204,12 +208,12 @@ fn connections_come_up_with_syn_cookies_forced(way: Way) {
             })?;
         }
         let cookies = tcp_counter(&system.topology.node, "SyncookiesRecv")?;
-        ensure!(cookies >= 6_000, "only {cookies} connections came by a cookie: the case is not there");
+        ensure!(cookies >= 6_000, "only {cookies} connections used a cookie: the test's precondition is not met");
         Ok(())
     });
 }
 
-/// Connections to the real IMDS, from before anything of ours was there.
+/// Opens connections to the real IMDS, before anything of ours is in the way.
 fn open_before(pod: &PodNetwork, imds: IpAddr, count: usize) -> Result<Vec<Connection>> {
     Pod::new(pod).run(|| {
         let mut open = Vec::new();
@@ -224,9 +228,9 @@ fn open_before(pod: &PodNetwork, imds: IpAddr, count: usize) -> Result<Vec<Conne
     })
 }
 
-fn connections_opened_before_the_install_are_reset(way: Way) {
+fn connections_opened_before_the_install_are_reset(link: PodLink) {
     scenario(|system| {
-        let pod = way.add_pod(system)?;
+        let pod = link.add_pod(system)?;
         let mut open = Vec::new();
         for imds in BOTH {
             open.extend(open_before(&pod, imds, 50)?);
@@ -245,9 +249,9 @@ fn connections_opened_before_the_install_are_reset(way: Way) {
     });
 }
 
-fn old_connections_are_silent_without_an_agent(way: Way) {
+fn old_connections_are_silent_without_an_agent(link: PodLink) {
     scenario(|system| {
-        let pod = way.add_pod(system)?;
+        let pod = link.add_pod(system)?;
         let mut open = [open_before(&pod, BOTH[0], 10)?, open_before(&pod, BOTH[1], 10)?];
         system.start()?;
         system.agent()?.kill_both()?;
@@ -256,29 +260,29 @@ fn old_connections_are_silent_without_an_agent(way: Way) {
         for connection in open.iter_mut().flatten() {
             connection.send("GET", ROLES, &[])?;
         }
-        // All have been waiting from their request on; the first one's patience is everybody's. A packet that got past the
-        // program would be reset by the node over IPv6, which needs no socket for that.
+        // All have been waiting since their request, so the timeout of the first covers all. Over IPv6 the node would
+        // reset a packet that got past the program, without a socket.
         for (family, imds) in open.iter_mut().zip(BOTH) {
             let reply = family.remove(0).end();
-            ensure!(reply == Reply::Silent, "no agent, no answer, but {reply:?} of {imds}");
+            ensure!(reply == Reply::Silent, "without an agent, {reply:?} from {imds}");
         }
         system.expect_no_leak()
     });
 }
 
-/// Each over both ways.
-macro_rules! over_both_ways {
+/// Runs each test over both kinds of links.
+macro_rules! over_both_links {
     ($($test:ident,)*) => {
         mod veth {
-            $(#[test] fn $test() { super::$test(super::Way::Veth); })*
+            $(#[test] fn $test() { super::$test(super::PodLink::Veth); })*
         }
         mod bridge {
-            $(#[test] fn $test() { super::$test(super::Way::Bridge); })*
+            $(#[test] fn $test() { super::$test(super::PodLink::Bridge); })*
         }
     };
 }
 
-over_both_ways! {
+over_both_links! {
     a_source_port_is_used_again_over_time_wait,
     a_source_port_is_used_again_over_time_wait_with_rfc1337,
     a_late_fin_reaches_the_socket_that_waits_for_it,

@@ -1,5 +1,5 @@
-//! Connections in numbers: one after another, all at once, and one for many requests. Most ask for a session token,
-//! which the agent answers by itself: what is tried is its sockets, not the server.
+//! Large numbers of connections: one after another, all at once, and one for many requests. Most request a session
+//! token, which the agent answers by itself, because the test is about its sockets and not the server.
 
 use crate::support::sockets_in;
 use anyhow::{Context as _, Result, ensure};
@@ -14,21 +14,21 @@ use std::{
     time::{Duration, Instant},
 };
 
-/// Connections one after another, each family.
+/// Connections one after another, for each family.
 const IN_SEQUENCE: usize = 20_000;
-/// One in so many asks for the role instead, so that a pod that is mistaken for another would be seen.
+/// Interval of requests for the role, which would reveal a confusion of pods.
 const ROLE_EVERY: usize = 20;
-/// The path of session tokens, and the header that each request for one has.
+/// Path of session tokens, and the header of each request for one.
 const TOKEN: &str = "/latest/api/token";
 /// See [`TOKEN`].
 const TTL: (&str, &str) = ("X-aws-ec2-metadata-token-ttl-seconds", "21600");
-/// Pods that connect at once, and connections of each: 1,000 in all, below the agent's bound for one pod.
+/// Pods that connect at once, and connections of each: 1,000 in all, below the agent's limit for one pod.
 const PODS: usize = 20;
 /// See [`PODS`].
 const CONNECTIONS_EACH: usize = 50;
-/// Descriptors that they take, with room for the rest of this process: a login has 1,024.
+/// File descriptors for them and the rest of this process: a login shell has 1,024.
 const DESCRIPTORS: u64 = 4_096;
-/// A connection through the datapath is made in far less than a retransmission of its SYN, which takes a second.
+/// Maximum time of a connection: far less than a retransmission of its SYN, which takes a second.
 const CONNECT_MAX: Duration = Duration::from_millis(900);
 
 fn connect_fast(imds: IpAddr) -> Result<Connection> {
@@ -44,7 +44,7 @@ fn twenty_thousand_connections_one_after_another() {
         system.agent_flags.push("--level=warn".to_owned());
         system.server_flags.push("--level=warn".to_owned());
         let pod = system.serving_pod("reader")?;
-        // The pod's ends wait for a minute each, and a search among too few free ports takes longer than a connection.
+        // The pod's ends stay for a minute each, and searching among too few free ports takes longer than a connection.
         pod.sysctl("net.ipv4.ip_local_port_range", "1024 65535")?;
         for imds in BOTH {
             Pod::new(&pod).run(|| {
@@ -76,11 +76,11 @@ fn a_thousand_connections_at_once() {
         system.agent_flags.push("--level=warn".to_owned());
         let pods = system.serving_pods(["reader"; PODS])?;
         for imds in BOTH {
-            // Nobody accepts: what connects now is in the queue, all at one moment.
+            // Neither process accepts: all connections are in the queue at the same time.
             system.agent()?.freeze_both()?;
             let mut open = Vec::new();
             for pod in &pods {
-                let connect = |_| connect_fast(imds).context("while nobody accepts");
+                let connect = |_| connect_fast(imds).context("while no process accepts");
                 open.extend(Pod::new(pod).run(|| (0..CONNECTIONS_EACH).map(connect).collect::<Result<Vec<_>>>())?);
             }
             system.agent()?.thaw_both()?;
@@ -94,7 +94,7 @@ fn a_thousand_connections_at_once() {
             drop(open);
             eventually("the agent has closed them", SOON, || {
                 let closing = sockets_in(&system.topology.node, "close-wait")?;
-                ensure!(closing == 0, "{closing} are not");
+                ensure!(closing == 0, "{closing} are still open");
                 Ok(())
             })?;
         }

@@ -1,6 +1,6 @@
-//! One agent takes over from another on a node, as in an update of the DaemonSet: the new one starts beside the old one,
-//! on the same pins and folder, and puts its listening sockets into the slots; the old one goes on until nothing can
-//! reach its own any more, and is told to stop.
+//! One agent takes over from another on a node, as in an update of the DaemonSet: the new one starts beside the old
+//! one, with the same pins and folder, and puts its listening sockets into the slots. The old one serves until nothing
+//! can reach its own sockets any longer, and is asked to stop.
 
 use crate::support::{sockets_in, tcp_counter};
 use anyhow::{Context as _, Result, bail, ensure};
@@ -17,26 +17,27 @@ use std::{
     time::{Duration, Instant},
 };
 
-/// How often one agent takes over from another under load.
+/// Takeovers under load.
 const SWAPS: usize = 20;
-/// Fewest requests that are served meanwhile, over each family.
+/// Minimum number of requests that are served in the meantime, over each family.
 const REQUESTS: usize = 500;
-/// Connections over each family that are half-open while a new agent takes over.
+/// Connections over each family that are half-open during a takeover.
 const HALF_OPEN: usize = 5;
-/// Connections of each kind over each family where SYN cookies are tried.
+/// Connections of each kind over each family in the test of SYN cookies.
 const WITH_COOKIES: usize = 30;
-/// How long the old agent goes on once the new one is ready: a lost SYN-ACK is sent again after a second (RFC 6298).
+/// Time for which the old agent continues once the new one is ready: a lost SYN-ACK is retransmitted after a second
+/// (RFC 6298).
 const OVERLAP: Duration = Duration::from_secs(1);
-/// What a client of AWS waits for a connection, and for an answer.
+/// Timeout of an AWS client for a connection and for an answer.
 const FAST: Duration = Duration::from_secs(1);
 
-/// Some pods, served.
+/// Starts a system with some pods that are served.
 fn serving<const PODS: usize>(system: &mut System) -> Result<[PodNetwork; PODS]> {
     system.agent_flags.push("--level=info".to_owned());
     system.serving_pods(["reader"; PODS])
 }
 
-/// The old agent goes on for a while, and is told to stop.
+/// Lets the old agent continue for a while, then stops it.
 fn retire(mut old: Agent) -> Result<()> {
     thread::sleep(OVERLAP);
     let status = old.stop()?;
@@ -44,7 +45,7 @@ fn retire(mut old: Agent) -> Result<()> {
     Ok(())
 }
 
-/// A request over a connection that is open already.
+/// Sends a request over an open connection, and asserts that it is served.
 fn expect_served(connection: &mut Connection) -> Result<()> {
     connection.send("GET", ROLES, &[])?;
     let answer = connection.answer()?;
@@ -56,14 +57,14 @@ fn is_role(answer: &Answer) -> bool {
     answer.status == 200 && answer.text() == "reader"
 }
 
-/// The parent's answer while its worker starts: ask again in a second.
+/// Returns whether the parent has answered because its worker is still starting.
 fn is_postponed(answer: &Answer) -> bool {
     answer.status == 503 && answer.header("retry-after").is_some()
 }
 
-/// Asks for the role list again and again, each time over a new connection. Each request is answered in a client's
-/// time: with the role, or that it is to be asked for again.
-fn ask_until(done: &AtomicBool, pod: &PodNetwork, imds: IpAddr) -> Result<()> {
+/// Requests the role list repeatedly, each time over a new connection. Each request must be answered within a client's
+/// timeout, with the role or with a request to retry.
+fn request_until(done: &AtomicBool, pod: &PodNetwork, imds: IpAddr) -> Result<()> {
     let (mut roles, mut postponed) = (0, 0);
     while !done.load(Relaxed) || roles < REQUESTS {
         let begin = Instant::now();
@@ -81,15 +82,15 @@ fn ask_until(done: &AtomicBool, pod: &PodNetwork, imds: IpAddr) -> Result<()> {
     Ok(())
 }
 
-/// A new agent takes over while connections are half-open: the old one has their SYNs, and serves them.
+/// Lets a new agent take over while connections are half-open: the old one has their SYNs, and serves them.
 fn take_over(system: &mut System, pod: &PodNetwork) -> Result<()> {
     let half_open = HalfOpen::begin(&system.topology, pod, HALF_OPEN)?;
     let waiting = sockets_in(&system.topology.node, "syn-recv")?;
-    ensure!(waiting >= BOTH.len() * HALF_OPEN, "only {waiting} are half-open: the case is not there");
+    ensure!(waiting >= BOTH.len() * HALF_OPEN, "only {waiting} are half-open: the test's precondition is not met");
     let old = system.start_agent_beside()?;
     for socket in half_open.release(&system.topology, pod)? {
         let answered = Connection::finish(socket, FAST).and_then(|mut connection| expect_served(&mut connection));
-        answered.context("half-open at the take-over")?;
+        answered.context("half-open at the takeover")?;
     }
     retire(old)
 }
@@ -101,9 +102,9 @@ fn no_request_is_lost_during_takeovers() {
         let [busy, late] = serving(system)?;
         let (done, busy) = (&AtomicBool::new(false), &busy);
         thread::scope(|scope| {
-            let clients = BOTH.map(|imds| scope.spawn(move || ask_until(done, busy, imds)));
+            let clients = BOTH.map(|imds| scope.spawn(move || request_until(done, busy, imds)));
             let swapped = (1..=SWAPS)
-                .try_for_each(|number| take_over(system, &late).with_context(|| format!("take-over {number}")));
+                .try_for_each(|number| take_over(system, &late).with_context(|| format!("takeover {number}")));
             done.store(true, Relaxed);
             for client in clients {
                 client.join().ok().context("a client panicked")??;
@@ -113,9 +114,10 @@ fn no_request_is_lost_during_takeovers() {
     });
 }
 
-/// With a SYN cookie the listening socket remembers nothing of a connection before its last acknowledgement, and one
-/// that has given no cookie yet takes none. The new agent's own probe gets the first one from its socket, before it is
-/// ready: from then on it takes those that the old one gave.
+/// No connection is lost in a takeover with forced SYN cookies. With a cookie the listening socket keeps no state of a
+/// connection before its last acknowledgement, and a socket that has sent no cookie yet accepts none. The new agent's
+/// own probe makes its socket send the first one before the agent is ready: from then on it accepts the cookies of the
+/// old one.
 #[test]
 fn takeover_with_forced_syn_cookies_loses_nothing() {
     scenario(|system| {
@@ -126,25 +128,25 @@ fn takeover_with_forced_syn_cookies_loses_nothing() {
         let given = tcp_counter(&system.topology.node, "SyncookiesSent")?;
         let half_open = HalfOpen::begin(&system.topology, &late, WITH_COOKIES)?;
         let given = tcp_counter(&system.topology.node, "SyncookiesSent")? - given;
-        // The old agent's probe may have got some as well.
+        // The old agent's probe may have received some as well.
         ensure!(
             given >= u64::try_from(BOTH.len() * WITH_COOKIES)?,
-            "only {given} cookies were given: the case is not there"
+            "only {given} cookies were sent: the test's precondition is not met"
         );
 
         let old = system.start_agent_beside()?;
-        expect_all_served(&mut established).context("established before the take-over")?;
+        expect_all_served(&mut established).context("established before the takeover")?;
         let half_open = half_open.release(&system.topology, &late)?;
         let finish = |socket| Connection::finish(socket, FAST);
         let mut half_open = half_open.into_iter().map(finish).collect::<Result<Vec<_>>>()?;
-        expect_all_served(&mut half_open).context("half-open at the take-over")?;
-        expect_all_served(&mut connect(&pod)?).context("begun after the take-over")?;
+        expect_all_served(&mut half_open).context("half-open at the takeover")?;
+        expect_all_served(&mut connect(&pod)?).context("begun after the takeover")?;
         retire(old)?;
         expect_all_served(&mut connect(&late)?).context("begun after the old agent's end")
     });
 }
 
-/// New connections over each family.
+/// Opens connections over each family.
 fn connect(pod: &PodNetwork) -> Result<Vec<Connection>> {
     let all = BOTH.into_iter().flat_map(|imds| repeat_n(imds, WITH_COOKIES));
     Pod::new(pod).run(|| all.map(|imds| Connection::open(imds, None, FAST)).collect())

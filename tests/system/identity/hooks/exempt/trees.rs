@@ -1,4 +1,4 @@
-//! The trees that the kubelet's two drivers make: a pod is exempt in each class of either, and the agent finds the tree by
+//! The trees of the kubelet's two drivers: a pod is exempt in each class of either, and the agent finds the tree by
 //! itself.
 
 use super::{OTHER, aws_node, expect_exempt, expect_not_exempt, flags, host_network_pod};
@@ -11,7 +11,7 @@ use kiam_tests::{
 
 const CLASSES: [Qos; 3] = [Qos::Guaranteed, Qos::Burstable, Qos::BestEffort];
 
-/// Of each class an exempt pod and one that is not.
+/// Makes an exempt pod and one that is not exempt, in each class.
 fn pods(system: &System, kubepods: &Kubepods) -> Result<Vec<(PodCgroup, PodCgroup)>> {
     let pair = |(index, qos): (usize, Qos)| {
         let uid = |last: &str| OTHER.replace("55555555-", &format!("{}-", format!("{last}{index}").repeat(4)));
@@ -21,7 +21,7 @@ fn pods(system: &System, kubepods: &Kubepods) -> Result<Vec<(PodCgroup, PodCgrou
     CLASSES.into_iter().enumerate().map(pair).collect()
 }
 
-fn expect_told_apart(system: &System, pods: &[(PodCgroup, PodCgroup)]) -> Result<()> {
+fn expect_distinguished(system: &System, pods: &[(PodCgroup, PodCgroup)]) -> Result<()> {
     for (exempt, other) in pods {
         expect_exempt(system, exempt)?;
         expect_not_exempt(system, other)?;
@@ -29,7 +29,7 @@ fn expect_told_apart(system: &System, pods: &[(PodCgroup, PodCgroup)]) -> Result
     Ok(())
 }
 
-/// In a container, whose part of the hierarchy has the kubelet's tree at its root.
+/// Runs the agent in a container, whose part of the hierarchy has the kubelet's tree at its root.
 fn found(driver: Driver) {
     datapath_scenario(|system| {
         let kubepods = Kubepods::create(driver)?;
@@ -40,9 +40,9 @@ fn found(driver: Driver) {
         let contained = system.binaries.in_cgroup_namespace(&system.folder(), root)?;
         let binaries = std::mem::replace(&mut system.binaries, contained);
         system.spawn_agent()?.wait_armed()?;
-        // What cleans up is no process of the tree's.
+        // The cleanup is not a process of the tree.
         system.binaries = binaries;
-        expect_told_apart(system, &pods)?;
+        expect_distinguished(system, &pods)?;
         system.agent()?.stop().map(drop)
     });
 }

@@ -54,7 +54,7 @@ impl Kind {
 }
 
 /// A topology with the server at the end of its variant.
-pub(super) struct Way {
+pub(super) struct Variant {
     pub(super) kind: Kind,
     pub(super) pod: PodNetwork,
     /// Time from the agent's start until its program is attached to every interface.
@@ -65,7 +65,7 @@ pub(super) struct Way {
     system: System,
 }
 
-impl Way {
+impl Variant {
     pub(super) fn open(kind: Kind, case: Case) -> Result<Self> {
         let mut system = System::stage_datapath()?;
         let pod = system.topology.add_pod(1)?;
@@ -121,7 +121,7 @@ impl Way {
 }
 
 fn ask(connection: &mut TcpStream) -> Result<()> {
-    connection.write_all(b"GET / HTTP/1.1\r\nHost: m\r\n\r\n")?;
+    connection.write_all(b"GET / HTTP/1.1\r\nHost: imds\r\n\r\n")?;
     let (mut answer, mut read) = ([0; 4096], 0);
     loop {
         let more = connection.read(&mut answer[read..])?;

@@ -11,7 +11,7 @@ use kiam_tests::{
 };
 
 #[test]
-fn moto_names_whose_credentials_they_are() {
+fn moto_returns_the_session_of_a_key() {
     let topology = Topology::create().unwrap();
     let folder = Folder::create("moto").unwrap();
     let python = Python::find().unwrap();
@@ -41,7 +41,7 @@ fn plain_sts_returns_the_session_of_a_key() {
         text.split(['<', '>']).skip_while(|&word| word != "AccessKeyId").nth(1).unwrap_or_else(|| panic!("{text}"));
     let arn = Sts::identity_of(&topology.uplink, key).unwrap();
     assert_eq!(arn, "arn:aws:sts::123456789012:assumed-role/a/b/someone");
-    assert!(Sts::identity_of(&topology.uplink, "ASIANOBODY").is_err());
+    assert!(Sts::identity_of(&topology.uplink, "ASIAUNKNOWN").is_err());
 }
 
 /// With nothing in the way, the clients get the node role.
