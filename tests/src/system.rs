@@ -14,7 +14,7 @@ pub use rpc::Rpc;
 pub use server::Server;
 
 use crate::{
-    clients::{Connection, Environment, Pod, Python},
+    clients::{Answer, Connection, Environment, Pod, Python},
     eventually::eventually,
     fakes::{
         canary::Canary,
@@ -240,6 +240,19 @@ impl System {
             let answer = Pod::new(pod).get(imds, crate::clients::ROLES)?;
             ensure!(answer.status == 200 && answer.text() == role, "{answer:?}");
             Ok(())
+        })
+    }
+
+    /// Waits until the server has credentials for a pod's role, and returns the answer with them: AssumeRole may take
+    /// longer than a pod's request may wait.
+    ///
+    /// # Errors
+    /// There are no credentials within the time limit.
+    pub fn wait_for_credentials(&self, pod: &PodNetwork, imds: IpAddr, role: &str) -> Result<Answer> {
+        eventually(&format!("{} gets credentials of {role}", pod.interface), SOON, || {
+            let answer = Pod::new(pod).get(imds, &format!("{}{role}", crate::clients::ROLES))?;
+            ensure!(answer.status == 200, "{answer:?}");
+            Ok(answer)
         })
     }
 
