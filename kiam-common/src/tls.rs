@@ -32,7 +32,7 @@ pub struct TlsFiles {
     pub ca: PathBuf,
     /// The own certificate, followed by intermediates.
     pub cert: PathBuf,
-    /// The private key of the own certificate.
+    /// The private key of the certificate.
     pub key: PathBuf,
 }
 

@@ -1,4 +1,4 @@
-//! The kernel programs of kiam: entry points only. ARCHITECTURE.md explains the verdict on each kind of packet.
+//! The kernel programs of kiam: entry points only. docs/datapath.md explains the verdict on each kind of packet.
 
 mod ancestry;
 mod backstop;

@@ -2,11 +2,14 @@
 
 pub(crate) mod cargo;
 mod mutate;
+mod rounds;
 mod skips;
 mod tiers;
 
 use crate::{ebpf, outcome::Outcome, progress, setup};
 use anyhow::bail;
+use cargo::Tests;
+use rounds::Load;
 use tiers::Tier;
 
 #[derive(clap::Args)]
@@ -21,8 +24,14 @@ pub(crate) struct Args {
     #[arg(long, value_name = "TEXT")]
     only: Option<String>,
     /// Run the mutations instead: take out each layer of tests/mutations.toml, and expect its test to fail.
-    #[arg(long)]
+    #[arg(long, conflicts_with_all = ["repeat", "busy"])]
     mutate: bool,
+    /// Run everything this many times, and print a table of the results.
+    #[arg(long, value_name = "ROUNDS", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..))]
+    repeat: u32,
+    /// Run this many busy loops next to the tests.
+    #[arg(long, value_name = "LOOPS", default_value_t = 0)]
+    busy: usize,
 }
 
 pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
@@ -30,7 +39,6 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
         return mutate::run(args.only.as_deref());
     }
     let tiers = if args.tier.is_empty() { Tier::ALL.to_vec() } else { args.tier.clone() };
-    let mut total = Outcome::default();
     for skipped in install(&tiers) {
         progress::say(&skipped);
     }
@@ -38,16 +46,8 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
         skips::print()?;
     }
     let tests = cargo::build()?;
-    for tier in tiers {
-        total += match tier.obstacle() {
-            Some(obstacle) => skip(tier, &obstacle, args.strict)?,
-            None => {
-                progress::say(&format!("\n{}: {}", tier.name(), tier.about()));
-                let outcome = tier.run(&tests, args.only.as_deref())?;
-                if args.strict { outcome.without_skips() } else { outcome }
-            }
-        };
-    }
+    let _load = Load::start(args.busy);
+    let total = rounds::run(args.repeat, || run_tiers(&tiers, &tests, args))?;
     progress::say(&format!("\n{} passed, {} failed, {} skipped", total.passed, total.failed, total.skipped));
     if total.failed > 0 {
         bail!("{} failed", total.failed);
@@ -56,6 +56,21 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
         bail!("no test ran");
     }
     Ok(())
+}
+
+fn run_tiers(tiers: &[Tier], tests: &Tests, args: &Args) -> anyhow::Result<Outcome> {
+    let mut total = Outcome::default();
+    for &tier in tiers {
+        total += match tier.obstacle() {
+            Some(obstacle) => skip(tier, &obstacle, args.strict)?,
+            None => {
+                progress::say(&format!("\n{}: {}", tier.name(), tier.about()));
+                let outcome = tier.run(tests, args.only.as_deref())?;
+                if args.strict { outcome.without_skips() } else { outcome }
+            }
+        };
+    }
+    Ok(total)
 }
 
 /// Installs the tools of the tiers, and returns the problems: a tier that lacks a tool is skipped later.

@@ -12,9 +12,9 @@ use std::sync::Arc;
 pub(super) struct Metrics {
     /// 1 while the files are unusable.
     pub(super) update_error: Gauge,
-    /// 1 while the own certificate does not verify against the own authorities.
+    /// 1 while this process's certificate does not verify against its own authorities.
     verify_error: Gauge,
-    /// Earliest end of validity in the own chain, seconds since 1970.
+    /// Earliest end of validity in this process's chain, seconds since 1970.
     expiry_seconds: Gauge,
 }
 
@@ -31,17 +31,17 @@ impl Metrics {
         );
         registry.register(
             "verify_error",
-            "1 while the own certificate does not verify against the own --ca",
+            "1 while this process's certificate does not verify against its own --ca",
             self.verify_error.clone(),
         );
         registry.register(
             "expiry_seconds",
-            "End of validity of the own certificate chain, seconds since 1970",
+            "End of validity of this process's certificate chain, seconds since 1970",
             self.expiry_seconds.clone(),
         );
     }
 
-    /// Updates the metrics for new material; returns an error if the own certificate does not verify.
+    /// Updates the metrics for new material; returns an error if the certificate does not verify.
     pub(super) fn observe(&self, side: Side, material: &Material) -> Result<(), rustls::Error> {
         self.expiry_seconds.set(material.not_after);
         let verified = verify_own(side, material);

@@ -118,7 +118,7 @@ fn build<C: TlsConfig>(contents: &Contents, files: &TlsFiles, metrics: &Metrics)
     if let Err(error) = own {
         tracing::warn!(
             cert = %files.cert.display(), ca = %files.ca.display(), %error,
-            "the own certificate does not verify against --ca; peers with the same authorities will refuse it"
+            "this process's certificate does not verify against --ca; peers with the same authorities will refuse it"
         );
     }
     Ok(config)

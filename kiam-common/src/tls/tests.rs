@@ -88,7 +88,7 @@ async fn handshake(server: Arc<ServerConfig>, client: Arc<ClientConfig>) -> (io:
     tokio::join!(accept, connect)
 }
 
-/// Builds a configuration without the check of the own certificate, as another implementation would.
+/// Builds a configuration without the check of its own certificate, as another implementation would.
 fn careless_server(ca: &Authority, pair: &Pair) -> Arc<ServerConfig> {
     let (authorities, chain, key) = loose(ca, pair);
     let clients = Arc::new(KnownClients::new(authorities).unwrap());
