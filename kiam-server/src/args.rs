@@ -150,10 +150,6 @@ pub(crate) struct AwsArgs {
 /// Flags of `kiam-server health`.
 #[derive(Debug, Args)]
 pub(crate) struct HealthArgs {
-    #[command(flatten)]
-    pub(crate) log: LogArgs,
-    #[command(flatten)]
-    pub(crate) tls: TlsArgs,
     /// Server to check; its certificate must carry the host.
     #[arg(long, env = "KIAM_SERVER_ADDRESS", default_value = "localhost:9610", value_name = "HOST:PORT")]
     pub(crate) server_address: String,
@@ -176,6 +172,10 @@ pub(crate) struct HealthArgs {
     /// No effect: the name is resolved for this single call.
     #[arg(long, value_name = "DURATION", hide = true)]
     pub(crate) server_address_refresh: Option<String>,
+    #[command(flatten)]
+    pub(crate) tls: TlsArgs,
+    #[command(flatten)]
+    pub(crate) log: LogArgs,
 }
 
 /// Parses a command line, the program's name first. `--help` and `--version` are errors, too.
