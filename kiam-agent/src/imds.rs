@@ -77,13 +77,13 @@ impl<S: CredentialSource, I: Ingress> Service<S, I> {
         }))
     }
 
-    /// Accepts connections until [`Self::stop`].
-    pub(crate) async fn accept_from(&self, listener: TcpListener) {
+    /// Accepts connections until [`Self::stop`]; and then, where nobody else accepts (`alone`), those that wait.
+    pub(crate) async fn accept_from(&self, listener: TcpListener, alone: bool) {
         let mut stop = self.0.stop.subscribe();
         loop {
             let accepted = tokio::select! {
                 biased;
-                _ = stop.wait_for(|stop| *stop) => return,
+                _ = stop.wait_for(|stop| *stop) => break,
                 accepted = listener.accept() => accepted,
             };
             match accepted {
@@ -95,6 +95,12 @@ impl<S: CredentialSource, I: Ingress> Service<S, I> {
                     tracing::error!(%error, "connections of pods cannot be accepted");
                     sleep(limits::ACCEPT_PAUSE).await;
                 }
+            }
+        }
+        if alone {
+            match listener.into_std() {
+                Ok(listener) => self.0.admit_waiting(&listener),
+                Err(error) => tracing::warn!(%error, "connections that wait to be accepted are cut off"),
             }
         }
     }
@@ -109,6 +115,21 @@ impl<S: CredentialSource, I: Ingress> Service<S, I> {
 }
 
 impl<S: CredentialSource, I: Ingress> Open<S, I> {
+    /// Those that have come, whether the runtime has heard of them yet or not.
+    fn admit_waiting(self: &Arc<Self>, listener: &std::net::TcpListener) {
+        for _ in 0..limits::ANONYMOUS_MAX {
+            let accepted = listener.accept().and_then(|(stream, peer)| {
+                stream.set_nonblocking(true)?;
+                Ok((TcpStream::from_std(stream)?, peer))
+            });
+            match accepted {
+                Ok((stream, peer)) => self.admit(stream, peer),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
+                Err(error) => tracing::debug!(%error, "a connection was gone before it was accepted"),
+            }
+        }
+    }
+
     /// A connection that came by no way of pods, or whose pod is not known, is ended before one of its bytes is read.
     fn admit(self: &Arc<Self>, stream: TcpStream, peer: SocketAddr) {
         let arrived_by = match stream.local_addr() {

@@ -81,9 +81,11 @@ async fn serve(handoff: Handoff, config: Config) -> anyhow::Result<()> {
     let mut tasks = Tasks::default();
     tasks.add_fallible("attestation client", asking);
     for listener in listeners {
+        // Elsewhere the parent answers whoever comes while no worker does.
+        let alone = !listener.local_addr()?.ip().is_loopback();
         let listener = to_tokio(listener).context("a listening socket of the parent's")?;
         let service = Arc::clone(&service);
-        tasks.add("listener", async move { service.accept_from(listener).await });
+        tasks.add("listener", async move { service.accept_from(listener, alone).await });
     }
     spawn_admin(&mut tasks, Admin { registry, status: known_status, reached: reached.clone() }, admin_listeners);
     tasks.add("certificates", tls.watch());

@@ -212,7 +212,7 @@ async fn open(v1: ImdsV1) -> Open {
     }));
     let accepting = tokio::spawn({
         let service = Arc::clone(&service);
-        async move { service.accept_from(listener).await }
+        async move { service.accept_from(listener, false).await }
     });
     Open { address, service, ingress, interfaces, registry, accepting }
 }

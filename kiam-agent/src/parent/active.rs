@@ -6,7 +6,7 @@ use super::{
     attestor::Attestor,
     drain,
     exemptions::{self, Exemptions},
-    fallback::Fallback,
+    fallback::{self, Fallback},
     not_owner, publish, publish_conditions, publish_kubepods, sweep,
     takeover::{Predecessor, Successor, Successors, TakeoverLock},
     token_key,
@@ -105,6 +105,10 @@ impl ActiveAgent<'_> {
                 "stopping; the node stays closed until an agent runs again or `kiam-agent cleanup` opens it"
             );
         }
+        let (served, others): (Vec<_>, Vec<_>) =
+            datapath.listeners().iter().partition(|listener| fallback::serves(listener));
+        // There the worker answers who has come, and nobody would who comes later.
+        drain::shut(&others);
         // Who comes while the worker finishes is told to ask again.
         channels.worker.send_modify(|worker| worker.ready = false);
         let stopped = tokio::select! {
@@ -112,8 +116,9 @@ impl ActiveAgent<'_> {
             () = fallback.run(channels) => Ok(()),
         };
         if ended == Ended::Stopped {
+            drain::shut(&served);
             tokio::select! {
-                () = drain::close(datapath.listeners()) => {}
+                () = drain::until_done(&served) => {}
                 () = fallback.run(channels) => {}
             }
         }

@@ -38,21 +38,25 @@ const LISTEN: &str = "0A";
 
 /// Waits until nothing is left in the queues of the sockets, which others accept from meanwhile.
 pub(super) async fn until_empty(listeners: &[TcpListener]) {
-    if !wait(listeners, LEAST, MOST).await {
+    if !wait(&listeners.iter().collect::<Vec<_>>(), LEAST, MOST).await {
         tracing::warn!(
             "connections that were begun before the hand-over are cut off: they did not come about in {MOST:?}"
         );
     }
 }
 
-/// Lets nothing begin on the sockets any more, and waits until nothing is left in their queues, which others accept from
-/// meanwhile. A client that comes now gets silence, as from an agent that has gone.
-pub(super) async fn close(listeners: &[TcpListener]) {
+/// Lets no connection begin on the sockets any more: a client that comes now gets silence, as from an agent that has
+/// gone. The slots may be another agent's by now; these sockets are not.
+pub(super) fn shut(listeners: &[&TcpListener]) {
     for listener in listeners {
-        if let Err(error) = SockRef::from(listener).attach_filter(&NO_SYN) {
+        if let Err(error) = SockRef::from(*listener).attach_filter(&NO_SYN) {
             tracing::warn!("a listening socket goes on taking connections: {error}");
         }
     }
+}
+
+/// As [`until_empty`], at the agent's end, on sockets that are shut.
+pub(super) async fn until_done(listeners: &[&TcpListener]) {
     if !wait(listeners, Duration::ZERO, MOST_AT_END).await {
         tracing::warn!(
             "connections that were begun before the end are cut off: they did not come about in {MOST_AT_END:?}"
@@ -61,7 +65,7 @@ pub(super) async fn close(listeners: &[TcpListener]) {
 }
 
 /// Whether the queues were empty in time.
-async fn wait(listeners: &[TcpListener], least: Duration, most: Duration) -> bool {
+async fn wait(listeners: &[&TcpListener], least: Duration, most: Duration) -> bool {
     let start = Instant::now();
     let ours: Vec<String> =
         listeners.iter().filter_map(|listener| Some(fstat(listener).ok()?.st_ino.to_string())).collect();
@@ -127,7 +131,7 @@ impl Queues {
 }
 
 /// M, for connections that are assigned to the sockets; and the ports of the sockets, for those that are sent there.
-fn local_ends(listeners: &[TcpListener]) -> Vec<String> {
+fn local_ends(listeners: &[&TcpListener]) -> Vec<String> {
     let ports = listeners.iter().filter_map(|listener| Some(format!(":{:04X}", listener.local_addr().ok()?.port())));
     ports.chain([in_table(&IMDS_V4), in_table(&IMDS_V6)]).collect()
 }

@@ -41,10 +41,8 @@ impl Fallback {
     /// The kernel's: no descriptors left.
     pub(super) fn new(listeners: &[net::TcpListener]) -> anyhow::Result<Self> {
         let mut copies = Vec::new();
-        for listener in listeners {
-            if listener.local_addr()?.ip().is_loopback() {
-                copies.push(TcpListener::from_std(listener.try_clone()?)?);
-            }
+        for listener in listeners.iter().filter(|listener| serves(listener)) {
+            copies.push(TcpListener::from_std(listener.try_clone()?)?);
         }
         Ok(Self { listeners: copies, slots: Arc::new(Semaphore::new(CONCURRENT)) })
     }
@@ -87,6 +85,11 @@ impl Fallback {
             }
         }
     }
+}
+
+/// Whether this is a socket that the parent may answer on.
+pub(super) fn serves(listener: &net::TcpListener) -> bool {
+    listener.local_addr().is_ok_and(|address| address.ip().is_loopback())
 }
 
 /// False when nobody will tell any more.

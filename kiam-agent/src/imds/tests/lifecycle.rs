@@ -219,3 +219,22 @@ async fn a_stop_waits_for_a_connection_that_has_just_been_accepted() {
     io::Read::read_to_end(&mut stream, &mut bytes).expect("the stop was over before the connection");
     assert_last_answer(&Reply::parse(std::str::from_utf8(&bytes).unwrap()));
 }
+
+/// One thread: between the connection and the stop nobody accepts.
+#[tokio::test]
+async fn who_waits_where_nobody_else_accepts_is_answered_at_a_stop() {
+    let open = open(ImdsV1::Allow).await;
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let service = Arc::clone(&open.service);
+    let accepting = tokio::spawn(async move { service.accept_from(listener, true).await });
+    sleep(Duration::from_millis(50)).await;
+    let mut waiting = std::net::TcpStream::connect(address).unwrap();
+    io::Write::write_all(&mut waiting, get("HTTP/1.1", SC, "").as_bytes()).unwrap();
+    open.service.stop(PATIENCE).await;
+    accepting.await.unwrap();
+    waiting.set_nonblocking(true).unwrap();
+    let mut bytes = Vec::new();
+    io::Read::read_to_end(&mut waiting, &mut bytes).expect("it was not answered");
+    assert_last_answer(&Reply::parse(std::str::from_utf8(&bytes).unwrap()));
+}
