@@ -362,11 +362,13 @@ fn evidence_required_by_each_mode() {
                 ensure!(metric(system, "kiam_agent_server_connected")? == 1);
                 Ok(())
             })?;
-            let health = String::from_utf8(system.agent()?.health()?.stdout)?;
-            ensure!(
-                health.contains("FAIL  kubepods: there is no kubepods cgroup") != ready,
-                "{mode}, {tree}: {health}"
-            );
+            // An agent that is still starting has another reason not to be ready.
+            eventually("the agent says whether it knows pods by their cgroups", SOON, || {
+                let health = String::from_utf8(system.agent()?.health()?.stdout)?;
+                let problem = health.contains("FAIL  kubepods: there is no kubepods cgroup");
+                ensure!(problem != ready, "{mode}, {tree}: {health}");
+                Ok(())
+            })?;
             for (pod, expected) in [&attested, &stranger].into_iter().zip(expected) {
                 let found = statuses(&pod.network)?;
                 ensure!(found == [expected; 2], "--attestation={mode}, a tree: {tree}: {found:?}, not {expected}");
