@@ -145,6 +145,10 @@ fn in_table(address: &[u8]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::{
+        io::{ErrorKind, Read as _, Write as _},
+        net::TcpStream,
+    };
 
     #[test]
     #[cfg(target_endian = "little")]
@@ -163,6 +167,23 @@ mod tests {
         assert_eq!(queues.half_open, half_open.map(|(local, remote)| (local.to_owned(), remote.to_owned())).into());
         assert_eq!(queues.waiting("4711"), Some(3));
         assert_eq!(queues.waiting("9"), None);
+    }
+
+    #[tokio::test]
+    async fn a_socket_that_is_shut_has_those_who_came_before_and_nobody_else() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        let connect = || TcpStream::connect_timeout(&address, Duration::from_millis(300));
+        let mut early = connect().unwrap();
+        shut(&[&listener]);
+        assert_eq!(connect().unwrap_err().kind(), ErrorKind::TimedOut);
+        assert!(!wait(&[&listener], Duration::ZERO, Duration::from_millis(300)).await, "one waits");
+        let (mut accepted, _) = listener.accept().unwrap();
+        assert!(wait(&[&listener], Duration::ZERO, MOST_AT_END).await);
+        early.write_all(b"ask").unwrap();
+        let mut asked = [0; 3];
+        accepted.read_exact(&mut asked).unwrap();
+        assert_eq!(&asked, b"ask");
     }
 
     #[test]
