@@ -1,11 +1,13 @@
 //! The eBPF programs and maps: what is loaded, where it is pinned, and where it is attached.
 //!
 //! Reading order: [`object`] (the programs and maps of this build), [`pins`] (what outlives the process), [`tc`] (a program
-//! on an interface), [`attached`] (whether it is still there, and what runs before it), [`backstop`] (the socket lookup of
-//! the node), [`log`] (the programs' log lines), [`memlock`].
+//! on an interface), [`backstop`] (the program of the node's network namespace), [`links`] (what both attach by),
+//! [`attached`] (is a program still on its interface, and what runs before it), [`log`] (the programs' log lines),
+//! [`memlock`].
 
 pub(crate) mod attached;
 pub(crate) mod backstop;
+mod links;
 pub(crate) mod log;
 pub(crate) mod memlock;
 pub(crate) mod object;

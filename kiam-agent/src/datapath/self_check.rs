@@ -10,7 +10,7 @@ use super::{
     foreign::{flowtables, nat::ForeignNat, netfilter::nft::Nft, unserved},
     node::{devices, family::Family, roles::PROBE},
     parts::Parts,
-    programs::{attached, backstop, pins::Pins},
+    programs::{backstop, pins::Pins},
     redirect::listener,
 };
 use crate::report::{Condition, Notice, condition};
@@ -128,8 +128,7 @@ impl SelfCheck {
 
     /// Attaches the backstop again if it is missing.
     fn check_backstop(&mut self, parts: &mut Parts) -> anyhow::Result<()> {
-        let program = parts.object.sk_lookup()?.info()?.id();
-        if attached::in_namespace(&parts.pins.backstop(), program)? {
+        if backstop::is_attached(&mut parts.object, &parts.pins)? {
             return Ok(());
         }
         self.repairs.count(Lost::Backstop, "the backstop");

@@ -8,7 +8,7 @@ use futures::TryStreamExt as _;
 use netlink_packet_route::tc::{TcAttribute, TcFilterBpfOption, TcMessage, TcOption};
 use nix::net::if_::if_nametoindex;
 use rtnetlink::Handle;
-use std::{collections::BTreeMap, fs::File, os::fd::AsRawFd as _, path::Path};
+use std::collections::BTreeMap;
 
 /// How a program stands on an interface.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -78,17 +78,6 @@ pub(crate) async fn on_interface(
     let ours = order.iter().position(|(id, _)| *id == Some(program));
     Ok(ours
         .map_or(AttachState::Gone, |at| AttachState::After(order.into_iter().take(at).map(|(_, name)| name).collect())))
-}
-
-/// Whether `sk_lookup` of this network namespace has the program with this id, by a link that is pinned.
-///
-/// # Errors
-/// The kernel's.
-pub(crate) fn in_namespace(pin: &Path, program: u32) -> anyhow::Result<bool> {
-    let namespace = File::open("/proc/self/ns/net").context("opening the network namespace")?;
-    let target = u32::try_from(namespace.as_raw_fd())?;
-    let programs = query::programs(QueryHook::SkLookup(target)).context("listing the sk_lookup programs")?;
-    Ok(pin.exists() && programs.contains(&program))
 }
 
 /// A filter of an interface.

@@ -1,28 +1,33 @@
 //! Attaching the backstop (`kiam_sk_lookup`) to the node's network namespace.
 
-use super::{object::Object, pins::Pins};
-use crate::sys;
+use super::{links, object::Object, pins::Pins};
+use crate::sys::query::{self, QueryHook};
 use anyhow::Context as _;
-use aya::programs::links::FdLink;
-use std::{fs::File, io::ErrorKind, os::fd::AsFd as _};
+use std::{
+    fs::File,
+    os::fd::{AsFd as _, AsRawFd as _},
+};
 
-/// Puts the program behind the pinned link, or makes and pins one.
-///
-/// # Errors
-/// The kernel's.
+/// Puts the program behind the pinned link, or creates and pins a link.
 pub(crate) fn attach(object: &mut Object, pins: &Pins) -> anyhow::Result<()> {
     let pin = pins.backstop();
     let program = object.sk_lookup()?;
-    match sys::update_pinned_link(&pin, program.fd()?.as_fd()) {
-        Ok(()) => return Ok(()),
-        Err(error) if error.kind() == ErrorKind::NotFound => {}
-        // Somebody has detached it.
-        Err(error) if error.raw_os_error() == Some(libc::ENOLINK) => Pins::remove(&pin)?,
-        Err(error) => return Err(error).with_context(|| format!("updating the link {}", pin.display())),
+    if links::replace_program(&pin, program.fd()?.as_fd())? {
+        return Ok(());
     }
-    let namespace = File::open("/proc/self/ns/net").context("opening the network namespace")?;
-    let id = program.attach(&namespace).context("attaching it to the network namespace")?;
-    let link: FdLink = program.take_link(id)?.into();
-    link.pin(&pin).with_context(|| format!("pinning {}", pin.display()))?;
-    Ok(())
+    let id = program.attach(network_namespace()?).context("attaching it to the network namespace")?;
+    links::pin(program.take_link(id)?.into(), &pin)
+}
+
+/// Returns whether this program is attached to the network namespace, by a link that is pinned.
+pub(crate) fn is_attached(object: &mut Object, pins: &Pins) -> anyhow::Result<bool> {
+    let program = object.sk_lookup()?.info()?.id();
+    let namespace = network_namespace()?;
+    let target = u32::try_from(namespace.as_raw_fd())?;
+    let programs = query::programs(QueryHook::SkLookup(target)).context("listing the sk_lookup programs")?;
+    Ok(pins.has_backstop() && programs.contains(&program))
+}
+
+fn network_namespace() -> anyhow::Result<File> {
+    File::open("/proc/self/ns/net").context("opening the network namespace")
 }

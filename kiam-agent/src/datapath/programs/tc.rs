@@ -1,12 +1,14 @@
 //! Attaching a TC program to an interface: by a pinned TCX link where the kernel has them (6.6 and later), else by a
 //! clsact filter, which the kernel itself keeps.
 
-use super::pins::{LinkOf, Pins};
-use crate::{config::TcAttach, sys};
+use super::{
+    links,
+    pins::{LinkOf, Pins},
+};
+use crate::config::TcAttach;
 use anyhow::Context as _;
 use aya::programs::{
     LinkOrder, ProgramError, SchedClassifier, TcAttachType,
-    links::FdLink,
     tc::{self, NlOptions, SchedClassifierLink, TcAttachOptions, TcHandle},
 };
 use futures::TryStreamExt as _;
@@ -101,18 +103,12 @@ pub(crate) fn attach(program: &mut SchedClassifier, place: &Place, hook: Hook, n
 
 fn tcx(program: &mut SchedClassifier, place: &Place, name: &str) -> anyhow::Result<()> {
     let pin = &place.pin;
-    match sys::update_pinned_link(pin, program.fd()?.as_fd()) {
-        Ok(()) => return Ok(()),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-        // The link's interface is gone, and its index was given again.
-        Err(error) if error.raw_os_error() == Some(libc::ENOLINK) => Pins::remove(pin)?,
-        Err(error) => return Err(error).with_context(|| format!("updating the link {}", pin.display())),
+    if links::replace_program(pin, program.fd()?.as_fd())? {
+        return Ok(());
     }
     let options = TcAttachOptions::TcxOrder(LinkOrder::first());
     let id = program.attach_with_options(name, place.direction, options)?;
-    let link: FdLink = program.take_link(id)?.try_into()?;
-    link.pin(pin).with_context(|| format!("pinning {}", pin.display()))?;
-    Ok(())
+    links::pin(program.take_link(id)?.try_into()?, pin)
 }
 
 fn clsact(program: &mut SchedClassifier, place: &Place, name: &str) -> anyhow::Result<()> {
