@@ -11,8 +11,9 @@ use super::{
 use std::path::Path;
 
 /// What closes a node from its boot on (`deploy/boot`), and where it is installed; in a pod only its rules tell.
-const UNIT: &str = "kiam-fence.service";
-const UNIT_FOLDERS: [&str; 3] = ["/etc/systemd/system", "/usr/local/lib/systemd/system", "/usr/lib/systemd/system"];
+const BOOT_UNIT: &str = "kiam-fence.service";
+const BOOT_UNIT_FOLDERS: [&str; 3] =
+    ["/etc/systemd/system", "/usr/local/lib/systemd/system", "/usr/lib/systemd/system"];
 
 /// Removes the fence, the programs on the interfaces, the backstop and all maps, whichever agent's they are. What is not
 /// there is fine.
@@ -25,9 +26,10 @@ pub(crate) async fn run(bpffs: &Path) -> anyhow::Result<()> {
     let netlink = netlink::connect()?;
     let fence = Fence::new(netlink.clone());
     probe::remove_device(&netlink).await?;
-    let closes_at_boot = fence.set_at_boot().await? || UNIT_FOLDERS.iter().any(|to| Path::new(to).join(UNIT).exists());
+    let closes_at_boot =
+        fence.was_set_at_boot().await? || BOOT_UNIT_FOLDERS.iter().any(|to| Path::new(to).join(BOOT_UNIT).exists());
     fence.remove().await?;
-    for device in devices::devices(&netlink).await? {
+    for device in devices::list(&netlink).await? {
         let mut ours = false;
         for (direction, handle) in tc::FILTERS {
             ours |= tc::remove_filter(&device.name, direction, handle)?;
@@ -42,7 +44,7 @@ pub(crate) async fn run(bpffs: &Path) -> anyhow::Result<()> {
     pins::remove_root(lock.root())?;
     if closes_at_boot {
         tracing::warn!(
-            "{UNIT} closes this node again when it boots: run `systemctl disable {UNIT}` on it and remove the file"
+            "{BOOT_UNIT} closes this node again when it boots: run `systemctl disable {BOOT_UNIT}` on it and remove the file"
         );
     }
     Ok(())

@@ -56,7 +56,7 @@ impl Found {
     ///
     /// # Errors
     /// What does.
-    pub(crate) fn alone(&self) -> anyhow::Result<()> {
+    pub(crate) fn ensure_first(&self) -> anyhow::Result<()> {
         if self.ahead.is_empty() {
             return Ok(());
         }
@@ -66,9 +66,9 @@ impl Found {
 
 /// What a family's fence is, as somebody finds it who only looks.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Survey {
+pub(crate) struct FenceState {
     /// Those of our rules that stand.
-    pub(crate) rules: Vec<SurveyedRule>,
+    pub(crate) rules: Vec<RuleState>,
     /// What the route in our table does, if it is there.
     pub(crate) verdict: Option<Verdict>,
     /// The rules of others that come before it.
@@ -77,7 +77,7 @@ pub(crate) struct Survey {
 
 /// One of our rules.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct SurveyedRule {
+pub(crate) struct RuleState {
     /// Its preference.
     pub(crate) preference: u32,
     /// It was set when the node booted, and not by an agent.
@@ -147,7 +147,7 @@ impl Fence {
     ///
     /// # Errors
     /// The kernel's.
-    pub(crate) async fn set_at_boot(&self) -> anyhow::Result<bool> {
+    pub(crate) async fn was_set_at_boot(&self) -> anyhow::Result<bool> {
         let mark = RuleAttribute::Protocol(PROTOCOL_BOOT);
         for &family in &self.families {
             if self.rules(family).await?.iter().any(|rule| rule.attributes.contains(&mark)) {
@@ -161,15 +161,15 @@ impl Fence {
     ///
     /// # Errors
     /// The kernel's.
-    pub(crate) async fn inventory(&self, family: Family) -> anyhow::Result<Survey> {
+    pub(crate) async fn inventory(&self, family: Family) -> anyhow::Result<FenceState> {
         let present = self.rules(family).await?;
         let ours = [rule::own(family), rule::all(family), rule::end(family)];
         let found = ours.iter().filter_map(|ours| present.iter().find(|rule| rule::is_same(rule, ours)));
-        let rules = found.map(|rule| SurveyedRule {
+        let rules = found.map(|rule| RuleState {
             preference: rule::preference(rule),
             at_boot: rule.attributes.contains(&RuleAttribute::Protocol(PROTOCOL_BOOT)),
         });
-        Ok(Survey {
+        Ok(FenceState {
             rules: rules.collect(),
             verdict: self.route(family).await?.and_then(|route| route::verdict(&route)),
             ahead: rule::ahead(&present, family),

@@ -44,8 +44,8 @@ impl Guard {
     pub(crate) fn sync(&mut self, object: &mut Object, pins: &Pins, roles: &Roles) -> anyhow::Result<()> {
         let outward: BTreeSet<u32> = roles.uplinks.keys().copied().collect();
         let inward = outward.iter().filter(|index| !roles.pod_sides.contains_key(index)).copied().collect();
-        self.leave(LinkOf::Guard, &outward, pins, roles)?;
-        self.leave(LinkOf::GuardIn, &inward, pins, roles)?;
+        self.detach_former(LinkOf::Guard, &outward, pins, roles)?;
+        self.detach_former(LinkOf::GuardIn, &inward, pins, roles)?;
         let mut problems = Vec::new();
         for (of, wanted) in [(LinkOf::Guard, &outward), (LinkOf::GuardIn, &inward)] {
             for &index in wanted.difference(&self.guarded(of).clone()) {
@@ -76,7 +76,7 @@ impl Guard {
             let mut lost = Findings::default();
             for index in self.guarded(of).clone() {
                 let name = names.get(&index).map_or("", String::as_str);
-                lost.look(netlink, self.hook, &place(of, pins, index), index, name, program).await?;
+                lost.check(netlink, self.hook, &place(of, pins, index), index, name, program).await?;
             }
             self.guarded(of).retain(|index| !lost.lost.contains_key(index));
             findings.add(lost);
@@ -94,7 +94,7 @@ impl Guard {
         Ok(())
     }
 
-    fn leave(&mut self, of: LinkOf, wanted: &BTreeSet<u32>, pins: &Pins, roles: &Roles) -> anyhow::Result<()> {
+    fn detach_former(&mut self, of: LinkOf, wanted: &BTreeSet<u32>, pins: &Pins, roles: &Roles) -> anyhow::Result<()> {
         let mut gone = self.guarded(of).clone();
         gone.extend(pins.linked_interfaces(of).context("listing the pinned links")?);
         for index in gone.difference(wanted) {

@@ -5,7 +5,7 @@ use super::{
     guard::Guard,
     node::{devices, roles::Roles},
     programs::{object::Object, pins::Pins, tc::Hook},
-    redirect::{connection_records::Flows, interfaces::Attachments, listener},
+    redirect::{connection_records::ConnectionRecords, interfaces::Attachments, listener},
 };
 use crate::{config::DatapathConfig, datapath::node::interface_ages::InterfaceAges};
 use anyhow::Context as _;
@@ -49,7 +49,7 @@ impl Parts {
         Ok(Self {
             config: config.clone(),
             root: root.to_owned(),
-            attachments: Attachments::new(hook, interface_ages, Flows::open(&pins)?),
+            attachments: Attachments::new(hook, interface_ages, ConnectionRecords::open(&pins)?),
             guard: Guard::new(hook),
             pins,
             object,
@@ -67,13 +67,13 @@ impl Parts {
         self.object.pin_missing(&self.pins)?;
         let hook = Hook::new(self.config.tc);
         self.guard = Guard::new(hook);
-        self.attachments = Attachments::new(hook, interface_ages, Flows::open(&self.pins)?);
+        self.attachments = Attachments::new(hook, interface_ages, ConnectionRecords::open(&self.pins)?);
         Ok(())
     }
 
     /// Returns the role of each interface: whether pods or a network are behind it.
     pub(crate) async fn find_roles(&self) -> anyhow::Result<Roles> {
-        let devices = devices::devices(&self.netlink).await.context("listing the interfaces")?;
+        let devices = devices::list(&self.netlink).await.context("listing the interfaces")?;
         let gateways = devices::with_gateway(&self.netlink, self.fence.families()).await;
         let mut roles = Roles::of(&devices, &self.config.interfaces, &gateways.context("listing the routes")?);
         if !self.config.mode.tc {

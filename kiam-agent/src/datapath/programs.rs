@@ -17,7 +17,7 @@ pub(crate) mod tc;
 use aya::maps::MapError;
 
 /// What is not there is an answer.
-pub(crate) fn found<T>(result: Result<T, MapError>) -> Result<Option<T>, MapError> {
+pub(crate) fn optional<T>(result: Result<T, MapError>) -> Result<Option<T>, MapError> {
     match result {
         Ok(value) => Ok(Some(value)),
         Err(MapError::KeyNotFound) => Ok(None),

@@ -80,7 +80,7 @@ impl SelfCheck {
                 self.repairs.count(Lost::Route, &format!("the route to {}", family.imds()));
             }
         }
-        found.alone()
+        found.ensure_first()
     }
 
     /// Takes the conditions of a reconciliation: once all of them hold, missing objects count as lost.
@@ -144,7 +144,7 @@ impl SelfCheck {
         for name in findings.lost.values().filter(|&name| name != PROBE) {
             self.repairs.count(Lost::Redirect, &format!("the program of {name}"));
         }
-        let devices = devices::devices(netlink).await.context("listing the interfaces")?;
+        let devices = devices::list(netlink).await.context("listing the interfaces")?;
         let names = devices.iter().map(|device| (device.index, device.name.clone())).collect();
         let guarded = guard.verify(netlink, pins, &names, guards).await?;
         for name in guarded.lost.values() {

@@ -18,7 +18,7 @@ use crate::{
         Datapath,
         node::{
             interface_ages::InterfaceAges,
-            netlink::{self, Heard, News},
+            netlink::{self, Change, Changes},
         },
         ownership::node_lock::NodeLock,
     },
@@ -77,7 +77,7 @@ impl ActiveAgent<'_> {
         publish_conditions(channels, vec![not_owner("this agent is starting")]);
         channels.worker.send_modify(|worker| worker.ready = false);
         // Subscribed before the first look, so that nothing falls between the two.
-        let mut news = News::subscribe()?;
+        let mut changes = Changes::subscribe()?;
         let mut datapath = Datapath::open(
             config,
             self.lock.root(),
@@ -95,7 +95,7 @@ impl ActiveAgent<'_> {
         let sweep_ended = sweep::start(datapath.pins())?;
         let fallback = Fallback::new(datapath.listeners())?;
         let ended = tokio::select! {
-            ended = self.take_over(&mut datapath, &mut exemptions, &mut news, takeover_lock, predecessor) => ended,
+            ended = self.take_over(&mut datapath, &mut exemptions, &mut changes, takeover_lock, predecessor) => ended,
             ended = supervisor.run(channels) => ended.map(|()| Ended::Stopped),
             ended = sweep_ended => Err(ended?),
             () = fallback.run(channels) => Ok(Ended::Stopped),
@@ -130,7 +130,7 @@ impl ActiveAgent<'_> {
         &mut self,
         datapath: &mut Datapath,
         exemptions: &mut Exemptions<'_>,
-        news: &mut News,
+        changes: &mut Changes,
         takeover_lock: TakeoverLock,
         predecessor: Option<Predecessor>,
     ) -> anyhow::Result<Ended> {
@@ -156,7 +156,7 @@ impl ActiveAgent<'_> {
             predecessor.done().await;
         }
         drop(takeover_lock);
-        self.run(datapath, exemptions, news, &mut successors).await
+        self.run(datapath, exemptions, changes, &mut successors).await
     }
 
     /// Makes the datapath this agent's, and listens for the one that comes next.
@@ -183,7 +183,7 @@ impl ActiveAgent<'_> {
         &mut self,
         datapath: &mut Datapath,
         exemptions: &mut Exemptions<'_>,
-        news: &mut News,
+        changes: &mut Changes,
         successors: &mut Successors,
     ) -> anyhow::Result<Ended> {
         let mut self_check = interval(SELF_CHECK);
@@ -195,9 +195,9 @@ impl ActiveAgent<'_> {
             let event = tokio::select! {
                 () = self.stop.told() => Event::Stop,
                 successor = successors.next() => Event::HandOver(successor?),
-                heard = news.wait() => match heard? {
-                    Heard::Filters => Event::Inspect,
-                    Heard::Node => Event::Look,
+                change = changes.wait() => match change? {
+                    Change::Filters => Event::Inspect,
+                    Change::Node => Event::Look,
                 },
                 () = sleep(RETRY), if !datapath.is_reconciled() => Event::Look,
                 () = exemptions.due() => Event::Exempt,

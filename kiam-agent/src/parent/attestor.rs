@@ -7,7 +7,7 @@ use crate::{
     datapath::{
         node::kubepods::{Kubepods, Pods},
         programs::pins::Pins,
-        redirect::connection_records::Flows,
+        redirect::connection_records::ConnectionRecords,
     },
     report::{Interface, InterfaceKind},
 };
@@ -49,13 +49,13 @@ impl Attestor {
 
 struct AttestorThread {
     of: Attestor,
-    flows: Flows,
+    flows: ConnectionRecords,
     pods: Option<Pods>,
 }
 
 impl AttestorThread {
     fn open(of: Attestor) -> anyhow::Result<Self> {
-        let flows = Flows::open(&of.pins)?;
+        let flows = ConnectionRecords::open(&of.pins)?;
         Ok(Self { of, flows, pods: None })
     }
 

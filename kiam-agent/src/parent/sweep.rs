@@ -2,7 +2,7 @@
 
 use crate::{
     clock,
-    datapath::{programs::pins::Pins, redirect::connection_records::Flows},
+    datapath::{programs::pins::Pins, redirect::connection_records::ConnectionRecords},
 };
 use std::{thread, time::Duration};
 use tokio::sync::oneshot;
@@ -15,7 +15,7 @@ const PAUSE: Duration = Duration::from_secs(10);
 /// # Errors
 /// The kernel's.
 pub(super) fn start(pins: &Pins) -> anyhow::Result<oneshot::Receiver<anyhow::Error>> {
-    let mut flows = Flows::open(pins)?;
+    let mut flows = ConnectionRecords::open(pins)?;
     let (end, ended) = oneshot::channel();
     thread::Builder::new().name("sweep".to_owned()).spawn(move || {
         while !end.is_closed() {

@@ -145,7 +145,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_a_rule_that_does_the_same_is_the_same() {
+    fn rule_with_other_selectors_or_action_differs() {
         let ours = all(Family::V4);
         let mut listed = ours.clone();
         listed.attributes.retain(does_something);
@@ -169,8 +169,9 @@ mod tests {
         assert!(!is_same(&without_lo, &own(Family::V4)), "it would exempt pods, too");
     }
 
+    /// Rules before ours that may take pods' packets to the IMDS are listed; narrower ones and later ones are not.
     #[test]
-    fn a_rule_before_ours_that_may_take_pods_packets_is_told() {
+    fn earlier_rules_for_pods_packets_are_listed() {
         let table = |preference, table: u32, attributes: &[RuleAttribute]| {
             let mut rule = new(Family::V4, preference, RuleAction::ToTable);
             rule.header.dst_len = if attributes.is_empty() { 0 } else { 16 };

@@ -75,8 +75,9 @@ mod tests {
         problems(&[Flowtable { family: "inet", table, name, devices: devices.to_vec() }], &roles())
     }
 
+    /// A flowtable on an interface of a pod is a problem; the text contains the command that deletes it.
     #[test]
-    fn one_on_a_pods_interface_is_named_with_what_deletes_it() {
+    fn flowtable_on_a_pods_interface_is_a_problem() {
         let told = told(&[Devices::Named("eth0".to_owned()), Devices::Named("cali1".to_owned())]);
         assert_eq!(told.len(), 1);
         assert!(told[0].contains("flowtable fast of the nftables table inet fw is on cali1:"), "{told:?}");
@@ -84,8 +85,8 @@ mod tests {
     }
 
     #[test]
-    fn one_that_no_pod_is_behind_is_nobodys_business() {
+    fn flowtable_on_other_interfaces_is_no_problem() {
         assert_eq!(told(&[Devices::Named("eth0".to_owned())]), Vec::<String>::new());
-        assert_eq!(told(&[Devices::Beginning("kiam".to_owned())]), Vec::<String>::new());
+        assert_eq!(told(&[Devices::Prefix("kiam".to_owned())]), Vec::<String>::new());
     }
 }

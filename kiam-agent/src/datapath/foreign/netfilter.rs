@@ -19,7 +19,7 @@ pub(crate) struct Rule {
     /// What its conditions say about packets to M.
     pub(crate) destination: Destination,
     /// Its other conditions leave out the probe's SYN: it is for another protocol, port or interface.
-    pub(crate) spares_probe: bool,
+    pub(crate) excludes_probe: bool,
     /// What it does.
     pub(crate) action: Action,
 }
@@ -104,7 +104,7 @@ pub(crate) enum TableName {
 impl Rule {
     /// Whether packets to M may be among those that it is for.
     pub(crate) fn may_be_for_imds(&self) -> bool {
-        self.destination != Destination::Elsewhere && !self.spares_probe
+        self.destination != Destination::Elsewhere && !self.excludes_probe
     }
 
     /// The command that deletes the rule.

@@ -80,7 +80,7 @@ fn reached<'a>(base: &'a str, rules: &'a [Rule]) -> BTreeSet<&'a str> {
 
 impl Suspect {
     /// The command that shows it.
-    fn look(&self) -> String {
+    fn show_command(&self) -> String {
         let (chain, position) = match &self.rule {
             Some(rule) => (&rule.chain, format!(" {}", rule.position)),
             None => (&self.base.chain, String::new()),
@@ -93,20 +93,20 @@ impl Suspect {
 
     /// The command that lets packets to M go by it.
     pub(crate) fn remedy(&self, family: Family) -> String {
-        let (m, chain) = (family.imds(), &self.base.chain);
+        let (imds, chain) = (family.imds(), &self.base.chain);
         match &self.base.table {
             TableName::Legacy { program, table } => {
-                format!("{program} -t {table} -I {chain} -d {m} -p tcp --dport 80 -j ACCEPT")
+                format!("{program} -t {table} -I {chain} -d {imds} -p tcp --dport 80 -j ACCEPT")
             }
             TableName::Nft { family: "ip" | "ip6", table }
                 if IPTABLES_TABLES.contains(&table.as_str()) && IPTABLES_CHAINS.contains(&chain.as_str()) =>
             {
                 let program = if family == Family::V4 { "iptables-nft" } else { "ip6tables-nft" };
-                format!("{program} -t {table} -I {chain} -d {m} -p tcp --dport 80 -j ACCEPT")
+                format!("{program} -t {table} -I {chain} -d {imds} -p tcp --dport 80 -j ACCEPT")
             }
             TableName::Nft { family: of, table } => {
                 let header = if family == Family::V4 { "ip" } else { "ip6" };
-                format!("nft insert rule {of} {table} {chain} {header} daddr {m} tcp dport 80 accept")
+                format!("nft insert rule {of} {table} {chain} {header} daddr {imds} tcp dport 80 accept")
             }
         }
     }
@@ -134,7 +134,7 @@ impl fmt::Display for Suspect {
             }
             None => write!(f, "the policy of {}", self.base)?,
         }
-        write!(f, " (`{}`)", self.look())
+        write!(f, " (`{}`)", self.show_command())
     }
 }
 
@@ -151,15 +151,16 @@ mod tests {
     fn rule(chain: &str, action: Action) -> Rule {
         let place = Place::Nft { family: "inet", table: "fw".to_owned(), handle: 9 };
         let destination = Destination::Any;
-        Rule { place, chain: chain.to_owned(), position: 2, destination, spares_probe: false, action }
+        Rule { place, chain: chain.to_owned(), position: 2, destination, excludes_probe: false, action }
     }
 
     fn named(bases: &[Base], rules: &[Rule]) -> Vec<String> {
         among(bases, rules).iter().map(ToString::to_string).collect()
     }
 
+    /// A rule that drops is a suspect if packets can reach it from a base chain.
     #[test]
-    fn a_rule_that_drops_is_suspected_where_packets_can_get_to_it() {
+    fn reachable_drop_rule_is_a_suspect() {
         let rules = [
             rule("input", Action::Jump("zones".to_owned())),
             rule("input", Action::Other),
@@ -172,27 +173,28 @@ mod tests {
     }
 
     #[test]
-    fn a_policy_that_drops_is_suspected() {
+    fn drop_policy_is_a_suspect() {
         let policy = "the policy of inet fw input of nftables (`nft -a list chain inet fw input`)";
         assert_eq!(named(&[base("input", true)], &[]), [policy]);
     }
 
+    /// Rules for other packets are no suspects, nor are those of chains that only they jump to.
     #[test]
-    fn what_is_for_others_is_not_suspected_nor_are_chains_behind_it() {
+    fn rules_for_other_packets_are_no_suspects() {
         let elsewhere = Rule { destination: Destination::Elsewhere, ..rule("input", Action::Drop) };
-        let spares = Rule { spares_probe: true, ..rule("input", Action::Jump("pods".to_owned())) };
+        let spares = Rule { excludes_probe: true, ..rule("input", Action::Jump("pods".to_owned())) };
         let rules = [elsewhere, spares, rule("pods", Action::Drop)];
         assert_eq!(named(&[base("input", false)], &rules), Vec::<String>::new());
     }
 
     #[test]
-    fn chains_that_jump_in_a_circle_end() {
+    fn jumps_in_a_circle_end() {
         let rules = [rule("a", Action::Jump("b".to_owned())), rule("b", Action::Jump("a".to_owned()))];
         assert_eq!(reached("a", &rules).len(), 2);
     }
 
     #[test]
-    fn the_remedy_is_in_the_language_of_the_table() {
+    fn remedy_is_a_command_for_the_kind_of_table() {
         let in_table = |table| Suspect { base: Base { table, ..base("INPUT", true) }, rule: None };
         let legacy = in_table(TableName::Legacy { program: "iptables-legacy", table: "filter" });
         let accept = "-t filter -I INPUT -d 169.254.169.254 -p tcp --dport 80 -j ACCEPT";

@@ -13,9 +13,9 @@ use rtnetlink::Handle;
 use std::collections::{BTreeMap, BTreeSet};
 
 /// The VPC CNI's name of a pod's interface under security groups for pods in strict mode: this, and
-/// [`HASH_LEN`] digits of a hash (`generateHostVethName` in its `cmd/routed-eni-cni-plugin`).
+/// [`STRICT_HASH_LEN`] digits of a hash (`generateHostVethName` in its `cmd/routed-eni-cni-plugin`).
 const STRICT_PREFIX: &str = "vlan";
-const HASH_LEN: usize = 11;
+const STRICT_HASH_LEN: usize = 11;
 
 /// What was seen on this node.
 #[derive(Default)]
@@ -38,7 +38,7 @@ pub(crate) async fn notices(
     config: &DatapathConfig,
 ) -> anyhow::Result<Vec<Notice>> {
     let elsewhere = elsewhere(netlink, devices).await;
-    let seen = Seen { devices, elsewhere, egress_v4: devices::to_egress_v4(netlink).await? };
+    let seen = Seen { devices, elsewhere, egress_v4: devices::with_egress_v4_route(netlink).await? };
     let enforced = config.host_network_pods == HostNetworkPods::Enforce;
     let mut notices: Vec<Notice> = children(&seen, roles, enforced).into_iter().collect();
     if config.mode.tc {
@@ -55,7 +55,7 @@ async fn elsewhere(netlink: &Handle, devices: &[Device]) -> BTreeMap<i32, Vec<De
     let namespaces: BTreeSet<i32> = veths.filter_map(|veth| veth.lower_in).collect();
     let mut elsewhere = BTreeMap::new();
     for namespace in namespaces {
-        match devices::devices_in(netlink, namespace).await {
+        match devices::list_in(netlink, namespace).await {
             Ok(devices) => drop(elsewhere.insert(namespace, devices)),
             Err(error) => tracing::debug!(namespace, "cannot list the interfaces of a pod: {error:#}"),
         }
@@ -115,7 +115,7 @@ fn unfit(roles: &Roles) -> impl Iterator<Item = Notice> {
 fn strict_mode(seen: &Seen<'_>) -> Option<Notice> {
     let is_strict = |device: &&Device| {
         let hash = device.name.strip_prefix(STRICT_PREFIX).unwrap_or_default();
-        device.kind == Kind::Veth && hash.len() == HASH_LEN && hash.bytes().all(|byte| byte.is_ascii_hexdigit())
+        device.kind == Kind::Veth && hash.len() == STRICT_HASH_LEN && hash.bytes().all(|byte| byte.is_ascii_hexdigit())
     };
     let what = "pods with security groups of their own in strict mode are not served, because the node has no route back \
                 to them; set POD_SECURITY_GROUP_ENFORCING_MODE=standard for the VPC CNI, or use --redirect=cgroup with \
@@ -175,8 +175,9 @@ mod tests {
         children(&seen, &roles(devices), enforced).map(|notice| notice.text)
     }
 
+    /// A macvlan or ipvlan device on an uplink is reported, with the effect of --host-network-pods on it.
     #[test]
-    fn a_child_of_an_uplink_is_told_with_what_enforcement_makes_of_it() {
+    fn child_of_an_uplink_is_reported() {
         let mut devices = node();
         devices.push(device(6, "mv0", Kind::Child, Some(2), None));
         let open = children_of(&devices, vec![], false).unwrap();
@@ -187,15 +188,16 @@ mod tests {
     }
 
     #[test]
-    fn a_child_of_anything_else_is_not_told() {
+    fn child_of_another_device_is_not_reported() {
         let mut devices = node();
         devices.push(device(6, "mv0", Kind::Child, Some(3), None));
         devices.push(device(7, "mv1", Kind::Child, Some(2), Some(POD)));
         assert_eq!(children_of(&devices, vec![], false), None);
     }
 
+    /// A macvlan or ipvlan device inside a pod is reported under the name of the pod's veth.
     #[test]
-    fn a_child_that_a_pod_has_is_told_by_the_pods_interface() {
+    fn child_inside_a_pod_is_reported_by_its_veth() {
         let end = || device(10, "eth0", Kind::Veth, Some(3), Some(HOME));
         let child = |lower_in| device(11, "\u{1b}[2J", Kind::Child, Some(2), lower_in);
         let told = children_of(&node(), vec![end(), child(Some(HOME))], false).unwrap();
@@ -210,7 +212,7 @@ mod tests {
     }
 
     #[test]
-    fn a_matched_device_that_no_program_can_be_on_is_told() {
+    fn unfit_device_is_reported_with_remedy() {
         let told: Vec<Notice> = unfit(&roles(&node())).collect();
         assert_eq!(told.len(), 1);
         assert!(told[0].text.starts_with("tun0 is matched"), "{told:?}");
@@ -218,7 +220,7 @@ mod tests {
     }
 
     #[test]
-    fn strict_mode_is_told_by_the_shape_of_the_names() {
+    fn strict_mode_is_recognised_by_interface_names() {
         let told = |devices: &[Device]| strict_mode(&Seen { devices, ..Seen::default() }).map(|notice| notice.text);
         assert!(told(&node()).unwrap().ends_with("They are behind vlan0123456789a"));
         for (name, kind) in [
@@ -232,8 +234,9 @@ mod tests {
         }
     }
 
+    /// The second veth of pods of an IPv6 cluster is reported unless `--host-interface` matches it.
     #[test]
-    fn the_second_veth_of_an_ipv6_clusters_pods_is_told_unless_it_is_matched() {
+    fn unmatched_ipv4_egress_veth_is_reported() {
         let told = |index| {
             let devices = &node();
             let seen = Seen { devices, egress_v4: BTreeSet::from([index]), ..Seen::default() };

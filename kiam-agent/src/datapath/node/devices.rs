@@ -56,21 +56,21 @@ pub(crate) enum Kind {
 ///
 /// # Errors
 /// The kernel's.
-pub(crate) async fn devices(netlink: &Handle) -> anyhow::Result<Vec<Device>> {
-    devices_of(netlink.link().get()).await
+pub(crate) async fn list(netlink: &Handle) -> anyhow::Result<Vec<Device>> {
+    dump(netlink.link().get()).await
 }
 
 /// All devices of another network namespace, by the number that ours has for it.
 ///
 /// # Errors
 /// The kernel's.
-pub(crate) async fn devices_in(netlink: &Handle, namespace: i32) -> anyhow::Result<Vec<Device>> {
+pub(crate) async fn list_in(netlink: &Handle, namespace: i32) -> anyhow::Result<Vec<Device>> {
     let mut request = netlink.link().get();
     request.message_mut().attributes.push(LinkAttribute::IfNetnsId(namespace));
-    devices_of(request).await
+    dump(request).await
 }
 
-async fn devices_of(request: LinkGetRequest) -> anyhow::Result<Vec<Device>> {
+async fn dump(request: LinkGetRequest) -> anyhow::Result<Vec<Device>> {
     let messages: Vec<LinkMessage> = request.execute().try_collect().await?;
     Ok(messages.iter().filter_map(device).collect())
 }
@@ -126,7 +126,7 @@ pub(crate) async fn with_gateway(netlink: &Handle, families: &[Family]) -> anyho
 ///
 /// # Errors
 /// The kernel's.
-pub(crate) async fn to_egress_v4(netlink: &Handle) -> anyhow::Result<BTreeSet<u32>> {
+pub(crate) async fn with_egress_v4_route(netlink: &Handle) -> anyhow::Result<BTreeSet<u32>> {
     let query = RouteMessageBuilder::<Ipv4Addr>::new().build();
     let routes: Vec<RouteMessage> = netlink.route().get(query).execute().try_collect().await?;
     Ok(routes.iter().filter_map(egress_v4_device).collect())
@@ -178,8 +178,9 @@ mod tests {
         RouteMessageBuilder::<Ipv4Addr>::new().destination_prefix(to.into(), len).output_interface(5).build()
     }
 
+    /// A route to an address that the VPC CNI gives to pods for IPv4 only is recognised.
     #[test]
-    fn a_route_to_an_address_that_is_for_ipv4_alone_is_known() {
+    fn egress_v4_routes_are_recognised() {
         for (to, len) in [([169, 254, 172, 1], 32), ([169, 254, 175, 255], 32), ([169, 254, 172, 0], 22)] {
             assert_eq!(egress_v4_device(&route(to, len)), Some(5), "{to:?}/{len}");
         }

@@ -19,15 +19,15 @@ use tokio::sync::oneshot;
 /// told, in whole milliseconds, to a server that subtracts it a moment later: all of it makes an interface look younger
 /// than its own pod, for good. No address changes hands in so little: the first pod would have to be reported, ended,
 /// and its network taken down and given to another one.
-const HEARD_LATE_MS: u64 = 25;
+const NOTICE_DELAY_MAX_MS: u64 = 25;
 
 /// Milliseconds of `CLOCK_MONOTONIC` by interface index; `None`: older than the agent. As many as there are interfaces.
-type Noted = HashMap<u32, Option<u64>>;
+type FirstSeen = HashMap<u32, Option<u64>>;
 type Messages = UnboundedReceiver<(NetlinkMessage<RouteNetlinkMessage>, SocketAddr)>;
 
 /// When each interface appeared.
 #[derive(Clone, Default)]
-pub(crate) struct InterfaceAges(Arc<Mutex<Noted>>);
+pub(crate) struct InterfaceAges(Arc<Mutex<FirstSeen>>);
 
 impl InterfaceAges {
     /// Starts to take notes; the interfaces that are there now are older than the agent. What is returned besides ends
@@ -37,7 +37,7 @@ impl InterfaceAges {
     /// The kernel's.
     pub(crate) fn watch() -> anyhow::Result<(Self, oneshot::Receiver<anyhow::Error>)> {
         let interface_ages = Self::default();
-        let (begun, beginning) = mpsc::channel();
+        let (begun, begin) = mpsc::channel();
         let (end, ended) = oneshot::channel();
         let notes = interface_ages.clone();
         thread::Builder::new().name("births".to_owned()).spawn(move || {
@@ -45,7 +45,7 @@ impl InterfaceAges {
             // Nobody waits for it any more: the agent is ending.
             drop(end.send(error.context("following the interfaces")));
         })?;
-        beginning.recv().context("listing the interfaces")?;
+        begin.recv().context("listing the interfaces")?;
         Ok((interface_ages, ended))
     }
 
@@ -113,7 +113,7 @@ impl InterfaceAges {
         Ok(())
     }
 
-    fn notes(&self) -> MutexGuard<'_, Noted> {
+    fn notes(&self) -> MutexGuard<'_, FirstSeen> {
         // Nothing panics while it is held.
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -121,5 +121,5 @@ impl InterfaceAges {
 
 /// When an interface was born that is heard of now.
 fn seen_now() -> Option<u64> {
-    Some(clock::monotonic_ms().saturating_sub(HEARD_LATE_MS))
+    Some(clock::monotonic_ms().saturating_sub(NOTICE_DELAY_MAX_MS))
 }

@@ -16,7 +16,7 @@ use std::{
 };
 
 /// Below the root of the hierarchy: the name that the kubelet's systemd driver gives it, and its cgroupfs driver.
-const NAMES: [&str; 2] = ["kubepods.slice", "kubepods"];
+const FOLDER_NAMES: [&str; 2] = ["kubepods.slice", "kubepods"];
 
 /// The kubepods cgroup of the v2 hierarchy.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -90,7 +90,7 @@ fn candidates(mounts: &str) -> Vec<PathBuf> {
     for line in mounts.lines() {
         let Some((mount, kind)) = line.split_once(" - ") else { continue };
         if let (Some(point), Some("cgroup2")) = (mount.split(' ').nth(4), kind.split(' ').next()) {
-            candidates.extend(NAMES.map(|name| Path::new(point).join(name)));
+            candidates.extend(FOLDER_NAMES.map(|name| Path::new(point).join(name)));
         }
     }
     candidates
@@ -100,8 +100,9 @@ fn candidates(mounts: &str) -> Vec<PathBuf> {
 mod tests {
     use super::*;
 
+    /// Only the version 2 hierarchy is searched, at whatever mount point.
     #[test]
-    fn only_the_v2_hierarchy_is_looked_at_wherever_it_is_mounted() {
+    fn candidates_are_in_the_v2_hierarchy_only() {
         let hybrid = "31 23 0:28 / /sys/fs/cgroup rw,relatime - tmpfs tmpfs rw,mode=755\n\
             35 31 0:32 / /sys/fs/cgroup/memory rw,relatime shared:3 - cgroup cgroup rw,memory\n\
             41 31 0:38 / /sys/fs/cgroup/unified rw,relatime shared:4 master:1 - cgroup2 cgroup2 rw\n";
@@ -113,8 +114,9 @@ mod tests {
         assert!(candidates("").is_empty());
     }
 
+    /// A folder that is not a cgroup is an error; a missing one means that there is no kubepods cgroup.
     #[test]
-    fn a_folder_that_is_no_cgroup_is_refused_and_one_that_is_not_there_is_none() {
+    fn given_path_must_be_a_cgroup_or_missing() {
         let folder = tempfile::tempdir().unwrap();
         let error = Kubepods::find(&KubepodsAt::Path(folder.path().to_owned())).unwrap_err();
         assert!(error.to_string().contains("no cgroup of the v2 hierarchy"), "{error:#}");

@@ -22,7 +22,7 @@ const GROUPS: [MulticastGroup; 8] = [
 
 /// What news is about.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) enum Heard {
+pub(crate) enum Change {
     /// Links, addresses, rules, routes.
     Node,
     /// Filters that are gone, ours perhaps among them.
@@ -39,14 +39,14 @@ pub(crate) fn connect() -> anyhow::Result<Handle> {
     Ok(handle)
 }
 
-/// News of the node's links, addresses, rules and routes.
-pub(crate) struct News {
+/// Changes of the node's links, addresses, rules and routes.
+pub(crate) struct Changes {
     messages: UnboundedReceiver<(NetlinkMessage<RouteNetlinkMessage>, SocketAddr)>,
     /// Kept: without a handle the connection ends.
     _handle: Handle,
 }
 
-impl News {
+impl Changes {
     /// Subscribes.
     ///
     /// # Errors
@@ -63,7 +63,7 @@ impl News {
     ///
     /// # Errors
     /// The socket is gone.
-    pub(crate) async fn wait(&mut self) -> anyhow::Result<Heard> {
+    pub(crate) async fn wait(&mut self) -> anyhow::Result<Change> {
         loop {
             let (message, _) = self.messages.next().await.context("the netlink socket was closed")?;
             let Some(mut heard) = about(&message) else { continue };
@@ -76,14 +76,14 @@ impl News {
 }
 
 /// What a message tells, if that matters: nodes with a routing daemon see thousands of routes come and go.
-fn about(message: &NetlinkMessage<RouteNetlinkMessage>) -> Option<Heard> {
+fn about(message: &NetlinkMessage<RouteNetlinkMessage>) -> Option<Change> {
     use RouteNetlinkMessage::{DelQueueDiscipline, DelRoute, DelTrafficFilter, NewRoute};
-    let NetlinkPayload::InnerMessage(message) = &message.payload else { return Some(Heard::Node) };
+    let NetlinkPayload::InnerMessage(message) = &message.payload else { return Some(Change::Node) };
     match message {
-        NewRoute(route) | DelRoute(route) => devices::matters(route).then_some(Heard::Node),
-        DelTrafficFilter(_) | DelQueueDiscipline(_) => Some(Heard::Filters),
+        NewRoute(route) | DelRoute(route) => devices::matters(route).then_some(Change::Node),
+        DelTrafficFilter(_) | DelQueueDiscipline(_) => Some(Change::Filters),
         // Queues and filters that others make.
         _ if message.is_new_qdisc() || message.is_new_filter() => None,
-        _ => Some(Heard::Node),
+        _ => Some(Change::Node),
     }
 }

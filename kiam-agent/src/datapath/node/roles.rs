@@ -156,15 +156,17 @@ mod tests {
         roles.pod_sides.iter().filter_map(port).collect()
     }
 
+    /// A matched veth without a bridge is a pod side; a device with a gateway is an uplink.
     #[test]
-    fn a_routed_veth_is_a_pod_side_and_a_gateway_makes_an_uplink() {
+    fn routed_veth_is_pod_side_gateway_is_uplink() {
         let roles = roles(&["cali1"], &[2]);
         assert_eq!((routed(&roles), ports(&roles)), (vec![3], vec![]));
         assert_eq!(roles.uplinks.keys().copied().collect::<Vec<_>>(), [2]);
     }
 
+    /// A matched bridge adds its ports, and a matched port adds its bridge.
     #[test]
-    fn a_bridge_brings_its_ports_and_a_port_its_bridge() {
+    fn matched_bridge_adds_ports_and_port_adds_bridge() {
         for pattern in ["cni0", "vethA"] {
             let roles = roles(&[pattern], &[2]);
             assert_eq!((routed(&roles), ports(&roles)), (vec![4], vec![(5, 4)]), "{pattern}");
@@ -172,8 +174,9 @@ mod tests {
         }
     }
 
+    /// All ports of a bridge that has the gateway are uplinks, except those of pods.
     #[test]
-    fn of_a_bridge_with_the_gateway_only_the_pods_ports_are_no_uplinks() {
+    fn pod_ports_of_an_uplink_bridge_are_no_uplinks() {
         let roles = roles(&["cali+"], &[6]);
         assert_eq!((routed(&roles), ports(&roles)), (vec![3, 6], vec![(8, 6)]));
         assert_eq!(roles.uplinks.keys().copied().collect::<Vec<_>>(), [6, 7]);
@@ -185,12 +188,13 @@ mod tests {
     }
 
     #[test]
-    fn what_is_excluded_stays_so_below_a_matched_bridge() {
+    fn exclusion_wins_over_a_matched_bridge() {
         assert_eq!(ports(&roles(&["cni0", "!vethA"], &[])), vec![]);
     }
 
+    /// The interface of the probe has the program whatever the pattern matches, and its other end never has.
     #[test]
-    fn the_probes_interface_is_taken_whatever_is_matched_and_its_other_end_never() {
+    fn probe_interface_is_always_a_pod_side() {
         let devices = [(12, PROBE), (13, PROBE_PEER)].map(|(index, name)| device(index, name, Kind::Veth, None));
         for pattern in ["cali+", "!eth0", "kiam+"] {
             let roles = Roles::of(&devices, &InterfaceMatch::parse(&[pattern]).unwrap(), &BTreeSet::new());
@@ -200,7 +204,7 @@ mod tests {
     }
 
     #[test]
-    fn without_an_ethernet_header_nothing_is_attached() {
+    fn device_without_ethernet_header_is_unfit() {
         let roles = roles(&["tunl0"], &[11]);
         assert!(roles.pod_sides.is_empty() && roles.uplinks.is_empty());
         assert_eq!(roles.unfit.get(&11), Some(&("tunl0".to_owned(), "it has no Ethernet header")));

@@ -15,12 +15,12 @@ use std::{
 use tokio::time::sleep;
 
 /// How much of a command line is shown, characters.
-const COMMAND_LEN: usize = 120;
+const COMMAND_CHARS_MAX: usize = 120;
 
 /// How often the lock is tried while another agent starts, and how long after one another: ten seconds, many times what a
 /// start takes.
-const TRIES: usize = 200;
-const PAUSE: Duration = Duration::from_millis(50);
+const LOCK_TRIES: usize = 200;
+const LOCK_RETRY_INTERVAL: Duration = Duration::from_millis(50);
 
 /// Whether other agents live on this node.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -64,7 +64,7 @@ impl NodeLock {
     /// # Errors
     /// `cleanup` runs, or an agent that found itself alone takes longer to start than that is waited for.
     pub(crate) async fn lock_shared_or_exclusive(&self) -> anyhow::Result<OtherAgents> {
-        for number in 0..TRIES {
+        for number in 0..LOCK_TRIES {
             if self.try_lock(FlockOperation::NonBlockingLockExclusive)? {
                 return Ok(OtherAgents::Absent);
             }
@@ -72,14 +72,14 @@ impl NodeLock {
                 return Ok(OtherAgents::Present);
             }
             if number == 0 {
-                tracing::info!("{}: waiting for it", self.who_starts());
+                tracing::info!("{}: waiting for it", self.blocked_by());
             }
-            sleep(PAUSE).await;
+            sleep(LOCK_RETRY_INTERVAL).await;
         }
-        bail!("{}: try again when it is done", self.who_starts())
+        bail!("{}: try again when it is done", self.blocked_by())
     }
 
-    fn who_starts(&self) -> String {
+    fn blocked_by(&self) -> String {
         format!("another agent is just starting on this node, or `kiam-agent cleanup` runs ({})", self.holders())
     }
 
@@ -150,7 +150,7 @@ fn locker(line: &str, place: &str) -> Option<u32> {
 fn command_of(pid: u32) -> String {
     let line = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
     let line = String::from_utf8_lossy(&line).replace('\0', " ");
-    line.trim().chars().take(COMMAND_LEN).collect()
+    line.trim().chars().take(COMMAND_CHARS_MAX).collect()
 }
 
 #[cfg(test)]
@@ -158,7 +158,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_holder_is_found_by_device_and_inode() {
+    fn lock_holder_is_found_by_device_and_inode() {
         let line = "7: FLOCK  ADVISORY  READ 4711 00:27:5753767 0 EOF";
         assert_eq!(locker(line, "00:27:5753767"), Some(4711));
         assert_eq!(locker(line, "00:27:5753768"), None);

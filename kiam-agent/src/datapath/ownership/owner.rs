@@ -94,7 +94,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_folder_counts_and_not_its_path() {
+    fn installation_is_the_folder_not_its_path() {
         let outer = tempfile::tempdir().unwrap();
         let (one, two) = (outer.path().join("one"), outer.path().join("two"));
         fs::create_dir(&one).unwrap();
@@ -108,7 +108,7 @@ mod tests {
     }
 
     #[test]
-    fn a_long_path_is_cut() {
+    fn long_path_is_truncated() {
         let outer = tempfile::tempdir().unwrap();
         let long = outer.path().join("a".repeat(200));
         fs::create_dir(&long).unwrap();

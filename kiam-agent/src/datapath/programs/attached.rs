@@ -33,7 +33,7 @@ impl Findings {
     ///
     /// # Errors
     /// The kernel's.
-    pub(crate) async fn look(
+    pub(crate) async fn check(
         &mut self,
         netlink: &Handle,
         hook: Hook,

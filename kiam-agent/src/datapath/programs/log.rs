@@ -7,14 +7,14 @@ use std::time::Duration;
 use tokio::{task::JoinSet, time::interval};
 
 /// Levels of aya-log (aya-log-common): none, and all up to debug.
-const OFF: u8 = 0;
-const DEBUG: u8 = 4;
+const LEVEL_OFF: u8 = 0;
+const LEVEL_DEBUG: u8 = 4;
 /// How late a line may be: the ring holds 128 KiB of them.
-const FLUSH: Duration = Duration::from_millis(100);
+const FLUSH_INTERVAL: Duration = Duration::from_millis(100);
 
 /// The level that the programs are loaded with.
 pub(crate) fn level() -> u8 {
-    if tracing::enabled!(tracing::Level::DEBUG) { DEBUG } else { OFF }
+    if tracing::enabled!(tracing::Level::DEBUG) { LEVEL_DEBUG } else { LEVEL_OFF }
 }
 
 /// Passes the lines on as long as `tasks` lives.
@@ -22,12 +22,12 @@ pub(crate) fn level() -> u8 {
 /// # Errors
 /// The object carries no log.
 pub(crate) fn follow(ebpf: &mut Ebpf, tasks: &mut JoinSet<()>) -> anyhow::Result<()> {
-    if level() == OFF {
+    if level() == LEVEL_OFF {
         return Ok(());
     }
     let mut logger = EbpfLogger::init(ebpf).context("opening the programs' log")?;
     tasks.spawn(async move {
-        let mut flush = interval(FLUSH);
+        let mut flush = interval(FLUSH_INTERVAL);
         loop {
             flush.tick().await;
             logger.flush();

@@ -5,13 +5,13 @@ use nix::sys::resource::{RLIM_INFINITY, Resource, getrlimit};
 use std::io::{self, ErrorKind};
 
 /// From here on control groups of the memory controller count it.
-const NOT_COUNTED: KernelVersion = KernelVersion::new(5, 11, 0);
+const UNCOUNTED_SINCE: KernelVersion = KernelVersion::new(5, 11, 0);
 
 /// Says what to do about the limit, where it may be what the kernel refused something for: such a kernel says no more than
 /// that it is not permitted. With CAP_SYS_RESOURCE aya has raised the limit by now.
 pub(crate) fn explain(error: anyhow::Error) -> anyhow::Error {
     let limit = getrlimit(Resource::RLIMIT_MEMLOCK).map_or(RLIM_INFINITY, |(limit, _)| limit);
-    if KernelVersion::current().is_ok_and(|kernel| kernel >= NOT_COUNTED)
+    if KernelVersion::current().is_ok_and(|kernel| kernel >= UNCOUNTED_SINCE)
         || limit == RLIM_INFINITY
         || !is_not_permitted(&error)
     {

@@ -51,9 +51,9 @@ pub(crate) struct Object {
     /// Ends with the object.
     log_lines: JoinSet<()>,
     /// The kernel tells `sk_lookup` by which interface a packet came.
-    lookup_tells_interface: bool,
+    sk_lookup_has_interface: bool,
     /// One of the `SOCKOPT_HELPERS_…`.
-    sockopt_tells: u8,
+    sockopt_helpers: u8,
 }
 
 impl Object {
@@ -84,7 +84,7 @@ impl Object {
         Ok(object)
     }
 
-    fn load_for(root: &Path, pins: &Pins, lookup_tells_interface: bool) -> anyhow::Result<Self> {
+    fn load_for(root: &Path, pins: &Pins, sk_lookup_has_interface: bool) -> anyhow::Result<Self> {
         let mut loader = EbpfLoader::new();
         loader.map_pin_path(MAP_OWNER, pins::owner(root));
         for map in PINNED {
@@ -93,12 +93,12 @@ impl Object {
         // A constant to the verifier: below debug it cuts the log lines out of the programs.
         let level = log::level();
         loader.override_global(aya_log::LEVEL, &level, true);
-        let told = u8::from(lookup_tells_interface);
-        loader.override_global(GLOBAL_INGRESS_IFINDEX, &told, true);
-        let sockopt_tells = sockopt_tells().context("asking what cgroup/setsockopt programs can know")?;
-        loader.override_global(GLOBAL_SOCKOPT_HELPERS, &sockopt_tells, true);
+        let ingress_ifindex = u8::from(sk_lookup_has_interface);
+        loader.override_global(GLOBAL_INGRESS_IFINDEX, &ingress_ifindex, true);
+        let sockopt_helpers = sockopt_helpers().context("asking what cgroup/setsockopt programs can know")?;
+        loader.override_global(GLOBAL_SOCKOPT_HELPERS, &sockopt_helpers, true);
         let ebpf = loader.load(OBJECT).context("making the maps")?;
-        Ok(Self { ebpf, log_lines: JoinSet::new(), lookup_tells_interface, sockopt_tells })
+        Ok(Self { ebpf, log_lines: JoinSet::new(), sk_lookup_has_interface, sockopt_helpers })
     }
 
     /// The programs that are loaded, and their ids.
@@ -108,13 +108,13 @@ impl Object {
     }
 
     /// Whether the kernel tells `sk_lookup` programs by which interface a packet came.
-    pub(crate) const fn lookup_tells_interface(&self) -> bool {
-        self.lookup_tells_interface
+    pub(crate) const fn sk_lookup_has_interface(&self) -> bool {
+        self.sk_lookup_has_interface
     }
 
     /// What the kernel tells `cgroup/setsockopt` programs: one of the `SOCKOPT_HELPERS_…`.
-    pub(crate) const fn sockopt_tells(&self) -> u8 {
-        self.sockopt_tells
+    pub(crate) const fn sockopt_helpers(&self) -> u8 {
+        self.sockopt_helpers
     }
 
     /// Loads a cgroup hook.
@@ -303,11 +303,11 @@ fn log_program(name: &str, program: &Program) {
 }
 
 /// What a `cgroup/setsockopt` program can know of the caller on this kernel.
-fn sockopt_tells() -> Result<u8, ProgramError> {
-    let tells = |helper| is_helper_supported(ProgramType::CgroupSockopt, helper);
-    if !tells(BpfHelper::BPF_FUNC_get_netns_cookie)? {
+fn sockopt_helpers() -> Result<u8, ProgramError> {
+    let has = |helper| is_helper_supported(ProgramType::CgroupSockopt, helper);
+    if !has(BpfHelper::BPF_FUNC_get_netns_cookie)? {
         return Ok(SOCKOPT_HELPERS_NONE);
     }
-    let pod = tells(BpfHelper::BPF_FUNC_get_current_ancestor_cgroup_id)?;
+    let pod = has(BpfHelper::BPF_FUNC_get_current_ancestor_cgroup_id)?;
     Ok(if pod { SOCKOPT_HELPERS_POD } else { SOCKOPT_HELPERS_NETNS })
 }

@@ -17,11 +17,11 @@ use rtnetlink::Handle;
 use std::{io, os::fd::AsFd as _, path::PathBuf};
 
 /// Ahead of the CNI's own filters.
-const PRIORITY: u16 = 1;
-const REDIRECT: TcHandle = TcHandle::new(0, 0x1d5);
-const GUARD: TcHandle = TcHandle::new(0, 0x1d6);
-const GUARD_IN: TcHandle = TcHandle::new(0, 0x1d7);
-const PROBE: TcHandle = TcHandle::new(0, 0x1d8);
+const FILTER_PRIORITY: u16 = 1;
+const REDIRECT_HANDLE: TcHandle = TcHandle::new(0, 0x1d5);
+const GUARD_HANDLE: TcHandle = TcHandle::new(0, 0x1d6);
+const GUARD_IN_HANDLE: TcHandle = TcHandle::new(0, 0x1d7);
+const PROBE_HANDLE: TcHandle = TcHandle::new(0, 0x1d8);
 
 /// How programs are attached on this node.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -57,28 +57,31 @@ pub(crate) struct Place {
 }
 
 /// Our clsact filters: where they are, and their handles.
-pub(crate) const FILTERS: [(TcAttachType, TcHandle); 3] =
-    [(TcAttachType::Ingress, REDIRECT), (TcAttachType::Egress, GUARD), (TcAttachType::Ingress, GUARD_IN)];
+pub(crate) const FILTERS: [(TcAttachType, TcHandle); 3] = [
+    (TcAttachType::Ingress, REDIRECT_HANDLE),
+    (TcAttachType::Egress, GUARD_HANDLE),
+    (TcAttachType::Ingress, GUARD_IN_HANDLE),
+];
 
 impl Place {
     /// Of `kiam_tc_ingress`.
     pub(crate) fn redirect(pins: &Pins, interface: u32) -> Self {
-        Self { direction: TcAttachType::Ingress, handle: REDIRECT, pin: pins.link(LinkOf::Redirect, interface) }
+        Self { direction: TcAttachType::Ingress, handle: REDIRECT_HANDLE, pin: pins.link(LinkOf::Redirect, interface) }
     }
 
     /// Of `kiam_guard`.
     pub(crate) fn guard(pins: &Pins, interface: u32) -> Self {
-        Self { direction: TcAttachType::Egress, handle: GUARD, pin: pins.link(LinkOf::Guard, interface) }
+        Self { direction: TcAttachType::Egress, handle: GUARD_HANDLE, pin: pins.link(LinkOf::Guard, interface) }
     }
 
     /// Of `kiam_probe_out`.
     pub(crate) fn probe(pins: &Pins, interface: u32) -> Self {
-        Self { direction: TcAttachType::Egress, handle: PROBE, pin: pins.link(LinkOf::Probe, interface) }
+        Self { direction: TcAttachType::Egress, handle: PROBE_HANDLE, pin: pins.link(LinkOf::Probe, interface) }
     }
 
     /// Of `kiam_guard_in`.
     pub(crate) fn guard_in(pins: &Pins, interface: u32) -> Self {
-        Self { direction: TcAttachType::Ingress, handle: GUARD_IN, pin: pins.link(LinkOf::GuardIn, interface) }
+        Self { direction: TcAttachType::Ingress, handle: GUARD_IN_HANDLE, pin: pins.link(LinkOf::GuardIn, interface) }
     }
 }
 
@@ -119,11 +122,11 @@ fn clsact(program: &mut SchedClassifier, place: &Place, name: &str) -> anyhow::R
     }
     let Place { direction, handle, pin: _ } = *place;
     // In place of an earlier agent's filter, without a moment in which none runs.
-    let present = SchedClassifierLink::attached(name, direction, PRIORITY, handle, None)?;
+    let present = SchedClassifierLink::attached(name, direction, FILTER_PRIORITY, handle, None)?;
     let id = match program.attach_to_link(present) {
         Ok(id) => id,
         Err(_) => {
-            let options = NlOptions { priority: PRIORITY, handle, classid: None };
+            let options = NlOptions { priority: FILTER_PRIORITY, handle, classid: None };
             program.attach_with_options(name, direction, TcAttachOptions::Netlink(options))?
         }
     };
@@ -149,7 +152,7 @@ pub(crate) fn detach(place: &Place, hook: Hook, name: Option<&str>) -> anyhow::R
 /// # Errors
 /// The kernel's.
 pub(crate) fn remove_filter(name: &str, direction: TcAttachType, handle: TcHandle) -> anyhow::Result<bool> {
-    let Ok(link) = SchedClassifierLink::attached(name, direction, PRIORITY, handle, None) else {
+    let Ok(link) = SchedClassifierLink::attached(name, direction, FILTER_PRIORITY, handle, None) else {
         // The interface has gone, and its filter with it.
         return Ok(false);
     };

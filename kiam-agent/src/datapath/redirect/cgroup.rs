@@ -24,7 +24,7 @@ use std::{
 const SO_NETNS_COOKIE: i32 = 71;
 /// A limit of the whole machine's, which the kernel shows in its first network namespace alone
 /// (net/core/sysctl_net_core.c).
-const FIRST_NETNS_ALONE: &str = "/proc/sys/net/core/netdev_max_backlog";
+const FIRST_NETNS_ONLY: &str = "/proc/sys/net/core/netdev_max_backlog";
 
 /// In the place of a cookie: the programs ask for that of the kernel's first network namespace.
 const FIRST_NETNS: u64 = 0;
@@ -108,7 +108,7 @@ impl Cgroup {
                 kubepods.path().display()
             );
         }
-        if self.netns == FIRST_NETNS && !Path::new(FIRST_NETNS_ALONE).exists() {
+        if self.netns == FIRST_NETNS && !Path::new(FIRST_NETNS_ONLY).exists() {
             bail!(
                 "the hooks take hostNetwork pods for others, and these get nothing: this agent's network namespace is not \
                  the kernel's first one, and Linux before 5.14 tells no other: run the agent on the machine's own network, \

@@ -1,6 +1,6 @@
 //! The kernel programs' records of who opened a connection, as the agent reads them and clears up behind them.
 
-use crate::datapath::programs::{found, pins::Pins};
+use crate::datapath::programs::{optional, pins::Pins};
 use anyhow::Context as _;
 use aya::maps::{HashMap, Map, MapData};
 use kiam_common::abi::{
@@ -11,16 +11,16 @@ use std::{collections::HashSet, time::Duration};
 
 /// A connection is accepted within moments of its first packet, or its client has gone: the longest that an SDK waits
 /// is a second.
-const AGE_MAX: Duration = Duration::from_secs(10);
+const RECORD_AGE_MAX: Duration = Duration::from_secs(10);
 
 /// The maps of records, opened by their pins.
-pub(crate) struct Flows {
+pub(crate) struct ConnectionRecords {
     flows: HashMap<MapData, FlowKey, Flow>,
     places: HashMap<MapData, RingPart, Places>,
     rings: HashMap<MapData, u64, Ring>,
 }
 
-impl Flows {
+impl ConnectionRecords {
     /// Opens them.
     ///
     /// # Errors
@@ -43,8 +43,8 @@ impl Flows {
     /// # Errors
     /// The kernel's.
     pub(crate) fn take(&mut self, key: &FlowKey) -> anyhow::Result<Option<Flow>> {
-        let Some(flow) = found(self.flows.get(key, 0)).context("reading a record")? else { return Ok(None) };
-        found(self.flows.remove(key)).context("removing a record")?;
+        let Some(flow) = optional(self.flows.get(key, 0)).context("reading a record")? else { return Ok(None) };
+        optional(self.flows.remove(key)).context("removing a record")?;
         Ok(Some(flow))
     }
 
@@ -54,7 +54,7 @@ impl Flows {
     /// The kernel's.
     pub(crate) fn forget(&mut self, interface: u32) -> anyhow::Result<()> {
         for key in self.remove_ring(interface.into())? {
-            found(self.flows.remove(&key)).context("removing a record")?;
+            optional(self.flows.remove(&key)).context("removing a record")?;
         }
         Ok(())
     }
@@ -71,9 +71,9 @@ impl Flows {
         let mut swept = 0;
         let mut owners = HashSet::new();
         for key in keys {
-            let Some(flow) = found(self.flows.get(&key, 0)).context("reading a record")? else { continue };
-            if now.saturating_sub(Duration::from_nanos(flow.noted_ns)) > AGE_MAX {
-                found(self.flows.remove(&key)).context("removing a record")?;
+            let Some(flow) = optional(self.flows.get(&key, 0)).context("reading a record")? else { continue };
+            if now.saturating_sub(Duration::from_nanos(flow.noted_ns)) > RECORD_AGE_MAX {
+                optional(self.flows.remove(&key)).context("removing a record")?;
                 swept += 1;
             } else {
                 owners.insert(flow.owner);
@@ -89,13 +89,13 @@ impl Flows {
 
     /// Returns the records that have their places there, or had them. The ring first: a new one begins with the first part.
     fn remove_ring(&mut self, owner: u64) -> anyhow::Result<Vec<FlowKey>> {
-        let Some(ring) = found(self.rings.get(&owner, 0)).context("reading a ring")? else { return Ok(Vec::new()) };
-        found(self.rings.remove(&owner)).context("removing a ring")?;
+        let Some(ring) = optional(self.rings.get(&owner, 0)).context("reading a ring")? else { return Ok(Vec::new()) };
+        optional(self.rings.remove(&owner)).context("removing a ring")?;
         let mut keys = Vec::new();
         for number in 0..ring.next.min(FLOWS_PER_OWNER).div_ceil(PLACES_PER_PART) {
             let part = RingPart { owner, number, pad: 0 };
-            keys.extend(found(self.places.get(&part, 0)).context("reading a part of a ring")?.into_iter().flatten());
-            found(self.places.remove(&part)).context("removing a part of a ring")?;
+            keys.extend(optional(self.places.get(&part, 0)).context("reading a part of a ring")?.into_iter().flatten());
+            optional(self.places.remove(&part)).context("removing a part of a ring")?;
         }
         Ok(keys)
     }

@@ -5,7 +5,7 @@ use crate::{
     attestation::PodUid,
     datapath::{
         node::kubepods::Kubepods,
-        programs::{found, pins::Pins},
+        programs::{optional, pins::Pins},
     },
     report::ExemptReport,
 };
@@ -56,7 +56,7 @@ impl ExemptMap {
             tracing::info!(pod, cgroup, "keeps the node's role");
         }
         for cgroup in present.keys().filter(|cgroup| !wanted.contains_key(cgroup)) {
-            found(self.0.remove(cgroup)).context("removing from the exempt pods")?;
+            optional(self.0.remove(cgroup)).context("removing from the exempt pods")?;
             let pod = cgroups.get(cgroup).map(display);
             tracing::info!(pod, cgroup, "does not keep the node's role any more");
         }
@@ -133,27 +133,29 @@ mod tests {
     }
 
     #[test]
-    fn listed_pods_and_the_own_one_that_have_a_cgroup() {
+    fn listed_pods_and_own_pod_with_cgroups_are_wanted() {
         let found = wanted(&cgroups(&[1, 2, 3]), &Entries::new(), &pods(&[1, 9], true, Some(3)));
         assert_eq!(found, Entries::from([(10, EXEMPT_LISTED), (30, EXEMPT_AGENT)]));
     }
 
+    /// A pod that is no longer listed, or no longer has a cgroup, is removed.
     #[test]
-    fn a_pod_that_is_listed_no_more_or_has_no_cgroup_any_more_goes() {
+    fn unlisted_or_ended_pods_are_removed() {
         let present = Entries::from([(10, EXEMPT_LISTED), (20, EXEMPT_LISTED), (40, EXEMPT_LISTED)]);
         let found = wanted(&cgroups(&[1, 2, 3]), &present, &pods(&[1, 4], true, None));
         assert_eq!(found, Entries::from([(10, EXEMPT_LISTED)]));
     }
 
+    /// Until the list is complete only pods that have ended are removed.
     #[test]
-    fn until_the_list_is_complete_only_who_is_gone_goes() {
+    fn incomplete_list_removes_only_ended_pods() {
         let present = Entries::from([(10, EXEMPT_LISTED), (40, EXEMPT_LISTED)]);
         let found = wanted(&cgroups(&[1, 2]), &present, &pods(&[2], false, None));
         assert_eq!(found, Entries::from([(10, EXEMPT_LISTED), (20, EXEMPT_LISTED)]));
     }
 
     #[test]
-    fn another_agents_own_pod_stays_as_long_as_it_has_a_cgroup() {
+    fn another_agents_pod_stays_while_it_has_a_cgroup() {
         let present = Entries::from([(10, EXEMPT_AGENT), (20, EXEMPT_AGENT)]);
         assert_eq!(
             wanted(&cgroups(&[1, 3]), &present, &pods(&[], true, Some(3))),

@@ -1,6 +1,6 @@
 //! The TC program on each interface that pods are behind, as they come and go.
 
-use super::connection_records::Flows;
+use super::connection_records::ConnectionRecords;
 use crate::{
     datapath::{
         node::{
@@ -30,13 +30,13 @@ pub(crate) struct Attachments {
     /// Matched, but unfit, and said so.
     unfit: BTreeSet<u32>,
     interface_ages: InterfaceAges,
-    flows: Flows,
+    records: ConnectionRecords,
 }
 
 impl Attachments {
     /// Nothing is attached yet.
-    pub(crate) const fn new(hook: tc::Hook, interface_ages: InterfaceAges, flows: Flows) -> Self {
-        Self { hook, attached: BTreeMap::new(), unfit: BTreeSet::new(), interface_ages, flows }
+    pub(crate) const fn new(hook: tc::Hook, interface_ages: InterfaceAges, records: ConnectionRecords) -> Self {
+        Self { hook, attached: BTreeMap::new(), unfit: BTreeSet::new(), interface_ages, records }
     }
 
     /// How programs are attached on this node.
@@ -71,7 +71,7 @@ impl Attachments {
         roles: &Roles,
         announce: impl Fn(Vec<Interface>),
     ) -> anyhow::Result<()> {
-        self.tell_unfit(roles);
+        self.log_unfit(roles);
         self.clear_gone(roles, object, pins)?;
         let fresh: Vec<u32> =
             roles.pod_sides.keys().filter(|index| !self.attached.contains_key(index)).copied().collect();
@@ -93,7 +93,7 @@ impl Attachments {
         let mut findings = Findings::default();
         for (&index, side) in &self.attached {
             let place = Place::redirect(pins, index);
-            findings.look(netlink, self.hook, &place, index, &side.name, program).await?;
+            findings.check(netlink, self.hook, &place, index, &side.name, program).await?;
         }
         self.attached.retain(|index, _| !findings.lost.contains_key(index));
         Ok(findings)
@@ -123,7 +123,7 @@ impl Attachments {
     }
 
     /// Once an interface; what pods behind it send to M is dropped by the fence and the backstop.
-    fn tell_unfit(&mut self, roles: &Roles) {
+    fn log_unfit(&mut self, roles: &Roles) {
         self.unfit.retain(|index| roles.unfit.contains_key(index));
         for (&index, (name, why)) in &roles.unfit {
             if self.unfit.insert(index) {
@@ -184,7 +184,7 @@ impl Attachments {
     /// # Errors
     /// The kernel's.
     pub(crate) fn forget_records(&mut self, index: u32) -> anyhow::Result<()> {
-        self.flows.forget(index).with_context(|| format!("forgetting the records of interface {index}"))
+        self.records.forget(index).with_context(|| format!("forgetting the records of interface {index}"))
     }
 }
 

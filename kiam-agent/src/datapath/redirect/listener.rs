@@ -11,7 +11,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, UdpSocket};
 /// at net.core.somaxconn).
 const BACKLOG: i32 = 4096;
 /// A port for an address that nothing is sent to (RFC 863).
-const DISCARD: u16 = 9;
+const DISCARD_PORT: u16 = 9;
 
 /// One listening socket for each family; and one more on the node's own address where only the cgroup hooks redirect:
 /// they cannot send a pod in its own network namespace to the node's loopback.
@@ -70,7 +70,7 @@ fn node_addresses(families: &[Family]) -> Vec<IpAddr> {
             Family::V6 => (Ipv6Addr::UNSPECIFIED.into(), Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 1).into()),
         };
         let socket = UdpSocket::bind((any, 0)).ok()?;
-        socket.connect((far, DISCARD)).ok()?;
+        socket.connect((far, DISCARD_PORT)).ok()?;
         Some(socket.local_addr().ok()?.ip())
     };
     families.iter().filter_map(|&family| address(family)).collect()

@@ -112,7 +112,7 @@ fn kubepods_choice(datapath: &Datapath) -> Choice {
 }
 
 fn interface_of_lookup(object: &Object) -> Choice {
-    let (in_use, why) = if object.lookup_tells_interface() {
+    let (in_use, why) = if object.sk_lookup_has_interface() {
         ("known", "this kernel tells sk_lookup programs by which interface a packet came")
     } else {
         ("unknown", "this kernel does not tell: a port used again too soon costs its client one reset")
@@ -121,7 +121,7 @@ fn interface_of_lookup(object: &Object) -> Choice {
 }
 
 fn sockopt_choice(object: &Object) -> Choice {
-    let (in_use, why) = match object.sockopt_tells() {
+    let (in_use, why) = match object.sockopt_helpers() {
         SOCKOPT_HELPERS_POD => ("pods on the node's network", "this kernel tells whose the call is"),
         SOCKOPT_HELPERS_NETNS => {
             ("pods on the node's network, exempt or not", "this kernel does not tell which pod calls")

@@ -26,7 +26,7 @@ use std::{
 };
 
 /// What our filters' names begin with; aya gives them those of their programs.
-const OURS: &str = "kiam_";
+const OUR_PREFIX: &str = "kiam_";
 
 /// Looks. `bpffs` is where the BPF file system is mounted, `kubepods` where pods' cgroups are.
 ///
@@ -35,7 +35,7 @@ const OURS: &str = "kiam_";
 pub(crate) async fn inventory(bpffs: &Path, kubepods: &KubepodsAt) -> anyhow::Result<Kernel> {
     let root = pins::root(bpffs)?;
     let netlink = netlink::connect()?;
-    let devices = devices::devices(&netlink).await.context("listing the interfaces")?;
+    let devices = devices::list(&netlink).await.context("listing the interfaces")?;
     let names: BTreeMap<u32, String> = devices.into_iter().map(|device| (device.index, device.name)).collect();
     let layouts = pins::layouts(&root).with_context(|| format!("reading {}", root.display()))?;
     let mut kernel = Kernel { owner: Installation::recorded(&root)?.map(|owner| owner.report()), ..Kernel::default() };
@@ -92,7 +92,7 @@ async fn filters(netlink: &Handle, names: &BTreeMap<u32, String>) -> anyhow::Res
         for (direction, hook) in [(TcAttachType::Ingress, "clsact/ingress"), (TcAttachType::Egress, "clsact/egress")] {
             for filter in attached::filters(netlink, direction, index).await? {
                 let (Some(id), Some(program)) = (filter.program, filter.name) else { continue };
-                if program.starts_with(OURS) {
+                if program.starts_with(OUR_PREFIX) {
                     attached.push(Attached {
                         interface: Some(name.clone()),
                         preference: Some(filter.preference),

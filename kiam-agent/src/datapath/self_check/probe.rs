@@ -34,7 +34,7 @@ use tokio::time::sleep;
 /// Where `cb` begins in a `struct __sk_buff` (include/uapi/linux/bpf.h).
 const CONTEXT_CB: usize = 48;
 /// Before the looks for an answer. The kernel has sent it, as a rule, before it returns from taking the probe in.
-const PAUSES: [Duration; 5] = [
+const ANSWER_PAUSES: [Duration; 5] = [
     Duration::ZERO,
     Duration::from_millis(5),
     Duration::from_millis(20),
@@ -84,7 +84,7 @@ impl Probe {
         families: &[Family],
     ) -> anyhow::Result<ProbeTarget> {
         let (index, mac) = device::find(netlink).await?;
-        let families = device::lead_back(netlink, index, families).await?;
+        let families = device::route_back(netlink, index, families).await?;
         if self.watched != Some(index) {
             for other in pins.linked_interfaces(LinkOf::Probe)?.into_iter().filter(|&other| other != index) {
                 Pins::remove(&pins.link(LinkOf::Probe, other))?;
@@ -108,9 +108,9 @@ impl ProbeTarget {
         }
         let frames = open.clone();
         for frame in &frames {
-            arrive(object, self.index, &frame.bytes(Segment::Syn)?)?;
+            inject(object, self.index, &frame.bytes(Segment::Syn)?)?;
         }
-        for pause in PAUSES {
+        for pause in ANSWER_PAUSES {
             sleep(pause).await;
             let mut lost = Vec::new();
             for frame in open {
@@ -125,7 +125,7 @@ impl ProbeTarget {
         }
         // Whether they came about or not: nothing stays behind.
         for frame in &frames {
-            arrive(object, self.index, &frame.bytes(Segment::Reset)?)?;
+            inject(object, self.index, &frame.bytes(Segment::Reset)?)?;
         }
         Ok(open.into_iter().map(Frame::family).collect())
     }
@@ -141,7 +141,7 @@ pub(crate) fn port_in_slot(object: &mut Object, family: Family) -> anyhow::Resul
     u16::try_from(port).context("a port beyond its range")
 }
 
-fn arrive(object: &mut Object, index: u32, frame: &[u8]) -> anyhow::Result<()> {
+fn inject(object: &mut Object, index: u32, frame: &[u8]) -> anyhow::Result<()> {
     match run(object, PROG_PROBE, index, frame)?.cast_signed() {
         0 => Ok(()),
         errno @ ..0 => Err(io::Error::from_raw_os_error(-errno)).context("sending a probe"),

@@ -30,7 +30,7 @@ use std::io;
 /// A batch is one for this subsystem (`NFNL_SUBSYS_NFTABLES`, in `nfgenmsg.res_id`).
 const SUBSYSTEM: u16 = 10;
 /// `NF_DROP`.
-const DROP: u32 = 0;
+const VERDICT_DROP: u32 = 0;
 /// Families whose tables see packets to M.
 const FAMILIES: [NetfilterProtoFamily; 3] =
     [NetfilterProtoFamily::IPv4, NetfilterProtoFamily::IPv6, NetfilterProtoFamily::Inet];
@@ -88,8 +88,8 @@ impl Nft {
     /// # Errors
     /// The kernel's.
     pub(crate) async fn generation(&self) -> anyhow::Result<Option<u32>> {
-        let question = NfTablesMessage::GetGen(GenMessage { attributes: Vec::new() });
-        let answer = self.ask(NetfilterProtoFamily::Unspec, question, NLM_F_REQUEST).await;
+        let query = NfTablesMessage::GetGen(GenMessage { attributes: Vec::new() });
+        let answer = self.request(NetfilterProtoFamily::Unspec, query, NLM_F_REQUEST).await;
         let answers = match answer {
             Ok(answers) => answers,
             // Nobody listens for this subsystem (nfnetlink_rcv_msg, net/netfilter/nfnetlink.c).
@@ -136,8 +136,8 @@ impl Nft {
     }
 
     async fn chains(&self) -> anyhow::Result<Vec<(Table, Vec<ChainAttribute>)>> {
-        let question = NfTablesMessage::GetChain(ChainMessage { attributes: Vec::new() });
-        let answers = self.ask(NetfilterProtoFamily::Unspec, question, NLM_F_REQUEST | NLM_F_DUMP).await;
+        let query = NfTablesMessage::GetChain(ChainMessage { attributes: Vec::new() });
+        let answers = self.request(NetfilterProtoFamily::Unspec, query, NLM_F_REQUEST | NLM_F_DUMP).await;
         let mut chains = Vec::new();
         for (family, message) in answers.context("listing the chains of nf_tables")? {
             let NfTablesMessage::NewChain(ChainMessage { attributes }) = message else { continue };
@@ -158,8 +158,8 @@ impl Nft {
     /// The kernel's.
     pub(crate) async fn rules(&self, table: &Table) -> anyhow::Result<Vec<Rule>> {
         let attributes = vec![RuleAttribute::Table(table.name.clone())];
-        let question = NfTablesMessage::GetRule(RuleMessage { attributes });
-        let answers = self.ask(table.family, question, NLM_F_REQUEST | NLM_F_DUMP).await;
+        let query = NfTablesMessage::GetRule(RuleMessage { attributes });
+        let answers = self.request(table.family, query, NLM_F_REQUEST | NLM_F_DUMP).await;
         let answers = answers.with_context(|| format!("listing the rules of the nf_tables table {}", table.name))?;
         let mut rules: Vec<Rule> = Vec::new();
         for (_, message) in answers {
@@ -168,7 +168,7 @@ impl Nft {
             let last = rules.last().filter(|last| last.chain == read.rule.chain);
             read.rule.position = last.map_or(1, |last| last.position + 1);
             if let Some(lookup) = &read.lookup {
-                read.rule.destination = lookup.judge(&self.elements(table, &lookup.set).await?);
+                read.rule.destination = lookup.evaluate(&self.elements(table, &lookup.set).await?);
             }
             rules.push(read.rule);
         }
@@ -180,8 +180,8 @@ impl Nft {
     /// # Errors
     /// The kernel's.
     pub(crate) async fn flowtables(&self) -> anyhow::Result<Vec<Flowtable>> {
-        let question = NfTablesMessage::GetFlowTable(Vec::new());
-        let answers = self.ask(NetfilterProtoFamily::Unspec, question, NLM_F_REQUEST | NLM_F_DUMP).await;
+        let query = NfTablesMessage::GetFlowTable(Vec::new());
+        let answers = self.request(NetfilterProtoFamily::Unspec, query, NLM_F_REQUEST | NLM_F_DUMP).await;
         let flowtables = answers.context("listing the flowtables of nf_tables")?.into_iter();
         let read = |(family, message)| match message {
             NfTablesMessage::NewFlowTable(attributes) => flowtable::read(family, &attributes),
@@ -216,8 +216,8 @@ impl Nft {
 
     async fn elements(&self, table: &Table, set: &str) -> anyhow::Result<Vec<Vec<u8>>> {
         let attributes = vec![SetElementList::Table(table.name.clone()), SetElementList::Set(set.to_owned())];
-        let question = NfTablesMessage::GetSetElement(SetElementMessage { attributes });
-        let answers = self.ask(table.family, question, NLM_F_REQUEST | NLM_F_DUMP).await;
+        let query = NfTablesMessage::GetSetElement(SetElementMessage { attributes });
+        let answers = self.request(table.family, query, NLM_F_REQUEST | NLM_F_DUMP).await;
         let answers = answers.with_context(|| format!("listing the elements of the set {set}"))?;
         let messages = answers.into_iter().filter_map(|(_, message)| match message {
             NfTablesMessage::NewSetElement(message) => Some(message),
@@ -226,27 +226,27 @@ impl Nft {
         Ok(messages.flat_map(set::keys).collect())
     }
 
-    async fn ask(
+    async fn request(
         &self,
         family: NetfilterProtoFamily,
-        question: NfTablesMessage,
+        query: NfTablesMessage,
         flags: u16,
     ) -> anyhow::Result<Vec<(NetfilterProtoFamily, NfTablesMessage)>> {
-        collect(self.0.request(nftables(family, question, flags), kernel())?).await
+        collect(self.0.request(nftables(family, query, flags), kernel())?).await
     }
 }
 
 /// A chain as one that packets begin in on their way in, if it is one.
 fn base(table: &Table, chain: &[ChainAttribute]) -> Option<Base> {
-    const WAY_IN: [HookNumber; 2] =
+    const INGRESS_HOOKS: [HookNumber; 2] =
         [HookNumber::Inet(InetHookNumber::PreRouting), HookNumber::Inet(InetHookNumber::LocalIn)];
     let (mut name, mut hooked, mut drops) = (None, false, false);
     for attribute in chain {
         match attribute {
             ChainAttribute::Name(found) => name = Some(found.clone()),
-            ChainAttribute::Policy(policy) => drops = *policy == DROP,
+            ChainAttribute::Policy(policy) => drops = *policy == VERDICT_DROP,
             ChainAttribute::Hook(hook) => {
-                hooked = hook.iter().any(|part| matches!(part, Hook::Number(number) if WAY_IN.contains(number)));
+                hooked = hook.iter().any(|part| matches!(part, Hook::Number(number) if INGRESS_HOOKS.contains(number)));
             }
             _ => {}
         }

@@ -18,11 +18,11 @@ pub(in crate::datapath) use edit::Lock;
 const SO_GET_INFO: i32 = 64;
 const SO_GET_ENTRIES: i32 = 65;
 /// The chains that the kernel's hooks begin in, by hook number (`enum nf_inet_hooks`).
-const HOOKS: [&str; 5] = ["PREROUTING", "INPUT", "FORWARD", "OUTPUT", "POSTROUTING"];
+const HOOK_CHAINS: [&str; 5] = ["PREROUTING", "INPUT", "FORWARD", "OUTPUT", "POSTROUTING"];
 /// Those of packets on their way in.
-const WAY_IN: [&str; 2] = ["PREROUTING", "INPUT"];
+const INGRESS_CHAINS: [&str; 2] = ["PREROUTING", "INPUT"];
 /// `NF_DROP` as a standard target's verdict: `-NF_DROP - 1`.
-const DROP: i32 = -1;
+const VERDICT_DROP: i32 = -1;
 
 /// A table as it was when it was read.
 pub(crate) struct Table {
@@ -76,11 +76,11 @@ impl Table {
         let entries = self.entries()?;
         let drops = |hook: usize| {
             let policy = entries.iter().find(|(offset, _)| self.info.underflow.get(hook) == Some(offset));
-            policy.is_some_and(|(_, entry)| entry.target == Target::Standard(DROP))
+            policy.is_some_and(|(_, entry)| entry.target == Target::Standard(VERDICT_DROP))
         };
-        let reachability = self.valid_hooks().filter(|(_, name)| WAY_IN.contains(name));
+        let ingress = self.valid_hooks().filter(|(_, name)| INGRESS_CHAINS.contains(name));
         let table = TableName::Legacy { program: self.program(), table: self.name };
-        Ok(reachability
+        Ok(ingress
             .map(|(hook, name)| Base { table: table.clone(), chain: name.to_owned(), drops: drops(hook) })
             .collect())
     }
@@ -121,7 +121,7 @@ impl Table {
             chain: chain.to_owned(),
             position,
             destination: entry.destination.covers(self.family.imds()),
-            spares_probe: spec::spares_probe(entry),
+            excludes_probe: spec::excludes_probe(entry),
             action: action(&entry.target, chains),
         }
     }
@@ -150,7 +150,7 @@ impl Table {
     }
 
     fn valid_hooks(&self) -> impl Iterator<Item = (usize, &'static str)> {
-        HOOKS.into_iter().enumerate().filter(|(hook, _)| self.info.valid_hooks & (1 << hook) != 0)
+        HOOK_CHAINS.into_iter().enumerate().filter(|(hook, _)| self.info.valid_hooks & (1 << hook) != 0)
     }
 }
 
@@ -165,7 +165,7 @@ fn chains(entries: &[(u32, Entry)]) -> BTreeMap<u32, String> {
 
 fn action(target: &Target, chains: &BTreeMap<u32, String>) -> Action {
     match target {
-        Target::Standard(DROP) => Action::Drop,
+        Target::Standard(VERDICT_DROP) => Action::Drop,
         Target::Standard(verdict) => {
             let chain = u32::try_from(*verdict).ok().and_then(|offset| chains.get(&offset));
             chain.map_or(Action::Other, |name| Action::Jump(name.clone()))

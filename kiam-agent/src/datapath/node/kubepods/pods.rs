@@ -19,11 +19,11 @@ use std::{
 };
 
 /// The folders of the service classes that are not guaranteed (kubelet, `QOSContainersInfo`).
-const CLASSES: [&str; 2] = ["burstable", "besteffort"];
+const QOS_CLASSES: [&str; 2] = ["burstable", "besteffort"];
 /// Most pods that are known: more than any node runs, and as many cgroups as are looked at in one go.
 const PODS_MAX: usize = 16_384;
 /// Most cgroups that are remembered as no pod's.
-const NOBODYS_MAX: usize = 4_096;
+const NOT_PODS_MAX: usize = 4_096;
 
 /// The pods of a node by their cgroups, read from the tree when one is missing.
 #[derive(Debug)]
@@ -32,13 +32,13 @@ pub(crate) struct Pods {
     known: HashMap<u64, PodUid>,
     /// Cgroups that were looked for and not found. That stays so: a cgroup is older than its sockets, and the kernel
     /// gives an identifier once. So no cgroup has the tree read twice.
-    nobodys: HashSet<[u64; 3]>,
+    not_pods: HashSet<[u64; 3]>,
 }
 
 impl Pods {
     /// Nothing is read yet.
     pub(crate) fn new(kubepods: Kubepods) -> Self {
-        Self { kubepods, known: HashMap::new(), nobodys: HashSet::new() }
+        Self { kubepods, known: HashMap::new(), not_pods: HashSet::new() }
     }
 
     /// The tree that is read.
@@ -57,16 +57,16 @@ impl Pods {
         if let Some(uid) = self.find(ancestors) {
             return Ok(Some(uid));
         }
-        if self.nobodys.contains(&ancestors) {
+        if self.not_pods.contains(&ancestors) {
             return Ok(None);
         }
         self.known = read(self.kubepods.path())?;
         let found = self.find(ancestors);
         if found.is_none() {
-            if self.nobodys.len() >= NOBODYS_MAX {
-                self.nobodys.clear();
+            if self.not_pods.len() >= NOT_PODS_MAX {
+                self.not_pods.clear();
             }
-            self.nobodys.insert(ancestors);
+            self.not_pods.insert(ancestors);
         }
         Ok(found)
     }
@@ -80,7 +80,7 @@ impl Pods {
 pub(super) fn read(kubepods: &Path) -> io::Result<HashMap<u64, PodUid>> {
     let mut pods = HashMap::new();
     collect(kubepods, &mut pods)?;
-    for class in CLASSES {
+    for class in QOS_CLASSES {
         match collect(&below(kubepods, class), &mut pods) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
             _ => {}
@@ -204,8 +204,9 @@ mod tests {
         }
     }
 
+    /// A pod is found at its depth in the tree; a folder below it with the name of a pod is not one.
     #[test]
-    fn a_pod_is_found_at_its_depth_and_no_look_alike_below_it() {
+    fn pods_are_found_only_at_their_depth() {
         let tree = Tree::new();
         let guaranteed = tree.make(&format!("pod{A}"));
         let burstable = tree.make(&format!("burstable/pod{B}"));
@@ -225,7 +226,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_below_kubepods_is_no_pod() {
+    fn cgroups_outside_kubepods_are_no_pods() {
         let tree = Tree::new();
         let pod = tree.make(&format!("pod{A}"));
         let mut pods = tree.pods();
@@ -234,8 +235,9 @@ mod tests {
         assert!(pods.known.is_empty(), "and the tree is not read for it");
     }
 
+    /// An unknown cgroup causes one read of the tree, whether it turns out to be a pod or not.
     #[test]
-    fn a_new_pod_has_the_tree_read_once_and_so_has_what_is_none() {
+    fn unknown_cgroup_reads_the_tree_once() {
         let tree = Tree::new();
         let (id, class) = (tree.id(), tree.make("besteffort"));
         let mut pods = tree.pods();
@@ -251,12 +253,12 @@ mod tests {
     }
 
     #[test]
-    fn the_memory_of_what_is_no_pod_is_bounded() {
+    fn number_of_cached_non_pods_is_bounded() {
         let tree = Tree::new();
         let mut pods = tree.pods();
-        for cgroup in 0..NOBODYS_MAX as u64 + 10 {
+        for cgroup in 0..NOT_PODS_MAX as u64 + 10 {
             assert_eq!(pods.of([tree.id(), 1, 1_000_000_000 + cgroup]).unwrap(), None);
         }
-        assert!(pods.nobodys.len() <= NOBODYS_MAX);
+        assert!(pods.not_pods.len() <= NOT_PODS_MAX);
     }
 }

@@ -54,7 +54,7 @@ async fn bring_up(netlink: &Handle, index: u32) -> anyhow::Result<()> {
 /// # Errors
 /// The kernel's; or it is not there.
 pub(super) async fn find(netlink: &Handle) -> anyhow::Result<(u32, [u8; 6])> {
-    let devices = devices::devices(netlink).await?;
+    let devices = devices::list(netlink).await?;
     let device = devices.into_iter().find(|device| device.name == PROBE);
     let device = device.with_context(|| format!("there is no interface {PROBE}"))?;
     Ok((device.index, device.mac.context("it has no MAC address")?))
@@ -65,11 +65,11 @@ pub(super) async fn find(netlink: &Handle) -> anyhow::Result<(u32, [u8; 6])> {
 ///
 /// # Errors
 /// The kernel's.
-pub(super) async fn lead_back(netlink: &Handle, index: u32, families: &[Family]) -> anyhow::Result<Vec<Family>> {
+pub(super) async fn route_back(netlink: &Handle, index: u32, families: &[Family]) -> anyhow::Result<Vec<Family>> {
     for name in [PROBE_PEER, PROBE] {
         bring_up(netlink, if_nametoindex(name)?).await?;
     }
-    let mut led = Vec::new();
+    let mut routed = Vec::new();
     for &family in families {
         let sender = frame::sender(family);
         let route = match sender {
@@ -89,9 +89,9 @@ pub(super) async fn lead_back(netlink: &Handle, index: u32, families: &[Family])
         let neighbour = netlink.neighbours().add(index, sender).link_layer_address(&frame::sender_mac());
         let added = neighbour.state(NeighbourState::Permanent).replace().execute().await;
         added.with_context(|| format!("making {sender} a neighbour"))?;
-        led.push(family);
+        routed.push(family);
     }
-    Ok(led)
+    Ok(routed)
 }
 
 /// Removes it; that there is none is fine.

@@ -14,10 +14,10 @@ const SENDER_V6: Ipv6Addr = Ipv6Addr::new(0x100, 0, 0, 1, 0, 0, 0, 1);
 /// Who the frames are from: an address of no maker (IEEE 802, locally administered).
 const SENDER_MAC: [u8; 6] = [2, 0, 0, 0, 0, 1];
 /// Hops that a packet has left; it needs none.
-const HOPS: u8 = 64;
+const HOP_LIMIT: u8 = 64;
 /// The sender's ports: as good as never the same while the kernel still remembers the last connection.
-const FIRST_PORT: u16 = 10_000;
-const PORTS: u16 = 50_000;
+const SENDER_PORT_MIN: u16 = 10_000;
+const SENDER_PORTS: u16 = 50_000;
 
 /// What the frames of one probe have in common.
 #[derive(Debug, Clone, Copy)]
@@ -47,7 +47,7 @@ impl Frame {
         let mut random = [0; 6];
         SystemRandom::new().fill(&mut random).ok().context("the kernel gives no random bytes")?;
         let [a, b, c, d, e, f] = random;
-        let port = FIRST_PORT + u16::from_ne_bytes([e, f]) % PORTS;
+        let port = SENDER_PORT_MIN + u16::from_ne_bytes([e, f]) % SENDER_PORTS;
         Ok(Self { family, to, port, sequence: u32::from_ne_bytes([a, b, c, d]) })
     }
 
@@ -68,8 +68,8 @@ impl Frame {
     pub(super) fn bytes(self, segment: Segment) -> anyhow::Result<Vec<u8>> {
         let ethernet = PacketBuilder::ethernet2(SENDER_MAC, self.to);
         let ip = match self.family {
-            Family::V4 => ethernet.ipv4(SENDER_V4.octets(), IMDS_V4, HOPS),
-            Family::V6 => ethernet.ipv6(SENDER_V6.octets(), IMDS_V6, HOPS),
+            Family::V4 => ethernet.ipv4(SENDER_V4.octets(), IMDS_V4, HOP_LIMIT),
+            Family::V6 => ethernet.ipv6(SENDER_V6.octets(), IMDS_V6, HOP_LIMIT),
         };
         let packet = match segment {
             Segment::Syn => ip.tcp(self.port, IMDS_PORT, self.sequence, u16::MAX).syn(),

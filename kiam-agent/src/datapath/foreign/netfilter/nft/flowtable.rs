@@ -7,12 +7,12 @@ use netlink_packet_netfilter::NetfilterProtoFamily;
 
 // `enum nft_flowtable_attributes`, `nft_flowtable_hook_attributes` and `nft_devices_attributes`
 // (include/uapi/linux/netfilter/nf_tables.h).
-const TABLE: u16 = 1;
-const NAME: u16 = 2;
-const HOOK: u16 = 3;
-const HOOK_DEVICES: u16 = 3;
-const DEVICE_NAME: u16 = 1;
-const DEVICE_PREFIX: u16 = 2;
+const ATTR_TABLE: u16 = 1;
+const ATTR_NAME: u16 = 2;
+const ATTR_HOOK: u16 = 3;
+const ATTR_HOOK_DEVICES: u16 = 3;
+const ATTR_DEVICE_NAME: u16 = 1;
+const ATTR_DEVICE_PREFIX: u16 = 2;
 
 /// A flowtable.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -33,7 +33,7 @@ pub(crate) enum Devices {
     /// The one of this name.
     Named(String),
     /// All whose names begin so.
-    Beginning(String),
+    Prefix(String),
 }
 
 impl Flowtable {
@@ -41,7 +41,7 @@ impl Flowtable {
     pub(crate) fn is_on(&self, interface: &str) -> bool {
         self.devices.iter().any(|devices| match devices {
             Devices::Named(name) => name == interface,
-            Devices::Beginning(prefix) => interface.starts_with(prefix),
+            Devices::Prefix(prefix) => interface.starts_with(prefix),
         })
     }
 }
@@ -49,9 +49,9 @@ impl Flowtable {
 /// A flowtable out of its message; `None` when the kernel has left out its name or table.
 pub(super) fn read(family: NetfilterProtoFamily, attributes: &[DefaultNla]) -> Option<Flowtable> {
     let value = |kind| attributes.iter().find_map(|attribute| value_of(attribute, kind));
-    let table = Table { family, name: text(&value(TABLE)?) };
-    let devices = value(HOOK).map(|hook| devices(&hook)).unwrap_or_default();
-    Some(Flowtable { family: table.family_name(), table: table.name, name: text(&value(NAME)?), devices })
+    let table = Table { family, name: text(&value(ATTR_TABLE)?) };
+    let devices = value(ATTR_HOOK).map(|hook| devices(&hook)).unwrap_or_default();
+    Some(Flowtable { family: table.family_name(), table: table.name, name: text(&value(ATTR_NAME)?), devices })
 }
 
 fn value_of(attribute: &DefaultNla, kind: u16) -> Option<Vec<u8>> {
@@ -62,7 +62,7 @@ fn value_of(attribute: &DefaultNla, kind: u16) -> Option<Vec<u8>> {
 
 fn devices(hook: &[u8]) -> Vec<Devices> {
     let mut devices = Vec::new();
-    for list in within(hook).filter(|attribute| attribute.kind() == HOOK_DEVICES) {
+    for list in within(hook).filter(|attribute| attribute.kind() == ATTR_HOOK_DEVICES) {
         devices.extend(within(list.value()).filter_map(|device| self::device(&device)));
     }
     devices
@@ -72,8 +72,8 @@ fn device(attribute: &NlaBuffer<&[u8]>) -> Option<Devices> {
     let name = attribute.value();
     match attribute.kind() {
         // Linux 6.16 tells a prefix as a name that does not end with a zero.
-        DEVICE_NAME if name.last() == Some(&0) => Some(Devices::Named(text(name))),
-        DEVICE_NAME | DEVICE_PREFIX => Some(Devices::Beginning(text(name))),
+        ATTR_DEVICE_NAME if name.last() == Some(&0) => Some(Devices::Named(text(name))),
+        ATTR_DEVICE_NAME | ATTR_DEVICE_PREFIX => Some(Devices::Prefix(text(name))),
         _ => None,
     }
 }
@@ -111,31 +111,37 @@ mod tests {
 
     /// As the kernel writes it (`nf_tables_fill_flowtable_info`), numbers and flags included.
     fn message(devices: &[DefaultNla]) -> Vec<DefaultNla> {
-        let hook = [plain(1, &[0; 4]), plain(2, &[0; 4]), nested(HOOK_DEVICES, devices)];
+        let hook = [plain(1, &[0; 4]), plain(2, &[0; 4]), nested(ATTR_HOOK_DEVICES, devices)];
         let numbers = [plain(4, &[0, 0, 0, 1]), plain(5, &[0; 8]), plain(7, &[0; 4])];
-        [vec![plain(TABLE, b"fw\0"), plain(NAME, b"fast\0")], numbers.to_vec(), vec![nested(HOOK, &hook)]].concat()
+        [
+            vec![plain(ATTR_TABLE, b"fw\0"), plain(ATTR_NAME, b"fast\0")],
+            numbers.to_vec(),
+            vec![nested(ATTR_HOOK, &hook)],
+        ]
+        .concat()
     }
 
     #[test]
     fn a_flowtable_is_read_with_its_interfaces() {
-        let devices = [plain(DEVICE_NAME, b"eth0\0"), plain(DEVICE_NAME, b"cali1\0")];
+        let devices = [plain(ATTR_DEVICE_NAME, b"eth0\0"), plain(ATTR_DEVICE_NAME, b"cali1\0")];
         let found = read(NetfilterProtoFamily::Inet, &message(&devices)).unwrap();
         assert_eq!((found.family, found.table.as_str(), found.name.as_str()), ("inet", "fw", "fast"));
         assert!(found.is_on("cali1") && found.is_on("eth0"));
         assert!(!found.is_on("cali12") && !found.is_on("cali"));
     }
 
+    /// A prefix matches each interface whose name begins with it, in both formats that kernels use.
     #[test]
-    fn a_prefix_is_every_interface_that_begins_so_in_both_languages_of_the_kernel() {
-        for device in [plain(DEVICE_PREFIX, b"cali\0"), plain(DEVICE_NAME, b"cali")] {
+    fn prefix_matches_names_in_both_kernel_formats() {
+        for device in [plain(ATTR_DEVICE_PREFIX, b"cali\0"), plain(ATTR_DEVICE_NAME, b"cali")] {
             let found = read(NetfilterProtoFamily::IPv4, &message(&[device])).unwrap();
             assert!(found.is_on("cali1") && !found.is_on("eth0"), "{found:?}");
         }
     }
 
     #[test]
-    fn without_interfaces_it_is_on_none() {
-        let attributes = [plain(TABLE, b"fw\0"), plain(NAME, b"fast\0")];
+    fn flowtable_without_interfaces() {
+        let attributes = [plain(ATTR_TABLE, b"fw\0"), plain(ATTR_NAME, b"fast\0")];
         assert_eq!(read(NetfilterProtoFamily::IPv6, &attributes).unwrap().devices, []);
         assert_eq!(read(NetfilterProtoFamily::IPv6, &attributes[..1]), None);
     }

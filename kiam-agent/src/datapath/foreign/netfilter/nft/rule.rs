@@ -18,16 +18,16 @@ use std::net::IpAddr;
 const NETWORK_HEADER: u32 = 1;
 const TRANSPORT_HEADER: u32 = 2;
 /// Where the destination is in an IPv4 and in an IPv6 header.
-const DESTINATION: [(u32, Family); 2] = [(16, Family::V4), (24, Family::V6)];
+const DESTINATION_OFFSETS: [(u32, Family); 2] = [(16, Family::V4), (24, Family::V6)];
 /// Where the protocol is in an IPv4 and in an IPv6 header, and TCP's number.
-const PROTOCOL: [u32; 2] = [9, 6];
-const TCP: u8 = 6;
+const PROTOCOL_OFFSETS: [u32; 2] = [9, 6];
+const PROTOCOL_TCP: u8 = 6;
 /// Where the destination port is in a TCP header.
-const PORT: u32 = 2;
+const DESTINATION_PORT_OFFSET: u32 = 2;
 /// `IFNAMSIZ`: what an interface's name is loaded as, filled up with zeros.
 const INTERFACE_LEN: usize = 16;
 /// `NF_DROP`.
-const DROP: u32 = 0;
+const VERDICT_DROP: u32 = 0;
 /// `NFTA_NAT_TYPE`, and its value for a destination.
 const NAT_TYPE: u16 = 1;
 const NAT_DESTINATION: [u8; 4] = [0, 0, 0, 1];
@@ -46,26 +46,26 @@ pub(super) struct Read {
 
 /// Reads a rule; `None` when it lacks what every rule has.
 pub(super) fn read(table: &Table, message: &RuleMessage) -> Option<Read> {
-    let (mut chain, mut handle, mut judge) = (None, None, Judge::default());
+    let (mut chain, mut handle, mut evaluator) = (None, None, Evaluator::default());
     for attribute in &message.attributes {
         match attribute {
             RuleAttribute::Chain(name) => chain = Some(name.clone()),
             RuleAttribute::Handle(number) => handle = Some(*number),
-            RuleAttribute::Expressions(expressions) => expressions.iter().for_each(|each| judge.take(each)),
+            RuleAttribute::Expressions(expressions) => expressions.iter().for_each(|each| evaluator.take(each)),
             _ => {}
         }
     }
     let place = Place::Nft { family: table.family_name(), table: table.name.clone(), handle: handle? };
-    let Judge { destination, spares_probe, action, lookup, .. } = judge;
-    Some(Read { rule: Rule { place, chain: chain?, position: 0, destination, spares_probe, action }, lookup })
+    let Evaluator { destination, excludes_probe, action, lookup, .. } = evaluator;
+    Some(Read { rule: Rule { place, chain: chain?, position: 0, destination, excludes_probe, action }, lookup })
 }
 
 /// Goes through the expressions of one rule.
-struct Judge {
+struct Evaluator {
     /// What a packet to M would have put into the register that was loaded last.
     loaded: Option<Loaded>,
     destination: Destination,
-    spares_probe: bool,
+    excludes_probe: bool,
     action: Action,
     lookup: Option<Lookup>,
 }
@@ -77,14 +77,14 @@ struct Loaded {
     bytes: Vec<u8>,
 }
 
-impl Default for Judge {
+impl Default for Evaluator {
     fn default() -> Self {
         let destination = Destination::Any;
-        Self { loaded: None, destination, spares_probe: false, action: Action::Other, lookup: None }
+        Self { loaded: None, destination, excludes_probe: false, action: Action::Other, lookup: None }
     }
 }
 
-impl Judge {
+impl Evaluator {
     fn take(&mut self, expression: &ListAttribute<ExpressionAttribute>) {
         let ListAttribute::Element(parts) = expression else { return };
         for part in parts {
@@ -135,7 +135,7 @@ impl Judge {
             (true, true) if operator == Some(Operator::Equal) => self.destination = Destination::Imds,
             (_, true) => {}
             (true, false) => self.destination = Destination::Elsewhere,
-            (false, false) => self.spares_probe = true,
+            (false, false) => self.excludes_probe = true,
         }
     }
 
@@ -153,7 +153,7 @@ impl Judge {
             }
         }
         match (code, chain) {
-            (Some(Verdict::Other(DROP)), _) => self.action = Action::Drop,
+            (Some(Verdict::Other(VERDICT_DROP)), _) => self.action = Action::Drop,
             (Some(Verdict::Jump | Verdict::Goto), Some(chain)) => self.action = Action::Jump(chain),
             _ => {}
         }
@@ -185,10 +185,14 @@ fn loaded(payload: &[Payload]) -> Option<Loaded> {
         }
     }
     match (base?, offset?, len?) {
-        (TRANSPORT_HEADER, PORT, 2) => Some(Loaded { destination: false, bytes: IMDS_PORT.to_be_bytes().to_vec() }),
-        (NETWORK_HEADER, at, 1) if PROTOCOL.contains(&at) => Some(Loaded { destination: false, bytes: vec![TCP] }),
+        (TRANSPORT_HEADER, DESTINATION_PORT_OFFSET, 2) => {
+            Some(Loaded { destination: false, bytes: IMDS_PORT.to_be_bytes().to_vec() })
+        }
+        (NETWORK_HEADER, at, 1) if PROTOCOL_OFFSETS.contains(&at) => {
+            Some(Loaded { destination: false, bytes: vec![PROTOCOL_TCP] })
+        }
         (NETWORK_HEADER, at, len) => {
-            let (_, family) = DESTINATION.into_iter().find(|&(offset, _)| offset == at)?;
+            let (_, family) = DESTINATION_OFFSETS.into_iter().find(|&(offset, _)| offset == at)?;
             let imds = match family.imds() {
                 IpAddr::V4(address) => address.octets().to_vec(),
                 IpAddr::V6(address) => address.octets().to_vec(),
@@ -202,7 +206,7 @@ fn loaded(payload: &[Payload]) -> Option<Loaded> {
 /// The same of what is known about a packet, not in it.
 fn loaded_meta(meta: &[Meta]) -> Option<Loaded> {
     let bytes = meta.iter().find_map(|attribute| match attribute {
-        Meta::Key(MetaKey::L4Proto) => Some(vec![TCP]),
+        Meta::Key(MetaKey::L4Proto) => Some(vec![PROTOCOL_TCP]),
         Meta::Key(MetaKey::Iifname) => {
             let mut name = PROBE.as_bytes().to_vec();
             name.resize(INTERFACE_LEN, 0);

@@ -19,7 +19,7 @@ pub(super) struct Lookup {
 impl Lookup {
     /// What the rule says about M when these are the set's elements. Sets of ranges are judged by where M would be
     /// alone.
-    pub(super) fn judge(&self, keys: &[Vec<u8>]) -> Destination {
+    pub(super) fn evaluate(&self, keys: &[Vec<u8>]) -> Destination {
         match (keys.contains(&self.imds), self.inverted) {
             (true, false) => Destination::Imds,
             (false, true) => Destination::Any,

@@ -91,7 +91,7 @@ impl Table {
             self.info.num_entries,
             &tail,
         )?;
-        self.give_back(&counters, index)
+        self.restore_counters(&counters, index)
     }
 
     /// `struct ipt_replace` up to `num_counters`.
@@ -106,7 +106,7 @@ impl Table {
     }
 
     /// A replaced table begins to count anew: the others' counts are added again, as iptables does it.
-    fn give_back(&self, counters: &[u8], without: usize) -> anyhow::Result<()> {
+    fn restore_counters(&self, counters: &[u8], without: usize) -> anyhow::Result<()> {
         let mut value = layout::name(self.name).to_vec();
         value.extend((self.info.num_entries - 1).to_ne_bytes());
         // The counters are aligned to eight bytes.

@@ -41,7 +41,7 @@ struct Range {
 /// `NF_NAT_RANGE_MAP_IPS`, `NF_NAT_RANGE_PROTO_SPECIFIED`.
 const HAS_ADDRESS: u32 = 1;
 const HAS_PORT: u32 = 2;
-const TCP: u16 = 6;
+const PROTOCOL_TCP: u16 = 6;
 /// `XT_TCP_INV_DSTPT`.
 const INVERTED_PORT: u8 = 2;
 
@@ -65,9 +65,9 @@ pub(super) fn of(entry: &Entry) -> Option<String> {
 
 /// Whether the rule says that it is not for the probe's SYN: another protocol, port or interface. What is not read here
 /// says nothing.
-pub(super) fn spares_probe(entry: &Entry) -> bool {
+pub(super) fn excludes_probe(entry: &Entry) -> bool {
     let (protocol, inverted) = entry.protocol;
-    let other_protocol = protocol != 0 && (protocol == TCP) == inverted;
+    let other_protocol = protocol != 0 && (protocol == PROTOCOL_TCP) == inverted;
     other_protocol || other_interface(&entry.input) || entry.matches.iter().any(other_port)
 }
 
@@ -106,7 +106,7 @@ fn interface(flag: &str, interface: &Interface) -> Option<String> {
 fn protocol((number, inverted): (u16, bool)) -> Option<Option<String>> {
     match number {
         0 => Some(None),
-        TCP => Some(Some(format!("{}-p tcp", not(inverted)))),
+        PROTOCOL_TCP => Some(Some(format!("{}-p tcp", not(inverted)))),
         _ => None,
     }
 }
