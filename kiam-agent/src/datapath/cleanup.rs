@@ -17,9 +17,6 @@ const BOOT_UNIT_FOLDERS: [&str; 3] =
 
 /// Removes the fence, the programs on the interfaces, the backstop and all maps, whichever agent's they are. What is not
 /// there is fine.
-///
-/// # Errors
-/// An agent lives; or what could not be removed.
 pub(crate) async fn run(bpffs: &Path) -> anyhow::Result<()> {
     let lock = NodeLock::open(bpffs)?;
     lock.lock_exclusive()?;

@@ -53,9 +53,6 @@ pub(crate) struct Found {
 
 impl Found {
     /// That nothing comes before it.
-    ///
-    /// # Errors
-    /// What does.
     pub(crate) fn ensure_first(&self) -> anyhow::Result<()> {
         if self.ahead.is_empty() {
             return Ok(());
@@ -111,9 +108,6 @@ impl Fence {
 
     /// Sets up what is missing in one family. In this order: the node's own way first, so that it never loses the
     /// metadata service; the route before the rule that leads to it, so that a lookup never falls through.
-    ///
-    /// # Errors
-    /// The kernel's, with the rule or route.
     pub(crate) async fn ensure(&self, family: Family, verdict: Verdict) -> anyhow::Result<Found> {
         let present = self.rules(family).await?;
         let mut found = Found::default();
@@ -126,9 +120,6 @@ impl Fence {
     }
 
     /// Takes everything down, in reverse; what is not there is fine.
-    ///
-    /// # Errors
-    /// The kernel's, with the rule or route.
     pub(crate) async fn remove(&self) -> anyhow::Result<()> {
         for &family in &self.families {
             let present = self.rules(family).await?;
@@ -144,9 +135,6 @@ impl Fence {
     }
 
     /// Whether the boot unit has set rules since the node booted.
-    ///
-    /// # Errors
-    /// The kernel's.
     pub(crate) async fn was_set_at_boot(&self) -> anyhow::Result<bool> {
         let mark = RuleAttribute::Protocol(PROTOCOL_BOOT);
         for &family in &self.families {
@@ -158,9 +146,6 @@ impl Fence {
     }
 
     /// What stands of a family's fence; nothing is changed.
-    ///
-    /// # Errors
-    /// The kernel's.
     pub(crate) async fn inventory(&self, family: Family) -> anyhow::Result<FenceState> {
         let present = self.rules(family).await?;
         let ours = [rule::own(family), rule::all(family), rule::end(family)];

@@ -38,9 +38,6 @@ impl Guard {
     }
 
     /// Attaches to what has become an uplink, and leaves what is none any more.
-    ///
-    /// # Errors
-    /// The uplinks that could not be attached to, with the kernel's reason. The others are.
     pub(crate) fn sync(&mut self, object: &mut Object, pins: &Pins, roles: &Roles) -> anyhow::Result<()> {
         let outward: BTreeSet<u32> = roles.uplinks.keys().copied().collect();
         let inward = outward.iter().filter(|index| !roles.pod_sides.contains_key(index)).copied().collect();
@@ -61,9 +58,6 @@ impl Guard {
 
     /// Looks whether the programs still are on the uplinks, and forgets those that they are not on: the next
     /// [`Self::sync`] attaches them again. `programs`: those of egress and ingress.
-    ///
-    /// # Errors
-    /// The kernel's.
     pub(crate) async fn verify(
         &mut self,
         netlink: &Handle,

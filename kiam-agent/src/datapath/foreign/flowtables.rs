@@ -7,9 +7,6 @@ use crate::datapath::node::roles::{PodSide, Roles};
 use anyhow::bail;
 
 /// Looks for them.
-///
-/// # Errors
-/// Those that are there, with what deletes each; or what keeps us from looking.
 pub(crate) async fn check(nft: Option<&Nft>, roles: &Roles) -> anyhow::Result<()> {
     let Some(nft) = nft else { return Ok(()) };
     // Without nf_tables there is nobody to ask for flowtables.

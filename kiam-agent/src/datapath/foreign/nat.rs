@@ -29,9 +29,6 @@ impl ForeignNat {
 
     /// Looks, and deletes what it finds when that was asked for and the node is closed by our own fence: such a rule is
     /// what keeps pods from the real metadata service when kiam's agent is gone.
-    ///
-    /// # Errors
-    /// The rules that stand, with what deletes each; or what keeps us from looking.
     pub(crate) async fn check(&mut self, closed: bool) -> anyhow::Result<()> {
         let mut found = self.found().await?;
         if self.take_over && closed && !found.is_empty() {

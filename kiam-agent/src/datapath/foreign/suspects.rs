@@ -22,9 +22,6 @@ pub(crate) struct Suspect {
 }
 
 /// All of this node for packets of these families.
-///
-/// # Errors
-/// The kernel's.
 pub(crate) async fn find(nft: Option<&Nft>, families: &[Family]) -> anyhow::Result<Vec<Suspect>> {
     let mut found = Vec::new();
     for &family in families {

@@ -28,9 +28,6 @@ struct Seen<'a> {
 }
 
 /// Looks, beginning with the devices of this namespace.
-///
-/// # Errors
-/// The kernel's.
 pub(crate) async fn notices(
     netlink: &Handle,
     devices: &[Device],

@@ -9,9 +9,6 @@ use rtnetlink::Handle;
 use std::{collections::HashSet, net::IpAddr};
 
 /// Brings the map to what the node has now: new addresses in first, old ones out after.
-///
-/// # Errors
-/// The kernel's; a full map, with its bound.
 pub(crate) async fn sync(object: &mut Object, netlink: &Handle) -> anyhow::Result<()> {
     let wanted = list(netlink).await.context("listing the node's addresses")?;
     let mut map = object.node_addresses()?;

@@ -53,17 +53,11 @@ pub(crate) enum Kind {
 }
 
 /// All devices of this network namespace.
-///
-/// # Errors
-/// The kernel's.
 pub(crate) async fn list(netlink: &Handle) -> anyhow::Result<Vec<Device>> {
     dump(netlink.link().get()).await
 }
 
 /// All devices of another network namespace, by the number that ours has for it.
-///
-/// # Errors
-/// The kernel's.
 pub(crate) async fn list_in(netlink: &Handle, namespace: i32) -> anyhow::Result<Vec<Device>> {
     let mut request = netlink.link().get();
     request.message_mut().attributes.push(LinkAttribute::IfNetnsId(namespace));
@@ -106,9 +100,6 @@ fn describe(device: &mut Device, info: &LinkInfo) {
 }
 
 /// The devices that a route of any table leads to a gateway over.
-///
-/// # Errors
-/// The kernel's.
 pub(crate) async fn with_gateway(netlink: &Handle, families: &[Family]) -> anyhow::Result<BTreeSet<u32>> {
     let mut devices = BTreeSet::new();
     for family in families {
@@ -123,9 +114,6 @@ pub(crate) async fn with_gateway(netlink: &Handle, families: &[Family]) -> anyho
 }
 
 /// The devices that a route leads over to an address of [`egress_v4`].
-///
-/// # Errors
-/// The kernel's.
 pub(crate) async fn with_egress_v4_route(netlink: &Handle) -> anyhow::Result<BTreeSet<u32>> {
     let query = RouteMessageBuilder::<Ipv4Addr>::new().build();
     let routes: Vec<RouteMessage> = netlink.route().get(query).execute().try_collect().await?;

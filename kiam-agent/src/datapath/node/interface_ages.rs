@@ -32,9 +32,6 @@ pub(crate) struct InterfaceAges(Arc<Mutex<FirstSeen>>);
 impl InterfaceAges {
     /// Starts to take notes; the interfaces that are there now are older than the agent. What is returned besides ends
     /// with the thread, and says why it ended.
-    ///
-    /// # Errors
-    /// The kernel's.
     pub(crate) fn watch() -> anyhow::Result<(Self, oneshot::Receiver<anyhow::Error>)> {
         let interface_ages = Self::default();
         let (begun, begin) = mpsc::channel();

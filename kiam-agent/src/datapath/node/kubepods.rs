@@ -27,9 +27,6 @@ pub(crate) struct Kubepods {
 
 impl Kubepods {
     /// Looks for it. `None`: there is none, so pods live in version 1 hierarchies, or the kubelet has not run yet.
-    ///
-    /// # Errors
-    /// The kernel's; or what is at the path that was given is no cgroup of the v2 hierarchy.
     pub(crate) fn find(at: &KubepodsAt) -> anyhow::Result<Option<Self>> {
         match at {
             KubepodsAt::Path(path) => Self::at(path),
@@ -66,9 +63,6 @@ impl Kubepods {
     }
 
     /// The pods that have a cgroup below it now, by its identifier.
-    ///
-    /// # Errors
-    /// The kernel's.
     pub(crate) fn pods(&self) -> io::Result<BTreeMap<u64, PodUid>> {
         Ok(pods::read(&self.path)?.into_iter().collect())
     }

@@ -30,9 +30,6 @@ pub(crate) enum Change {
 }
 
 /// A connection to ask over. Its task ends with the runtime.
-///
-/// # Errors
-/// The kernel's.
 pub(crate) fn connect() -> anyhow::Result<Handle> {
     let (connection, handle, _) = rtnetlink::new_connection().context("opening a netlink socket")?;
     tokio::spawn(connection);
@@ -48,9 +45,6 @@ pub(crate) struct Changes {
 
 impl Changes {
     /// Subscribes.
-    ///
-    /// # Errors
-    /// The kernel's.
     pub(crate) fn subscribe() -> anyhow::Result<Self> {
         let (connection, handle, messages) =
             rtnetlink::new_multicast_connection(&GROUPS).context("subscribing to netlink news")?;
@@ -60,9 +54,6 @@ impl Changes {
 
     /// Waits until something may have changed, and takes in all that has piled up: what follows is a dump, so one
     /// piece of news is as good as a thousand, and an overrun is news as well.
-    ///
-    /// # Errors
-    /// The socket is gone.
     pub(crate) async fn wait(&mut self) -> anyhow::Result<Change> {
         loop {
             let (message, _) = self.messages.next().await.context("the netlink socket was closed")?;

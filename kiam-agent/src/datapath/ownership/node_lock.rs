@@ -39,9 +39,6 @@ pub(crate) struct NodeLock {
 
 impl NodeLock {
     /// Nothing is locked yet. The folder is made when it isn't there, for root alone.
-    ///
-    /// # Errors
-    /// No bpffs there, or no right to write to it.
     pub(crate) fn open(bpffs: &Path) -> anyhow::Result<Self> {
         let root = pins::root(bpffs)?;
         DirBuilder::new()
@@ -60,9 +57,6 @@ impl NodeLock {
 
     /// Takes an agent's lock. Another agent's start is waited for, and so is the end of one that was killed as it began:
     /// the process that it was just making of itself may hold the lock for a moment longer.
-    ///
-    /// # Errors
-    /// `cleanup` runs, or an agent that found itself alone takes longer to start than that is waited for.
     pub(crate) async fn lock_shared_or_exclusive(&self) -> anyhow::Result<OtherAgents> {
         for number in 0..LOCK_TRIES {
             if self.try_lock(FlockOperation::NonBlockingLockExclusive)? {
@@ -84,17 +78,11 @@ impl NodeLock {
     }
 
     /// Lets other agents start beside this one.
-    ///
-    /// # Errors
-    /// The kernel's.
     pub(crate) fn downgrade(&self) -> anyhow::Result<()> {
         flock(&self.folder, FlockOperation::LockShared).context("letting other agents start beside this one")
     }
 
     /// Takes the lock for `cleanup`: for as long as it is held, no agent starts.
-    ///
-    /// # Errors
-    /// An agent lives.
     pub(crate) fn lock_exclusive(&self) -> anyhow::Result<()> {
         if self.try_lock(FlockOperation::NonBlockingLockExclusive)? {
             return Ok(());

@@ -20,9 +20,6 @@ pub(crate) struct Installation {
 impl Installation {
     /// The one that a folder belongs to. The folder itself is what counts, not its path: in two containers one path can
     /// be two folders.
-    ///
-    /// # Errors
-    /// The folder isn't there.
     pub(crate) fn of(run_dir: &Path) -> io::Result<Self> {
         let metadata = fs::metadata(run_dir)?;
         let mut text = [0; RUN_DIR_LEN];
@@ -34,9 +31,6 @@ impl Installation {
     }
 
     /// The one that the datapath belongs to; `None`: no agent has ever claimed it.
-    ///
-    /// # Errors
-    /// The kernel's.
     pub(crate) fn recorded(root: &Path) -> anyhow::Result<Option<Self>> {
         let path = pins::owner(root);
         if !path.exists() {
@@ -67,9 +61,6 @@ impl Installation {
 }
 
 /// Makes an agent of this installation the owner, and returns its generation.
-///
-/// # Errors
-/// The kernel's.
 pub(crate) fn claim(object: &mut Object, installation: &Installation) -> anyhow::Result<u64> {
     let generation = generation(object)? + 1;
     let mut map = object.owner_mut()?;
@@ -78,9 +69,6 @@ pub(crate) fn claim(object: &mut Object, installation: &Installation) -> anyhow:
 }
 
 /// The generation of the present owner.
-///
-/// # Errors
-/// The kernel's.
 pub(crate) fn generation(object: &Object) -> anyhow::Result<u64> {
     Ok(read(&object.owner()?)?.generation)
 }

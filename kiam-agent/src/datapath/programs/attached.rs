@@ -30,9 +30,6 @@ pub(crate) struct Findings {
 
 impl Findings {
     /// Looks at one interface; one that has gone meanwhile is nothing to tell.
-    ///
-    /// # Errors
-    /// The kernel's.
     pub(crate) async fn check(
         &mut self,
         netlink: &Handle,
@@ -60,9 +57,6 @@ impl Findings {
 }
 
 /// How the program with this id stands at its place.
-///
-/// # Errors
-/// The kernel's.
 pub(crate) async fn on_interface(
     netlink: &Handle,
     hook: Hook,
@@ -117,9 +111,6 @@ async fn clsact(netlink: &Handle, direction: TcAttachType, index: u32) -> anyhow
 }
 
 /// The filters of an interface; the kernel lists them in the order that it runs them in.
-///
-/// # Errors
-/// The kernel's.
 pub(crate) async fn filters(netlink: &Handle, direction: TcAttachType, index: u32) -> anyhow::Result<Vec<Filter>> {
     let interface = i32::try_from(index).context("an interface's index beyond its range")?;
     let mut filters = netlink.traffic_filter(interface).get();

@@ -18,9 +18,6 @@ pub(crate) fn level() -> u8 {
 }
 
 /// Passes the lines on as long as `tasks` lives.
-///
-/// # Errors
-/// The object carries no log.
 pub(crate) fn follow(ebpf: &mut Ebpf, tasks: &mut JoinSet<()>) -> anyhow::Result<()> {
     if level() == LEVEL_OFF {
         return Ok(());

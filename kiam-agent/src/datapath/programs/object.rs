@@ -58,9 +58,6 @@ pub(crate) struct Object {
 
 impl Object {
     /// Loads all programs but the cgroup hooks; maps that are pinned already are used again.
-    ///
-    /// # Errors
-    /// The kernel refuses: no CAP_BPF, or a kernel without what the programs need.
     pub(crate) fn load(root: &Path, pins: &Pins) -> anyhow::Result<Self> {
         Self::try_load(root, pins).map_err(memlock::explain)
     }
@@ -118,9 +115,6 @@ impl Object {
     }
 
     /// Loads a cgroup hook.
-    ///
-    /// # Errors
-    /// The kernel refuses it.
     pub(crate) fn load_hook(&mut self, name: &str) -> anyhow::Result<()> {
         let program = self.program(name)?;
         let loaded = match program {
@@ -135,33 +129,21 @@ impl Object {
     }
 
     /// A loaded cgroup hook.
-    ///
-    /// # Errors
-    /// It was not loaded.
     pub(crate) fn hook(&mut self, name: &str) -> anyhow::Result<BorrowedFd<'_>> {
         Ok(self.program(name)?.fd()?.as_fd())
     }
 
     /// The guard on the egress of uplinks.
-    ///
-    /// # Errors
-    /// The object is not the one this source was built for.
     pub(crate) fn guard(&mut self) -> anyhow::Result<&mut SchedClassifier> {
         self.classifier(PROG_GUARD)
     }
 
     /// The guard on the ingress of uplinks.
-    ///
-    /// # Errors
-    /// The object is not the one this source was built for.
     pub(crate) fn guard_in(&mut self) -> anyhow::Result<&mut SchedClassifier> {
         self.classifier(PROG_GUARD_IN)
     }
 
     /// The program for the interfaces.
-    ///
-    /// # Errors
-    /// The object is not the one this source was built for.
     pub(crate) fn tc_ingress(&mut self) -> anyhow::Result<&mut SchedClassifier> {
         self.classifier(PROG_TC_INGRESS)
     }
@@ -171,17 +153,11 @@ impl Object {
     }
 
     /// The backstop.
-    ///
-    /// # Errors
-    /// The object is not the one this source was built for.
     pub(crate) fn sk_lookup(&mut self) -> anyhow::Result<&mut SkLookup> {
         Ok(self.program(PROG_SK_LOOKUP)?.try_into()?)
     }
 
     /// Puts each listening socket into its slot, by its address, in place of an earlier agent's.
-    ///
-    /// # Errors
-    /// The kernel's.
     pub(crate) fn put_listeners(&mut self, listeners: &[TcpListener]) -> anyhow::Result<()> {
         let mut slots: SockMap<_> = self.map_mut(MAP_LISTENERS)?.try_into()?;
         for listener in listeners {
@@ -197,33 +173,21 @@ impl Object {
     }
 
     /// The interfaces that the TC program is attached to, with their counters.
-    ///
-    /// # Errors
-    /// The object is not the one this source was built for.
     pub(crate) fn interfaces_mut(&mut self) -> anyhow::Result<PerCpuHashMap<&mut MapData, u32, Counters>> {
         Ok(self.map_mut(MAP_INTERFACES)?.try_into()?)
     }
 
     /// As [`Self::interfaces_mut`], to read.
-    ///
-    /// # Errors
-    /// As there.
     pub(crate) fn interfaces(&self) -> anyhow::Result<PerCpuHashMap<&MapData, u32, Counters>> {
         Ok(self.map(MAP_INTERFACES)?.try_into()?)
     }
 
     /// Those of the interfaces that are ports of a bridge.
-    ///
-    /// # Errors
-    /// The object is not the one this source was built for.
     pub(crate) fn ports(&mut self) -> anyhow::Result<HashMap<&mut MapData, u32, Port>> {
         Ok(self.map_mut(MAP_PORTS)?.try_into()?)
     }
 
     /// Changes what the programs are told while they run; what is as it was is not written.
-    ///
-    /// # Errors
-    /// The kernel's.
     pub(crate) fn configure(&mut self, change: impl FnOnce(&mut Config)) -> anyhow::Result<()> {
         let mut array: Array<_, Config> = self.map_mut(MAP_CONFIG)?.try_into()?;
         let known = array.get(&0, 0).context("reading the programs' configuration")?;
@@ -233,41 +197,26 @@ impl Object {
     }
 
     /// The node's own addresses.
-    ///
-    /// # Errors
-    /// The object is not the one this source was built for.
     pub(crate) fn node_addresses(&mut self) -> anyhow::Result<HashMap<&mut MapData, Address, u8>> {
         Ok(self.map_mut(MAP_NODE_ADDRS)?.try_into()?)
     }
 
     /// What the backstop dropped.
-    ///
-    /// # Errors
-    /// The object is not the one this source was built for.
     pub(crate) fn strays(&self) -> anyhow::Result<PerCpuArray<&MapData, Counters>> {
         Ok(self.map(MAP_STRAYS)?.try_into()?)
     }
 
     /// Whose datapath this is.
-    ///
-    /// # Errors
-    /// The object is not the one this source was built for.
     pub(crate) fn owner(&self) -> anyhow::Result<Array<&MapData, Owner>> {
         Ok(self.map(MAP_OWNER)?.try_into()?)
     }
 
     /// As [`Self::owner`], to write.
-    ///
-    /// # Errors
-    /// As there.
     pub(crate) fn owner_mut(&mut self) -> anyhow::Result<Array<&mut MapData, Owner>> {
         Ok(self.map_mut(MAP_OWNER)?.try_into()?)
     }
 
     /// Pins the maps again that another agent's clearing up has unpinned.
-    ///
-    /// # Errors
-    /// The kernel's, with the map.
     pub(crate) fn pin_missing(&self, pins: &Pins) -> anyhow::Result<Vec<&'static str>> {
         let mut missing = PINNED.to_vec();
         missing.retain(|name| !pins.folder().join(name).exists());

@@ -66,9 +66,6 @@ pub(crate) struct Pins {
 }
 
 /// The project's folder below a mounted bpffs, whether it exists or not.
-///
-/// # Errors
-/// No bpffs there, with the command that mounts one.
 pub(crate) fn root(bpffs: &Path) -> anyhow::Result<PathBuf> {
     match statfs(bpffs).map(|stat| stat.filesystem_type()) {
         Ok(BPF_FS_MAGIC) => Ok(bpffs.join(FOLDER)),
@@ -87,9 +84,6 @@ pub(crate) fn owner(root: &Path) -> PathBuf {
 }
 
 /// The pins of every layout that is there, the present one's among them.
-///
-/// # Errors
-/// The project's folder cannot be read.
 pub(crate) fn layouts(root: &Path) -> io::Result<Vec<Pins>> {
     let mut layouts = Vec::new();
     match fs::read_dir(root) {
@@ -108,9 +102,6 @@ pub(crate) fn layouts(root: &Path) -> io::Result<Vec<Pins>> {
 }
 
 /// Removes what stands beside the layouts, and the project's folder.
-///
-/// # Errors
-/// The kernel's, with the path.
 pub(crate) fn remove_root(root: &Path) -> anyhow::Result<()> {
     let owner = owner(root);
     Pins::remove(&owner).with_context(|| format!("removing {}", owner.display()))?;
@@ -119,9 +110,6 @@ pub(crate) fn remove_root(root: &Path) -> anyhow::Result<()> {
 
 impl Pins {
     /// The present layout's, the folder made when it isn't there, for root alone.
-    ///
-    /// # Errors
-    /// No right to write to it.
     pub(crate) fn open(root: &Path) -> anyhow::Result<Self> {
         let folder = root.join(LAYOUT);
         fs::DirBuilder::new()
@@ -158,17 +146,11 @@ impl Pins {
     }
 
     /// Everything that is pinned.
-    ///
-    /// # Errors
-    /// The folder cannot be read.
     pub(crate) fn all(&self) -> io::Result<Vec<PathBuf>> {
         fs::read_dir(&self.folder)?.map(|entry| Ok(entry?.path())).collect()
     }
 
     /// The indexes of all interfaces with a pinned TCX link of this program.
-    ///
-    /// # Errors
-    /// The folder cannot be read.
     pub(crate) fn linked_interfaces(&self, of: LinkOf) -> io::Result<Vec<u32>> {
         let mut interfaces = Vec::new();
         for entry in fs::read_dir(&self.folder)? {
@@ -192,9 +174,6 @@ impl Pins {
 
     /// Removes every pin, and the folder. The backstop's link first: beside one of another layout that is
     /// in place already, it would go on choosing its own listener.
-    ///
-    /// # Errors
-    /// The kernel's, with the path.
     pub(crate) fn remove_all(&self) -> anyhow::Result<()> {
         let backstop = self.backstop();
         Self::remove(&backstop).with_context(|| format!("removing {}", backstop.display()))?;

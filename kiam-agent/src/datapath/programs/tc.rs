@@ -86,9 +86,6 @@ impl Place {
 }
 
 /// Attaches a program to an interface, or puts the new program where an earlier agent's is. Returns the hook in use.
-///
-/// # Errors
-/// The kernel's; the interface may be gone again.
 pub(crate) fn attach(program: &mut SchedClassifier, place: &Place, hook: Hook, name: &str) -> anyhow::Result<Hook> {
     match hook {
         Hook::Tcx => tcx(program, place, name).map(|()| Hook::Tcx),
@@ -136,9 +133,6 @@ fn clsact(program: &mut SchedClassifier, place: &Place, name: &str) -> anyhow::R
 }
 
 /// Takes a program off an interface that is still there but no longer its, or clears up behind one that is gone.
-///
-/// # Errors
-/// The kernel's.
 pub(crate) fn detach(place: &Place, hook: Hook, name: Option<&str>) -> anyhow::Result<()> {
     Pins::remove(&place.pin).with_context(|| format!("removing {}", place.pin.display()))?;
     match name {
@@ -148,9 +142,6 @@ pub(crate) fn detach(place: &Place, hook: Hook, name: Option<&str>) -> anyhow::R
 }
 
 /// Takes one of our clsact filters off an interface, and says whether there was one. The qdisc stays: others may use it.
-///
-/// # Errors
-/// The kernel's.
 pub(crate) fn remove_filter(name: &str, direction: TcAttachType, handle: TcHandle) -> anyhow::Result<bool> {
     let Ok(link) = SchedClassifierLink::attached(name, direction, FILTER_PRIORITY, handle, None) else {
         // The interface has gone, and its filter with it.
@@ -164,9 +155,6 @@ pub(crate) fn remove_filter(name: &str, direction: TcAttachType, handle: TcHandl
 }
 
 /// Removes the clsact qdisc that our filter was on, unless another program's filter is on it, too.
-///
-/// # Errors
-/// The kernel's.
 pub(crate) async fn remove_idle_qdisc(netlink: &Handle, index: u32) -> anyhow::Result<()> {
     let index = i32::try_from(index).context("an interface's index beyond its range")?;
     let ingress: Vec<TcMessage> = netlink.traffic_filter(index).get().ingress().execute().try_collect().await?;

@@ -55,9 +55,6 @@ enum Hooks {
 
 impl Cgroup {
     /// Loads the programs if they are asked for; nothing is attached yet.
-    ///
-    /// # Errors
-    /// They are, and this node cannot have them.
     pub(crate) fn new(config: &DatapathConfig, object: &mut Object) -> anyhow::Result<Self> {
         let DatapathConfig { mode, host_network_pods, .. } = config;
         if mode.cgroup {
@@ -80,9 +77,6 @@ impl Cgroup {
     }
 
     /// Brings the hooks to where the kubepods cgroup is now.
-    ///
-    /// # Errors
-    /// The hooks are asked for, and not all is as it must be; or the kernel's.
     pub(crate) fn sync(&mut self, object: &mut Object, pins: &Pins, kubepods: Option<&Kubepods>) -> anyhow::Result<()> {
         // Told before the hooks run.
         object.configure(|config| (config.flags, config.netns) = (self.flags, self.netns))?;

@@ -22,9 +22,6 @@ pub(crate) struct ConnectionRecords {
 
 impl ConnectionRecords {
     /// Opens them.
-    ///
-    /// # Errors
-    /// The kernel's: they are not pinned, or no CAP_BPF.
     pub(crate) fn open(pins: &Pins) -> anyhow::Result<Self> {
         let open = |name: &str| {
             let map = MapData::from_pin(pins.folder().join(name)).with_context(|| format!("opening the map {name}"))?;
@@ -39,9 +36,6 @@ impl ConnectionRecords {
 
     /// Reads the record of a connection, if there is one, and removes it: it is read once. Its place is taken by another
     /// in time.
-    ///
-    /// # Errors
-    /// The kernel's.
     pub(crate) fn take(&mut self, key: &FlowKey) -> anyhow::Result<Option<Flow>> {
         let Some(flow) = optional(self.flows.get(key, 0)).context("reading a record")? else { return Ok(None) };
         optional(self.flows.remove(key)).context("removing a record")?;
@@ -49,9 +43,6 @@ impl ConnectionRecords {
     }
 
     /// Removes all that an interface has left.
-    ///
-    /// # Errors
-    /// The kernel's.
     pub(crate) fn forget(&mut self, interface: u32) -> anyhow::Result<()> {
         for key in self.remove_ring(interface.into())? {
             optional(self.flows.remove(&key)).context("removing a record")?;
@@ -62,9 +53,6 @@ impl ConnectionRecords {
     /// Removes the records that nobody has asked for: of half-open connections, and of those that ended before they
     /// were accepted. Returns how many they were. The rings of owners without records go, too: they grow with the
     /// connections that there have been, and nobody tells of a pod's end.
-    ///
-    /// # Errors
-    /// The kernel's.
     pub(crate) fn sweep(&mut self, now: Duration) -> anyhow::Result<usize> {
         // Programs add and remove while we look: a list that is not quite right is mended by the next sweep.
         let keys: Vec<FlowKey> = self.flows.keys().filter_map(Result::ok).take(MAX_FLOWS as usize).collect();

@@ -34,18 +34,12 @@ pub(crate) struct ExemptMap(HashMap<MapData, u64, u8>);
 
 impl ExemptMap {
     /// Opens it.
-    ///
-    /// # Errors
-    /// The kernel's: it is not pinned, or no CAP_BPF.
     pub(crate) fn open(pins: &Pins) -> anyhow::Result<Self> {
         let map = MapData::from_pin(pins.folder().join(MAP_EXEMPT)).context("opening the map of exempt pods")?;
         Ok(Self(Map::HashMap(map).try_into()?))
     }
 
     /// Brings the map to what it shall be. Returns the pods that have no cgroup yet, of which there will be no word.
-    ///
-    /// # Errors
-    /// The kernel's. Nothing is removed if the cgroups cannot be read.
     pub(crate) fn sync(&mut self, kubepods: Option<&Kubepods>, pods: &ExemptPods) -> anyhow::Result<BTreeSet<PodUid>> {
         let cgroups = cgroups(kubepods)?;
         let present = self.entries();
@@ -65,9 +59,6 @@ impl ExemptMap {
     }
 
     /// Adds this agent's own pod and changes nothing else: the map may be another agent's to keep.
-    ///
-    /// # Errors
-    /// The kernel's.
     pub(crate) fn add_own(&mut self, kubepods: Option<&Kubepods>, own: PodUid) -> anyhow::Result<()> {
         for (cgroup, _) in cgroups(kubepods)?.into_iter().filter(|(_, pod)| *pod == own) {
             self.0.insert(cgroup, EXEMPT_AGENT, 0).context("adding to the exempt pods")?;
@@ -76,9 +67,6 @@ impl ExemptMap {
     }
 
     /// What is in it, and which pods these are.
-    ///
-    /// # Errors
-    /// The cgroups cannot be read.
     pub(crate) fn report(&self, kubepods: Option<&Kubepods>) -> anyhow::Result<Vec<ExemptReport>> {
         let cgroups = cgroups(kubepods)?;
         let report = |(cgroup, kind)| ExemptReport {

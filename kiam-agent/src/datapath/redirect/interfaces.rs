@@ -61,9 +61,6 @@ impl Attachments {
 
     /// Attaches to what has come, clears up behind what has gone. `announce` gets the whole list before the program
     /// runs on a new interface, and after one is gone.
-    ///
-    /// # Errors
-    /// The interfaces that could not be attached to, with the kernel's reason. The others are.
     pub(crate) fn sync(
         &mut self,
         object: &mut Object,
@@ -86,9 +83,6 @@ impl Attachments {
 
     /// Looks whether the program still is on each interface, and forgets those that it is not on: the next
     /// [`Self::sync`] attaches it again.
-    ///
-    /// # Errors
-    /// The kernel's.
     pub(crate) async fn verify(&mut self, netlink: &Handle, pins: &Pins, program: u32) -> anyhow::Result<Findings> {
         let mut findings = Findings::default();
         for (&index, side) in &self.attached {
@@ -180,9 +174,6 @@ impl Attachments {
     }
 
     /// Who opened connections by this interface is not known any more.
-    ///
-    /// # Errors
-    /// The kernel's.
     pub(crate) fn forget_records(&mut self, index: u32) -> anyhow::Result<()> {
         self.records.forget(index).with_context(|| format!("forgetting the records of interface {index}"))
     }

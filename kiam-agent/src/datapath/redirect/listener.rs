@@ -15,9 +15,6 @@ const DISCARD_PORT: u16 = 9;
 
 /// One listening socket for each family; and one more on the node's own address where only the cgroup hooks redirect:
 /// they cannot send a pod in its own network namespace to the node's loopback.
-///
-/// # Errors
-/// The kernel's: `EPERM` without CAP_NET_ADMIN. The node has no address that pods can reach.
 pub(crate) fn open_all(families: &[Family], mode: RedirectMode) -> anyhow::Result<Vec<TcpListener>> {
     let mut addresses: Vec<IpAddr> = families.iter().map(|&family| loopback(family)).collect();
     if !mode.tc {
@@ -44,9 +41,6 @@ const fn loopback(family: Family) -> IpAddr {
 }
 
 /// Whether the sockets on the node's address are still where pods reach the node.
-///
-/// # Errors
-/// They are not; says what to do.
 pub(crate) fn check(listeners: &[TcpListener], families: &[Family], mode: RedirectMode) -> anyhow::Result<()> {
     if mode.tc {
         return Ok(());

@@ -29,9 +29,6 @@ use std::{
 const OUR_PREFIX: &str = "kiam_";
 
 /// Looks. `bpffs` is where the BPF file system is mounted, `kubepods` where pods' cgroups are.
-///
-/// # Errors
-/// No bpffs there, or no right to look at what is in it; the kernel's.
 pub(crate) async fn inventory(bpffs: &Path, kubepods: &KubepodsAt) -> anyhow::Result<Kernel> {
     let root = pins::root(bpffs)?;
     let netlink = netlink::connect()?;

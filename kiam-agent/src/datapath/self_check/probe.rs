@@ -72,9 +72,6 @@ impl Probe {
 
     /// Makes the way back ready, and watches what leaves by the interface. Before each probe: without the way back an
     /// answer would leave by whatever route there is.
-    ///
-    /// # Errors
-    /// The kernel's.
     pub(crate) async fn prepare(
         &mut self,
         netlink: &Handle,
@@ -98,9 +95,6 @@ impl Probe {
 
 impl ProbeTarget {
     /// Sends a probe in each of these families, and returns those that were not answered.
-    ///
-    /// # Errors
-    /// The kernel's.
     pub(crate) async fn send(&self, object: &mut Object, families: &[Family]) -> anyhow::Result<Vec<Family>> {
         let mut open = Vec::new();
         for &family in families {
@@ -132,9 +126,6 @@ impl ProbeTarget {
 }
 
 /// The port of the listening socket in a family's slot; 0: there is none.
-///
-/// # Errors
-/// The kernel's.
 pub(crate) fn port_in_slot(object: &mut Object, family: Family) -> anyhow::Result<u16> {
     let frame = Frame::new(family, [0; 6])?.bytes(Segment::Syn)?;
     let port = run(object, PROG_SLOT, slot(family), &frame)?;

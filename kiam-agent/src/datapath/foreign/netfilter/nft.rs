@@ -68,9 +68,6 @@ pub(crate) struct Nft(ConnectionHandle<NetfilterMessage>);
 
 impl Nft {
     /// Opens one; `None` when this kernel has no nf_tables. Its task ends with the runtime.
-    ///
-    /// # Errors
-    /// The kernel's.
     pub(crate) fn connect() -> io::Result<Option<Self>> {
         match proto::new_connection(NETLINK_NETFILTER) {
             Ok((connection, handle, _)) => {
@@ -84,9 +81,6 @@ impl Nft {
 
     /// The number of the ruleset: another one when anything in it has changed. `None` when this kernel has no
     /// nf_tables.
-    ///
-    /// # Errors
-    /// The kernel's.
     pub(crate) async fn generation(&self) -> anyhow::Result<Option<u32>> {
         let query = NfTablesMessage::GetGen(GenMessage { attributes: Vec::new() });
         let answer = self.request(NetfilterProtoFamily::Unspec, query, NLM_F_REQUEST).await;
@@ -107,9 +101,6 @@ impl Nft {
     }
 
     /// The tables with a chain of this type (`nat`, `filter`, `route`) at a hook.
-    ///
-    /// # Errors
-    /// The kernel's.
     pub(crate) async fn tables(&self, chain_type: &str) -> anyhow::Result<Vec<Table>> {
         let is_wanted = |a: &ChainAttribute| matches!(a, ChainAttribute::Type(found) if found == chain_type);
         let chains = self.chains().await?.into_iter();
@@ -120,9 +111,6 @@ impl Nft {
     }
 
     /// The tables with chains that packets begin in on their way in, and those chains.
-    ///
-    /// # Errors
-    /// The kernel's.
     pub(crate) async fn bases(&self) -> anyhow::Result<Vec<(Table, Vec<Base>)>> {
         let mut found: Vec<(Table, Vec<Base>)> = Vec::new();
         for (table, chain) in self.chains().await? {
@@ -153,9 +141,6 @@ impl Nft {
     }
 
     /// All rules of a table.
-    ///
-    /// # Errors
-    /// The kernel's.
     pub(crate) async fn rules(&self, table: &Table) -> anyhow::Result<Vec<Rule>> {
         let attributes = vec![RuleAttribute::Table(table.name.clone())];
         let query = NfTablesMessage::GetRule(RuleMessage { attributes });
@@ -176,9 +161,6 @@ impl Nft {
     }
 
     /// All flowtables.
-    ///
-    /// # Errors
-    /// The kernel's.
     pub(crate) async fn flowtables(&self) -> anyhow::Result<Vec<Flowtable>> {
         let query = NfTablesMessage::GetFlowTable(Vec::new());
         let answers = self.request(NetfilterProtoFamily::Unspec, query, NLM_F_REQUEST | NLM_F_DUMP).await;
@@ -191,9 +173,6 @@ impl Nft {
     }
 
     /// Deletes a rule.
-    ///
-    /// # Errors
-    /// The kernel's: `ENOENT` when it is gone already.
     pub(crate) async fn delete(&self, table: &Table, chain: &str, handle: u64) -> anyhow::Result<()> {
         let attributes = vec![
             RuleAttribute::Table(table.name.clone()),

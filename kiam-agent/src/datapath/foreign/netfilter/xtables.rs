@@ -36,9 +36,6 @@ pub(crate) struct Table {
 impl Table {
     /// Reads a table; `None` when this network namespace has none of that name. Looking makes none: the kernel would
     /// make an empty one for whoever asks for it by name, so the list of those that exist is asked first.
-    ///
-    /// # Errors
-    /// The kernel's.
     pub(crate) fn read(family: Family, name: &'static str) -> anyhow::Result<Option<Self>> {
         if !exists(family, name).with_context(|| format!("listing the {} tables of iptables-legacy", family.name()))? {
             return Ok(None);
@@ -61,17 +58,11 @@ impl Table {
     }
 
     /// Its rules, without the chains' policies.
-    ///
-    /// # Errors
-    /// The kernel's answer is not laid out as expected.
     pub(crate) fn rules(&self) -> anyhow::Result<Vec<Rule>> {
         Ok(self.located()?.into_iter().map(|(_, rule)| rule).collect())
     }
 
     /// Its chains that packets begin in on their way in.
-    ///
-    /// # Errors
-    /// As [`Self::rules`].
     pub(crate) fn bases(&self) -> anyhow::Result<Vec<Base>> {
         let entries = self.entries()?;
         let drops = |hook: usize| {

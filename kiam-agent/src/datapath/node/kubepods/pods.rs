@@ -47,9 +47,6 @@ impl Pods {
     }
 
     /// The pod of a socket, by the ancestors of the socket's cgroup from kubepods down (`kiam_common::abi::Flow`).
-    ///
-    /// # Errors
-    /// The tree cannot be read.
     pub(crate) fn of(&mut self, ancestors: [u64; 3]) -> io::Result<Option<PodUid>> {
         if ancestors[0] != self.kubepods.id() {
             return Ok(None);

@@ -37,18 +37,12 @@ pub(super) fn programs() -> impl Iterator<Item = &'static str> {
 }
 
 /// Loads the programs.
-///
-/// # Errors
-/// The kernel refuses one: it lacks what the program needs.
 pub(super) fn load(object: &mut Object) -> anyhow::Result<()> {
     HOOKS.iter().try_for_each(|hook| object.load_hook(hook.program))
 }
 
 /// Sees to it that each program is on this cgroup. `update`: those that are there already may be an earlier agent's, and
 /// are replaced.
-///
-/// # Errors
-/// The kernel's.
 pub(super) fn attach(object: &mut Object, pins: &Pins, kubepods: &Kubepods, update: bool) -> anyhow::Result<()> {
     let cgroup = File::open(kubepods.path()).with_context(|| format!("opening {}", kubepods.path().display()))?;
     for Hook { program, attach_type } in HOOKS {
@@ -71,9 +65,6 @@ pub(super) fn attach(object: &mut Object, pins: &Pins, kubepods: &Kubepods, upda
 }
 
 /// Takes all programs off whatever cgroup they are on.
-///
-/// # Errors
-/// The kernel's.
 pub(super) fn detach(pins: &Pins) -> anyhow::Result<()> {
     for Hook { program, .. } in HOOKS {
         let pin = pins.hook(program);

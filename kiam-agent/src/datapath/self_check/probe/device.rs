@@ -17,9 +17,6 @@ use rtnetlink::{Handle, LinkUnspec, LinkVeth, RouteMessageBuilder};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 /// Makes it when there is none.
-///
-/// # Errors
-/// The kernel's.
 pub(crate) async fn ensure(netlink: &Handle) -> anyhow::Result<()> {
     if if_nametoindex(PROBE).is_ok() {
         return Ok(());
@@ -50,9 +47,6 @@ async fn bring_up(netlink: &Handle, index: u32) -> anyhow::Result<()> {
 }
 
 /// Its index and its MAC address.
-///
-/// # Errors
-/// The kernel's; or it is not there.
 pub(super) async fn find(netlink: &Handle) -> anyhow::Result<(u32, [u8; 6])> {
     let devices = devices::list(netlink).await?;
     let device = devices.into_iter().find(|device| device.name == PROBE);
@@ -62,9 +56,6 @@ pub(super) async fn find(netlink: &Handle) -> anyhow::Result<(u32, [u8; 6])> {
 
 /// Makes the way for answers: out by the interface, to a neighbour that needs no looking up. Returns the families that
 /// have one: IPv6 may be off for new interfaces, those of pods as well as this one.
-///
-/// # Errors
-/// The kernel's.
 pub(super) async fn route_back(netlink: &Handle, index: u32, families: &[Family]) -> anyhow::Result<Vec<Family>> {
     for name in [PROBE_PEER, PROBE] {
         bring_up(netlink, if_nametoindex(name)?).await?;
@@ -95,9 +86,6 @@ pub(super) async fn route_back(netlink: &Handle, index: u32, families: &[Family]
 }
 
 /// Removes it; that there is none is fine.
-///
-/// # Errors
-/// The kernel's.
 pub(crate) async fn remove(netlink: &Handle) -> anyhow::Result<()> {
     let Ok(index) = if_nametoindex(PROBE) else { return Ok(()) };
     netlink.link().del(index).execute().await.with_context(|| format!("removing {PROBE}"))

@@ -40,9 +40,6 @@ pub(super) enum Segment {
 impl Frame {
     /// Of a new probe to an interface. Its numbers cannot be guessed: else a pod could send it in our name and have the
     /// answer taken for ours.
-    ///
-    /// # Errors
-    /// The kernel gives no random bytes.
     pub(super) fn new(family: Family, to: [u8; 6]) -> anyhow::Result<Self> {
         let mut random = [0; 6];
         SystemRandom::new().fill(&mut random).ok().context("the kernel gives no random bytes")?;
@@ -62,9 +59,6 @@ impl Frame {
     }
 
     /// The whole frame.
-    ///
-    /// # Errors
-    /// None that can occur: the packet fits.
     pub(super) fn bytes(self, segment: Segment) -> anyhow::Result<Vec<u8>> {
         let ethernet = PacketBuilder::ethernet2(SENDER_MAC, self.to);
         let ip = match self.family {

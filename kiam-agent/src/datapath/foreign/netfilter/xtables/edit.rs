@@ -24,9 +24,6 @@ pub(in crate::datapath) struct Lock(#[expect(dead_code, reason = "held, not read
 
 impl Lock {
     /// Waits for the lock of the host's iptables. One that we made ourselves would lock nobody out.
-    ///
-    /// # Errors
-    /// The file is not there, or somebody else has it for too long.
     pub(in crate::datapath) fn take() -> anyhow::Result<Self> {
         let mut file = File::open(LOCK).with_context(|| {
             format!("opening {LOCK} (in a pod: mount the host's file there, so that kube-proxy and others wait)")
@@ -44,9 +41,6 @@ impl Lock {
 
 impl Table {
     /// Deletes the first rule that is wanted, and returns it. What it was told by is old then: read the table again.
-    ///
-    /// # Errors
-    /// The kernel's.
     pub(in crate::datapath) fn delete_first(
         &self,
         _lock: &Lock,
