@@ -1,9 +1,8 @@
 //! The eBPF programs and maps: what is loaded, where it is pinned, and where it is attached.
 //!
 //! Reading order: [`object`] (the programs and maps of this build), [`pins`] (what outlives the process), [`tc`] (a program
-//! on an interface), [`backstop`] (the program of the node's network namespace), [`links`] (what both attach by),
-//! [`attached`] (is a program still on its interface, and what runs before it), [`log`] (the programs' log lines),
-//! [`memlock`].
+//! on an interface), [`backstop`] (the socket lookup of the node), [`links`] (what both are attached by), [`attached`]
+//! (verifies that a program is still on its interface), [`log`] (the programs' log lines), [`memlock`].
 
 pub(crate) mod attached;
 pub(crate) mod backstop;
@@ -16,7 +15,7 @@ pub(crate) mod tc;
 
 use aya::maps::MapError;
 
-/// What is not there is an answer.
+/// Turns the error that a map has no such key into `None`.
 pub(crate) fn optional<T>(result: Result<T, MapError>) -> Result<Option<T>, MapError> {
     match result {
         Ok(value) => Ok(Some(value)),

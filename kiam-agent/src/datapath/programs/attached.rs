@@ -1,4 +1,4 @@
-//! Whether a program of ours still is where it was put, and whose programs come before it.
+//! Verification that our programs are still attached to their interfaces, and the programs of others that run first.
 
 use super::tc::{Hook, Place};
 use crate::sys::query::{self, QueryHook};
@@ -10,26 +10,26 @@ use nix::net::if_::if_nametoindex;
 use rtnetlink::Handle;
 use std::collections::BTreeMap;
 
-/// How a program stands on an interface.
+/// State of a program on an interface.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum AttachState {
-    /// It is there; before it run these, of others.
+    /// It is attached, and these programs of others run before it.
     After(Vec<String>),
-    /// It is not there, or what keeps it there is not.
+    /// It is not attached, or the pin that keeps it attached is gone.
     Gone,
 }
 
-/// What a look at all interfaces of a kind has found.
+/// Result of a check of several interfaces.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(crate) struct Findings {
-    /// Those that the program is not on any more: name by index.
+    /// Interfaces that have lost the program: name by index.
     pub(crate) lost: BTreeMap<u32, String>,
-    /// Those where others' programs run first: name, and the programs.
+    /// Interfaces where programs of others run first: name, and the programs.
     pub(crate) behind: Vec<(String, Vec<String>)>,
 }
 
 impl Findings {
-    /// Looks at one interface; one that has gone meanwhile is nothing to tell.
+    /// Checks one interface. An interface that has disappeared meanwhile is not a finding.
     pub(crate) async fn check(
         &mut self,
         netlink: &Handle,
@@ -49,14 +49,14 @@ impl Findings {
         Ok(())
     }
 
-    /// Takes in what another look has found.
+    /// Adds the findings of another check.
     pub(crate) fn add(&mut self, other: Self) {
         self.lost.extend(other.lost);
         self.behind.extend(other.behind);
     }
 }
 
-/// How the program with this id stands at its place.
+/// Returns the state of the program with this id.
 pub(crate) async fn on_interface(
     netlink: &Handle,
     hook: Hook,
@@ -77,19 +77,19 @@ pub(crate) async fn on_interface(
 /// A filter of an interface.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Filter {
-    /// Of the program behind it, if it has one.
+    /// Id of the program behind it, if it has one.
     pub(crate) program: Option<u32>,
-    /// The name that its maker gave it.
+    /// Name, if it was created with one.
     pub(crate) name: Option<String>,
-    /// What it is: `bpf`, `flower`, …
+    /// Kind: `bpf`, `flower`, …
     pub(crate) kind: String,
-    /// Its preference.
+    /// Preference.
     pub(crate) preference: u32,
-    /// Its handle.
+    /// Handle.
     pub(crate) handle: u32,
 }
 
-/// The programs' ids, and what to call them.
+/// Ids and descriptions of the programs, in the order in which they run.
 type Order = Vec<(Option<u32>, String)>;
 
 fn tcx(direction: TcAttachType, index: u32) -> anyhow::Result<Order> {
@@ -102,17 +102,17 @@ fn tcx(direction: TcAttachType, index: u32) -> anyhow::Result<Order> {
 }
 
 async fn clsact(netlink: &Handle, direction: TcAttachType, index: u32) -> anyhow::Result<Order> {
-    let call = |Filter { name, kind, preference, .. }: &Filter| {
+    let describe = |Filter { name, kind, preference, .. }: &Filter| {
         let what = name.as_ref().map_or_else(|| kind.clone(), |name| format!("{kind} {name}"));
-        format!("the {what} filter of pref {preference}")
+        format!("the {what} filter at pref {preference}")
     };
     let filters = filters(netlink, direction, index).await?;
-    Ok(filters.iter().map(|filter| (filter.program, call(filter))).collect())
+    Ok(filters.iter().map(|filter| (filter.program, describe(filter))).collect())
 }
 
-/// The filters of an interface; the kernel lists them in the order that it runs them in.
+/// Returns the filters of an interface in the order in which the kernel runs them.
 pub(crate) async fn filters(netlink: &Handle, direction: TcAttachType, index: u32) -> anyhow::Result<Vec<Filter>> {
-    let interface = i32::try_from(index).context("an interface's index beyond its range")?;
+    let interface = i32::try_from(index).context("the interface index is out of range")?;
     let mut filters = netlink.traffic_filter(interface).get();
     filters = match direction {
         TcAttachType::Egress => filters.egress(),
@@ -120,7 +120,7 @@ pub(crate) async fn filters(netlink: &Handle, direction: TcAttachType, index: u3
     };
     let messages: Vec<TcMessage> =
         filters.execute().try_collect().await.with_context(|| format!("listing the filters of interface {index}"))?;
-    // The first message of each kind and priority is about the group, and has no handle.
+    // The first message of each kind and priority describes the group, and has no handle.
     Ok(messages.iter().filter(|message| u32::from(message.header.handle) != 0).map(filter).collect())
 }
 

@@ -1,4 +1,4 @@
-//! Attaching the backstop (`kiam_sk_lookup`) to the node's network namespace.
+//! Attachment of the backstop (`kiam_sk_lookup`) to the node's network namespace.
 
 use super::{links, object::Object, pins::Pins};
 use crate::sys::query::{self, QueryHook};

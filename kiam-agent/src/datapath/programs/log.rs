@@ -1,4 +1,4 @@
-//! The programs' own debug lines, in the agent's log. Only at `--level=debug`: below it the programs carry none.
+//! Debug lines of the eBPF programs in the agent's log. Only at `--level=debug`: otherwise the programs are loaded without.
 
 use anyhow::Context as _;
 use aya::Ebpf;
@@ -6,18 +6,18 @@ use aya_log::EbpfLogger;
 use std::time::Duration;
 use tokio::{task::JoinSet, time::interval};
 
-/// Levels of aya-log (aya-log-common): none, and all up to debug.
+/// Levels of aya-log (aya-log-common): off, and everything up to debug.
 const LEVEL_OFF: u8 = 0;
 const LEVEL_DEBUG: u8 = 4;
-/// How late a line may be: the ring holds 128 KiB of them.
+/// Interval of reading the lines: the ring buffer holds 128 KiB of them.
 const FLUSH_INTERVAL: Duration = Duration::from_millis(100);
 
-/// The level that the programs are loaded with.
+/// Returns the level that the programs are loaded with.
 pub(crate) fn level() -> u8 {
     if tracing::enabled!(tracing::Level::DEBUG) { LEVEL_DEBUG } else { LEVEL_OFF }
 }
 
-/// Passes the lines on as long as `tasks` lives.
+/// Forwards the lines until `tasks` is dropped.
 pub(crate) fn follow(ebpf: &mut Ebpf, tasks: &mut JoinSet<()>) -> anyhow::Result<()> {
     if level() == LEVEL_OFF {
         return Ok(());

@@ -25,10 +25,10 @@ use std::{
 };
 use tokio::task::JoinSet;
 
-/// Built by `cargo xtask build-ebpf`; `build.rs` sees to it that it is there and current.
+/// The object that `cargo xtask build-ebpf` builds; `build.rs` ensures that it exists and is current.
 static OBJECT: &[u8] = aya::include_bytes_aligned!(env!("KIAM_EBPF_OBJECT"));
 
-/// The maps that are pinned: all that must outlive the process.
+/// Maps that are pinned, because they must outlive the process.
 const PINNED: [&str; 11] = [
     MAP_LISTENERS,
     MAP_INTERFACES,
@@ -48,16 +48,16 @@ const CLASSIFIERS: [&str; 6] = [PROG_TC_INGRESS, PROG_GUARD, PROG_GUARD_IN, PROG
 /// The loaded programs and maps.
 pub(crate) struct Object {
     ebpf: Ebpf,
-    /// Ends with the object.
+    /// Forwards the programs' log lines; ends with the object.
     log_lines: JoinSet<()>,
-    /// The kernel tells `sk_lookup` by which interface a packet came.
+    /// Whether `sk_lookup` programs can read the interface by which a packet arrived.
     sk_lookup_has_interface: bool,
-    /// One of the `SOCKOPT_HELPERS_…`.
+    /// Helpers that `cgroup/setsockopt` programs may call: one of the `SOCKOPT_HELPERS_…`.
     sockopt_helpers: u8,
 }
 
 impl Object {
-    /// Loads all programs but the cgroup hooks; maps that are pinned already are used again.
+    /// Loads all programs except the cgroup hooks; maps that are pinned already are reused.
     pub(crate) fn load(root: &Path, pins: &Pins) -> anyhow::Result<Self> {
         Self::try_load(root, pins).map_err(memlock::explain)
     }
@@ -67,8 +67,8 @@ impl Object {
         if let Err(error) = object.sk_lookup()?.load() {
             tracing::debug!("{PROG_SK_LOOKUP}: {error:#}");
             tracing::info!(
-                "this kernel does not tell sk_lookup the interface (5.17 does): a port used again too soon costs its \
-                 client one reset"
+                "sk_lookup programs cannot read the interface on this kernel (they can since Linux 5.17): a client that \
+                 reuses a port too soon gets one reset"
             );
             object = Self::load_for(root, pins, false)?;
             object.sk_lookup()?.load().with_context(|| format!("the kernel refused {PROG_SK_LOOKUP}"))?;
@@ -87,29 +87,29 @@ impl Object {
         for map in PINNED {
             loader.map_pin_path(map, pins.folder().join(map));
         }
-        // A constant to the verifier: below debug it cuts the log lines out of the programs.
+        // The verifier sees a constant: below debug it removes the log lines from the programs.
         let level = log::level();
         loader.override_global(aya_log::LEVEL, &level, true);
         let ingress_ifindex = u8::from(sk_lookup_has_interface);
         loader.override_global(GLOBAL_INGRESS_IFINDEX, &ingress_ifindex, true);
-        let sockopt_helpers = sockopt_helpers().context("asking what cgroup/setsockopt programs can know")?;
+        let sockopt_helpers = sockopt_helpers().context("probing the helpers of cgroup/setsockopt programs")?;
         loader.override_global(GLOBAL_SOCKOPT_HELPERS, &sockopt_helpers, true);
-        let ebpf = loader.load(OBJECT).context("making the maps")?;
+        let ebpf = loader.load(OBJECT).context("creating the maps")?;
         Ok(Self { ebpf, log_lines: JoinSet::new(), sk_lookup_has_interface, sockopt_helpers })
     }
 
-    /// The programs that are loaded, and their ids.
+    /// Returns the loaded programs and their ids.
     pub(crate) fn loaded(&self) -> Vec<(&str, u32)> {
         let id = |(name, program): (_, &Program)| Some((name, program.info().ok()?.id()));
         self.ebpf.programs().filter_map(id).collect()
     }
 
-    /// Whether the kernel tells `sk_lookup` programs by which interface a packet came.
+    /// Returns whether `sk_lookup` programs can read the interface by which a packet arrived.
     pub(crate) const fn sk_lookup_has_interface(&self) -> bool {
         self.sk_lookup_has_interface
     }
 
-    /// What the kernel tells `cgroup/setsockopt` programs: one of the `SOCKOPT_HELPERS_…`.
+    /// Returns the helpers that `cgroup/setsockopt` programs may call: one of the `SOCKOPT_HELPERS_…`.
     pub(crate) const fn sockopt_helpers(&self) -> u8 {
         self.sockopt_helpers
     }
@@ -121,29 +121,29 @@ impl Object {
             Program::CgroupSockAddr(program) => program.load(),
             Program::CgroupSockopt(program) => program.load(),
             Program::SockOps(program) => program.load(),
-            _ => bail!("{name} is no cgroup hook"),
+            _ => bail!("{name} is not a cgroup hook"),
         };
         loaded.with_context(|| format!("the kernel refused {name}")).map_err(memlock::explain)?;
         log_program(name, program);
         Ok(())
     }
 
-    /// A loaded cgroup hook.
+    /// Returns a cgroup hook, which must be loaded.
     pub(crate) fn hook(&mut self, name: &str) -> anyhow::Result<BorrowedFd<'_>> {
         Ok(self.program(name)?.fd()?.as_fd())
     }
 
-    /// The guard on the egress of uplinks.
+    /// Returns the guard on the egress of uplinks.
     pub(crate) fn guard(&mut self) -> anyhow::Result<&mut SchedClassifier> {
         self.classifier(PROG_GUARD)
     }
 
-    /// The guard on the ingress of uplinks.
+    /// Returns the guard on the ingress of uplinks.
     pub(crate) fn guard_in(&mut self) -> anyhow::Result<&mut SchedClassifier> {
         self.classifier(PROG_GUARD_IN)
     }
 
-    /// The program for the interfaces.
+    /// Returns the program for the interfaces of pods.
     pub(crate) fn tc_ingress(&mut self) -> anyhow::Result<&mut SchedClassifier> {
         self.classifier(PROG_TC_INGRESS)
     }
@@ -152,12 +152,12 @@ impl Object {
         Ok(self.program(name)?.try_into()?)
     }
 
-    /// The backstop.
+    /// Returns the backstop.
     pub(crate) fn sk_lookup(&mut self) -> anyhow::Result<&mut SkLookup> {
         Ok(self.program(PROG_SK_LOOKUP)?.try_into()?)
     }
 
-    /// Puts each listening socket into its slot, by its address, in place of an earlier agent's.
+    /// Puts each listening socket into the slot of its address, where it replaces the one of an earlier agent.
     pub(crate) fn put_listeners(&mut self, listeners: &[TcpListener]) -> anyhow::Result<()> {
         let mut slots: SockMap<_> = self.map_mut(MAP_LISTENERS)?.try_into()?;
         for listener in listeners {
@@ -172,22 +172,22 @@ impl Object {
         Ok(())
     }
 
-    /// The interfaces that the TC program is attached to, with their counters.
+    /// Returns the map of the interfaces that the TC program is attached to, with their counters.
     pub(crate) fn interfaces_mut(&mut self) -> anyhow::Result<PerCpuHashMap<&mut MapData, u32, Counters>> {
         Ok(self.map_mut(MAP_INTERFACES)?.try_into()?)
     }
 
-    /// As [`Self::interfaces_mut`], to read.
+    /// Returns the same map as [`Self::interfaces_mut`], read-only.
     pub(crate) fn interfaces(&self) -> anyhow::Result<PerCpuHashMap<&MapData, u32, Counters>> {
         Ok(self.map(MAP_INTERFACES)?.try_into()?)
     }
 
-    /// Those of the interfaces that are ports of a bridge.
+    /// Returns the map of those interfaces that are ports of a bridge.
     pub(crate) fn ports(&mut self) -> anyhow::Result<HashMap<&mut MapData, u32, Port>> {
         Ok(self.map_mut(MAP_PORTS)?.try_into()?)
     }
 
-    /// Changes what the programs are told while they run; what is as it was is not written.
+    /// Changes the configuration that the programs read at run time. Writes only if something has changed.
     pub(crate) fn configure(&mut self, change: impl FnOnce(&mut Config)) -> anyhow::Result<()> {
         let mut array: Array<_, Config> = self.map_mut(MAP_CONFIG)?.try_into()?;
         let known = array.get(&0, 0).context("reading the programs' configuration")?;
@@ -196,27 +196,27 @@ impl Object {
         if wanted == known { Ok(()) } else { array.set(0, wanted, 0).context("configuring the programs") }
     }
 
-    /// The node's own addresses.
+    /// Returns the map of the node's own addresses.
     pub(crate) fn node_addresses(&mut self) -> anyhow::Result<HashMap<&mut MapData, Address, u8>> {
         Ok(self.map_mut(MAP_NODE_ADDRS)?.try_into()?)
     }
 
-    /// What the backstop dropped.
+    /// Returns the counters of packets that the backstop dropped.
     pub(crate) fn strays(&self) -> anyhow::Result<PerCpuArray<&MapData, Counters>> {
         Ok(self.map(MAP_STRAYS)?.try_into()?)
     }
 
-    /// Whose datapath this is.
+    /// Returns the map of the agent that owns the datapath.
     pub(crate) fn owner(&self) -> anyhow::Result<Array<&MapData, Owner>> {
         Ok(self.map(MAP_OWNER)?.try_into()?)
     }
 
-    /// As [`Self::owner`], to write.
+    /// Returns the same map as [`Self::owner`], for writing.
     pub(crate) fn owner_mut(&mut self) -> anyhow::Result<Array<&mut MapData, Owner>> {
         Ok(self.map_mut(MAP_OWNER)?.try_into()?)
     }
 
-    /// Pins the maps again that another agent's clearing up has unpinned.
+    /// Pins maps again whose pins another agent has removed. Returns their names.
     pub(crate) fn pin_missing(&self, pins: &Pins) -> anyhow::Result<Vec<&'static str>> {
         let mut missing = PINNED.to_vec();
         missing.retain(|name| !pins.folder().join(name).exists());
@@ -251,7 +251,7 @@ fn log_program(name: &str, program: &Program) {
     tracing::info!(program = name, id = info.id(), verified_instructions = info.verified_instruction_count(), "loaded");
 }
 
-/// What a `cgroup/setsockopt` program can know of the caller on this kernel.
+/// Probes which helpers `cgroup/setsockopt` programs may call on this kernel.
 fn sockopt_helpers() -> Result<u8, ProgramError> {
     let has = |helper| is_helper_supported(ProgramType::CgroupSockopt, helper);
     if !has(BpfHelper::BPF_FUNC_get_netns_cookie)? {

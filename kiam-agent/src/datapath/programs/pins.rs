@@ -1,9 +1,9 @@
-//! What outlives the process: maps and links, pinned in the bpffs.
+//! Pins in the bpffs: maps and links that outlive the process.
 //!
 //! ```text
-//! kiam/              locked by every agent that lives (`lock`)
-//! kiam/kiam_owner    whose the datapath is (`owner`)
-//! kiam/v1/           one layout's maps and links
+//! kiam/              locked by each agent that runs (`node_lock`)
+//! kiam/kiam_owner    map of the agent that owns the datapath (`owner`)
+//! kiam/v1/           maps and links of one layout
 //! ```
 
 use anyhow::{Context as _, bail};
@@ -34,10 +34,10 @@ pub(crate) enum LinkOf {
 }
 
 impl LinkOf {
-    /// All of them.
+    /// All programs that have TCX links.
     pub(crate) const ALL: [Self; 4] = [Self::Redirect, Self::Guard, Self::GuardIn, Self::Probe];
 
-    /// The program.
+    /// Returns the name of the program.
     pub(crate) const fn program(self) -> &'static str {
         match self {
             Self::Redirect => PROG_TC_INGRESS,
@@ -47,8 +47,8 @@ impl LinkOf {
         }
     }
 
-    /// What the pins' names begin with; the interface's index follows: names of interfaces are used again, indexes are
-    /// not.
+    /// Returns the prefix of the pins' names. The interface's index follows, because names of interfaces are reused and
+    /// indexes are not.
     const fn prefix(self) -> &'static str {
         match self {
             Self::Redirect => "link_tc_",
@@ -65,7 +65,8 @@ pub(crate) struct Pins {
     folder: PathBuf,
 }
 
-/// The project's folder below a mounted bpffs, whether it exists or not.
+/// Returns the project's folder below a mounted bpffs, whether it exists or not. If there is no bpffs, the error contains
+/// the command that mounts one.
 pub(crate) fn root(bpffs: &Path) -> anyhow::Result<PathBuf> {
     match statfs(bpffs).map(|stat| stat.filesystem_type()) {
         Ok(BPF_FS_MAGIC) => Ok(bpffs.join(FOLDER)),
@@ -74,16 +75,16 @@ pub(crate) fn root(bpffs: &Path) -> anyhow::Result<PathBuf> {
              hostPath)",
             bpffs.display()
         ),
-        Err(error) => bail!("--bpffs: cannot look at {}: {error}", bpffs.display()),
+        Err(error) => bail!("--bpffs: cannot stat {}: {error}", bpffs.display()),
     }
 }
 
-/// Where the map of the owner is pinned.
+/// Returns the path of the pinned map of the owner.
 pub(crate) fn owner(root: &Path) -> PathBuf {
     root.join(MAP_OWNER)
 }
 
-/// The pins of every layout that is there, the present one's among them.
+/// Returns the pins of every layout that exists, including the current one.
 pub(crate) fn layouts(root: &Path) -> io::Result<Vec<Pins>> {
     let mut layouts = Vec::new();
     match fs::read_dir(root) {
@@ -101,7 +102,7 @@ pub(crate) fn layouts(root: &Path) -> io::Result<Vec<Pins>> {
     Ok(layouts)
 }
 
-/// Removes what stands beside the layouts, and the project's folder.
+/// Removes the map of the owner, and the project's folder.
 pub(crate) fn remove_root(root: &Path) -> anyhow::Result<()> {
     let owner = owner(root);
     Pins::remove(&owner).with_context(|| format!("removing {}", owner.display()))?;
@@ -109,48 +110,48 @@ pub(crate) fn remove_root(root: &Path) -> anyhow::Result<()> {
 }
 
 impl Pins {
-    /// The present layout's, the folder made when it isn't there, for root alone.
+    /// Opens the pins of the current layout. Creates the folder, readable only by root, if it is missing.
     pub(crate) fn open(root: &Path) -> anyhow::Result<Self> {
         let folder = root.join(LAYOUT);
         fs::DirBuilder::new()
             .recursive(true)
             .mode(0o700)
             .create(&folder)
-            .with_context(|| format!("making {}", folder.display()))?;
+            .with_context(|| format!("creating {}", folder.display()))?;
         Ok(Self { folder })
     }
 
-    /// The folder itself.
+    /// Returns the folder.
     pub(crate) fn folder(&self) -> &Path {
         &self.folder
     }
 
-    /// Where the backstop's link is pinned.
+    /// Returns the path of the backstop's pinned link.
     pub(crate) fn backstop(&self) -> PathBuf {
         self.folder.join(BACKSTOP)
     }
 
-    /// Whether a backstop of this or an earlier agent is in place.
+    /// Returns whether a backstop of this or an earlier agent is pinned.
     pub(crate) fn has_backstop(&self) -> bool {
         self.backstop().exists()
     }
 
-    /// Where the link of a cgroup hook is pinned.
+    /// Returns the path of a cgroup hook's pinned link.
     pub(crate) fn hook(&self, program: &str) -> PathBuf {
         self.folder.join(program.replacen("kiam_", "link_", 1))
     }
 
-    /// Where a TCX link of an interface is pinned.
+    /// Returns the path of an interface's pinned TCX link.
     pub(crate) fn link(&self, of: LinkOf, interface: u32) -> PathBuf {
         self.folder.join(format!("{}{interface}", of.prefix()))
     }
 
-    /// Everything that is pinned.
+    /// Returns the paths of all pins of this layout.
     pub(crate) fn all(&self) -> io::Result<Vec<PathBuf>> {
         fs::read_dir(&self.folder)?.map(|entry| Ok(entry?.path())).collect()
     }
 
-    /// The indexes of all interfaces with a pinned TCX link of this program.
+    /// Returns the indexes of all interfaces with a pinned TCX link of this program.
     pub(crate) fn linked_interfaces(&self, of: LinkOf) -> io::Result<Vec<u32>> {
         let mut interfaces = Vec::new();
         for entry in fs::read_dir(&self.folder)? {
@@ -172,8 +173,8 @@ impl Pins {
         }
     }
 
-    /// Removes every pin, and the folder. The backstop's link first: beside one of another layout that is
-    /// in place already, it would go on choosing its own listener.
+    /// Removes every pin, and the folder. The backstop's link goes first: even after a backstop of another layout is
+    /// attached, it would keep choosing its own listener.
     pub(crate) fn remove_all(&self) -> anyhow::Result<()> {
         let backstop = self.backstop();
         Self::remove(&backstop).with_context(|| format!("removing {}", backstop.display()))?;

@@ -1,5 +1,5 @@
-//! Attaching a TC program to an interface: by a pinned TCX link where the kernel has them (6.6 and later), else by a
-//! clsact filter, which the kernel itself keeps.
+//! Attachment of a TC program to an interface: by a pinned TCX link if the kernel has them (since 6.6), else by a clsact
+//! filter, which the kernel keeps without a pin.
 
 use super::{
     links,
@@ -16,14 +16,14 @@ use netlink_packet_route::tc::{TcHandle as NetlinkTcHandle, TcMessage};
 use rtnetlink::Handle;
 use std::{io, os::fd::AsFd as _, path::PathBuf};
 
-/// Ahead of the CNI's own filters.
+/// Priority of our filters: before those of the CNI.
 const FILTER_PRIORITY: u16 = 1;
 const REDIRECT_HANDLE: TcHandle = TcHandle::new(0, 0x1d5);
 const GUARD_HANDLE: TcHandle = TcHandle::new(0, 0x1d6);
 const GUARD_IN_HANDLE: TcHandle = TcHandle::new(0, 0x1d7);
 const PROBE_HANDLE: TcHandle = TcHandle::new(0, 0x1d8);
 
-/// How programs are attached on this node.
+/// Kind of attachment on this node.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Hook {
     /// Not tried yet.
@@ -35,7 +35,7 @@ pub(crate) enum Hook {
 }
 
 impl Hook {
-    /// The hook that the operator chose, or the one that the first attachment finds.
+    /// Returns the hook that the operator chose, or `Unknown` until the first attachment finds it.
     pub(crate) const fn new(mode: TcAttach) -> Self {
         match mode {
             TcAttach::Auto => Self::Unknown,
@@ -45,18 +45,18 @@ impl Hook {
     }
 }
 
-/// A program's place on an interface.
+/// Place of a program on an interface.
 #[derive(Debug, Clone)]
 pub(crate) struct Place {
-    /// Ingress or egress.
+    /// Direction: ingress or egress.
     pub(crate) direction: TcAttachType,
-    /// Tells our clsact filters from one another, and from another one of the same priority. Its number means nothing.
+    /// Handle of the clsact filter. It distinguishes our filters, and others of the same priority; the number is arbitrary.
     pub(crate) handle: TcHandle,
-    /// Where the TCX link is pinned.
+    /// Path of the pinned TCX link.
     pub(crate) pin: PathBuf,
 }
 
-/// Our clsact filters: where they are, and their handles.
+/// Directions and handles of our clsact filters.
 pub(crate) const FILTERS: [(TcAttachType, TcHandle); 3] = [
     (TcAttachType::Ingress, REDIRECT_HANDLE),
     (TcAttachType::Egress, GUARD_HANDLE),
@@ -64,28 +64,28 @@ pub(crate) const FILTERS: [(TcAttachType, TcHandle); 3] = [
 ];
 
 impl Place {
-    /// Of `kiam_tc_ingress`.
+    /// Returns the place of `kiam_tc_ingress`.
     pub(crate) fn redirect(pins: &Pins, interface: u32) -> Self {
         Self { direction: TcAttachType::Ingress, handle: REDIRECT_HANDLE, pin: pins.link(LinkOf::Redirect, interface) }
     }
 
-    /// Of `kiam_guard`.
+    /// Returns the place of `kiam_guard`.
     pub(crate) fn guard(pins: &Pins, interface: u32) -> Self {
         Self { direction: TcAttachType::Egress, handle: GUARD_HANDLE, pin: pins.link(LinkOf::Guard, interface) }
     }
 
-    /// Of `kiam_probe_out`.
+    /// Returns the place of `kiam_probe_out`.
     pub(crate) fn probe(pins: &Pins, interface: u32) -> Self {
         Self { direction: TcAttachType::Egress, handle: PROBE_HANDLE, pin: pins.link(LinkOf::Probe, interface) }
     }
 
-    /// Of `kiam_guard_in`.
+    /// Returns the place of `kiam_guard_in`.
     pub(crate) fn guard_in(pins: &Pins, interface: u32) -> Self {
         Self { direction: TcAttachType::Ingress, handle: GUARD_IN_HANDLE, pin: pins.link(LinkOf::GuardIn, interface) }
     }
 }
 
-/// Attaches a program to an interface, or puts the new program where an earlier agent's is. Returns the hook in use.
+/// Attaches a program to an interface, or replaces the program of an earlier agent. Returns the hook in use.
 pub(crate) fn attach(program: &mut SchedClassifier, place: &Place, hook: Hook, name: &str) -> anyhow::Result<Hook> {
     match hook {
         Hook::Tcx => tcx(program, place, name).map(|()| Hook::Tcx),
@@ -113,12 +113,12 @@ fn tcx(program: &mut SchedClassifier, place: &Place, name: &str) -> anyhow::Resu
 
 fn clsact(program: &mut SchedClassifier, place: &Place, name: &str) -> anyhow::Result<()> {
     match tc::qdisc_add_clsact(name) {
-        // Another program's, or an earlier agent's.
+        // It exists already, from another program or an earlier agent.
         Err(error) if has_errno(&error, libc::EEXIST) => {}
         other => other.context("adding the clsact qdisc")?,
     }
     let Place { direction, handle, pin: _ } = *place;
-    // In place of an earlier agent's filter, without a moment in which none runs.
+    // Replaces the filter of an earlier agent without a moment in which no filter runs.
     let present = SchedClassifierLink::attached(name, direction, FILTER_PRIORITY, handle, None)?;
     let id = match program.attach_to_link(present) {
         Ok(id) => id,
@@ -132,7 +132,7 @@ fn clsact(program: &mut SchedClassifier, place: &Place, name: &str) -> anyhow::R
     Ok(())
 }
 
-/// Takes a program off an interface that is still there but no longer its, or clears up behind one that is gone.
+/// Detaches a program from an interface that no longer needs it, or removes the pin of an interface that is gone.
 pub(crate) fn detach(place: &Place, hook: Hook, name: Option<&str>) -> anyhow::Result<()> {
     Pins::remove(&place.pin).with_context(|| format!("removing {}", place.pin.display()))?;
     match name {
@@ -141,7 +141,8 @@ pub(crate) fn detach(place: &Place, hook: Hook, name: Option<&str>) -> anyhow::R
     }
 }
 
-/// Takes one of our clsact filters off an interface, and says whether there was one. The qdisc stays: others may use it.
+/// Removes one of our clsact filters from an interface, and returns whether there was one. The qdisc stays: others may use
+/// it.
 pub(crate) fn remove_filter(name: &str, direction: TcAttachType, handle: TcHandle) -> anyhow::Result<bool> {
     let Ok(link) = SchedClassifierLink::attached(name, direction, FILTER_PRIORITY, handle, None) else {
         // The interface has gone, and its filter with it.
@@ -154,9 +155,9 @@ pub(crate) fn remove_filter(name: &str, direction: TcAttachType, handle: TcHandl
     }
 }
 
-/// Removes the clsact qdisc that our filter was on, unless another program's filter is on it, too.
+/// Removes the clsact qdisc of our filter, unless it has a filter of another program, too.
 pub(crate) async fn remove_idle_qdisc(netlink: &Handle, index: u32) -> anyhow::Result<()> {
-    let index = i32::try_from(index).context("an interface's index beyond its range")?;
+    let index = i32::try_from(index).context("the interface index is out of range")?;
     let ingress: Vec<TcMessage> = netlink.traffic_filter(index).get().ingress().execute().try_collect().await?;
     let egress: Vec<TcMessage> = netlink.traffic_filter(index).get().egress().execute().try_collect().await?;
     if !ingress.is_empty() || !egress.is_empty() {
@@ -169,7 +170,7 @@ pub(crate) async fn remove_idle_qdisc(netlink: &Handle, index: u32) -> anyhow::R
     request.execute().await.with_context(|| format!("removing the clsact qdisc of interface {index}"))
 }
 
-/// `EINVAL`: the kernel does not know `BPF_TCX_INGRESS`.
+/// Returns whether the kernel has no `BPF_TCX_INGRESS`: it returns `EINVAL` then.
 fn is_unsupported(error: &anyhow::Error) -> bool {
     error.downcast_ref::<ProgramError>().is_some_and(|error| has_errno(error, libc::EINVAL))
 }
