@@ -1,4 +1,4 @@
-//! The node's own addresses, in the map that the TC program refuses sources by.
+//! The node's own addresses, in the map by which the TC program refuses source addresses.
 
 use crate::datapath::programs::object::Object;
 use anyhow::Context as _;
@@ -8,7 +8,7 @@ use netlink_packet_route::address::AddressAttribute;
 use rtnetlink::Handle;
 use std::{collections::HashSet, net::IpAddr};
 
-/// Brings the map to what the node has now: new addresses in first, old ones out after.
+/// Updates the map to the node's current addresses: adds new ones first, then removes old ones.
 pub(crate) async fn sync(object: &mut Object, netlink: &Handle) -> anyhow::Result<()> {
     let wanted = list(netlink).await.context("listing the node's addresses")?;
     let mut map = object.node_addresses()?;
@@ -31,8 +31,8 @@ async fn list(netlink: &Handle) -> anyhow::Result<HashSet<[u8; 16]>> {
     Ok(addresses)
 }
 
-/// `Local` where there is one: on a point-to-point link `Address` is the peer's, which may well be a pod's. IPv6 without
-/// a peer has `Address` only (`inet6_fill_ifaddr`, net/ipv6/addrconf.c).
+/// Returns `Local` if present: on a point-to-point link `Address` is that of the peer, which may be a pod. IPv6 without a
+/// peer has `Address` only (`inet6_fill_ifaddr`, net/ipv6/addrconf.c).
 fn own_address(attributes: &[AddressAttribute]) -> Option<IpAddr> {
     let local = attributes.iter().find_map(|attribute| match attribute {
         AddressAttribute::Local(address) => Some(*address),

@@ -1,4 +1,4 @@
-//! The network devices of this node, and those that lead to a gateway.
+//! The network devices of this node, and the routes that determine their roles.
 
 use super::family::{Family, TABLE};
 use crate::vpc_cni;
@@ -16,48 +16,48 @@ use std::{
 /// A network device.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub(crate) struct Device {
-    /// The kernel's index.
+    /// Index in the kernel.
     pub(crate) index: u32,
-    /// Its name.
+    /// Name.
     pub(crate) name: String,
-    /// It has Ethernet headers.
+    /// Whether its packets have Ethernet headers.
     pub(crate) ethernet: bool,
-    /// Its MAC address, if it has one of six bytes.
+    /// MAC address, if it has one of six bytes.
     pub(crate) mac: Option<[u8; 6]>,
-    /// What it is.
+    /// Kind.
     pub(crate) kind: Kind,
-    /// The device that it is a port or member of: a bridge, a bond.
+    /// Index of the bridge or bond that it belongs to.
     pub(crate) master: Option<u32>,
-    /// It is a port of a bridge.
+    /// Whether it is a port of a bridge.
     pub(crate) bridge_port: bool,
-    /// The device that it stands on, or the other end of a pair.
+    /// Index of the device below it, or of the other end of a pair.
     pub(crate) lower: Option<u32>,
-    /// The network namespace that this one is in, if it is another: the number that ours has for it.
+    /// Network namespace of that device if it is not ours: the id that our namespace has for it.
     pub(crate) lower_in: Option<i32>,
 }
 
-/// What a device is, as far as it matters here.
+/// Kind of a device, as far as it affects its role.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(crate) enum Kind {
     /// A bridge.
     Bridge,
-    /// One end of a pair: a pod can be at the other end.
+    /// One end of a pair; the other end can be in a pod.
     Veth,
-    /// The device of a virtual machine or the like: a pod can be behind it, too.
+    /// Device of a virtual machine or the like, which can be a pod, too.
     Guest,
-    /// A station of its own on another device's network, past the stack of who has that one: macvlan, ipvlan.
+    /// A macvlan or ipvlan device: its packets bypass the network stack of the namespace of the device below it.
     Child,
     /// Anything else: a network card, a tunnel, a VLAN, …
     #[default]
     Other,
 }
 
-/// All devices of this network namespace.
+/// Lists the devices of this network namespace.
 pub(crate) async fn list(netlink: &Handle) -> anyhow::Result<Vec<Device>> {
     dump(netlink.link().get()).await
 }
 
-/// All devices of another network namespace, by the number that ours has for it.
+/// Lists the devices of another network namespace, by the id that our namespace has for it.
 pub(crate) async fn list_in(netlink: &Handle, namespace: i32) -> anyhow::Result<Vec<Device>> {
     let mut request = netlink.link().get();
     request.message_mut().attributes.push(LinkAttribute::IfNetnsId(namespace));
@@ -99,7 +99,7 @@ fn describe(device: &mut Device, info: &LinkInfo) {
     }
 }
 
-/// The devices that a route of any table leads to a gateway over.
+/// Returns the devices that have a route to a gateway, in any routing table.
 pub(crate) async fn with_gateway(netlink: &Handle, families: &[Family]) -> anyhow::Result<BTreeSet<u32>> {
     let mut devices = BTreeSet::new();
     for family in families {
@@ -113,7 +113,7 @@ pub(crate) async fn with_gateway(netlink: &Handle, families: &[Family]) -> anyho
     Ok(devices)
 }
 
-/// The devices that a route leads over to an address of [`egress_v4`].
+/// Returns the devices that have a route to an address that the VPC CNI gives to pods for IPv4 only ([`vpc_cni`]).
 pub(crate) async fn with_egress_v4_route(netlink: &Handle) -> anyhow::Result<BTreeSet<u32>> {
     let query = RouteMessageBuilder::<Ipv4Addr>::new().build();
     let routes: Vec<RouteMessage> = netlink.route().get(query).execute().try_collect().await?;
@@ -132,7 +132,7 @@ fn egress_v4_device(route: &RouteMessage) -> Option<u32> {
     device.filter(|_| within && route.header.destination_prefix_length >= vpc_cni::PREFIX_LEN)
 }
 
-/// Whether a route changes what this module tells.
+/// Returns whether a change of this route can change the result of this module or the fence.
 pub(crate) fn matters(route: &RouteMessage) -> bool {
     route.attributes.contains(&RouteAttribute::Table(TABLE)) || !gateway_devices(route).is_empty()
 }

@@ -1,14 +1,14 @@
-//! The two address families of M.
+//! The two address families of the IMDS.
 
 use kiam_common::abi::{IMDS_V4, IMDS_V6};
 use netlink_packet_route::AddressFamily;
 use rtnetlink::IpVersion;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-/// The routing table that only our rule leads to.
+/// Number of our routing table; only our rule leads to it.
 pub(crate) const TABLE: u32 = 4242;
 
-/// An address family of M.
+/// Address family of the IMDS.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Family {
     /// 169.254.169.254
@@ -18,10 +18,10 @@ pub(crate) enum Family {
 }
 
 impl Family {
-    /// Both.
+    /// Both families.
     pub(crate) const ALL: [Self; 2] = [Self::V4, Self::V6];
 
-    /// For messages.
+    /// Returns the name for messages.
     pub(crate) const fn name(self) -> &'static str {
         match self {
             Self::V4 => "IPv4",
@@ -29,7 +29,7 @@ impl Family {
         }
     }
 
-    /// The name of the condition that this family's fence stands.
+    /// Returns the name of the condition that the fence of this family is in place.
     pub(crate) const fn condition(self) -> &'static str {
         match self {
             Self::V4 => "fence-ipv4",
@@ -37,7 +37,7 @@ impl Family {
         }
     }
 
-    /// M in this family.
+    /// Returns the address of the IMDS in this family.
     pub(crate) fn imds(self) -> IpAddr {
         match self {
             Self::V4 => Ipv4Addr::from(IMDS_V4).into(),
@@ -45,7 +45,7 @@ impl Family {
         }
     }
 
-    /// Bits of M's address.
+    /// Returns the number of bits of an address.
     pub(crate) const fn prefix_len(self) -> u8 {
         match self {
             Self::V4 => 32,

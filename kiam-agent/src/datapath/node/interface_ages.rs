@@ -1,6 +1,6 @@
-//! When each interface of the node appeared: told by the kernel, and noted by a thread that does nothing else. A pod's
-//! address is known to the server moments after its interface is made; a late note would make the interface look
-//! younger than what the server knows of its pod, and the pod would be refused as its address's former owner.
+//! The time when each interface of the node appeared, recorded from netlink messages by a dedicated thread. The server
+//! learns a pod's address moments after its interface is created; a late record would make the interface look younger than
+//! the pod at its address, and the pod would be refused as a former holder of the address.
 
 use crate::clock;
 use anyhow::{Context as _, anyhow};
@@ -15,23 +15,23 @@ use std::{
 };
 use tokio::sync::oneshot;
 
-/// How much earlier than it was heard of an interface counts as born. It was heard of after it was made, and its age is
-/// told, in whole milliseconds, to a server that subtracts it a moment later: all of it makes an interface look younger
-/// than its own pod, for good. No address changes hands in so little: the first pod would have to be reported, ended,
-/// and its network taken down and given to another one.
+/// Milliseconds that are subtracted from the time when an interface was noticed. The notice comes after the creation, the
+/// age is sent in whole milliseconds, and the server subtracts it a moment later: together this would make an interface
+/// permanently look younger than its own pod. No address passes from one pod to another in so short a time: the first pod
+/// would have to be reported and ended, and its network removed and set up for the other one.
 const NOTICE_DELAY_MAX_MS: u64 = 25;
 
-/// Milliseconds of `CLOCK_MONOTONIC` by interface index; `None`: older than the agent. As many as there are interfaces.
+/// Milliseconds of `CLOCK_MONOTONIC` by interface index; `None`: older than the agent. One entry for each interface.
 type FirstSeen = HashMap<u32, Option<u64>>;
 type Messages = UnboundedReceiver<(NetlinkMessage<RouteNetlinkMessage>, SocketAddr)>;
 
-/// When each interface appeared.
+/// The time when each interface appeared.
 #[derive(Clone, Default)]
 pub(crate) struct InterfaceAges(Arc<Mutex<FirstSeen>>);
 
 impl InterfaceAges {
-    /// Starts to take notes; the interfaces that are there now are older than the agent. What is returned besides ends
-    /// with the thread, and says why it ended.
+    /// Starts to record. Interfaces that exist now count as older than the agent. The receiver gets the error that ended
+    /// the thread.
     pub(crate) fn watch() -> anyhow::Result<(Self, oneshot::Receiver<anyhow::Error>)> {
         let interface_ages = Self::default();
         let (begun, begin) = mpsc::channel();
@@ -39,25 +39,25 @@ impl InterfaceAges {
         let notes = interface_ages.clone();
         thread::Builder::new().name("births".to_owned()).spawn(move || {
             let error = notes.run(&begun).err().unwrap_or_else(|| anyhow!("the netlink socket was closed"));
-            // Nobody waits for it any more: the agent is ending.
+            // The receiver is gone if the agent is ending.
             drop(end.send(error.context("following the interfaces")));
         })?;
         begin.recv().context("listing the interfaces")?;
         Ok((interface_ages, ended))
     }
 
-    /// When the interface appeared: milliseconds of `CLOCK_MONOTONIC`, `None` before the agent. One that was not heard
-    /// of yet is new.
+    /// Returns the time when the interface appeared: milliseconds of `CLOCK_MONOTONIC`; `None`: before the agent. An
+    /// interface without a record counts as new.
     pub(crate) fn of(&self, index: u32) -> Option<u64> {
         self.notes().get(&index).copied().unwrap_or_else(seen_now)
     }
 
-    /// Those whose time is known: index, and milliseconds of `CLOCK_MONOTONIC`.
+    /// Returns the interfaces with a known time: index, and milliseconds of `CLOCK_MONOTONIC`.
     pub(crate) fn known(&self) -> Vec<(u32, u64)> {
         self.notes().iter().filter_map(|(&index, &first_seen_ms)| Some((index, first_seen_ms?))).collect()
     }
 
-    /// Takes over what another agent of this node noted of interfaces that are older than this one.
+    /// Adopts the records of another agent of this node for interfaces that are older than this agent.
     pub(crate) fn adopt(&self, known: Vec<(u32, u64)>) {
         let mut notes = self.notes();
         for (index, first_seen_ms) in known {
@@ -72,9 +72,9 @@ impl InterfaceAges {
         runtime.block_on(async {
             let (connection, handle, messages) = rtnetlink::new_multicast_connection(&[MulticastGroup::Link])?;
             tokio::spawn(connection);
-            // Heard of from now on; so what is not in this list is new.
+            // The subscription is active: an interface that is not in this list is new.
             self.note_all(&handle, None).await?;
-            begun.send(()).context("nobody waits for the list")?;
+            begun.send(()).context("the caller no longer waits for the list")?;
             self.follow(&handle, messages).await
         })
     }
@@ -85,7 +85,7 @@ impl InterfaceAges {
                 NetlinkPayload::InnerMessage(RouteNetlinkMessage::NewLink(link)) => {
                     self.notes().entry(link.header.index).or_insert_with(seen_now);
                 }
-                // A bridge tells in its own family that a port has left: the interface lives on.
+                // In the family of bridges this message means that a port has left its bridge; the interface still exists.
                 NetlinkPayload::InnerMessage(RouteNetlinkMessage::DelLink(link))
                     if link.header.interface_family == AddressFamily::Unspec =>
                 {
@@ -98,7 +98,7 @@ impl InterfaceAges {
         Ok(())
     }
 
-    /// Notes those that are there and not noted yet, and forgets those that are gone.
+    /// Records the interfaces that have no record yet, and removes the records of those that are gone.
     async fn note_all(&self, handle: &Handle, first_seen_ms: Option<u64>) -> anyhow::Result<()> {
         let links: Vec<LinkMessage> = handle.link().get().execute().try_collect().await?;
         let there: HashSet<u32> = links.iter().map(|link| link.header.index).collect();
@@ -111,12 +111,12 @@ impl InterfaceAges {
     }
 
     fn notes(&self) -> MutexGuard<'_, FirstSeen> {
-        // Nothing panics while it is held.
+        // No code panics while it holds the lock.
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// When an interface was born that is heard of now.
+/// Returns the time that is recorded for an interface that is noticed now.
 fn seen_now() -> Option<u64> {
     Some(clock::monotonic_ms().saturating_sub(NOTICE_DELAY_MAX_MS))
 }

@@ -1,5 +1,5 @@
-//! The kubepods cgroup, below which the kubelet makes a cgroup for each pod. The kernel programs know cgroups of the v2
-//! hierarchy only; it may be mounted anywhere, and a hybrid node has it beside the version 1 hierarchies.
+//! The kubepods cgroup, below which the kubelet creates a cgroup for each pod. The eBPF programs support cgroups of the
+//! version 2 hierarchy only; it may be mounted anywhere, and a hybrid node has it in addition to version 1 hierarchies.
 
 mod pods;
 
@@ -15,10 +15,10 @@ use std::{
     path::{Path, PathBuf},
 };
 
-/// Below the root of the hierarchy: the name that the kubelet's systemd driver gives it, and its cgroupfs driver.
+/// Names of the cgroup below the root of the hierarchy: with the kubelet's systemd driver, and with its cgroupfs driver.
 const FOLDER_NAMES: [&str; 2] = ["kubepods.slice", "kubepods"];
 
-/// The kubepods cgroup of the v2 hierarchy.
+/// The kubepods cgroup of the version 2 hierarchy.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Kubepods {
     path: PathBuf,
@@ -26,7 +26,7 @@ pub(crate) struct Kubepods {
 }
 
 impl Kubepods {
-    /// Looks for it. `None`: there is none, so pods live in version 1 hierarchies, or the kubelet has not run yet.
+    /// Finds the cgroup. `None`: pods are in version 1 hierarchies, or the kubelet has not run yet.
     pub(crate) fn find(at: &KubepodsAt) -> anyhow::Result<Option<Self>> {
         match at {
             KubepodsAt::Path(path) => Self::at(path),
@@ -36,7 +36,7 @@ impl Kubepods {
                 for path in candidates(&mounts) {
                     found.extend(Self::at(&path)?);
                 }
-                // Two of them: the kubelet's driver was changed once, and its old tree is empty.
+                // There are two after a change of the kubelet's driver; the old tree is empty.
                 let in_use = found.iter().position(Self::is_populated);
                 Ok(if found.is_empty() { None } else { Some(found.swap_remove(in_use.unwrap_or(0))) })
             }
@@ -47,38 +47,38 @@ impl Kubepods {
         let cgroup = match fs::metadata(path) {
             Ok(cgroup) => cgroup,
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-            Err(error) => return Err(error).with_context(|| format!("looking at {}", path.display())),
+            Err(error) => return Err(error).with_context(|| format!("reading {}", path.display())),
         };
-        let kind = statfs(path).with_context(|| format!("looking at {}", path.display()))?.filesystem_type();
+        let kind = statfs(path).with_context(|| format!("reading {}", path.display()))?.filesystem_type();
         if kind != CGROUP2_SUPER_MAGIC {
-            bail!("--kubepods-cgroup: {} is no cgroup of the v2 hierarchy", path.display());
+            bail!("--kubepods-cgroup: {} is not a cgroup of the version 2 hierarchy", path.display());
         }
         Ok(Some(Self { path: path.to_owned(), id: cgroup.ino() }))
     }
 
-    /// Whether a process lives in it or below it.
+    /// Returns whether a process is in the cgroup or below it.
     pub(crate) fn is_populated(&self) -> bool {
         fs::read_to_string(self.path.join("cgroup.events"))
             .is_ok_and(|events| events.lines().any(|line| line == "populated 1"))
     }
 
-    /// The pods that have a cgroup below it now, by its identifier.
+    /// Returns the pods that have a cgroup now, by the id of that cgroup.
     pub(crate) fn pods(&self) -> io::Result<BTreeMap<u64, PodUid>> {
         Ok(pods::read(&self.path)?.into_iter().collect())
     }
 
-    /// Where it is.
+    /// Returns the path.
     pub(crate) fn path(&self) -> &Path {
         &self.path
     }
 
-    /// The kernel's identifier of the cgroup, which is its folder's inode number (`kernfs_ino`, include/linux/kernfs.h).
+    /// Returns the kernel's id of the cgroup: the inode number of its folder (`kernfs_ino`, include/linux/kernfs.h).
     pub(crate) const fn id(&self) -> u64 {
         self.id
     }
 }
 
-/// Where the cgroup can be, by the text of `/proc/self/mountinfo` (proc_pid_mountinfo(5)).
+/// Returns the possible paths of the cgroup, from the text of `/proc/self/mountinfo` (proc_pid_mountinfo(5)).
 fn candidates(mounts: &str) -> Vec<PathBuf> {
     let mut candidates = Vec::new();
     for line in mounts.lines() {
@@ -113,7 +113,7 @@ mod tests {
     fn given_path_must_be_a_cgroup_or_missing() {
         let folder = tempfile::tempdir().unwrap();
         let error = Kubepods::find(&KubepodsAt::Path(folder.path().to_owned())).unwrap_err();
-        assert!(error.to_string().contains("no cgroup of the v2 hierarchy"), "{error:#}");
+        assert!(error.to_string().contains("not a cgroup of the version 2 hierarchy"), "{error:#}");
         assert_eq!(Kubepods::find(&KubepodsAt::Path(folder.path().join("kubepods"))).unwrap(), None);
     }
 }

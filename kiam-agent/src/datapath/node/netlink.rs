@@ -1,4 +1,4 @@
-//! One netlink connection for questions, one for news.
+//! Netlink connections: one for requests, one for changes.
 
 use anyhow::Context as _;
 use futures::{StreamExt as _, channel::mpsc::UnboundedReceiver};
@@ -8,7 +8,7 @@ use rtnetlink::{Handle, MulticastGroup, sys::SocketAddr};
 
 use super::devices;
 
-/// What can change the node in ways that matter here.
+/// Multicast groups of the changes that can affect the datapath.
 const GROUPS: [MulticastGroup; 8] = [
     MulticastGroup::Link,
     MulticastGroup::Ipv4Ifaddr,
@@ -20,23 +20,23 @@ const GROUPS: [MulticastGroup; 8] = [
     MulticastGroup::Tc,
 ];
 
-/// What news is about.
+/// Subject of a change.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Change {
     /// Links, addresses, rules, routes.
     Node,
-    /// Filters that are gone, ours perhaps among them.
+    /// Removed filters, possibly including ours.
     Filters,
 }
 
-/// A connection to ask over. Its task ends with the runtime.
+/// Opens a connection for requests. Its task ends with the runtime.
 pub(crate) fn connect() -> anyhow::Result<Handle> {
     let (connection, handle, _) = rtnetlink::new_connection().context("opening a netlink socket")?;
     tokio::spawn(connection);
     Ok(handle)
 }
 
-/// Changes of the node's links, addresses, rules and routes.
+/// Changes of the node's links, addresses, rules, routes and filters.
 pub(crate) struct Changes {
     messages: UnboundedReceiver<(NetlinkMessage<RouteNetlinkMessage>, SocketAddr)>,
     /// Kept: without a handle the connection ends.
@@ -44,36 +44,36 @@ pub(crate) struct Changes {
 }
 
 impl Changes {
-    /// Subscribes.
+    /// Subscribes to changes.
     pub(crate) fn subscribe() -> anyhow::Result<Self> {
         let (connection, handle, messages) =
-            rtnetlink::new_multicast_connection(&GROUPS).context("subscribing to netlink news")?;
+            rtnetlink::new_multicast_connection(&GROUPS).context("subscribing to netlink messages")?;
         tokio::spawn(connection);
         Ok(Self { messages, _handle: handle })
     }
 
-    /// Waits until something may have changed, and takes in all that has piled up: what follows is a dump, so one
-    /// piece of news is as good as a thousand, and an overrun is news as well.
+    /// Waits until something may have changed, and consumes all queued messages: the caller reads the whole state next, so
+    /// one message is as good as a thousand, and an overrun counts as a change, too.
     pub(crate) async fn wait(&mut self) -> anyhow::Result<Change> {
         loop {
             let (message, _) = self.messages.next().await.context("the netlink socket was closed")?;
-            let Some(mut heard) = about(&message) else { continue };
+            let Some(mut change) = change_of(&message) else { continue };
             while let Ok((message, _)) = self.messages.try_recv() {
-                heard = about(&message).map_or(heard, |also| heard.max(also));
+                change = change_of(&message).map_or(change, |also| change.max(also));
             }
-            return Ok(heard);
+            return Ok(change);
         }
     }
 }
 
-/// What a message tells, if that matters: nodes with a routing daemon see thousands of routes come and go.
-fn about(message: &NetlinkMessage<RouteNetlinkMessage>) -> Option<Change> {
+/// Returns the change that a message reports, if it matters: a routing daemon may add and remove thousands of routes.
+fn change_of(message: &NetlinkMessage<RouteNetlinkMessage>) -> Option<Change> {
     use RouteNetlinkMessage::{DelQueueDiscipline, DelRoute, DelTrafficFilter, NewRoute};
     let NetlinkPayload::InnerMessage(message) = &message.payload else { return Some(Change::Node) };
     match message {
         NewRoute(route) | DelRoute(route) => devices::matters(route).then_some(Change::Node),
         DelTrafficFilter(_) | DelQueueDiscipline(_) => Some(Change::Filters),
-        // Queues and filters that others make.
+        // Queues and filters that others add.
         _ if message.is_new_qdisc() || message.is_new_filter() => None,
         _ => Some(Change::Node),
     }

@@ -1,49 +1,50 @@
-//! What each device of the node is to us: pods are behind it, or it is an uplink, or neither.
+//! Roles of the node's devices: a device can lead to pods, be an uplink, or neither.
 
 use super::devices::{Device, Kind};
 use crate::config::InterfaceMatch;
 use kiam_common::abi::Port;
 use std::collections::{BTreeMap, BTreeSet};
 
-/// The agent's own interface, and the other end that a veth must have.
+/// Names of the probe's interface, and of the other end of that veth pair.
 pub(crate) const PROBE: &str = "kiam-probe0";
 pub(crate) const PROBE_PEER: &str = "kiam-probe1";
 
-/// The devices that a program belongs on, by index.
+/// The devices that need a program, by index.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(crate) struct Roles {
-    /// Pods are behind them.
+    /// Devices that lead to pods.
     pub(crate) pod_sides: BTreeMap<u32, PodSide>,
-    /// They lead out of the node: name by index.
+    /// Devices that lead out of the node: name by index.
     pub(crate) uplinks: BTreeMap<u32, String>,
-    /// Matched, but no program can be attached: name and why.
+    /// Matched devices to which no program can be attached: name and reason.
     pub(crate) unfit: BTreeMap<u32, (String, &'static str)>,
-    /// The names of all devices, whatever they are.
+    /// Names of all devices.
     pub(crate) names: BTreeMap<u32, String>,
-    /// What each device is.
+    /// Kinds of all devices.
     pub(crate) kinds: BTreeMap<u32, Kind>,
 }
 
-/// A device that pods are behind.
+/// A device that leads to pods.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct PodSide {
-    /// The device's name.
+    /// Name of the device.
     pub(crate) name: String,
-    /// What it is.
+    /// Kind of the device.
     pub(crate) kind: Kind,
-    /// Of a port of a bridge: it notes who opens a connection, and the bridge redirects it.
+    /// Present if it is a port of a bridge: the program on the port records connections, and the one on the bridge
+    /// redirects them.
     pub(crate) port: Option<Port>,
 }
 
 impl PodSide {
-    /// It is the self-check's own: the program is on it as it is on those of pods, but no pod is behind it.
+    /// Returns whether it is the interface of the probe: it has the program like the interfaces of pods, but no pod.
     pub(crate) fn is_probe(&self) -> bool {
         self.name == PROBE
     }
 }
 
 impl Roles {
-    /// `gateways`: the devices that a route leads to a gateway over.
+    /// Determines the roles. `gateways`: the devices that have a route to a gateway.
     pub(crate) fn of(devices: &[Device], pattern: &InterfaceMatch, gateways: &BTreeSet<u32>) -> Self {
         let names = devices.iter().map(|device| (device.index, device.name.clone())).collect();
         let kinds = devices.iter().map(|device| (device.index, device.kind)).collect();
@@ -73,18 +74,18 @@ impl Roles {
         }
         match bridge_of(device, devices) {
             Some((bridge, port)) => {
-                // The redirect of what comes up from this port is made there.
+                // The program on the bridge redirects the packets that arrive by this port.
                 let redirect = PodSide { name: bridge.name.clone(), kind: Kind::Bridge, port: None };
                 self.pod_sides.entry(bridge.index).or_insert(redirect);
                 self.pod_sides.insert(device.index, PodSide { name, kind, port: Some(port) });
             }
             None => {
-                self.unfit.insert(device.index, (name, "it is a port of a bridge that cannot be seen"));
+                self.unfit.insert(device.index, (name, "it is a port of a bridge that is not visible to the agent"));
             }
         }
     }
 
-    /// A bridge that is matched by its own name: its ports are not named, so those that a pod can be behind are taken.
+    /// Adds those ports of matched bridges that can lead to a pod: the pattern matches the bridge, and names no ports.
     fn add_ports_of_matched_bridges(&mut self, devices: &[Device], pattern: &InterfaceMatch, gateways: &BTreeSet<u32>) {
         for device in devices {
             let Some((bridge, port)) = bridge_of(device, devices) else { continue };
@@ -97,7 +98,7 @@ impl Roles {
         }
     }
 
-    /// Those with a gateway, and the ports and members under them. A port that pods are behind is none.
+    /// Adds the devices with a gateway, and their ports and members, except ports that lead to pods.
     fn add_uplinks(&mut self, devices: &[Device], gateways: &BTreeSet<u32>) {
         for device in devices {
             let under_one = device.master.is_some_and(|master| gateways.contains(&master));

@@ -86,7 +86,10 @@ fn without_cgroup_v2_enforcement_is_refused() {
         let status = agent.daemon.wait(SOON)?;
         let log = agent.daemon.log();
         ensure!(status.code() == Some(1), "{status:?}");
-        ensure!(log.contains("no cgroup hooks: --kubepods-cgroup: /proc is no cgroup of the v2 hierarchy"), "{log}");
+        ensure!(
+            log.contains("no cgroup hooks: --kubepods-cgroup: /proc is not a cgroup of the version 2 hierarchy"),
+            "{log}"
+        );
         Ok(())
     });
 }

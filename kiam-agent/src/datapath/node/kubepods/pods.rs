@@ -1,4 +1,4 @@
-//! From a cgroup to the pod whose it is, by the tree that the kubelet keeps:
+//! Finds the pod of a cgroup, in the tree that the kubelet creates:
 //!
 //! ```text
 //! kubepods ─┬─ pod<uid>                 guaranteed        kubepods.slice ─┬─ kubepods-pod<uid_>.slice
@@ -6,7 +6,7 @@
 //!           └─ besteffort ── pod<uid>                                     └─ …
 //! ```
 //!
-//! Only folders at these depths count: a container to which its part of the tree was delegated can make folders of any
+//! Only folders at these depths count: a container to which its part of the tree is delegated can create folders of any
 //! name below its own.
 
 use super::Kubepods;
@@ -18,35 +18,35 @@ use std::{
     path::Path,
 };
 
-/// The folders of the service classes that are not guaranteed (kubelet, `QOSContainersInfo`).
+/// Folders of the QoS classes other than guaranteed (kubelet, `QOSContainersInfo`).
 const QOS_CLASSES: [&str; 2] = ["burstable", "besteffort"];
-/// Most pods that are known: more than any node runs, and as many cgroups as are looked at in one go.
+/// Maximum of pods that are read: more than any node runs. It bounds the time and memory of one read.
 const PODS_MAX: usize = 16_384;
-/// Most cgroups that are remembered as no pod's.
+/// Maximum of cgroups that are cached as not belonging to a pod.
 const NOT_PODS_MAX: usize = 4_096;
 
-/// The pods of a node by their cgroups, read from the tree when one is missing.
+/// The pods of a node by their cgroups. The tree is read again when a cgroup is unknown.
 #[derive(Debug)]
 pub(crate) struct Pods {
     kubepods: Kubepods,
     known: HashMap<u64, PodUid>,
-    /// Cgroups that were looked for and not found. That stays so: a cgroup is older than its sockets, and the kernel
-    /// gives an identifier once. So no cgroup has the tree read twice.
+    /// Cgroups that are not in the tree. This cannot change: a cgroup is older than its sockets, and the kernel does not
+    /// reuse ids. So no cgroup causes the tree to be read twice.
     not_pods: HashSet<[u64; 3]>,
 }
 
 impl Pods {
-    /// Nothing is read yet.
+    /// Creates it without reading the tree.
     pub(crate) fn new(kubepods: Kubepods) -> Self {
         Self { kubepods, known: HashMap::new(), not_pods: HashSet::new() }
     }
 
-    /// The tree that is read.
+    /// Returns the root of the tree.
     pub(crate) const fn kubepods(&self) -> &Kubepods {
         &self.kubepods
     }
 
-    /// The pod of a socket, by the ancestors of the socket's cgroup from kubepods down (`kiam_common::abi::Flow`).
+    /// Returns the pod of a socket, by the ancestors of the socket's cgroup from kubepods down (`kiam_common::abi::Flow`).
     pub(crate) fn of(&mut self, ancestors: [u64; 3]) -> io::Result<Option<PodUid>> {
         if ancestors[0] != self.kubepods.id() {
             return Ok(None);
@@ -73,7 +73,7 @@ impl Pods {
     }
 }
 
-/// Reads the tree: which cgroup is which pod's.
+/// Reads the tree: the pod of each cgroup.
 pub(super) fn read(kubepods: &Path) -> io::Result<HashMap<u64, PodUid>> {
     let mut pods = HashMap::new();
     collect(kubepods, &mut pods)?;
@@ -99,7 +99,7 @@ fn collect(folder: &Path, pods: &mut HashMap<u64, PodUid>) -> io::Result<()> {
     Ok(())
 }
 
-/// The folder of a service class.
+/// Returns the folder of a QoS class.
 fn below(kubepods: &Path, class: &str) -> std::path::PathBuf {
     match slice(kubepods) {
         Some(parent) => kubepods.join(format!("{parent}-{class}.slice")),
@@ -107,10 +107,10 @@ fn below(kubepods: &Path, class: &str) -> std::path::PathBuf {
     }
 }
 
-/// The pod that a folder's name tells.
+/// Returns the pod that the name of a folder contains.
 fn pod_of(name: &str, parent: &Path) -> Option<PodUid> {
     match slice(parent) {
-        // systemd reads a hyphen as a step down the tree, so the kubelet writes the UID's as underscores.
+        // A hyphen is a level of the tree to systemd, so the kubelet writes underscores into the UID.
         Some(parent) => {
             let own = name.strip_suffix(".slice")?.strip_prefix(parent)?.strip_prefix("-pod")?;
             PodUid::parse(&own.replace('_', "-"))
@@ -119,7 +119,7 @@ fn pod_of(name: &str, parent: &Path) -> Option<PodUid> {
     }
 }
 
-/// The name of a systemd slice, if the folder is one.
+/// Returns the name of the systemd slice, if the folder is one.
 fn slice(folder: &Path) -> Option<&str> {
     folder.file_name()?.to_str()?.strip_suffix(".slice")
 }
@@ -155,7 +155,7 @@ mod tests {
                 format!("kubelet-kubepods-besteffort-pod{}.slice", systemd(A)),
                 uid(A),
             ),
-            // What looks like a pod to the other driver, or is something else.
+            // Names of pods for the other driver, and names of other things.
             ("/k/kubepods", format!("kubepods-pod{}.slice", systemd(A)), None),
             ("/k/kubepods", format!("pod{}", systemd(A)), None),
             ("/k/kubepods.slice", format!("pod{A}"), None),
@@ -171,7 +171,7 @@ mod tests {
         }
     }
 
-    /// A tree of plain folders: what counts is their names, depths and inode numbers.
+    /// A tree of plain folders; only names, depths and inode numbers matter.
     struct Tree(tempfile::TempDir);
 
     impl Tree {
@@ -212,13 +212,13 @@ mod tests {
             (tree.make(&format!("pod{A}/pod{B}")), tree.make(&format!("burstable/pod{B}/container/pod{A}")));
         let (id, mut pods) = (tree.id(), tree.pods());
         assert_eq!(pods.of([id, guaranteed, 0]).unwrap(), uid(A));
-        assert_eq!(pods.of([id, guaranteed, nested]).unwrap(), uid(A), "the first pod on the way down is the pod");
+        assert_eq!(pods.of([id, guaranteed, nested]).unwrap(), uid(A), "the topmost pod counts");
         assert_eq!(pods.of([id, class, burstable]).unwrap(), uid(B));
         for other in [nested, deep] {
             assert_eq!(pods.of([id, class, other]).unwrap(), None);
             assert_eq!(pods.of([id, other, 0]).unwrap(), None);
         }
-        assert_eq!(pods.of([id, class, 0]).unwrap(), None, "a class is no pod");
+        assert_eq!(pods.of([id, class, 0]).unwrap(), None, "a class is not a pod");
         assert_eq!(pods.of([id, 0, 0]).unwrap(), None, "nor is kubepods");
     }
 
@@ -241,7 +241,7 @@ mod tests {
         assert_eq!(pods.of([id, class, 77]).unwrap(), None);
         let new = tree.make(&format!("besteffort/pod{A}"));
         assert_eq!(pods.of([id, class, 77]).unwrap(), None);
-        assert!(pods.known.is_empty(), "the tree was read again for a cgroup that is no pod's");
+        assert!(pods.known.is_empty(), "the tree was read again for a cgroup that is not a pod");
         assert_eq!(pods.of([id, class, new]).unwrap(), uid(A));
         fs::remove_dir(tree.root().join(format!("besteffort/pod{A}"))).unwrap();
         assert_eq!(pods.of([id, class, new]).unwrap(), uid(A), "known until the tree is read again");
