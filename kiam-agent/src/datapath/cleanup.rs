@@ -1,5 +1,4 @@
-//! `kiam-agent cleanup`: takes everything down, in reverse, and leaves nothing. After it the node is open: pods reach
-//! the real metadata service again.
+//! `kiam-agent cleanup`: removes everything, in reverse order. Afterwards the node is open: pods reach the real IMDS again.
 
 use super::{
     fence::Fence,
@@ -10,13 +9,14 @@ use super::{
 };
 use std::path::Path;
 
-/// What closes a node from its boot on (`deploy/boot`), and where it is installed; in a pod only its rules tell.
+/// The unit that closes a node when it boots (`deploy/boot`), and the folders where it can be installed. In a pod these
+/// are not visible; only the rules that it has set show it.
 const BOOT_UNIT: &str = "kiam-fence.service";
 const BOOT_UNIT_FOLDERS: [&str; 3] =
     ["/etc/systemd/system", "/usr/local/lib/systemd/system", "/usr/lib/systemd/system"];
 
-/// Removes the fence, the programs on the interfaces, the backstop and all maps, whichever agent's they are. What is not
-/// there is fine.
+/// Removes the fence, the programs on the interfaces, the backstop and all maps, whichever agent created them and whether
+/// they exist or not. Returns an error if an agent runs.
 pub(crate) async fn run(bpffs: &Path) -> anyhow::Result<()> {
     let lock = NodeLock::open(bpffs)?;
     lock.lock_exclusive()?;
@@ -41,7 +41,8 @@ pub(crate) async fn run(bpffs: &Path) -> anyhow::Result<()> {
     pins::remove_root(lock.root())?;
     if closes_at_boot {
         tracing::warn!(
-            "{BOOT_UNIT} closes this node again when it boots: run `systemctl disable {BOOT_UNIT}` on it and remove the file"
+            "{BOOT_UNIT} closes this node again when it boots: run `systemctl disable {BOOT_UNIT}` on the node and remove \
+             the file"
         );
     }
     Ok(())

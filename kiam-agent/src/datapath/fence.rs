@@ -1,12 +1,14 @@
-//! The fence: policy routing that makes each packet to M that arrives by an interface local, or nothing. It is what
-//! `bpf_sk_assign` needs, and it is what keeps pods from the real metadata service when no program is attached and no
-//! agent runs. The node's own packets to M keep their way.
+//! The fence: policy routing that delivers each packet to the IMDS that arrives by an interface locally, or drops it.
+//! `bpf_sk_assign` requires local delivery, and the fence keeps pods from the real IMDS when no program is attached and no
+//! agent runs. The node's own packets to the IMDS are routed as without it.
 //!
 //! ```text
-//! 5:  iif lo to M goto 7        the node's own packets: on to whatever rules the node has
-//! 6:  to M lookup 4242          all others: `blackhole M`, or `local M dev lo` once the backstop is attached
+//! 5:  iif lo to IMDS goto 7     the node's own packets: continue with the node's other rules
+//! 6:  to IMDS lookup 4242       all others: `blackhole IMDS`, or `local IMDS dev lo` once the backstop is attached
 //! 7:  nop
 //! ```
+//!
+//! [`rule`] and [`route`] contain the netlink messages.
 
 mod route;
 mod rule;
@@ -22,92 +24,92 @@ use netlink_packet_route::{
 use rtnetlink::Handle;
 use std::{fs, path::Path};
 
-/// Priorities: ahead of the rules of the VPC CNI (10, 20) and of Cilium (9 and up).
+/// Preferences of our rules: before those of the VPC CNI (10, 20) and of Cilium (9 and up).
 const PREF_OWN: u32 = 5;
 const PREF_ALL: u32 = 6;
 const PREF_END: u32 = 7;
-/// Marks rules and routes as ours (`RTPROT_…`, include/uapi/linux/rtnetlink.h: free for user space above 4).
+/// Mark of our rules and routes (`RTPROT_…`, include/uapi/linux/rtnetlink.h: free for user space above 4).
 const PROTOCOL: RouteProtocol = RouteProtocol::Other(0xe2);
-/// Marks those that `deploy/boot/kiam-fence.service` sets when the node boots. They are the same but for this.
+/// Mark of the rules and routes that `deploy/boot/kiam-fence.service` sets when the node boots; otherwise they are the same.
 const PROTOCOL_BOOT: RouteProtocol = RouteProtocol::Other(0xe3);
 
-/// What the route in our table does with a packet to M.
+/// Action of the route in our table on a packet to the IMDS.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Verdict {
-    /// Drop it.
+    /// Drops the packet.
     Blackhole,
-    /// Deliver it to the socket that it carries.
+    /// Delivers the packet to the socket that is assigned to it.
     Local,
 }
 
-/// What a family's fence was found to be.
+/// Deviations that were found in the fence of a family.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(crate) struct Found {
-    /// The preferences of the rules that were missing.
+    /// Preferences of the rules that were missing.
     pub(crate) rules: Vec<u32>,
-    /// The route was missing, or did something else.
+    /// True if the route was missing, or had another action.
     pub(crate) route: bool,
-    /// The rules of others that come before it.
+    /// Rules of others that come before it.
     pub(crate) ahead: Vec<String>,
 }
 
 impl Found {
-    /// That nothing comes before it.
+    /// Returns an error that names the rules of others that come before the fence, if there are any.
     pub(crate) fn ensure_first(&self) -> anyhow::Result<()> {
         if self.ahead.is_empty() {
             return Ok(());
         }
-        bail!("rules come before the fence, and pods' packets may go by them: {}", self.ahead.join("; "))
+        bail!("rules come before the fence, and may route pods' packets to the real IMDS: {}", self.ahead.join("; "))
     }
 }
 
-/// What a family's fence is, as somebody finds it who only looks.
+/// State of a family's fence, as an observer finds it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct FenceState {
-    /// Those of our rules that stand.
+    /// Those of our rules that exist.
     pub(crate) rules: Vec<RuleState>,
-    /// What the route in our table does, if it is there.
+    /// Action of the route in our table, if it exists.
     pub(crate) verdict: Option<Verdict>,
-    /// The rules of others that come before it.
+    /// Rules of others that come before it.
     pub(crate) ahead: Vec<String>,
 }
 
 /// One of our rules.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct RuleState {
-    /// Its preference.
+    /// Preference.
     pub(crate) preference: u32,
-    /// It was set when the node booted, and not by an agent.
+    /// True if the boot unit set it, and not an agent.
     pub(crate) at_boot: bool,
 }
 
-/// The rules and routes of this node for M.
+/// The rules and routes of this node for the IMDS.
 pub(crate) struct Fence {
     netlink: Handle,
     families: Vec<Family>,
 }
 
 impl Fence {
-    /// A handle on the fence; nothing is changed. A kernel without IPv6 needs no IPv6 fence.
+    /// Creates a handle and changes nothing. A kernel without IPv6 needs no fence for IPv6.
     pub(crate) fn new(netlink: Handle) -> Self {
         let ipv6 = Path::new("/proc/sys/net/ipv6").exists();
         let families = Family::ALL.into_iter().filter(|&family| family == Family::V4 || ipv6).collect();
         Self { netlink, families }
     }
 
-    /// The families that this kernel has.
+    /// Returns the families that this kernel has.
     pub(crate) fn families(&self) -> &[Family] {
         &self.families
     }
 
-    /// The families that M can be served in: with IPv6 switched off on `lo` the kernel refuses a local route there, and
-    /// IPv6 stays closed.
+    /// Returns the families in which pods can be served: if IPv6 is off on `lo`, the kernel refuses a local route, and IPv6
+    /// stays closed.
     pub(crate) fn served(&self) -> Vec<Family> {
         self.families.iter().copied().filter(|&family| possible(family, Verdict::Local) == Verdict::Local).collect()
     }
 
-    /// Sets up what is missing in one family. In this order: the node's own way first, so that it never loses the
-    /// metadata service; the route before the rule that leads to it, so that a lookup never falls through.
+    /// Sets up what is missing in one family. The rules for the node's own packets come first, so that the node never loses
+    /// the IMDS; the route comes before the rule that leads to it, so that no lookup continues with later rules.
     pub(crate) async fn ensure(&self, family: Family, verdict: Verdict) -> anyhow::Result<Found> {
         let present = self.rules(family).await?;
         let mut found = Found::default();
@@ -119,7 +121,7 @@ impl Fence {
         Ok(found)
     }
 
-    /// Takes everything down, in reverse; what is not there is fine.
+    /// Removes everything in reverse order, whether complete or not.
     pub(crate) async fn remove(&self) -> anyhow::Result<()> {
         for &family in &self.families {
             let present = self.rules(family).await?;
@@ -134,7 +136,7 @@ impl Fence {
         Ok(())
     }
 
-    /// Whether the boot unit has set rules since the node booted.
+    /// Returns whether the boot unit has set rules since the node booted.
     pub(crate) async fn was_set_at_boot(&self) -> anyhow::Result<bool> {
         let mark = RuleAttribute::Protocol(PROTOCOL_BOOT);
         for &family in &self.families {
@@ -145,7 +147,7 @@ impl Fence {
         Ok(false)
     }
 
-    /// What stands of a family's fence; nothing is changed.
+    /// Returns the state of a family's fence, and changes nothing.
     pub(crate) async fn inventory(&self, family: Family) -> anyhow::Result<FenceState> {
         let present = self.rules(family).await?;
         let ours = [rule::own(family), rule::all(family), rule::end(family)];
@@ -186,7 +188,7 @@ impl Fence {
         Ok(())
     }
 
-    /// What our table holds for M.
+    /// Returns the route to the IMDS in our table.
     async fn route(&self, family: Family) -> anyhow::Result<Option<RouteMessage>> {
         let routes = self.netlink.route().get(route::query(family)).execute();
         let found = routes.try_filter(|route| std::future::ready(route::is_ours(route, family))).try_collect().await;
@@ -198,7 +200,7 @@ impl Fence {
         if self.route(family).await?.is_some_and(|route| route::does(&route, verdict)) {
             return Ok(false);
         }
-        // One replacement: there is no moment without a route.
+        // A single replacement, without a moment in which there is no route.
         let replaced = self.netlink.route().add(route::new(family, verdict)).replace().execute().await;
         replaced.with_context(|| format!("routing {} in table {TABLE} ({verdict:?})", family.imds()))?;
         Ok(true)

@@ -1,5 +1,5 @@
-//! The guard on the node's uplinks, as they come and go: `kiam_guard` on their egress, `kiam_guard_in` on the ingress of
-//! those that no pods are behind.
+//! The guard on the node's uplinks, as they appear and disappear: `kiam_guard` on their egress, `kiam_guard_in` on the
+//! ingress of those that do not lead to pods.
 
 use super::{
     node::roles::Roles,
@@ -14,7 +14,7 @@ use anyhow::{Context as _, bail};
 use rtnetlink::Handle;
 use std::collections::{BTreeMap, BTreeSet};
 
-/// The uplinks that are guarded.
+/// The guarded uplinks.
 pub(crate) struct Guard {
     hook: tc::Hook,
     outward: BTreeSet<u32>,
@@ -22,22 +22,23 @@ pub(crate) struct Guard {
 }
 
 impl Guard {
-    /// Nothing is guarded yet.
+    /// Creates it without uplinks.
     pub(crate) const fn new(hook: tc::Hook) -> Self {
         Self { hook, outward: BTreeSet::new(), inward: BTreeSet::new() }
     }
 
-    /// How programs are attached on this node.
+    /// Returns the kind of attachment on this node.
     pub(crate) const fn hook(&self) -> tc::Hook {
         self.hook
     }
 
-    /// Whether the program for egress is on an interface, and the one for ingress.
+    /// Returns whether the egress program and the ingress program are attached to an interface.
     pub(crate) fn has(&self, index: u32) -> [bool; 2] {
         [&self.outward, &self.inward].map(|guarded| guarded.contains(&index))
     }
 
-    /// Attaches to what has become an uplink, and leaves what is none any more.
+    /// Attaches to new uplinks, and detaches from interfaces that are no longer uplinks. If an uplink cannot be attached to,
+    /// the others still are, and the error names it.
     pub(crate) fn sync(&mut self, object: &mut Object, pins: &Pins, roles: &Roles) -> anyhow::Result<()> {
         let outward: BTreeSet<u32> = roles.uplinks.keys().copied().collect();
         let inward = outward.iter().filter(|index| !roles.pod_sides.contains_key(index)).copied().collect();
@@ -56,8 +57,8 @@ impl Guard {
         if problems.is_empty() { Ok(()) } else { bail!("cannot attach the guard to {}", problems.join("; ")) }
     }
 
-    /// Looks whether the programs still are on the uplinks, and forgets those that they are not on: the next
-    /// [`Self::sync`] attaches them again. `programs`: those of egress and ingress.
+    /// Verifies that the programs are attached to the uplinks, and forgets the uplinks that have lost one: the next
+    /// [`Self::sync`] attaches it again. `programs`: ids of the egress and the ingress program.
     pub(crate) async fn verify(
         &mut self,
         netlink: &Handle,

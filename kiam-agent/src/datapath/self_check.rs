@@ -22,9 +22,9 @@ use std::collections::BTreeMap;
 pub(crate) struct SelfCheck {
     nft: Option<Nft>,
     foreign_nat: ForeignNat,
-    /// Whether the backstop is attached; without it the fence must drop.
+    /// True if the backstop is attached; without it the fence must drop.
     backstop: bool,
-    /// Whether everything was in place once: what is missing from then on was lost.
+    /// True if everything was in place once: objects that are missing from then on were lost.
     settled: bool,
     repairs: Repairs,
     conditions: Vec<Condition>,

@@ -1,4 +1,4 @@
-//! The one route of a family in our table, as netlink messages.
+//! The route of the fence in our table, one for each family, as netlink messages.
 
 use super::{PROTOCOL, Verdict};
 use crate::datapath::node::family::{Family, TABLE};
@@ -6,10 +6,10 @@ use netlink_packet_route::route::{RouteAddress, RouteAttribute, RouteMessage, Ro
 use rtnetlink::RouteMessageBuilder;
 use std::net::IpAddr;
 
-/// The kernel's index of the loopback interface (`LOOPBACK_IFINDEX`, include/net/flow.h).
+/// Index of the loopback interface (`LOOPBACK_IFINDEX`, include/net/flow.h).
 const LOOPBACK: u32 = 1;
 
-/// `blackhole M` or `local M dev lo`.
+/// Returns the route `blackhole IMDS` or `local IMDS dev lo`.
 pub(super) fn new(family: Family, verdict: Verdict) -> RouteMessage {
     let builder = RouteMessageBuilder::<IpAddr>::new().table_id(TABLE).protocol(PROTOCOL).kind(kind(verdict));
     let builder = match verdict {
@@ -23,25 +23,25 @@ pub(super) fn new(family: Family, verdict: Verdict) -> RouteMessage {
     route
 }
 
-/// A question for all routes of a family.
+/// Returns the query for all routes of a family.
 pub(super) fn query(family: Family) -> RouteMessage {
     let mut route = RouteMessageBuilder::<IpAddr>::new().build();
     route.header.address_family = family.address_family();
     route
 }
 
-/// Whether a route is the one of our table to M; the kernel lists those of all tables.
+/// Returns whether a route is the one to the IMDS in our table; the kernel lists those of all tables.
 pub(super) fn is_ours(route: &RouteMessage, family: Family) -> bool {
     let has = |wanted: RouteAttribute| route.attributes.contains(&wanted);
     has(RouteAttribute::Table(TABLE)) && has(RouteAttribute::Destination(destination(family)))
 }
 
-/// Whether the route does what the verdict says.
+/// Returns whether the route has this action.
 pub(super) fn does(route: &RouteMessage, verdict: Verdict) -> bool {
     route.header.kind == kind(verdict)
 }
 
-/// What a route does, if it is one of ours.
+/// Returns the action of a route, if it is one of ours.
 pub(super) fn verdict(route: &RouteMessage) -> Option<Verdict> {
     [Verdict::Local, Verdict::Blackhole].into_iter().find(|&verdict| does(route, verdict))
 }

@@ -5,22 +5,23 @@ use crate::datapath::node::family::{Family, TABLE};
 use netlink_packet_route::rule::{RuleAction, RuleAttribute, RuleMessage};
 use std::net::IpAddr;
 
-/// `5: iif lo to M goto 7`: `iif lo` selects what the node's own sockets send (`flowi_iif`, net/ipv4/route.c).
+/// Returns `5: iif lo to IMDS goto 7`: `iif lo` selects the packets of the node's own sockets (`flowi_iif`,
+/// net/ipv4/route.c).
 pub(super) fn own(family: Family) -> RuleMessage {
     let mut rule = to_imds(family, PREF_OWN, RuleAction::Goto);
     rule.attributes.extend([RuleAttribute::Iifname("lo".into()), RuleAttribute::Goto(PREF_END)]);
     rule
 }
 
-/// `6: to M lookup 4242`, without a port or protocol: every packet to M is the metadata service's, and programs that ask
-/// the kernel for a route (`bpf_fib_lookup`) fill in neither.
+/// Returns `6: to IMDS lookup 4242`, without a port or protocol: the rule is for every packet to the IMDS, and programs
+/// that look up a route (`bpf_fib_lookup`) set neither.
 pub(super) fn all(family: Family) -> RuleMessage {
     let mut rule = to_imds(family, PREF_ALL, RuleAction::ToTable);
     rule.attributes.push(RuleAttribute::Table(TABLE));
     rule
 }
 
-/// `7: nop`, where the node's own packets go on.
+/// Returns `7: nop`, where the node's own packets continue.
 pub(super) fn end(family: Family) -> RuleMessage {
     new(family, PREF_END, RuleAction::Nop)
 }
@@ -40,8 +41,8 @@ fn to_imds(family: Family, preference: u32, action: RuleAction) -> RuleMessage {
     rule
 }
 
-/// Whether a rule of the node does what ours does, whoever made it. A rule that selects by more than ours lets packets
-/// by, so it is another one.
+/// Returns whether a rule of the node has the effect of ours, whichever program added it. A rule with further selectors
+/// does not match all packets, so it is a different one.
 pub(super) fn is_same(present: &RuleMessage, ours: &RuleMessage) -> bool {
     let (theirs, ours_header) = (&present.header, &ours.header);
     let header = theirs.action == ours_header.action
@@ -55,7 +56,7 @@ pub(super) fn is_same(present: &RuleMessage, ours: &RuleMessage) -> bool {
     header && !narrower && complete.into_iter().all(|attribute| present.attributes.contains(attribute))
 }
 
-/// `not`: the rule selects what its selectors don't (include/uapi/linux/fib_rules.h).
+/// Flag of a rule for the packets that its selectors do not match, `not` (include/uapi/linux/fib_rules.h).
 const FIB_RULE_INVERT: u32 = 2;
 
 fn does_something(attribute: &RuleAttribute) -> bool {
@@ -78,16 +79,16 @@ fn selects(attribute: &RuleAttribute) -> bool {
     )
 }
 
-/// The rules of others that pods' packets to M meet before ours, as `ip rule` shows them. Those that select by mark,
-/// interface or source are left out: they are for certain packets, and the node's owner knows which.
+/// Returns the rules of others that pods' packets to the IMDS meet before ours, as `ip rule` shows them. Rules that select
+/// by mark, interface or source are left out: they are for certain packets, which the node's operator has chosen.
 pub(super) fn ahead(present: &[RuleMessage], family: Family) -> Vec<String> {
     let ours = all(family);
     let before = present.iter().take_while(|rule| !is_same(rule, &ours) && preference(rule) <= PREF_ALL);
     before.filter(|rule| may_take(rule, family)).map(describe).collect()
 }
 
-/// Whether a rule takes packets to M somewhere, wherever they come from. The kernel's own for local addresses does not:
-/// M is none, or the node would be the metadata service.
+/// Returns whether a rule routes packets to the IMDS, whatever their source. The kernel's own rule for local addresses does
+/// not: the IMDS is not a local address.
 fn may_take(rule: &RuleMessage, family: Family) -> bool {
     let narrow = |attribute: &RuleAttribute| selects(attribute);
     let covers = rule.attributes.iter().all(|attribute| match attribute {
@@ -131,7 +132,7 @@ fn describe(rule: &RuleMessage) -> String {
     format!("pref {}{} (table {})", preference(rule), to.unwrap_or_default(), table(rule))
 }
 
-/// The rule's priority.
+/// Returns the preference of a rule.
 pub(super) fn preference(rule: &RuleMessage) -> u32 {
     let preference = rule.attributes.iter().find_map(|attribute| match attribute {
         RuleAttribute::Priority(preference) => Some(*preference),
@@ -154,7 +155,7 @@ mod tests {
 
         let mut marked = listed.clone();
         marked.attributes.push(RuleAttribute::FwMark(1));
-        assert!(!is_same(&marked, &ours), "a mark lets packets without it by");
+        assert!(!is_same(&marked, &ours), "packets without the mark would pass");
         let mut inverted = listed.clone();
         inverted.header.flags = netlink_packet_route::rule::RuleFlags::from_bits_retain(FIB_RULE_INVERT);
         assert!(!is_same(&inverted, &ours));
@@ -180,14 +181,14 @@ mod tests {
             rule
         };
         let to = |address: &str| RuleAttribute::Destination(address.parse().unwrap());
-        let told = |theirs: RuleMessage| ahead(&[theirs, own(Family::V4), all(Family::V4)], Family::V4);
-        assert_eq!(told(table(1, 100, &[])), ["pref 1 (table 100)"]);
-        assert_eq!(told(table(1, 100, &[to("169.254.0.0")])), ["pref 1 to 169.254.0.0/16 (table 100)"]);
-        assert!(told(table(0, TABLE_LOCAL, &[])).is_empty());
-        assert!(told(table(1, 100, &[to("10.0.0.0")])).is_empty());
-        assert!(told(table(1, 100, &[RuleAttribute::FwMark(2)])).is_empty());
-        assert!(told(table(7, 100, &[])).is_empty(), "after ours");
+        let listed = |theirs: RuleMessage| ahead(&[theirs, own(Family::V4), all(Family::V4)], Family::V4);
+        assert_eq!(listed(table(1, 100, &[])), ["pref 1 (table 100)"]);
+        assert_eq!(listed(table(1, 100, &[to("169.254.0.0")])), ["pref 1 to 169.254.0.0/16 (table 100)"]);
+        assert!(listed(table(0, TABLE_LOCAL, &[])).is_empty());
+        assert!(listed(table(1, 100, &[to("10.0.0.0")])).is_empty());
+        assert!(listed(table(1, 100, &[RuleAttribute::FwMark(2)])).is_empty());
+        assert!(listed(table(7, 100, &[])).is_empty(), "after ours");
         let behind = [own(Family::V4), all(Family::V4), table(6, 100, &[])];
-        assert!(ahead(&behind, Family::V4).is_empty(), "the kernel goes by the order of making");
+        assert!(ahead(&behind, Family::V4).is_empty(), "rules of the same preference are in the order of creation");
     }
 }

@@ -20,7 +20,7 @@ pub(crate) struct Device {
     pub(crate) index: u32,
     /// Name.
     pub(crate) name: String,
-    /// Whether its packets have Ethernet headers.
+    /// True if its packets have Ethernet headers.
     pub(crate) ethernet: bool,
     /// MAC address, if it has one of six bytes.
     pub(crate) mac: Option<[u8; 6]>,
@@ -28,7 +28,7 @@ pub(crate) struct Device {
     pub(crate) kind: Kind,
     /// Index of the bridge or bond that it belongs to.
     pub(crate) master: Option<u32>,
-    /// Whether it is a port of a bridge.
+    /// True if it is a port of a bridge.
     pub(crate) bridge_port: bool,
     /// Index of the device below it, or of the other end of a pair.
     pub(crate) lower: Option<u32>,

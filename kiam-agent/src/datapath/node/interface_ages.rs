@@ -1,5 +1,5 @@
 //! The time when each interface of the node appeared, recorded from netlink messages by a dedicated thread. The server
-//! learns a pod's address moments after its interface is created; a late record would make the interface look younger than
+//! gets a pod's address moments after its interface is created; a late record would make the interface look younger than
 //! the pod at its address, and the pod would be refused as a former holder of the address.
 
 use crate::clock;

@@ -1,5 +1,5 @@
-//! Who is on this node: every agent that lives holds a lock on the project's folder in the bpffs, whatever its
-//! `--run-dir` and its container. The kernel gives it back when the process ends.
+//! The lock of the node: each agent that runs holds a lock on the project's folder in the bpffs, whatever its `--run-dir`
+//! and its container. The kernel releases it when the process ends.
 
 use crate::datapath::programs::pins;
 use anyhow::{Context as _, bail};
@@ -14,20 +14,20 @@ use std::{
 };
 use tokio::time::sleep;
 
-/// How much of a command line is shown, characters.
+/// Maximum of characters of a command line in messages.
 const COMMAND_CHARS_MAX: usize = 120;
 
-/// How often the lock is tried while another agent starts, and how long after one another: ten seconds, many times what a
-/// start takes.
+/// Number and interval of attempts to lock while another agent starts: ten seconds in total, many times the duration of a
+/// start.
 const LOCK_TRIES: usize = 200;
 const LOCK_RETRY_INTERVAL: Duration = Duration::from_millis(50);
 
-/// Whether other agents live on this node.
+/// Presence of other agents on this node.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum OtherAgents {
-    /// None, and none can start until [`NodeLock::downgrade`].
+    /// There is no other agent, and no other one can start until [`NodeLock::downgrade`].
     Absent,
-    /// At least one.
+    /// There is at least one.
     Present,
 }
 
@@ -38,25 +38,26 @@ pub(crate) struct NodeLock {
 }
 
 impl NodeLock {
-    /// Nothing is locked yet. The folder is made when it isn't there, for root alone.
+    /// Opens the folder without locking it. Creates it, readable only by root, if it is missing.
     pub(crate) fn open(bpffs: &Path) -> anyhow::Result<Self> {
         let root = pins::root(bpffs)?;
         DirBuilder::new()
             .recursive(true)
             .mode(0o700)
             .create(&root)
-            .with_context(|| format!("making {}", root.display()))?;
+            .with_context(|| format!("creating {}", root.display()))?;
         let folder = File::open(&root).with_context(|| format!("opening {}", root.display()))?;
         Ok(Self { folder, root })
     }
 
-    /// The locked folder: [`pins`] are below it.
+    /// Returns the locked folder; [`pins`] are below it.
     pub(crate) fn root(&self) -> &Path {
         &self.root
     }
 
-    /// Takes an agent's lock. Another agent's start is waited for, and so is the end of one that was killed as it began:
-    /// the process that it was just making of itself may hold the lock for a moment longer.
+    /// Takes the lock of an agent. Waits while another agent starts. Also waits for the end of an agent that was killed as
+    /// it started: a child process of it may hold the lock a moment longer. Returns an error if `kiam-agent cleanup` runs,
+    /// or the start of the other agent takes too long.
     pub(crate) async fn lock_shared_or_exclusive(&self) -> anyhow::Result<OtherAgents> {
         for number in 0..LOCK_TRIES {
             if self.try_lock(FlockOperation::NonBlockingLockExclusive)? {
@@ -66,7 +67,7 @@ impl NodeLock {
                 return Ok(OtherAgents::Present);
             }
             if number == 0 {
-                tracing::info!("{}: waiting for it", self.blocked_by());
+                tracing::info!("{}: waiting for it to finish", self.blocked_by());
             }
             sleep(LOCK_RETRY_INTERVAL).await;
         }
@@ -77,12 +78,12 @@ impl NodeLock {
         format!("another agent is just starting on this node, or `kiam-agent cleanup` runs ({})", self.holders())
     }
 
-    /// Lets other agents start beside this one.
+    /// Lets other agents start while this one runs.
     pub(crate) fn downgrade(&self) -> anyhow::Result<()> {
-        flock(&self.folder, FlockOperation::LockShared).context("letting other agents start beside this one")
+        flock(&self.folder, FlockOperation::LockShared).context("letting other agents start while this one runs")
     }
 
-    /// Takes the lock for `cleanup`: for as long as it is held, no agent starts.
+    /// Takes the lock for `kiam-agent cleanup`, which prevents all agents from starting. Returns an error if an agent runs.
     pub(crate) fn lock_exclusive(&self) -> anyhow::Result<()> {
         if self.try_lock(FlockOperation::NonBlockingLockExclusive)? {
             return Ok(());
@@ -90,7 +91,7 @@ impl NodeLock {
         bail!("an agent runs on this node and would set everything up again ({}): stop it first", holders(&self.folder))
     }
 
-    /// Who holds the lock, for people.
+    /// Returns a description of the processes that hold the lock.
     pub(crate) fn holders(&self) -> String {
         holders(&self.folder)
     }
@@ -104,18 +105,19 @@ impl NodeLock {
     }
 }
 
-/// The processes that hold a lock on a file, with their command lines, for people. A process in another container has
-/// no number here.
+/// Returns a description of the processes that hold a lock on a file, with their command lines. A process in another
+/// container has no id here.
 pub(crate) fn holders(file: &File) -> String {
     let named = |pid| format!("process {pid}: {}", command_of(pid));
     let names: Vec<String> = lockers(file).unwrap_or_default().into_iter().map(named).collect();
     if names.is_empty() {
-        return "a process of another container: `fuser -v` on the node names it".to_owned();
+        return "a process in another container; `fuser -v` on the node names it".to_owned();
     }
     names.join(", ")
 }
 
-/// From `/proc/locks` (proc_locks(5)): `7: FLOCK  ADVISORY  READ 4711 00:27:5753767 0 EOF`.
+/// Returns the other processes that hold a lock on a file, from `/proc/locks` (proc_locks(5)), which has lines such as
+/// `7: FLOCK  ADVISORY  READ 4711 00:27:5753767 0 EOF`.
 fn lockers(file: &File) -> io::Result<Vec<u32>> {
     let stat = fstat(file)?;
     let place = format!("{:02x}:{:02x}:{}", major(stat.st_dev), minor(stat.st_dev), stat.st_ino);

@@ -1,6 +1,6 @@
-//! Whose datapath this is: the agent that wrote the newest generation into the pinned map. Only it repairs, and only it
-//! writes a slot. An agent that was overtaken, stopped for a while or given up for dead, finds another generation there
-//! and leaves everything alone.
+//! The owner of the datapath: the agent that wrote the newest generation into the pinned map. Only the owner repairs the
+//! datapath and writes listener slots. An agent that was replaced, for instance while it was suspended, finds a newer
+//! generation and changes nothing.
 
 use crate::{
     datapath::programs::{object::Object, pins},
@@ -11,14 +11,14 @@ use aya::maps::{Array, Map, MapData, MapError};
 use kiam_common::abi::{Owner, RUN_DIR_LEN};
 use std::{fs, io, os::unix::fs::MetadataExt as _, path::Path};
 
-/// An agent's installation: all agents that share a `--run-dir`, and through it a lock, a socket and a key.
+/// Installation: all agents that share a `--run-dir`, and through it a lock, a socket and a key.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Installation {
     owner: Owner,
 }
 
 impl Installation {
-    /// The one that a folder belongs to. The folder itself is what counts, not its path: in two containers one path can
+    /// Returns the installation of a folder. The folder itself identifies it, not its path: in two containers one path can
     /// be two folders.
     pub(crate) fn of(run_dir: &Path) -> io::Result<Self> {
         let metadata = fs::metadata(run_dir)?;
@@ -30,7 +30,7 @@ impl Installation {
         Ok(Self { owner: Owner { generation: 0, run_dir_device, run_dir_inode, run_dir: text } })
     }
 
-    /// The one that the datapath belongs to; `None`: no agent has ever claimed it.
+    /// Returns the installation that owns the datapath; `None`: no agent has ever claimed it.
     pub(crate) fn recorded(root: &Path) -> anyhow::Result<Option<Self>> {
         let path = pins::owner(root);
         if !path.exists() {
@@ -42,25 +42,25 @@ impl Installation {
         Ok((owner.generation > 0).then_some(Self { owner }))
     }
 
-    /// Whether both are the same folder.
+    /// Returns whether both are the same folder.
     pub(crate) fn is(&self, other: &Self) -> bool {
         let folder = |Owner { run_dir_device, run_dir_inode, .. }: &Owner| (*run_dir_device, *run_dir_inode);
         folder(&self.owner) == folder(&other.owner)
     }
 
-    /// For people.
+    /// Returns the report for `kiam-agent status`.
     pub(crate) fn report(&self) -> OwnerReport {
         OwnerReport { generation: self.owner.generation, run_dir: self.run_dir() }
     }
 
-    /// The folder's path, as the installation's own agents see it.
+    /// Returns the path of the folder, as the agents of the installation see it.
     pub(crate) fn run_dir(&self) -> String {
         let text: Vec<u8> = self.owner.run_dir.into_iter().take_while(|&byte| byte != 0).collect();
         String::from_utf8_lossy(&text).into_owned()
     }
 }
 
-/// Makes an agent of this installation the owner, and returns its generation.
+/// Makes this agent the owner, and returns its generation.
 pub(crate) fn claim(object: &mut Object, installation: &Installation) -> anyhow::Result<u64> {
     let generation = generation(object)? + 1;
     let mut map = object.owner_mut()?;
@@ -68,7 +68,7 @@ pub(crate) fn claim(object: &mut Object, installation: &Installation) -> anyhow:
     Ok(generation)
 }
 
-/// The generation of the present owner.
+/// Returns the generation of the current owner.
 pub(crate) fn generation(object: &Object) -> anyhow::Result<u64> {
     Ok(read(&object.owner()?)?.generation)
 }

@@ -50,7 +50,7 @@ pub(crate) struct Object {
     ebpf: Ebpf,
     /// Forwards the programs' log lines; ends with the object.
     log_lines: JoinSet<()>,
-    /// Whether `sk_lookup` programs can read the interface by which a packet arrived.
+    /// True if `sk_lookup` programs can read the interface by which a packet arrived.
     sk_lookup_has_interface: bool,
     /// Helpers that `cgroup/setsockopt` programs may call: one of the `SOCKOPT_HELPERS_…`.
     sockopt_helpers: u8,
@@ -216,7 +216,7 @@ impl Object {
         Ok(self.map_mut(MAP_OWNER)?.try_into()?)
     }
 
-    /// Pins maps again whose pins another agent has removed. Returns their names.
+    /// Pins maps again that have lost their pins to another agent. Returns their names.
     pub(crate) fn pin_missing(&self, pins: &Pins) -> anyhow::Result<Vec<&'static str>> {
         let mut missing = PINNED.to_vec();
         missing.retain(|name| !pins.folder().join(name).exists());

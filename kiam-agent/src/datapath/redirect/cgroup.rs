@@ -1,6 +1,6 @@
-//! The cgroup hooks: the redirect by `connect`, for pods that TC does not see. [`hooks`] puts the programs on the
-//! kubepods cgroup; here they are told what they must know of the node, and the cgroup is followed when kubelet makes it
-//! later, or anew.
+//! The cgroup hooks: they redirect at `connect`, for pods that TC does not cover. [`hooks`] attaches the programs to
+//! the kubepods cgroup. This module configures them for the node, and attaches them again when the kubelet creates or
+//! replaces the cgroup.
 
 mod hooks;
 
@@ -20,16 +20,15 @@ use std::{
     path::Path,
 };
 
-/// An option that libc does not know (include/uapi/asm-generic/socket.h).
+/// Socket option that libc does not define (include/uapi/asm-generic/socket.h).
 const SO_NETNS_COOKIE: i32 = 71;
-/// A limit of the whole machine's, which the kernel shows in its first network namespace alone
-/// (net/core/sysctl_net_core.c).
+/// A limit of the whole machine, which exists only in the kernel's first network namespace (net/core/sysctl_net_core.c).
 const FIRST_NETNS_ONLY: &str = "/proc/sys/net/core/netdev_max_backlog";
 
-/// In the place of a cookie: the programs ask for that of the kernel's first network namespace.
+/// Value instead of a cookie that makes the programs use that of the kernel's first network namespace.
 const FIRST_NETNS: u64 = 0;
 
-/// The names of the hooks' programs.
+/// Returns the names of the hooks' programs.
 pub(crate) fn programs() -> impl Iterator<Item = &'static str> {
     hooks::programs()
 }
@@ -42,19 +41,19 @@ pub(crate) struct Cgroup {
     hooks: Hooks,
 }
 
-/// What is known of the links.
+/// State of the links, as far as it is known.
 #[derive(Debug, PartialEq, Eq)]
 enum Hooks {
-    /// Nothing: an earlier agent's may be there.
+    /// Unknown: links of an earlier agent may exist.
     Unknown,
-    /// Ours are on the cgroup of this identifier.
+    /// Our programs are attached to the cgroup with this id.
     On(u64),
-    /// There are none.
+    /// There are no links.
     Off,
 }
 
 impl Cgroup {
-    /// Loads the programs if they are asked for; nothing is attached yet.
+    /// Loads the programs if the flags require them, and fails if this node does not support them. Attaches nothing.
     pub(crate) fn new(config: &DatapathConfig, object: &mut Object) -> anyhow::Result<Self> {
         let DatapathConfig { mode, host_network_pods, .. } = config;
         if mode.cgroup {
@@ -66,27 +65,27 @@ impl Cgroup {
         Ok(Self {
             mode: *mode,
             flags: enforce | cgroup_only,
-            netns: node_netns().context("asking for the cookie of the network namespace")?,
+            netns: node_netns().context("reading the cookie of the network namespace")?,
             hooks: Hooks::Unknown,
         })
     }
 
-    /// What is on the cgroup may be another agent's.
+    /// Drops what is known of the links: those on the cgroup may be another agent's.
     pub(crate) const fn forget(&mut self) {
         self.hooks = Hooks::Unknown;
     }
 
-    /// Brings the hooks to where the kubepods cgroup is now.
+    /// Attaches the hooks to the current kubepods cgroup, or detaches them if the flags do not require them.
     pub(crate) fn sync(&mut self, object: &mut Object, pins: &Pins, kubepods: Option<&Kubepods>) -> anyhow::Result<()> {
-        // Told before the hooks run.
+        // Configured before the hooks run.
         object.configure(|config| (config.flags, config.netns) = (self.flags, self.netns))?;
         if !self.mode.cgroup {
-            return self.take_off(pins);
+            return self.detach(pins);
         }
         let Some(kubepods) = kubepods else {
             bail!(
-                "there is no kubepods cgroup in the cgroup v2 hierarchy: kubelet has not made it, or keeps pods in \
-                 cgroup v1, or elsewhere (--kubepods-cgroup); in a pod, mount the host's /sys/fs/cgroup"
+                "there is no kubepods cgroup in the cgroup v2 hierarchy: the kubelet has not created it, or its pods are \
+                 in cgroup v1, or at another path (--kubepods-cgroup); in a pod, mount the host's /sys/fs/cgroup"
             )
         };
         let ours = self.hooks == Hooks::On(kubepods.id());
@@ -97,22 +96,22 @@ impl Cgroup {
         }
         if !kubepods.is_populated() {
             bail!(
-                "{} has no process, so this node's pods, the agent's own among them, are elsewhere: in cgroup v1, or \
-                 below another cgroup (--kubepods-cgroup)",
+                "{} has no process, so this node's pods, including the agent's own, are elsewhere: in cgroup v1, or below \
+                 another cgroup (--kubepods-cgroup)",
                 kubepods.path().display()
             );
         }
         if self.netns == FIRST_NETNS && !Path::new(FIRST_NETNS_ONLY).exists() {
             bail!(
-                "the hooks take hostNetwork pods for others, and these get nothing: this agent's network namespace is not \
-                 the kernel's first one, and Linux before 5.14 tells no other: run the agent on the machine's own network, \
-                 or a newer kernel"
+                "the hooks cannot recognise hostNetwork pods, which get no answer: this agent's network namespace is not \
+                 the kernel's first one, and Linux before 5.14 identifies no other. Run the agent on the machine's own \
+                 network, or use a newer kernel"
             );
         }
         Ok(())
     }
 
-    fn take_off(&mut self, pins: &Pins) -> anyhow::Result<()> {
+    fn detach(&mut self, pins: &Pins) -> anyhow::Result<()> {
         if self.hooks != Hooks::Off {
             hooks::detach(pins)?;
             self.hooks = Hooks::Off;
@@ -121,8 +120,8 @@ impl Cgroup {
     }
 }
 
-/// The cookie of this network namespace, by which programs know it. Before Linux 5.14 the kernel does not tell, and the
-/// programs take its first namespace: the node's own, unless the node is itself in a container.
+/// Returns the cookie of this network namespace, by which the programs identify it. Linux before 5.14 does not provide it;
+/// the programs then use the kernel's first namespace, which is the node's unless the node is itself a container.
 fn node_netns() -> io::Result<u64> {
     let socket = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0))?;
     let mut cookie = [0; size_of::<u64>()];

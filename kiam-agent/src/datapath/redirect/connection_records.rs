@@ -1,4 +1,4 @@
-//! The kernel programs' records of who opened a connection, as the agent reads them and clears up behind them.
+//! Connection records: the eBPF programs write them, one for each connection to the IMDS; the agent reads and removes them.
 
 use crate::datapath::programs::{optional, pins::Pins};
 use anyhow::Context as _;
@@ -9,11 +9,11 @@ use kiam_common::abi::{
 };
 use std::{collections::HashSet, time::Duration};
 
-/// A connection is accepted within moments of its first packet, or its client has gone: the longest that an SDK waits
-/// is a second.
+/// Age from which a record is removed. A connection is accepted moments after its first packet, or its client has given
+/// up: no SDK waits longer than a second.
 const RECORD_AGE_MAX: Duration = Duration::from_secs(10);
 
-/// The maps of records, opened by their pins.
+/// The maps of the records, opened from their pins.
 pub(crate) struct ConnectionRecords {
     flows: HashMap<MapData, FlowKey, Flow>,
     places: HashMap<MapData, RingPart, Places>,
@@ -21,7 +21,7 @@ pub(crate) struct ConnectionRecords {
 }
 
 impl ConnectionRecords {
-    /// Opens them.
+    /// Opens the maps.
     pub(crate) fn open(pins: &Pins) -> anyhow::Result<Self> {
         let open = |name: &str| {
             let map = MapData::from_pin(pins.folder().join(name)).with_context(|| format!("opening the map {name}"))?;
@@ -34,15 +34,15 @@ impl ConnectionRecords {
         })
     }
 
-    /// Reads the record of a connection, if there is one, and removes it: it is read once. Its place is taken by another
-    /// in time.
+    /// Reads and removes the record of a connection, if there is one. Each record is read once; its place in the ring is
+    /// reused later.
     pub(crate) fn take(&mut self, key: &FlowKey) -> anyhow::Result<Option<Flow>> {
         let Some(flow) = optional(self.flows.get(key, 0)).context("reading a record")? else { return Ok(None) };
         optional(self.flows.remove(key)).context("removing a record")?;
         Ok(Some(flow))
     }
 
-    /// Removes all that an interface has left.
+    /// Removes all records of an interface.
     pub(crate) fn forget(&mut self, interface: u32) -> anyhow::Result<()> {
         for key in self.remove_ring(interface.into())? {
             optional(self.flows.remove(&key)).context("removing a record")?;
@@ -50,11 +50,11 @@ impl ConnectionRecords {
         Ok(())
     }
 
-    /// Removes the records that nobody has asked for: of half-open connections, and of those that ended before they
-    /// were accepted. Returns how many they were. The rings of owners without records go, too: they grow with the
-    /// connections that there have been, and nobody tells of a pod's end.
+    /// Removes records that were never read: those of half-open connections, and of connections that ended before they
+    /// were accepted. Returns their number. Also removes the rings of owners without records: no event reports the end of
+    /// a pod, and the rings grow with the number of its connections.
     pub(crate) fn sweep(&mut self, now: Duration) -> anyhow::Result<usize> {
-        // Programs add and remove while we look: a list that is not quite right is mended by the next sweep.
+        // The programs add and remove records meanwhile; the next sweep corrects what this list misses.
         let keys: Vec<FlowKey> = self.flows.keys().filter_map(Result::ok).take(MAX_FLOWS as usize).collect();
         let mut swept = 0;
         let mut owners = HashSet::new();
@@ -69,13 +69,14 @@ impl ConnectionRecords {
         }
         let rings: Vec<u64> = self.rings.keys().filter_map(Result::ok).take(MAX_OWNERS as usize).collect();
         for owner in rings.into_iter().filter(|owner| !owners.contains(owner)) {
-            // A record that has come meanwhile goes with its age.
+            // A record that was added meanwhile is removed when it is too old.
             self.remove_ring(owner)?;
         }
         Ok(swept)
     }
 
-    /// Returns the records that have their places there, or had them. The ring first: a new one begins with the first part.
+    /// Removes a ring and returns the keys of the records in it, including former ones. Removes the ring before its parts,
+    /// because a new ring begins with the first part.
     fn remove_ring(&mut self, owner: u64) -> anyhow::Result<Vec<FlowKey>> {
         let Some(ring) = optional(self.rings.get(&owner, 0)).context("reading a ring")? else { return Ok(Vec::new()) };
         optional(self.rings.remove(&owner)).context("removing a ring")?;

@@ -1,5 +1,5 @@
-//! The cgroups of pods that keep the node's role, as the kernel programs look them up: the map is brought to what is
-//! known of pods, and to the cgroups that these have now.
+//! The map of exempt pods, which keep the node role: the eBPF programs look up cgroups in it. The agent reconciles it with
+//! the list of exempt pods and with the cgroups that they have now.
 
 use crate::{
     attestation::PodUid,
@@ -15,31 +15,32 @@ use kiam_common::abi::{EXEMPT_AGENT, EXEMPT_LISTED, MAP_EXEMPT};
 use std::collections::{BTreeMap, BTreeSet};
 use tracing::field::display;
 
-/// The pods that are to keep the node's role.
+/// The pods that must keep the node role.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct ExemptPods {
-    /// By their ServiceAccounts.
+    /// Pods that are exempt by their ServiceAccounts.
     pub(crate) listed: BTreeSet<PodUid>,
-    /// Whether there is no other one. Until that is known nobody loses what an earlier agent gave.
+    /// True if the list is complete. Until it is, no pod loses an exemption that an earlier agent gave.
     pub(crate) complete: bool,
-    /// This agent's own.
+    /// This agent's own pod.
     pub(crate) own: Option<PodUid>,
 }
 
-/// What stands in the map, or shall: cgroup to kind.
+/// Entries of the map: kind of exemption by cgroup.
 type Entries = BTreeMap<u64, u8>;
 
-/// The map, opened by its pin.
+/// The map, opened from its pin.
 pub(crate) struct ExemptMap(HashMap<MapData, u64, u8>);
 
 impl ExemptMap {
-    /// Opens it.
+    /// Opens the map.
     pub(crate) fn open(pins: &Pins) -> anyhow::Result<Self> {
         let map = MapData::from_pin(pins.folder().join(MAP_EXEMPT)).context("opening the map of exempt pods")?;
         Ok(Self(Map::HashMap(map).try_into()?))
     }
 
-    /// Brings the map to what it shall be. Returns the pods that have no cgroup yet, of which there will be no word.
+    /// Reconciles the map. Returns the exempt pods that have no cgroup yet: the caller must poll for those, because no event
+    /// announces a cgroup. Removes nothing if the cgroups cannot be read.
     pub(crate) fn sync(&mut self, kubepods: Option<&Kubepods>, pods: &ExemptPods) -> anyhow::Result<BTreeSet<PodUid>> {
         let cgroups = cgroups(kubepods)?;
         let present = self.entries();
@@ -47,18 +48,18 @@ impl ExemptMap {
         for (cgroup, kind) in wanted.iter().filter(|(cgroup, kind)| present.get(cgroup) != Some(kind)) {
             self.0.insert(cgroup, kind, 0).context("adding to the exempt pods")?;
             let pod = cgroups.get(cgroup).map(display);
-            tracing::info!(pod, cgroup, "keeps the node's role");
+            tracing::info!(pod, cgroup, "exemption added: this pod keeps the node role");
         }
         for cgroup in present.keys().filter(|cgroup| !wanted.contains_key(cgroup)) {
             optional(self.0.remove(cgroup)).context("removing from the exempt pods")?;
             let pod = cgroups.get(cgroup).map(display);
-            tracing::info!(pod, cgroup, "does not keep the node's role any more");
+            tracing::info!(pod, cgroup, "exemption removed");
         }
         let found: BTreeSet<PodUid> = cgroups.into_values().collect();
         Ok(&pods.listed - &found)
     }
 
-    /// Adds this agent's own pod and changes nothing else: the map may be another agent's to keep.
+    /// Adds this agent's own pod and changes nothing else, because another agent may be responsible for the map.
     pub(crate) fn add_own(&mut self, kubepods: Option<&Kubepods>, own: PodUid) -> anyhow::Result<()> {
         for (cgroup, _) in cgroups(kubepods)?.into_iter().filter(|(_, pod)| *pod == own) {
             self.0.insert(cgroup, EXEMPT_AGENT, 0).context("adding to the exempt pods")?;
@@ -66,7 +67,7 @@ impl ExemptMap {
         Ok(())
     }
 
-    /// What is in it, and which pods these are.
+    /// Returns the entries and their pods.
     pub(crate) fn report(&self, kubepods: Option<&Kubepods>) -> anyhow::Result<Vec<ExemptReport>> {
         let cgroups = cgroups(kubepods)?;
         let report = |(cgroup, kind)| ExemptReport {
@@ -78,7 +79,7 @@ impl ExemptMap {
     }
 
     fn entries(&self) -> Entries {
-        // Agents alone write here, one at a time: an entry that is missed is found the next time.
+        // Only agents write to this map, one at a time; an entry that is missed now is found at the next call.
         self.0.iter().filter_map(Result::ok).collect()
     }
 }
@@ -90,11 +91,11 @@ fn cgroups(kubepods: Option<&Kubepods>) -> anyhow::Result<BTreeMap<u64, PodUid>>
     }
 }
 
-/// What shall stand in the map: never a cgroup that is gone.
+/// Returns the entries that the map must have: never a cgroup that no longer exists.
 fn wanted(cgroups: &BTreeMap<u64, PodUid>, present: &Entries, pods: &ExemptPods) -> Entries {
     let kind = |cgroup: &u64, pod: &PodUid| match present.get(cgroup) {
         _ if pods.own == Some(*pod) => Some(EXEMPT_AGENT),
-        // An agent's own pod is that agent's business as long as it lives: the old or the new one of an upgrade.
+        // The pod of the other agent of an upgrade, which stays exempt as long as it exists.
         Some(&EXEMPT_AGENT) => Some(EXEMPT_AGENT),
         _ if pods.listed.contains(pod) => Some(EXEMPT_LISTED),
         Some(_) if !pods.complete => Some(EXEMPT_LISTED),
@@ -111,7 +112,7 @@ mod tests {
         PodUid::parse(&format!("11111111-2222-4333-8444-{last:012x}")).unwrap()
     }
 
-    /// Cgroup 10 is pod 1's, and so on.
+    /// Cgroup 10 belongs to pod 1, and so on.
     fn cgroups(pods: &[u64]) -> BTreeMap<u64, PodUid> {
         pods.iter().map(|pod| (pod * 10, uid(*pod))).collect()
     }

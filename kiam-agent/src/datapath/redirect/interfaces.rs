@@ -1,4 +1,4 @@
-//! The TC program on each interface that pods are behind, as they come and go.
+//! Attachment of the TC program to the interfaces of pods, as they appear and disappear.
 
 use super::connection_records::ConnectionRecords;
 use crate::{
@@ -27,40 +27,41 @@ use std::collections::{BTreeMap, BTreeSet};
 pub(crate) struct Attachments {
     hook: tc::Hook,
     attached: BTreeMap<u32, PodSide>,
-    /// Matched, but unfit, and said so.
+    /// Matched interfaces that cannot be served, and are logged already.
     unfit: BTreeSet<u32>,
     interface_ages: InterfaceAges,
     records: ConnectionRecords,
 }
 
 impl Attachments {
-    /// Nothing is attached yet.
+    /// Creates it without attachments.
     pub(crate) const fn new(hook: tc::Hook, interface_ages: InterfaceAges, records: ConnectionRecords) -> Self {
         Self { hook, attached: BTreeMap::new(), unfit: BTreeSet::new(), interface_ages, records }
     }
 
-    /// How programs are attached on this node.
+    /// Returns the kind of attachment on this node.
     pub(crate) const fn hook(&self) -> tc::Hook {
         self.hook
     }
 
-    /// Whether the program is on an interface.
+    /// Returns whether the program is attached to an interface.
     pub(crate) fn has(&self, index: u32) -> bool {
         self.attached.contains_key(&index)
     }
 
-    /// Whether an interface is the self-check's own, which no pod is behind.
+    /// Returns whether an interface is that of the probe.
     pub(crate) fn is_probe(&self, index: u32) -> bool {
         self.attached.get(&index).is_some_and(PodSide::is_probe)
     }
 
-    /// The name of an attached interface.
+    /// Returns the name of an attached interface.
     pub(crate) fn name(&self, index: u32) -> Option<&str> {
         self.attached.get(&index).map(|attached| attached.name.as_str())
     }
 
-    /// Attaches to what has come, clears up behind what has gone. `announce` gets the whole list before the program
-    /// runs on a new interface, and after one is gone.
+    /// Attaches to new interfaces and cleans up after those that are gone. `announce` gets the whole list before the program
+    /// runs on a new interface, and after one is gone. If an interface cannot be attached to, the others still are, and the
+    /// error names it.
     pub(crate) fn sync(
         &mut self,
         object: &mut Object,
@@ -81,7 +82,7 @@ impl Attachments {
         self.attach(&fresh, object, pins)
     }
 
-    /// Looks whether the program still is on each interface, and forgets those that it is not on: the next
+    /// Verifies that the program is attached to each interface, and forgets the interfaces that have lost it: the next
     /// [`Self::sync`] attaches it again.
     pub(crate) async fn verify(&mut self, netlink: &Handle, pins: &Pins, program: u32) -> anyhow::Result<Findings> {
         let mut findings = Findings::default();
@@ -103,10 +104,10 @@ impl Attachments {
                     tracing::info!(interface = name, index, ?hook, "attached");
                 }
                 Err(error) => {
-                    // Tried again at the next look, if the interface is still there then.
+                    // Retried at the next reconciliation, if the interface still exists.
                     self.attached.remove(&index);
                     self.forget(object, index)?;
-                    // Of the probe's it is told as such.
+                    // The notice `probe` reports the interface of the probe.
                     if name != PROBE {
                         problems.push(format!("{name}: {error:#}"));
                     }
@@ -116,17 +117,21 @@ impl Attachments {
         if problems.is_empty() { Ok(()) } else { bail!("cannot attach to {}", problems.join("; ")) }
     }
 
-    /// Once an interface; what pods behind it send to M is dropped by the fence and the backstop.
+    /// Logs each unfit interface once. The fence and the backstop drop the packets of its pods to the IMDS.
     fn log_unfit(&mut self, roles: &Roles) {
         self.unfit.retain(|index| roles.unfit.contains_key(index));
         for (&index, (name, why)) in &roles.unfit {
             if self.unfit.insert(index) {
-                tracing::warn!(interface = name, index, "matched by --host-interface but not served: {why}");
+                tracing::warn!(
+                    interface = name,
+                    index,
+                    "--host-interface matches this interface, but its pods cannot be served: {why}"
+                );
             }
         }
     }
 
-    /// What was attached by us, or pinned by an earlier agent, and is not pods' any more.
+    /// Detaches from interfaces that no longer lead to a pod, whether this or an earlier agent attached to them.
     fn clear_gone(&mut self, roles: &Roles, object: &mut Object, pins: &Pins) -> anyhow::Result<()> {
         let mut gone: BTreeSet<u32> =
             pins.linked_interfaces(LinkOf::Redirect).context("listing the pinned links")?.into_iter().collect();
@@ -137,13 +142,13 @@ impl Attachments {
             tc::detach(&Place::redirect(pins, index), self.hook, roles.names.get(&index).map(String::as_str))?;
             self.forget(object, index)?;
             if let Some(attached) = self.attached.remove(&index) {
-                tracing::info!(interface = attached.name, index, "gone");
+                tracing::info!(interface = attached.name, index, "detached");
             }
         }
         Ok(())
     }
 
-    /// The interfaces that [`Self::sync`] would announce, in the same roles.
+    /// Returns the interfaces that [`Self::sync`] would announce for these roles.
     pub(crate) fn expected(&self, roles: &Roles) -> Vec<Interface> {
         let interface = |(&index, side): (&u32, &PodSide)| Interface {
             index,
@@ -159,8 +164,7 @@ impl Attachments {
         roles.pod_sides.iter().filter(|(_, side)| !side.is_probe()).map(interface).collect()
     }
 
-    /// From now on the backstop drops what comes by this interface, and who opened connections there is not known any
-    /// more.
+    /// Removes an interface from the maps, and its connection records. From now on the backstop drops its packets.
     fn forget(&mut self, object: &mut Object, index: u32) -> anyhow::Result<()> {
         let mut map = object.interfaces_mut()?;
         if map.get(&index, 0).is_ok() {
@@ -173,13 +177,13 @@ impl Attachments {
         self.forget_records(index)
     }
 
-    /// Who opened connections by this interface is not known any more.
+    /// Removes the connection records of an interface.
     pub(crate) fn forget_records(&mut self, index: u32) -> anyhow::Result<()> {
         self.records.forget(index).with_context(|| format!("forgetting the records of interface {index}"))
     }
 }
 
-/// Whether the program on this interface assigns, or only notes.
+/// Sets whether the program on this interface redirects connections, or only records them.
 fn set_port(object: &mut Object, index: u32, side: &PodSide) -> anyhow::Result<()> {
     let mut ports = object.ports()?;
     let known = ports.get(&index, 0).ok();
@@ -194,7 +198,7 @@ fn set_port(object: &mut Object, index: u32, side: &PodSide) -> anyhow::Result<(
 
 fn attach_one(object: &mut Object, pins: &Pins, hook: tc::Hook, index: u32, name: &str) -> anyhow::Result<tc::Hook> {
     let mut map = object.interfaces_mut()?;
-    // Before the program runs: it drops what comes from an interface that is not in the map.
+    // Added before the program runs: the program drops the packets of an interface that is not in the map.
     if map.get(&index, 0).is_err() {
         let cpus = aya::util::nr_cpus().map_err(|(_, error)| error)?;
         let zero = PerCpuValues::try_from(vec![Counters::default(); cpus])?;

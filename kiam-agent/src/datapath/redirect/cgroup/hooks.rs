@@ -1,4 +1,4 @@
-//! The programs on the kubepods cgroup, behind pinned links.
+//! Attachment of the programs to the kubepods cgroup, by pinned links.
 
 use crate::{
     datapath::{
@@ -20,8 +20,8 @@ struct Hook {
     attach_type: u32,
 }
 
-/// In the order of attaching: a redirected connection is noted, and its peer's name told, from the first one on; and no
-/// option that hides packets is set by the time that connections are refused.
+/// The programs in the order of attachment. Before the first connection is redirected, connections are recorded and
+/// `getpeername` returns the IMDS; before connections are refused, no socket can set the option that hides packets.
 const HOOKS: [Hook; 6] = [
     Hook { program: PROG_SOCKOPS, attach_type: 3 },
     Hook { program: PROG_PEERNAME4, attach_type: 29 },
@@ -31,7 +31,7 @@ const HOOKS: [Hook; 6] = [
     Hook { program: PROG_CONNECT6, attach_type: 11 },
 ];
 
-/// The programs' names.
+/// Returns the names of the programs.
 pub(super) fn programs() -> impl Iterator<Item = &'static str> {
     HOOKS.iter().map(|hook| hook.program)
 }
@@ -41,8 +41,8 @@ pub(super) fn load(object: &mut Object) -> anyhow::Result<()> {
     HOOKS.iter().try_for_each(|hook| object.load_hook(hook.program))
 }
 
-/// Sees to it that each program is on this cgroup. `update`: those that are there already may be an earlier agent's, and
-/// are replaced.
+/// Ensures that each program is attached to this cgroup. `update`: replaces the programs that are attached already, because
+/// they may be those of an earlier agent.
 pub(super) fn attach(object: &mut Object, pins: &Pins, kubepods: &Kubepods, update: bool) -> anyhow::Result<()> {
     let cgroup = File::open(kubepods.path()).with_context(|| format!("opening {}", kubepods.path().display()))?;
     for Hook { program, attach_type } in HOOKS {
@@ -64,7 +64,7 @@ pub(super) fn attach(object: &mut Object, pins: &Pins, kubepods: &Kubepods, upda
     Ok(())
 }
 
-/// Takes all programs off whatever cgroup they are on.
+/// Detaches all programs, from whatever cgroup they are attached to.
 pub(super) fn detach(pins: &Pins) -> anyhow::Result<()> {
     for Hook { program, .. } in HOOKS {
         let pin = pins.hook(program);
