@@ -1,6 +1,8 @@
-//! What others have on the node that can keep packets from the datapath: [`nat`] rules for the IMDS, [`flowtables`],
-//! interfaces that cannot be served ([`unserved`]), and packet filter rules that may be the cause when a probe is lost
-//! ([`suspects`]). [`netfilter`] reads the rules.
+//! Objects of other programs on the node that can keep packets from the datapath.
+//!
+//! Reading order: [`netfilter`] (reads the packet filter), [`nat`] (rules that redirect the IMDS), [`flowtables`]
+//! (bypass the datapath), [`suspects`] (rules that may have dropped a probe), [`unserved`] (networks that cannot be
+//! served).
 
 pub(crate) mod flowtables;
 pub(crate) mod nat;

@@ -1,15 +1,15 @@
-//! Flowtables on interfaces that pods are behind. They come after our program and before the node's stack: what belongs
-//! to a connection that they hold is sent on, whatever socket it carries and whatever the fence says. So one of them is
-//! an incident, and holds readiness back.
+//! Flowtables on interfaces of pods. They run after our program and before the node's network stack, and forward the
+//! packets of their connections regardless of the assigned socket and the fence. So the node is not ready while there
+//! is one.
 
 use super::netfilter::nft::{Flowtable, Nft};
 use crate::datapath::node::roles::{PodSide, Roles};
 use anyhow::bail;
 
-/// Looks for them.
+/// Searches for flowtables on interfaces of pods. The error names each with the commands that delete it.
 pub(crate) async fn check(nft: Option<&Nft>, roles: &Roles) -> anyhow::Result<()> {
     let Some(nft) = nft else { return Ok(()) };
-    // Without nf_tables there is nobody to ask for flowtables.
+    // A kernel without nf_tables has no flowtables.
     if nft.generation().await?.is_none() {
         return Ok(());
     }
@@ -29,9 +29,9 @@ fn problem(flowtable: &Flowtable, roles: &Roles) -> Option<String> {
     }
     let Flowtable { family, table, name, .. } = flowtable;
     Some(format!(
-        "the flowtable {name} of the nftables table {family} {table} is on {}: it sends pods' packets on past the checks \
-         of the node, those to the real metadata service among them. Delete the rules that say `flow add @{name}`, then \
-         `nft delete flowtable {family} {table} {name}`",
+        "the flowtable {name} of the nftables table {family} {table} is on {}: it forwards pods' packets past the \
+         checks of the node, including those to the real IMDS. Delete the rules that contain `flow add @{name}`, then \
+         run `nft delete flowtable {family} {table} {name}`",
         on.join(", ")
     ))
 }
@@ -67,7 +67,7 @@ mod tests {
         Roles::of(&devices, &InterfaceMatch::parse(&["cali+"]).unwrap(), &BTreeSet::from([2]))
     }
 
-    fn told(devices: &[Devices]) -> Vec<String> {
+    fn problems_on(devices: &[Devices]) -> Vec<String> {
         let (table, name) = ("fw".to_owned(), "fast".to_owned());
         problems(&[Flowtable { family: "inet", table, name, devices: devices.to_vec() }], &roles())
     }
@@ -75,15 +75,15 @@ mod tests {
     /// A flowtable on an interface of a pod is a problem; the text contains the command that deletes it.
     #[test]
     fn flowtable_on_a_pods_interface_is_a_problem() {
-        let told = told(&[Devices::Named("eth0".to_owned()), Devices::Named("cali1".to_owned())]);
-        assert_eq!(told.len(), 1);
-        assert!(told[0].contains("flowtable fast of the nftables table inet fw is on cali1:"), "{told:?}");
-        assert!(told[0].ends_with("`nft delete flowtable inet fw fast`"), "{told:?}");
+        let found = problems_on(&[Devices::Named("eth0".to_owned()), Devices::Named("cali1".to_owned())]);
+        assert_eq!(found.len(), 1);
+        assert!(found[0].contains("flowtable fast of the nftables table inet fw is on cali1:"), "{found:?}");
+        assert!(found[0].ends_with("`nft delete flowtable inet fw fast`"), "{found:?}");
     }
 
     #[test]
     fn flowtable_on_other_interfaces_is_no_problem() {
-        assert_eq!(told(&[Devices::Named("eth0".to_owned())]), Vec::<String>::new());
-        assert_eq!(told(&[Devices::Prefix("kiam".to_owned())]), Vec::<String>::new());
+        assert_eq!(problems_on(&[Devices::Named("eth0".to_owned())]), Vec::<String>::new());
+        assert_eq!(problems_on(&[Devices::Prefix("kiam".to_owned())]), Vec::<String>::new());
     }
 }

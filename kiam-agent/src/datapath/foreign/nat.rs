@@ -1,6 +1,6 @@
-//! Rules of kiam, kube2iam and their like in the nat tables: they would give pods' connections to M another destination
-//! on the way, and with it take away what tells whose they are. They are named, and hold readiness back while they
-//! stand; with `--take-over` they are deleted.
+//! Rules of kiam, kube2iam and the like in the nat tables: they change the destination of pods' connections to the
+//! IMDS, so that the connections can no longer be attributed to pods. The node is not ready while there is one, and the
+//! condition names it; with `--take-over` they are deleted.
 
 use super::netfilter::{
     Action, Destination, Place, Rule,
@@ -10,36 +10,37 @@ use super::netfilter::{
 use crate::datapath::node::family::Family;
 use anyhow::{Context as _, bail};
 
-/// The table, in iptables and as a type of nf_tables' chains.
+/// Name of the table in iptables, and of the chain type in nf_tables.
 const NAT: &str = "nat";
 
-/// What is known of such rules.
+/// Search for such rules.
 pub(crate) struct ForeignNat {
     nft: Option<Nft>,
     take_over: bool,
-    /// The rules of nf_tables, as of a generation.
+    /// Rules found in nf_tables, and the generation of the ruleset in which they were found.
     seen: Option<(u32, Vec<(Table, Rule)>)>,
 }
 
 impl ForeignNat {
-    /// Nothing is looked at yet.
+    /// Creates the search; nothing is read yet.
     pub(crate) const fn new(nft: Option<Nft>, take_over: bool) -> Self {
         Self { nft, take_over, seen: None }
     }
 
-    /// Looks, and deletes what it finds when that was asked for and the node is closed by our own fence: such a rule is
-    /// what keeps pods from the real metadata service when kiam's agent is gone.
+    /// Searches for such rules. Deletes them with `--take-over` if our fence closes the node; until then such a rule
+    /// may be all that keeps pods from the real IMDS while kiam's agent is not running. The error names the rules that
+    /// remain, each with the command that deletes it.
     pub(crate) async fn check(&mut self, closed: bool) -> anyhow::Result<()> {
-        let mut found = self.found().await?;
+        let mut found = self.find().await?;
         if self.take_over && closed && !found.is_empty() {
             let deleted = self.delete_all().await;
             deleted.with_context(|| format!("--take-over failed, and {}", describe(&found)))?;
-            found = self.found().await?;
+            found = self.find().await?;
         }
         if found.is_empty() { Ok(()) } else { bail!(describe(&found)) }
     }
 
-    async fn found(&mut self) -> anyhow::Result<Vec<Rule>> {
+    async fn find(&mut self) -> anyhow::Result<Vec<Rule>> {
         let mut found = Vec::new();
         for family in Family::ALL {
             if let Some(table) = xtables::Table::read(family, NAT)? {
@@ -50,7 +51,8 @@ impl ForeignNat {
         Ok(found)
     }
 
-    /// A node has tens of thousands of rules, and they seldom change.
+    /// Returns the rules in nf_tables. Reads them only after a change: a node may have tens of thousands, which seldom
+    /// change.
     async fn in_nft(&mut self) -> anyhow::Result<&[(Table, Rule)]> {
         let Some(nft) = &self.nft else { return Ok(&[]) };
         let Some(generation) = nft.generation().await? else { return Ok(&[]) };
@@ -74,7 +76,7 @@ impl ForeignNat {
         for (table, rule) in in_nft {
             if let Place::Nft { handle, .. } = rule.place {
                 nft.delete(&table, &rule.chain, handle).await?;
-                tracing::warn!("--take-over: deleted {rule}, as {}", rule.removal());
+                tracing::warn!("--take-over: deleted {rule}, like `{}`", rule.removal());
             }
         }
         Ok(())
@@ -90,7 +92,7 @@ fn delete_legacy(family: Family) -> anyhow::Result<()> {
     while let Some(table) = xtables::Table::read(family, NAT)?
         && let Some(rule) = table.delete_first(&lock, is_foreign)?
     {
-        tracing::warn!("--take-over: deleted {rule}, as {}", rule.removal());
+        tracing::warn!("--take-over: deleted {rule}, like `{}`", rule.removal());
     }
     Ok(())
 }
@@ -102,8 +104,8 @@ fn is_foreign(rule: &Rule) -> bool {
 fn describe(rules: &[Rule]) -> String {
     let removals: Vec<String> = removals(rules).iter().map(|removal| format!("`{removal}`")).collect();
     format!(
-        "rules of another program give pods' connections to the metadata service another destination; delete them, or \
-         start the agent with --take-over: {}",
+        "rules of another program change the destination of pods' connections to the IMDS; delete them, or start the \
+         agent with --take-over: {}",
         removals.join("; ")
     )
 }

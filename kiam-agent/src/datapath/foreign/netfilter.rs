@@ -1,98 +1,98 @@
-//! What other programs have in the kernel's packet filter: the rules of iptables-legacy ([`xtables`]) and those of
-//! nf_tables ([`nft`]), which iptables-nft's are too. Nothing of ours is in there. It is read from the kernel itself,
-//! so the image needs no program for it and the agent no capability but CAP_NET_ADMIN.
+//! The rules of other programs in the kernel's packet filter: those of iptables-legacy ([`xtables`]), and those of
+//! nf_tables ([`nft`]), which include those of iptables-nft. The agent has no rules of its own there. It reads them
+//! from the kernel, so that the image needs no other program, and the agent no other capability than CAP_NET_ADMIN.
 
 pub(crate) mod nft;
 pub(crate) mod xtables;
 
 use std::{cmp::Reverse, fmt};
 
-/// A rule, as far as it matters here.
+/// A rule, as far as it is relevant here.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Rule {
-    /// Where it is, and what takes it away.
+    /// Location, and the data that its deletion needs.
     pub(crate) place: Place,
-    /// The chain that it stands in.
+    /// Name of its chain.
     pub(crate) chain: String,
-    /// Counted from 1 within the chain.
+    /// Position in the chain, from 1.
     pub(crate) position: u32,
-    /// What its conditions say about packets to M.
+    /// Destinations that its conditions select, with regard to the IMDS.
     pub(crate) destination: Destination,
-    /// Its other conditions leave out the probe's SYN: it is for another protocol, port or interface.
+    /// True if its other conditions exclude the probe's SYN: it is for another protocol, port or interface.
     pub(crate) excludes_probe: bool,
-    /// What it does.
+    /// Action.
     pub(crate) action: Action,
 }
 
-/// Where a rule is.
+/// Location of a rule.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Place {
-    /// In a table of iptables-legacy.
+    /// A table of iptables-legacy.
     Legacy {
         /// `iptables-legacy` or `ip6tables-legacy`.
         program: &'static str,
         /// The table's name.
         table: &'static str,
-        /// The rule as iptables writes it; `None` when it has parts that are not read here.
+        /// The rule in the notation of iptables; `None` if it has parts that are not supported here.
         spec: Option<String>,
     },
-    /// In a table of nf_tables.
+    /// A table of nf_tables.
     Nft {
         /// `ip`, `ip6` or `inet`.
         family: &'static str,
         /// The table's name.
         table: String,
-        /// The rule's number, which no other rule of the table ever has.
+        /// The handle of the rule, which the table never reuses.
         handle: u64,
     },
 }
 
-/// What the conditions of a rule say about M.
+/// Destinations that the conditions of a rule select, with regard to the IMDS.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Destination {
-    /// Nothing, or nothing that is read here.
+    /// No condition on the destination, or one that is not supported here.
     Any,
-    /// M is meant: its address, or a network that it is in.
+    /// The address of the IMDS, or a network that contains it.
     Imds,
-    /// The rule is for other destinations.
+    /// Other destinations.
     Elsewhere,
 }
 
-/// What a rule does.
+/// Action of a rule.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Action {
-    /// Gives the packet another destination (DNAT, REDIRECT).
+    /// Changes the destination of the packet (DNAT, REDIRECT).
     Rewrite,
-    /// Drops or rejects it.
+    /// Drops or rejects the packet.
     Drop,
-    /// Goes on in another chain of the table, and comes back or not.
+    /// Continues in another chain of the table, with or without return.
     Jump(String),
     /// Anything else.
     Other,
 }
 
-/// A chain that packets begin in on their way in.
+/// A base chain at a hook that incoming packets pass.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Base {
-    /// Where it is.
+    /// Its table.
     pub(crate) table: TableName,
     /// The chain's name.
     pub(crate) chain: String,
-    /// What none of its rules decides about is dropped.
+    /// True if its policy is to drop packets.
     pub(crate) drops: bool,
 }
 
-/// A table, as the commands call it.
+/// Name of a table, as used in commands.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum TableName {
-    /// Of iptables-legacy.
+    /// A table of iptables-legacy.
     Legacy {
         /// `iptables-legacy` or `ip6tables-legacy`.
         program: &'static str,
         /// The table's name.
         table: &'static str,
     },
-    /// Of nf_tables.
+    /// A table of nf_tables.
     Nft {
         /// `ip`, `ip6` or `inet`.
         family: &'static str,
@@ -102,12 +102,12 @@ pub(crate) enum TableName {
 }
 
 impl Rule {
-    /// Whether packets to M may be among those that it is for.
+    /// Returns whether the rule may apply to packets to the IMDS.
     pub(crate) fn may_be_for_imds(&self) -> bool {
         self.destination != Destination::Elsewhere && !self.excludes_probe
     }
 
-    /// The command that deletes the rule.
+    /// Returns the command that deletes the rule.
     pub(crate) fn removal(&self) -> String {
         let Self { place, chain, position, .. } = self;
         match place {
@@ -118,8 +118,8 @@ impl Rule {
     }
 }
 
-/// The commands that delete all of some rules, in an order in which they can be run: those that go by number first, from
-/// the last to the first, because a deletion changes the numbers behind it.
+/// Returns the commands that delete these rules, in the order in which they must be run: first the deletions by
+/// position, from the last to the first, because each changes the positions after it.
 pub(crate) fn removals(rules: &[Rule]) -> Vec<String> {
     let mut rules: Vec<&Rule> = rules.iter().collect();
     rules.sort_by_key(|rule| match rule.place {

@@ -1,6 +1,6 @@
-//! Which rules and policies may be what drops pods' packets to M on their way in. Not what does: that would take an
-//! evaluation of everything that a packet filter knows. So a rule is suspected when it drops or rejects, can be reached
-//! from a chain of the kernel's, and says nothing that leaves out a SYN to M's port.
+//! Suspects: rules and policies that may drop pods' incoming packets to the IMDS. The actual cause is not determined,
+//! which would require a complete evaluation of the packet filter. A rule is a suspect if it drops or rejects, is
+//! reachable from a base chain, and has no condition that excludes a SYN to the port of the IMDS.
 
 use super::netfilter::{Action, Base, Place, Rule, TableName, nft::Nft, xtables};
 use crate::datapath::node::family::Family;
@@ -8,20 +8,20 @@ use std::{collections::BTreeSet, fmt};
 
 /// The tables of iptables-legacy that can drop.
 const LEGACY_TABLES: [&str; 4] = ["raw", "mangle", "filter", "security"];
-/// The tables that iptables-nft makes, and its names for the kernel's chains.
+/// The tables that iptables-nft creates, and its names of base chains.
 const IPTABLES_TABLES: [&str; 5] = ["raw", "mangle", "nat", "filter", "security"];
 const IPTABLES_CHAINS: [&str; 2] = ["PREROUTING", "INPUT"];
 
-/// A rule, or the policy of a chain of the kernel's.
+/// A rule, or the policy of a base chain.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Suspect {
-    /// Where packets begin that get to it.
+    /// Base chain from which packets reach it.
     base: Base,
-    /// `None`: it is the policy.
+    /// The rule; `None`: the policy of the base chain.
     rule: Option<Rule>,
 }
 
-/// All of this node for packets of these families.
+/// Returns the suspects of this node for packets of these families.
 pub(crate) async fn find(nft: Option<&Nft>, families: &[Family]) -> anyhow::Result<Vec<Suspect>> {
     let mut found = Vec::new();
     for &family in families {
@@ -43,7 +43,7 @@ pub(crate) async fn find(nft: Option<&Nft>, families: &[Family]) -> anyhow::Resu
     Ok(found)
 }
 
-/// Those of one table.
+/// Returns the suspects of one table.
 fn among(bases: &[Base], rules: &[Rule]) -> Vec<Suspect> {
     let mut found = Vec::new();
     for base in bases {
@@ -59,7 +59,7 @@ fn among(bases: &[Base], rules: &[Rule]) -> Vec<Suspect> {
     found
 }
 
-/// The chains that a packet may get to.
+/// Returns the chains that a packet may reach.
 fn reached<'a>(base: &'a str, rules: &'a [Rule]) -> BTreeSet<&'a str> {
     let (mut reached, mut open) = (BTreeSet::new(), vec![base]);
     while let Some(chain) = open.pop() {
@@ -76,7 +76,7 @@ fn reached<'a>(base: &'a str, rules: &'a [Rule]) -> BTreeSet<&'a str> {
 }
 
 impl Suspect {
-    /// The command that shows it.
+    /// Returns the command that shows it.
     fn show_command(&self) -> String {
         let (chain, position) = match &self.rule {
             Some(rule) => (&rule.chain, format!(" {}", rule.position)),
@@ -88,7 +88,7 @@ impl Suspect {
         }
     }
 
-    /// The command that lets packets to M go by it.
+    /// Returns the command that accepts packets to the IMDS before it.
     pub(crate) fn remedy(&self, family: Family) -> String {
         let (imds, chain) = (family.imds(), &self.base.chain);
         match &self.base.table {
@@ -108,7 +108,7 @@ impl Suspect {
         }
     }
 
-    /// Whether packets of this family can get to it.
+    /// Returns whether packets of this family can reach it.
     pub(crate) fn sees(&self, family: Family) -> bool {
         match self.base.table {
             TableName::Legacy { program: "ip6tables-legacy", .. } | TableName::Nft { family: "ip6", .. } => {

@@ -1,5 +1,5 @@
-//! Networks whose pods cannot be served by the interface that they come in by. Nothing is done about them here: they are
-//! told to the node's owner, each with what to do.
+//! Networks of pods that cannot be served by the interface by which their packets arrive. The agent cannot change this;
+//! a notice for the operator describes each, with a remedy.
 
 use crate::{
     config::{DatapathConfig, HostNetworkPods},
@@ -12,22 +12,22 @@ use crate::{
 use rtnetlink::Handle;
 use std::collections::{BTreeMap, BTreeSet};
 
-/// The VPC CNI's name of a pod's interface under security groups for pods in strict mode: this, and
-/// [`STRICT_HASH_LEN`] digits of a hash (`generateHostVethName` in its `cmd/routed-eni-cni-plugin`).
+/// Prefix of a pod's interface under security groups for pods of the VPC CNI in strict mode; [`STRICT_HASH_LEN`] digits
+/// of a hash follow (`generateHostVethName` in its `cmd/routed-eni-cni-plugin`).
 const STRICT_PREFIX: &str = "vlan";
 const STRICT_HASH_LEN: usize = 11;
 
-/// What was seen on this node.
+/// Devices and routes of this node.
 #[derive(Default)]
 struct Seen<'a> {
     devices: &'a [Device],
-    /// The devices of the namespaces at the other ends of veths, by the number that ours has for each.
+    /// Devices in the namespaces at the other ends of veths, by the id that our namespace has for each.
     elsewhere: BTreeMap<i32, Vec<Device>>,
-    /// Devices that a route leads over to an address that the VPC CNI gives to pods for IPv4 alone.
+    /// Devices with a route to an address that the VPC CNI gives to pods for IPv4 only.
     egress_v4: BTreeSet<u32>,
 }
 
-/// Looks, beginning with the devices of this namespace.
+/// Returns the notices for this node. `devices`: those of this namespace.
 pub(crate) async fn notices(
     netlink: &Handle,
     devices: &[Device],
@@ -46,7 +46,7 @@ pub(crate) async fn notices(
     Ok(notices)
 }
 
-/// A namespace that has gone in between has no devices.
+/// Lists the devices in the namespaces at the other ends of veths. A namespace that has disappeared has none.
 async fn elsewhere(netlink: &Handle, devices: &[Device]) -> BTreeMap<i32, Vec<Device>> {
     let veths = devices.iter().filter(|device| device.kind == Kind::Veth);
     let namespaces: BTreeSet<i32> = veths.filter_map(|veth| veth.lower_in).collect();
@@ -60,7 +60,7 @@ async fn elsewhere(netlink: &Handle, devices: &[Device]) -> BTreeMap<i32, Vec<De
     elsewhere
 }
 
-/// Pods on macvlan and ipvlan devices of an uplink: their packets never meet the node's stack.
+/// Reports pods on macvlan and ipvlan devices of an uplink: their packets bypass the node's network stack.
 fn children(seen: &Seen<'_>, roles: &Roles, enforced: bool) -> Option<Notice> {
     let mut found: Vec<String> = Vec::new();
     for device in seen.devices {
@@ -68,24 +68,24 @@ fn children(seen: &Seen<'_>, roles: &Roles, enforced: bool) -> Option<Notice> {
             found.push(device.name.clone());
         }
         if has_child_elsewhere(device, seen, roles) {
-            // The pod chooses the names of its own interfaces.
+            // Its own name is not printed: the pod can choose any.
             found.push(format!("one of the pod behind {}", device.name));
         }
     }
     let meaning = match enforced {
-        true => "--host-network-pods=enforce drops it when it comes from a pod's process",
-        false => "it reaches the real one and gets the node's role; --host-network-pods=enforce keeps pods from that",
+        true => "--host-network-pods=enforce drops those that the process of a pod sends",
+        false => "they reach the real IMDS, which returns the node role; --host-network-pods=enforce prevents this",
     };
     let what = format!(
-        "macvlan or ipvlan on an uplink: {}. What they send to the metadata service gets around program and fence; \
+        "macvlan or ipvlan on an uplink: {}. Their packets to the metadata service bypass the program and the fence; \
          {meaning}",
         found.join(", ")
     );
     (!found.is_empty()).then(|| notice("macvlan", what))
 }
 
-/// Whether the pod at the other end of a veth has one. The number that its devices have for our namespace is the one
-/// that the other end itself has for where this end is.
+/// Returns whether the pod at the other end of a veth has such a device. The pod's namespace has its own id for ours:
+/// the one that the other end of the veth reports for this end.
 fn has_child_elsewhere(veth: &Device, seen: &Seen<'_>, roles: &Roles) -> bool {
     let theirs = veth.lower_in.and_then(|namespace| seen.elsewhere.get(&namespace)).filter(|_| veth.kind == Kind::Veth);
     let Some(theirs) = theirs else { return false };
@@ -98,36 +98,38 @@ fn is_child_of_uplink(device: &Device, roles: &Roles) -> bool {
     device.kind == Kind::Child && device.lower.is_some_and(|lower| roles.uplinks.contains_key(&lower))
 }
 
-/// Matched, and no program can be on them.
+/// Reports matched devices to which no program can be attached.
 fn unfit(roles: &Roles) -> impl Iterator<Item = Notice> {
     roles.unfit.values().map(|(name, why)| {
-        let what = "is matched by --host-interface, but pods behind it get nothing from the metadata service";
-        let todo = format!("exclude it with --host-interface=!{name} if it is no pod's, else use --redirect=cgroup");
+        let what = "is matched by --host-interface, but its pods get no answer from the metadata service";
+        let todo =
+            format!("exclude it with --host-interface=!{name} if it does not lead to pods, else use --redirect=cgroup");
         notice("unfit", format!("{name} {what}: {why}; {todo}"))
     })
 }
 
-/// Security groups for pods in strict mode: routes to such a pod are only in a table for what comes from its own
-/// network card and interface, so the answers of the node get lost.
+/// Reports security groups for pods in strict mode: the routes to such a pod are in a table that is used only for
+/// packets from its own network card and interface, so the node's answers are lost.
 fn strict_mode(seen: &Seen<'_>) -> Option<Notice> {
     let is_strict = |device: &&Device| {
         let hash = device.name.strip_prefix(STRICT_PREFIX).unwrap_or_default();
         device.kind == Kind::Veth && hash.len() == STRICT_HASH_LEN && hash.bytes().all(|byte| byte.is_ascii_hexdigit())
     };
-    let what = "pods with security groups of their own in strict mode are not served, because the node has no route back \
-                to them; set POD_SECURITY_GROUP_ENFORCING_MODE=standard for the VPC CNI, or use --redirect=cgroup with \
-                its DISABLE_TCP_EARLY_DEMUX=true";
+    let what = "pods with security groups of their own in strict mode are not served, because the node has no route \
+                back to them: set POD_SECURITY_GROUP_ENFORCING_MODE=standard for the VPC CNI, or use --redirect=cgroup \
+                with its DISABLE_TCP_EARLY_DEMUX=true";
     behind("pod-security-groups", seen.devices.iter().filter(is_strict), what)
 }
 
-/// The second interface that pods of an IPv6 cluster have for IPv4. Where the program is on it, the record tells the pod.
+/// Reports the second interface that pods of an IPv6 cluster have for IPv4. If the program is attached to it, the
+/// connection record identifies the pod.
 fn egress_v4(seen: &Seen<'_>, roles: &Roles) -> Option<Notice> {
     let is_one = |device: &&Device| {
         let leads_there = device.kind == Kind::Veth && seen.egress_v4.contains(&device.index);
         leads_there && !roles.pod_sides.contains_key(&device.index)
     };
-    let what = "pods of this IPv6 cluster ask 169.254.169.254 from addresses of 169.254.172.0/22, by interfaces that \
-                --host-interface does not match, and get nothing; match those too, or use --redirect=cgroup, or set \
+    let what = "pods of this IPv6 cluster reach 169.254.169.254 from addresses of 169.254.172.0/22, by interfaces that \
+                --host-interface does not match, and get no answer: match those too, or use --redirect=cgroup, or set \
                 AWS_EC2_METADATA_SERVICE_ENDPOINT_MODE=IPv6 for the pods";
     behind("ipv4-egress", seen.devices.iter().filter(is_one), what)
 }
@@ -146,7 +148,7 @@ mod tests {
     use super::*;
     use crate::config::InterfaceMatch;
 
-    /// What our namespace calls the pod's, and what it calls itself.
+    /// Ids of the pod's namespace in ours, and of our namespace in the pod's.
     const POD: i32 = 7;
     const HOME: i32 = 3;
 
@@ -179,9 +181,9 @@ mod tests {
         devices.push(device(6, "mv0", Kind::Child, Some(2), None));
         let open = children_of(&devices, vec![], false).unwrap();
         assert!(open.starts_with("macvlan or ipvlan on an uplink: mv0. "), "{open}");
-        assert!(open.contains("the node's role; --host-network-pods=enforce keeps"), "{open}");
+        assert!(open.contains("the node role; --host-network-pods=enforce prevents"), "{open}");
         let closed = children_of(&devices, vec![], true).unwrap();
-        assert!(!closed.contains("the node's role"), "{closed}");
+        assert!(!closed.contains("the node role"), "{closed}");
     }
 
     #[test]
@@ -197,11 +199,11 @@ mod tests {
     fn child_inside_a_pod_is_reported_by_its_veth() {
         let end = || device(10, "eth0", Kind::Veth, Some(3), Some(HOME));
         let child = |lower_in| device(11, "\u{1b}[2J", Kind::Child, Some(2), lower_in);
-        let told = children_of(&node(), vec![end(), child(Some(HOME))], false).unwrap();
-        assert!(told.starts_with("macvlan or ipvlan on an uplink: one of the pod behind cali1. "), "{told}");
+        let found = children_of(&node(), vec![end(), child(Some(HOME))], false).unwrap();
+        assert!(found.starts_with("macvlan or ipvlan on an uplink: one of the pod behind cali1. "), "{found}");
         for (theirs, what) in [
-            (vec![end(), child(Some(8))], "it stands on a device of a third namespace"),
-            (vec![end(), child(None)], "it stands on a device of the pod"),
+            (vec![end(), child(Some(8))], "it is on a device of a third namespace"),
+            (vec![end(), child(None)], "it is on a device of the pod"),
             (vec![child(Some(HOME))], "the veth has just been replaced"),
         ] {
             assert_eq!(children_of(&node(), theirs, false), None, "{what}");
@@ -210,16 +212,16 @@ mod tests {
 
     #[test]
     fn unfit_device_is_reported_with_remedy() {
-        let told: Vec<Notice> = unfit(&roles(&node())).collect();
-        assert_eq!(told.len(), 1);
-        assert!(told[0].text.starts_with("tun0 is matched"), "{told:?}");
-        assert!(told[0].text.contains("no Ethernet header; exclude it with --host-interface=!tun0"), "{told:?}");
+        let found: Vec<Notice> = unfit(&roles(&node())).collect();
+        assert_eq!(found.len(), 1);
+        assert!(found[0].text.starts_with("tun0 is matched"), "{found:?}");
+        assert!(found[0].text.contains("no Ethernet header; exclude it with --host-interface=!tun0"), "{found:?}");
     }
 
     #[test]
     fn strict_mode_is_recognised_by_interface_names() {
-        let told = |devices: &[Device]| strict_mode(&Seen { devices, ..Seen::default() }).map(|notice| notice.text);
-        assert!(told(&node()).unwrap().ends_with("They are behind vlan0123456789a"));
+        let found = |devices: &[Device]| strict_mode(&Seen { devices, ..Seen::default() }).map(|notice| notice.text);
+        assert!(found(&node()).unwrap().ends_with("They are behind vlan0123456789a"));
         for (name, kind) in [
             ("vlan.eth.1", Kind::Other),
             ("vlan0123456789", Kind::Veth),
@@ -227,20 +229,20 @@ mod tests {
             ("eni0123456789ab", Kind::Veth),
             ("vlan0123456789a", Kind::Other),
         ] {
-            assert_eq!(told(&[device(9, name, kind, None, None)]), None, "{name}");
+            assert_eq!(found(&[device(9, name, kind, None, None)]), None, "{name}");
         }
     }
 
     /// The second veth of pods of an IPv6 cluster is reported unless `--host-interface` matches it.
     #[test]
     fn unmatched_ipv4_egress_veth_is_reported() {
-        let told = |index| {
+        let found = |index| {
             let devices = &node();
             let seen = Seen { devices, egress_v4: BTreeSet::from([index]), ..Seen::default() };
             egress_v4(&seen, &roles(devices)).map(|notice| notice.text)
         };
-        assert!(told(4).unwrap().ends_with("They are behind vlan0123456789a"));
-        assert_eq!(told(3), None, "matched");
-        assert_eq!(told(2), None, "no veth");
+        assert!(found(4).unwrap().ends_with("They are behind vlan0123456789a"));
+        assert_eq!(found(3), None, "matched");
+        assert_eq!(found(2), None, "no veth");
     }
 }

@@ -1,4 +1,4 @@
-//! The rules and flowtables of nf_tables, over netlink. iptables-nft keeps its rules here as well.
+//! The rules and flowtables of nf_tables, over netlink. The rules of iptables-nft are here, too.
 
 mod flowtable;
 mod rule;
@@ -27,11 +27,11 @@ use rtnetlink::{
 };
 use std::io;
 
-/// A batch is one for this subsystem (`NFNL_SUBSYS_NFTABLES`, in `nfgenmsg.res_id`).
+/// Subsystem of a batch (`NFNL_SUBSYS_NFTABLES`, in `nfgenmsg.res_id`).
 const SUBSYSTEM: u16 = 10;
-/// `NF_DROP`.
+/// Policy that drops (`NF_DROP`).
 const VERDICT_DROP: u32 = 0;
-/// Families whose tables see packets to M.
+/// Families of tables that packets to the IMDS pass.
 const FAMILIES: [NetfilterProtoFamily; 3] =
     [NetfilterProtoFamily::IPv4, NetfilterProtoFamily::IPv6, NetfilterProtoFamily::Inet];
 
@@ -43,7 +43,7 @@ pub(crate) struct Table {
 }
 
 impl Table {
-    /// Whether packets of a family get to it.
+    /// Returns whether packets of a family pass the table.
     pub(crate) const fn sees(&self, family: Family) -> bool {
         match self.family {
             NetfilterProtoFamily::IPv4 => matches!(family, Family::V4),
@@ -52,7 +52,7 @@ impl Table {
         }
     }
 
-    /// As the commands call its family.
+    /// Returns its family, as used in commands.
     const fn family_name(&self) -> &'static str {
         match self.family {
             NetfilterProtoFamily::IPv4 => "ip",
@@ -67,7 +67,7 @@ impl Table {
 pub(crate) struct Nft(ConnectionHandle<NetfilterMessage>);
 
 impl Nft {
-    /// Opens one; `None` when this kernel has no nf_tables. Its task ends with the runtime.
+    /// Opens a connection; `None` if this kernel has no nf_tables. Its task ends with the runtime.
     pub(crate) fn connect() -> io::Result<Option<Self>> {
         match proto::new_connection(NETLINK_NETFILTER) {
             Ok((connection, handle, _)) => {
@@ -79,16 +79,16 @@ impl Nft {
         }
     }
 
-    /// The number of the ruleset: another one when anything in it has changed. `None` when this kernel has no
+    /// Returns the generation of the ruleset, which changes with each change of the ruleset. `None`: this kernel has no
     /// nf_tables.
     pub(crate) async fn generation(&self) -> anyhow::Result<Option<u32>> {
         let query = NfTablesMessage::GetGen(GenMessage { attributes: Vec::new() });
         let answer = self.request(NetfilterProtoFamily::Unspec, query, NLM_F_REQUEST).await;
         let answers = match answer {
             Ok(answers) => answers,
-            // Nobody listens for this subsystem (nfnetlink_rcv_msg, net/netfilter/nfnetlink.c).
+            // The subsystem is not registered (nfnetlink_rcv_msg, net/netfilter/nfnetlink.c).
             Err(error) if errno(&error) == Some(libc::EINVAL) => return Ok(None),
-            Err(error) => return Err(error).context("asking nf_tables for its generation"),
+            Err(error) => return Err(error).context("reading the generation of nf_tables"),
         };
         let id = answers.into_iter().find_map(|(_, message)| match message {
             NfTablesMessage::NewGen(message) => message.attributes.into_iter().find_map(|attribute| match attribute {
@@ -97,10 +97,10 @@ impl Nft {
             }),
             _ => None,
         });
-        id.map(Some).context("nf_tables does not tell its generation")
+        id.map(Some).context("nf_tables does not report its generation")
     }
 
-    /// The tables with a chain of this type (`nat`, `filter`, `route`) at a hook.
+    /// Returns the tables with a base chain of this type (`nat`, `filter`, `route`).
     pub(crate) async fn tables(&self, chain_type: &str) -> anyhow::Result<Vec<Table>> {
         let is_wanted = |a: &ChainAttribute| matches!(a, ChainAttribute::Type(found) if found == chain_type);
         let chains = self.chains().await?.into_iter();
@@ -110,7 +110,7 @@ impl Nft {
         Ok(tables)
     }
 
-    /// The tables with chains that packets begin in on their way in, and those chains.
+    /// Returns the tables with base chains of incoming packets, and those chains.
     pub(crate) async fn bases(&self) -> anyhow::Result<Vec<(Table, Vec<Base>)>> {
         let mut found: Vec<(Table, Vec<Base>)> = Vec::new();
         for (table, chain) in self.chains().await? {
@@ -140,7 +140,7 @@ impl Nft {
         Ok(chains)
     }
 
-    /// All rules of a table.
+    /// Returns the rules of a table.
     pub(crate) async fn rules(&self, table: &Table) -> anyhow::Result<Vec<Rule>> {
         let attributes = vec![RuleAttribute::Table(table.name.clone())];
         let query = NfTablesMessage::GetRule(RuleMessage { attributes });
@@ -160,7 +160,7 @@ impl Nft {
         Ok(rules)
     }
 
-    /// All flowtables.
+    /// Returns all flowtables.
     pub(crate) async fn flowtables(&self) -> anyhow::Result<Vec<Flowtable>> {
         let query = NfTablesMessage::GetFlowTable(Vec::new());
         let answers = self.request(NetfilterProtoFamily::Unspec, query, NLM_F_REQUEST | NLM_F_DUMP).await;
@@ -172,7 +172,7 @@ impl Nft {
         Ok(flowtables.filter_map(read).collect())
     }
 
-    /// Deletes a rule.
+    /// Deletes a rule. The kernel returns `ENOENT` if it is gone already.
     pub(crate) async fn delete(&self, table: &Table, chain: &str, handle: u64) -> anyhow::Result<()> {
         let attributes = vec![
             RuleAttribute::Table(table.name.clone()),
@@ -215,7 +215,7 @@ impl Nft {
     }
 }
 
-/// A chain as one that packets begin in on their way in, if it is one.
+/// Returns a chain as a base chain of incoming packets, if it is one.
 fn base(table: &Table, chain: &[ChainAttribute]) -> Option<Base> {
     const INGRESS_HOOKS: [HookNumber; 2] =
         [HookNumber::Inet(InetHookNumber::PreRouting), HookNumber::Inet(InetHookNumber::LocalIn)];
@@ -234,7 +234,7 @@ fn base(table: &Table, chain: &[ChainAttribute]) -> Option<Base> {
     name.filter(|_| hooked).map(|chain| Base { table, chain, drops })
 }
 
-/// Whom a message is for.
+/// Returns the address of the kernel.
 fn kernel() -> SocketAddr {
     SocketAddr::new(0, 0)
 }
@@ -261,7 +261,7 @@ async fn collect(
                 ..
             }) => messages.push((header.family, message)),
             NetlinkPayload::Error(error) if error.code.is_some() => bail!(error.to_io()),
-            NetlinkPayload::Overrun(_) => bail!("the kernel's answer was cut short"),
+            NetlinkPayload::Overrun(_) => bail!("the kernel's answer is incomplete"),
             _ => {}
         }
     }

@@ -1,5 +1,5 @@
-//! The tables of iptables-legacy, over the socket options that iptables itself uses. Its programs are of no use here:
-//! they open a raw socket and so need a capability that the agent does not have.
+//! The tables of iptables-legacy, over the socket options that iptables itself uses. The programs of iptables cannot be
+//! used: they open a raw socket, for which the agent has no capability.
 
 mod edit;
 mod layout;
@@ -17,14 +17,14 @@ pub(in crate::datapath) use edit::Lock;
 /// `IPT_SO_GET_INFO`, `IPT_SO_GET_ENTRIES` and those of IPv6 (include/uapi/linux/netfilter_ipv4/ip_tables.h).
 const SO_GET_INFO: i32 = 64;
 const SO_GET_ENTRIES: i32 = 65;
-/// The chains that the kernel's hooks begin in, by hook number (`enum nf_inet_hooks`).
+/// Base chains by hook number (`enum nf_inet_hooks`).
 const HOOK_CHAINS: [&str; 5] = ["PREROUTING", "INPUT", "FORWARD", "OUTPUT", "POSTROUTING"];
-/// Those of packets on their way in.
+/// Base chains of incoming packets.
 const INGRESS_CHAINS: [&str; 2] = ["PREROUTING", "INPUT"];
 /// `NF_DROP` as a standard target's verdict: `-NF_DROP - 1`.
 const VERDICT_DROP: i32 = -1;
 
-/// A table as it was when it was read.
+/// Snapshot of a table.
 pub(crate) struct Table {
     family: Family,
     name: &'static str,
@@ -34,8 +34,8 @@ pub(crate) struct Table {
 }
 
 impl Table {
-    /// Reads a table; `None` when this network namespace has none of that name. Looking makes none: the kernel would
-    /// make an empty one for whoever asks for it by name, so the list of those that exist is asked first.
+    /// Reads a table; `None` if this network namespace has no table of that name. Reads the list of tables first,
+    /// because the kernel would create an empty table when it is read by name.
     pub(crate) fn read(family: Family, name: &'static str) -> anyhow::Result<Option<Self>> {
         if !exists(family, name).with_context(|| format!("listing the {} tables of iptables-legacy", family.name()))? {
             return Ok(None);
@@ -57,12 +57,12 @@ impl Table {
         Ok(Self { family, name, socket, info, entries })
     }
 
-    /// Its rules, without the chains' policies.
+    /// Returns the rules, without the policies of the chains.
     pub(crate) fn rules(&self) -> anyhow::Result<Vec<Rule>> {
         Ok(self.located()?.into_iter().map(|(_, rule)| rule).collect())
     }
 
-    /// Its chains that packets begin in on their way in.
+    /// Returns the base chains of incoming packets.
     pub(crate) fn bases(&self) -> anyhow::Result<Vec<Base>> {
         let entries = self.entries()?;
         let drops = |hook: usize| {
@@ -83,7 +83,7 @@ impl Table {
         }
     }
 
-    /// The rules with their offsets among the entries.
+    /// Returns the rules with the offsets of their entries.
     fn located(&self) -> anyhow::Result<Vec<(u32, Rule)>> {
         let mut rules = Vec::new();
         let (mut chain, mut position) = (String::new(), 0);
@@ -121,9 +121,10 @@ impl Table {
         let mut entries = Vec::new();
         let mut offset = 0_u32;
         while offset < self.info.size {
-            let rest = self.entries.get(usize::try_from(offset)?..).context("an entry beyond the table")?;
+            let rest =
+                self.entries.get(usize::try_from(offset)?..).context("an entry is beyond the end of the table")?;
             let entry = Entry::parse(self.family, rest)
-                .ok_or_else(|| anyhow!("the entry at {offset} of {} is not laid out as expected", self.info.size))?;
+                .ok_or_else(|| anyhow!("the entry at {offset} of {} has an unexpected layout", self.info.size))?;
             let len = entry.len;
             entries.push((offset, entry));
             offset += u32::from(len);
@@ -145,7 +146,7 @@ impl Table {
     }
 }
 
-/// The chains that rules can jump to, by the offset that they jump to.
+/// Returns the chains that rules can jump to, by the offset of the jump.
 fn chains(entries: &[(u32, Entry)]) -> BTreeMap<u32, String> {
     let heads = entries.iter().filter_map(|(offset, entry)| match &entry.target {
         Target::ChainHead(name) => Some((offset + u32::from(entry.len), name.clone())),
@@ -177,7 +178,7 @@ fn exists(family: Family, name: &str) -> io::Result<bool> {
     };
     match fs::read_to_string(list) {
         Ok(names) => Ok(names.lines().any(|line| line == name)),
-        // A kernel without iptables-legacy, or one that has not loaded it.
+        // The kernel has no iptables-legacy, or has not loaded it.
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
         Err(error) => Err(error),
     }

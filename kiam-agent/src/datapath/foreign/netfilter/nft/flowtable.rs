@@ -1,5 +1,5 @@
-//! Flowtables of nf_tables: what comes in by one of their interfaces and belongs to a connection that they hold is sent
-//! on from there.
+//! Flowtables of nf_tables: a packet that arrives by one of their interfaces and belongs to one of their connections is
+//! forwarded immediately.
 
 use super::Table;
 use netlink_packet_core::{DefaultNla, NLA_TYPE_MASK, Nla as _, NlaBuffer, NlasIterator};
@@ -19,25 +19,25 @@ const ATTR_DEVICE_PREFIX: u16 = 2;
 pub(crate) struct Flowtable {
     /// `ip`, `ip6` or `inet`.
     pub(crate) family: &'static str,
-    /// The name of the table that it is in.
+    /// Name of its table.
     pub(crate) table: String,
-    /// Its name.
+    /// Name.
     pub(crate) name: String,
-    /// The interfaces that it is on.
+    /// Interfaces that it is on.
     pub(crate) devices: Vec<Devices>,
 }
 
-/// What a flowtable says about interfaces.
+/// Interfaces in the definition of a flowtable.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Devices {
-    /// The one of this name.
+    /// The interface of this name.
     Named(String),
-    /// All whose names begin so.
+    /// All interfaces with this prefix.
     Prefix(String),
 }
 
 impl Flowtable {
-    /// Whether it is on an interface.
+    /// Returns whether it is on an interface.
     pub(crate) fn is_on(&self, interface: &str) -> bool {
         self.devices.iter().any(|devices| match devices {
             Devices::Named(name) => name == interface,
@@ -46,7 +46,7 @@ impl Flowtable {
     }
 }
 
-/// A flowtable out of its message; `None` when the kernel has left out its name or table.
+/// Reads a flowtable from its message; `None` if the message has no name or table.
 pub(super) fn read(family: NetfilterProtoFamily, attributes: &[DefaultNla]) -> Option<Flowtable> {
     let value = |kind| attributes.iter().find_map(|attribute| value_of(attribute, kind));
     let table = Table { family, name: text(&value(ATTR_TABLE)?) };
@@ -71,7 +71,7 @@ fn devices(hook: &[u8]) -> Vec<Devices> {
 fn device(attribute: &NlaBuffer<&[u8]>) -> Option<Devices> {
     let name = attribute.value();
     match attribute.kind() {
-        // Linux 6.16 tells a prefix as a name that does not end with a zero.
+        // Linux 6.16 reports a prefix as a name that does not end with a zero.
         ATTR_DEVICE_NAME if name.last() == Some(&0) => Some(Devices::Named(text(name))),
         ATTR_DEVICE_NAME | ATTR_DEVICE_PREFIX => Some(Devices::Prefix(text(name))),
         _ => None,
@@ -109,7 +109,7 @@ mod tests {
         DefaultNla::new(kind, value.to_vec())
     }
 
-    /// As the kernel writes it (`nf_tables_fill_flowtable_info`), numbers and flags included.
+    /// Returns a message as the kernel sends it (`nf_tables_fill_flowtable_info`), including numbers and flags.
     fn message(devices: &[DefaultNla]) -> Vec<DefaultNla> {
         let hook = [plain(1, &[0; 4]), plain(2, &[0; 4]), nested(ATTR_HOOK_DEVICES, devices)];
         let numbers = [plain(4, &[0, 0, 0, 1]), plain(5, &[0; 8]), plain(7, &[0; 4])];
@@ -130,7 +130,7 @@ mod tests {
         assert!(!found.is_on("cali12") && !found.is_on("cali"));
     }
 
-    /// A prefix matches each interface whose name begins with it, in both formats that kernels use.
+    /// A prefix matches each interface name that begins with it, in both formats that kernels use.
     #[test]
     fn prefix_matches_names_in_both_kernel_formats() {
         for device in [plain(ATTR_DEVICE_PREFIX, b"cali\0"), plain(ATTR_DEVICE_NAME, b"cali")] {

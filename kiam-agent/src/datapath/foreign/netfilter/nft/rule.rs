@@ -1,5 +1,5 @@
-//! What a rule of nf_tables does, and what it says about M: its expressions load a part of the packet, mask it, compare
-//! it; the last one acts.
+//! Evaluation of a rule of nf_tables: its action, and the destinations that it selects. The expressions of a rule load
+//! a part of the packet, mask it and compare it; the last one acts.
 
 use super::{Table, set::Lookup};
 use crate::datapath::{
@@ -17,18 +17,18 @@ use std::net::IpAddr;
 /// `NFT_PAYLOAD_NETWORK_HEADER`, `NFT_PAYLOAD_TRANSPORT_HEADER` (include/uapi/linux/netfilter/nf_tables.h).
 const NETWORK_HEADER: u32 = 1;
 const TRANSPORT_HEADER: u32 = 2;
-/// Where the destination is in an IPv4 and in an IPv6 header.
+/// Offsets of the destination in an IPv4 and in an IPv6 header.
 const DESTINATION_OFFSETS: [(u32, Family); 2] = [(16, Family::V4), (24, Family::V6)];
-/// Where the protocol is in an IPv4 and in an IPv6 header, and TCP's number.
+/// Offsets of the protocol in an IPv4 and in an IPv6 header, and the number of TCP.
 const PROTOCOL_OFFSETS: [u32; 2] = [9, 6];
 const PROTOCOL_TCP: u8 = 6;
-/// Where the destination port is in a TCP header.
+/// Offset of the destination port in a TCP header.
 const DESTINATION_PORT_OFFSET: u32 = 2;
-/// `IFNAMSIZ`: what an interface's name is loaded as, filled up with zeros.
+/// Length of an interface name in a register, padded with zeros (`IFNAMSIZ`).
 const INTERFACE_LEN: usize = 16;
 /// `NF_DROP`.
 const VERDICT_DROP: u32 = 0;
-/// `NFTA_NAT_TYPE`, and its value for a destination.
+/// `NFTA_NAT_TYPE`, and its value for destination NAT.
 const NAT_TYPE: u16 = 1;
 const NAT_DESTINATION: [u8; 4] = [0, 0, 0, 1];
 /// `NFTA_TARGET_NAME`: a target of iptables, used by iptables-nft.
@@ -36,15 +36,15 @@ const TARGET_NAME: u16 = 1;
 /// `NFT_LOOKUP_F_INV`.
 const LOOKUP_INVERTED: u32 = 1;
 
-/// A rule as far as it can be read without its sets.
+/// A rule, read without its sets.
 pub(super) struct Read {
-    /// With the position still to be counted.
+    /// The rule; its position is not set yet.
     pub(super) rule: Rule,
-    /// What decides whether the rule is for M.
+    /// Set lookup that determines whether the rule applies to the IMDS.
     pub(super) lookup: Option<Lookup>,
 }
 
-/// Reads a rule; `None` when it lacks what every rule has.
+/// Reads a rule; `None` if it has no chain or handle.
 pub(super) fn read(table: &Table, message: &RuleMessage) -> Option<Read> {
     let (mut chain, mut handle, mut evaluator) = (None, None, Evaluator::default());
     for attribute in &message.attributes {
@@ -60,9 +60,9 @@ pub(super) fn read(table: &Table, message: &RuleMessage) -> Option<Read> {
     Some(Read { rule: Rule { place, chain: chain?, position: 0, destination, excludes_probe, action }, lookup })
 }
 
-/// Goes through the expressions of one rule.
+/// Evaluation of the expressions of one rule for the probe's SYN.
 struct Evaluator {
-    /// What a packet to M would have put into the register that was loaded last.
+    /// Content of the register that was loaded last, for a packet to the IMDS.
     loaded: Option<Loaded>,
     destination: Destination,
     excludes_probe: bool,
@@ -70,9 +70,9 @@ struct Evaluator {
     lookup: Option<Lookup>,
 }
 
-/// A part of a packet to M.
+/// A part of a packet to the IMDS.
 struct Loaded {
-    /// It is the destination, or a part of it.
+    /// True if it is the destination, or a part of it.
     destination: bool,
     bytes: Vec<u8>,
 }
@@ -100,7 +100,7 @@ impl Evaluator {
                 {
                     self.action = action;
                 }
-                // Without attributes it has no data part.
+                // These have no data part if they have no attributes.
                 ExpressionAttribute::Name(name) if name == "redir" => self.action = Action::Rewrite,
                 ExpressionAttribute::Name(name) if name == "reject" => self.action = Action::Drop,
                 _ => {}
@@ -119,7 +119,7 @@ impl Evaluator {
 
     fn compare(&mut self, cmp: &[Cmp]) {
         let Some(loaded) = self.loaded.take() else { return };
-        // A beginning of an interface's name is compared with that much of it.
+        // A prefix of an interface name is compared with as many bytes of the name.
         let is_equal = |value: &[u8]| loaded.bytes.starts_with(value);
         let equal = cmp.iter().any(|part| matches!(part, Cmp::Data(DataAttribute::Value(value)) if is_equal(value)));
         let operator = cmp.iter().find_map(|part| match part {
@@ -173,7 +173,7 @@ impl Evaluator {
     }
 }
 
-/// What of a packet to M is loaded, if that is known.
+/// Returns the part of a packet to the IMDS that is loaded, if it is a known one.
 fn loaded(payload: &[Payload]) -> Option<Loaded> {
     let (mut base, mut offset, mut len) = (None, None, None);
     for attribute in payload {
@@ -203,7 +203,7 @@ fn loaded(payload: &[Payload]) -> Option<Loaded> {
     }
 }
 
-/// The same of what is known about a packet, not in it.
+/// Returns the metadata of a packet to the IMDS that is loaded, if it is known.
 fn loaded_meta(meta: &[Meta]) -> Option<Loaded> {
     let bytes = meta.iter().find_map(|attribute| match attribute {
         Meta::Key(MetaKey::L4Proto) => Some(vec![PROTOCOL_TCP]),
@@ -217,7 +217,7 @@ fn loaded_meta(meta: &[Meta]) -> Option<Loaded> {
     Some(Loaded { destination: false, bytes })
 }
 
-/// What an expression does with packets.
+/// Returns the action of an expression, if it has one.
 fn action(expression: &str, attributes: &[DefaultNla]) -> Option<Action> {
     let value = |kind| attributes.iter().find(|attribute| attribute.kind() == kind).map(bytes);
     match expression {

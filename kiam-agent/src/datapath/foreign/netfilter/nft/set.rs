@@ -1,24 +1,24 @@
-//! The elements of a set that a rule looks its packets' destinations up in.
+//! The elements of a set in which a rule looks up the destination of packets.
 
 use crate::datapath::foreign::netfilter::Destination;
 use netlink_packet_netfilter::nftables::{
     DataAttribute, ListAttribute, SetElementAttribute, SetElementList, SetElementMessage,
 };
 
-/// A rule's question whether a set holds M.
+/// Lookup of the destination in a set.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Lookup {
     /// The set's name, within the rule's table.
     pub(super) set: String,
-    /// M as the set would hold it.
+    /// Address of the IMDS in the format of the set.
     pub(super) imds: Vec<u8>,
-    /// The rule is for what is not in the set.
+    /// True if the rule selects the destinations that are not in the set.
     pub(super) inverted: bool,
 }
 
 impl Lookup {
-    /// What the rule says about M when these are the set's elements. Sets of ranges are judged by where M would be
-    /// alone.
+    /// Returns the destinations that the rule selects, given the elements of the set. In a set of ranges only a range
+    /// that begins with the IMDS is recognised.
     pub(super) fn evaluate(&self, keys: &[Vec<u8>]) -> Destination {
         match (keys.contains(&self.imds), self.inverted) {
             (true, false) => Destination::Imds,
@@ -28,7 +28,7 @@ impl Lookup {
     }
 }
 
-/// The keys of the elements.
+/// Returns the keys of the elements.
 pub(super) fn keys(message: SetElementMessage) -> impl Iterator<Item = Vec<u8>> {
     let elements = message.attributes.into_iter().filter_map(|attribute| match attribute {
         SetElementList::Elements(elements) => Some(elements),

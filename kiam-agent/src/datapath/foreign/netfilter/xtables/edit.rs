@@ -1,4 +1,5 @@
-//! Deleting a rule from a table of x_tables: the whole table is replaced by one without it, as iptables does it.
+//! Deletion of a rule from a table of x_tables: the whole table is replaced by one without the rule, as iptables does
+//! it.
 
 use super::{
     Rule, SO_GET_ENTRIES, SO_GET_INFO, Table,
@@ -13,9 +14,10 @@ use std::{fs::File, thread, time::Duration};
 /// `IPT_SO_SET_REPLACE`, `IPT_SO_SET_ADD_COUNTERS`: setting has the numbers of getting.
 const SO_SET_REPLACE: i32 = SO_GET_INFO;
 const SO_SET_ADD_COUNTERS: i32 = SO_GET_ENTRIES;
-/// What every program that changes these tables holds meanwhile (iptables' XT_LOCK_NAME).
+/// Lock file of all programs that change these tables (iptables' XT_LOCK_NAME).
 const LOCK: &str = "/run/xtables.lock";
-/// A restore of tens of thousands of rules holds it for about a second.
+/// Attempts to lock, and the pause between them: a restore of tens of thousands of rules holds the lock for about a
+/// second.
 const LOCK_TRIES: u32 = 50;
 const LOCK_PAUSE: Duration = Duration::from_millis(100);
 
@@ -23,7 +25,7 @@ const LOCK_PAUSE: Duration = Duration::from_millis(100);
 pub(in crate::datapath) struct Lock(#[expect(dead_code, reason = "held, not read")] Flock<File>);
 
 impl Lock {
-    /// Waits for the lock of the host's iptables. One that we made ourselves would lock nobody out.
+    /// Waits for the lock of the host's iptables. Does not create the file: other programs would not use it.
     pub(in crate::datapath) fn take() -> anyhow::Result<Self> {
         let mut file = File::open(LOCK).with_context(|| {
             format!("opening {LOCK} (in a pod: mount the host's file there, so that kube-proxy and others wait)")
@@ -35,12 +37,13 @@ impl Lock {
             }
             thread::sleep(LOCK_PAUSE);
         }
-        bail!("another program holds {LOCK}")
+        bail!("another program holds {LOCK} for too long")
     }
 }
 
 impl Table {
-    /// Deletes the first rule that is wanted, and returns it. What it was told by is old then: read the table again.
+    /// Deletes the first rule for which `wanted` returns true, and returns it. The snapshot is outdated then: read the
+    /// table again.
     pub(in crate::datapath) fn delete_first(
         &self,
         _lock: &Lock,
@@ -64,7 +67,7 @@ impl Table {
             }
         }
         let len = gone.context("there is no rule there")?;
-        // What lay behind it moves up; what pointed at it points at what follows it.
+        // The entries after it move up; offsets that pointed to it point to the entry after it.
         let moved = |offset: u32| if offset > at { offset - len } else { offset };
         let mut tail = Vec::new();
         for (mut bytes, entry) in entries {
@@ -88,7 +91,7 @@ impl Table {
         self.restore_counters(&counters, index)
     }
 
-    /// `struct ipt_replace` up to `num_counters`.
+    /// Returns `struct ipt_replace` up to `num_counters`.
     fn replacement_head(&self, gone: u32, moved: impl Fn(u32) -> u32) -> Vec<u8> {
         let mut head = layout::name(self.name).to_vec();
         let offsets = self.info.hook_entry.into_iter().chain(self.info.underflow).map(moved);
@@ -99,7 +102,7 @@ impl Table {
         head
     }
 
-    /// A replaced table begins to count anew: the others' counts are added again, as iptables does it.
+    /// Restores the counters of the remaining rules, as iptables does it: those of a replaced table begin at zero.
     fn restore_counters(&self, counters: &[u8], without: usize) -> anyhow::Result<()> {
         let mut value = layout::name(self.name).to_vec();
         value.extend((self.info.num_entries - 1).to_ne_bytes());

@@ -1,16 +1,17 @@
-//! How the kernel lays out a table of x_tables: `ipt_entry`, `ip6t_entry` and what follows them
-//! (include/uapi/linux/netfilter/x_tables.h and beside it). It has not changed since Linux 2.6 and cannot.
+//! The kernel's layout of a table of x_tables: `ipt_entry`, `ip6t_entry` and the structures after them
+//! (include/uapi/linux/netfilter/x_tables.h and other headers there). It is part of the kernel's interface to user
+//! space, and has not changed since Linux 2.6.
 
 use crate::datapath::{foreign::netfilter::Destination, node::family::Family};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
-/// Bytes of a table's or an interface's name, the terminating zero included.
+/// Bytes of the name of a table and of an interface, including the terminating zero.
 const TABLE_NAME_LEN: usize = 32;
 const INTERFACE_LEN: usize = 16;
-/// `ipt_get_entries` before its entries: name, size, and what aligns the entries.
+/// Bytes of `ipt_get_entries` before its entries: name, size, and padding.
 pub(super) const GET_ENTRIES_HEAD_LEN: usize = 40;
-/// `xt_entry_match` and `xt_entry_target` before their data: size, name, revision.
+/// Bytes of `xt_entry_match` and `xt_entry_target` before their data: size, name, revision.
 const EXTENSION_HEAD_LEN: usize = 32;
 
 /// `struct ipt_getinfo`, the same for IPv6.
@@ -26,13 +27,13 @@ pub(super) struct Info {
 }
 
 impl Info {
-    /// The question.
+    /// Returns the query for a table's info.
     pub(super) fn of(table: &str) -> Self {
         Self { name: name(table), valid_hooks: 0, hook_entry: [0; 5], underflow: [0; 5], num_entries: 0, size: 0 }
     }
 }
 
-/// The question for a table's entries, with room for them.
+/// Returns the query for a table's entries, with space for them.
 pub(super) fn get_entries(table: &str, size: u32) -> Vec<u8> {
     let mut value = name(table).to_vec();
     value.extend(size.to_ne_bytes());
@@ -40,7 +41,7 @@ pub(super) fn get_entries(table: &str, size: u32) -> Vec<u8> {
     value
 }
 
-/// A name with zeros behind it.
+/// Returns a name padded with zeros.
 pub(super) fn name(text: &str) -> [u8; TABLE_NAME_LEN] {
     let mut name = [0; TABLE_NAME_LEN];
     for (to, from) in name.iter_mut().take(TABLE_NAME_LEN - 1).zip(text.bytes()) {
@@ -111,9 +112,9 @@ pub(super) struct Entry {
     pub(super) destination: Network,
     pub(super) input: Interface,
     pub(super) output: Interface,
-    /// Number of the protocol, 0 for all, and whether all others are meant.
+    /// Number of the protocol, 0 for all; true if it is inverted.
     pub(super) protocol: (u16, bool),
-    /// Inversions that are not read here.
+    /// True if there are inversions that are not supported here.
     pub(super) other_inversions: bool,
     pub(super) matches: Vec<Extension>,
     pub(super) target: Target,
@@ -131,18 +132,18 @@ pub(super) struct Extension {
     pub(super) data: Vec<u8>,
 }
 
-/// What becomes of a packet.
+/// Target of a rule.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Target {
     /// A verdict below zero, or the offset of a chain.
     Standard(i32),
-    /// Not a rule: here a chain begins.
+    /// The head of a chain, which is not a rule.
     ChainHead(String),
-    /// Of a module.
+    /// The target of a module.
     Extension(Extension),
 }
 
-/// Addresses with a mask.
+/// A network address with a mask.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Network {
     pub(super) address: IpAddr,
@@ -150,7 +151,7 @@ pub(super) struct Network {
     pub(super) inverted: bool,
 }
 
-/// An interface's name as iptables takes it, with a `+` behind one that is only a beginning; empty for any.
+/// An interface name in the notation of iptables: a prefix ends with `+`; empty for any interface.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Interface {
     pub(super) name: String,
@@ -166,7 +167,7 @@ const INVERTED_PROTOCOL: u8 = 0x40;
 const INVERTED_OTHERS: u8 = 0x04 | 0x20;
 
 impl Entry {
-    /// The entry that the bytes begin with.
+    /// Parses the first entry of the bytes.
     pub(super) fn parse(family: Family, bytes: &[u8]) -> Option<Self> {
         match family {
             Family::V4 => {
@@ -212,7 +213,7 @@ impl Entry {
 }
 
 impl Network {
-    /// What it says about one address.
+    /// Returns the destinations that it selects, with regard to one address.
     pub(super) fn covers(&self, address: IpAddr) -> Destination {
         let inside = match (self.address, self.mask, address) {
             (IpAddr::V4(network), IpAddr::V4(mask), IpAddr::V4(address)) => address & mask == network & mask,
@@ -242,7 +243,7 @@ fn extensions(mut bytes: &[u8]) -> Option<Vec<Extension>> {
     let mut found = Vec::new();
     while !bytes.is_empty() {
         let len = usize::from(u16::from_ne_bytes(bytes.first_chunk().copied()?));
-        // At least its own head: else this would never end.
+        // At least the length of the head, so that the loop ends.
         let this = bytes.get(..len.max(EXTENSION_HEAD_LEN))?;
         found.push(extension(this)?);
         bytes = bytes.get(this.len()..)?;
@@ -250,14 +251,14 @@ fn extensions(mut bytes: &[u8]) -> Option<Vec<Extension>> {
     Some(found)
 }
 
-/// `u16 size; char name[29]; u8 revision; data`.
+/// Parses `u16 size; char name[29]; u8 revision; data`.
 fn extension(bytes: &[u8]) -> Option<Extension> {
     let (head, data) = bytes.split_at_checked(EXTENSION_HEAD_LEN)?;
     let [_, _, name @ .., revision] = head else { return None };
     Some(Extension { name: text(name), revision: *revision, data: data.to_vec() })
 }
 
-/// Up to the first zero.
+/// Returns the text up to the first zero.
 fn text(bytes: &[u8]) -> String {
     String::from_utf8_lossy(bytes.split(|&byte| byte == 0).next().unwrap_or_default()).into_owned()
 }

@@ -1,5 +1,5 @@
-//! A rule as iptables takes it on its command line, for the shapes that kiam, kube2iam and their like make: addresses,
-//! interfaces, a TCP port, and DNAT or REDIRECT to one place.
+//! A rule in the notation of iptables' command line. Supports the rules of kiam, kube2iam and the like: addresses,
+//! interfaces, a TCP port, and DNAT or REDIRECT to one destination.
 
 use super::layout::{Entry, Extension, Interface, Network, Target};
 use crate::datapath::node::roles::PROBE;
@@ -45,7 +45,7 @@ const PROTOCOL_TCP: u16 = 6;
 /// `XT_TCP_INV_DSTPT`.
 const INVERTED_PORT: u8 = 2;
 
-/// What follows `-D CHAIN`; `None` when the rule has parts that cannot be written here.
+/// Returns the arguments after `-D CHAIN`; `None` if the rule has parts that are not supported here.
 pub(super) fn of(entry: &Entry) -> Option<String> {
     if entry.other_inversions {
         return None;
@@ -63,8 +63,8 @@ pub(super) fn of(entry: &Entry) -> Option<String> {
     Some(words.join(" "))
 }
 
-/// Whether the rule says that it is not for the probe's SYN: another protocol, port or interface. What is not read here
-/// says nothing.
+/// Returns whether the rule has a condition that excludes the probe's SYN: another protocol, port or interface.
+/// Conditions that are not supported here are ignored.
 pub(super) fn excludes_probe(entry: &Entry) -> bool {
     let (protocol, inverted) = entry.protocol;
     let other_protocol = protocol != 0 && (protocol == PROTOCOL_TCP) == inverted;
@@ -86,7 +86,7 @@ fn other_port(extension: &Extension) -> bool {
     (extension.name == "tcp" && extension.revision == 0) && is_it == (tcp.inverted & INVERTED_PORT != 0)
 }
 
-/// The outer `None`: a mask that is no prefix; the inner one: any address.
+/// Returns the arguments for a network. The outer `None`: the mask is not a prefix; the inner `None`: any address.
 fn network(flag: &str, network: &Network) -> Option<Option<String>> {
     let (ones, zeros) = match network.mask {
         IpAddr::V4(mask) => (u32::from(mask).leading_ones(), u32::from(mask).trailing_zeros()),
@@ -111,7 +111,7 @@ fn protocol((number, inverted): (u16, bool)) -> Option<Option<String>> {
     }
 }
 
-/// `-m tcp --dport PORT`.
+/// Returns `-m tcp --dport PORT`; `None` if there are other conditions.
 fn tcp(extension: &Extension) -> Option<String> {
     let (tcp, _) = Tcp::read_from_prefix(&extension.data).ok()?;
     let plain = tcp.source_ports == [0, u16::MAX] && (tcp.option, tcp.flag_mask, tcp.flag_values) == (0, 0, 0);
@@ -133,7 +133,7 @@ fn target(target: &Target) -> Option<String> {
     }
 }
 
-/// The one address and the one port that a packet is sent to instead.
+/// Returns the new destination: one address, one port, or both; `None` if it is a range or has other flags.
 fn destination(target: &Extension) -> Option<(Option<IpAddr>, Option<u16>)> {
     let v4 = target.revision == 0 && target.data.len() == size_of::<RangeV4>().next_multiple_of(8);
     let (flags, [first, last], ports): (u32, [IpAddr; 2], _) = if v4 {
@@ -150,7 +150,7 @@ fn destination(target: &Extension) -> Option<(Option<IpAddr>, Option<u16>)> {
     one.then_some(((flags & HAS_ADDRESS != 0).then_some(first), (flags & HAS_PORT != 0).then_some(first_port)))
 }
 
-/// `union nf_inet_addr`: an IPv4 address lies in its first four bytes.
+/// Returns the address in a `union nf_inet_addr`: an IPv4 address is in its first four bytes.
 fn union_address(octets: [u8; 16]) -> IpAddr {
     match octets {
         [a, b, c, d, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0] => Ipv4Addr::new(a, b, c, d).into(),
