@@ -1,5 +1,5 @@
-//! The self-check: verifies that everything is still where it was put, and that nothing of others is in the way. What is
-//! missing counts as lost; the reconciliation that follows sets it up again.
+//! The self-check: verifies that everything is still where it was put, and that nothing of others is in the way. What
+//! is missing counts as lost; the reconciliation that follows sets it up again.
 
 pub(super) mod probe;
 pub(super) mod reachability;

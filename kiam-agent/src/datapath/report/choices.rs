@@ -1,4 +1,5 @@
-//! What the flags came to on this node, and why: features are probed for, versions are not compared.
+//! The choices on this node: the effect of the flags, and the reasons. Features are probed for, versions are not
+//! compared.
 
 use crate::{
     config::{Attestation, HostNetworkPods, KubepodsAt, TcAttach},
@@ -66,7 +67,9 @@ fn tc_choice(parts: &Parts) -> Choice {
         Hook::Clsact => "clsact",
     };
     match (parts.config.tc, hook) {
-        (TcAttach::Auto, Hook::Unknown) => choice("--tc", "auto", in_use, "the first interface will tell"),
+        (TcAttach::Auto, Hook::Unknown) => {
+            choice("--tc", "auto", in_use, "determined when the first interface is attached to")
+        }
         (TcAttach::Auto, Hook::Tcx) => choice("--tc", "auto", in_use, "this kernel has TCX links"),
         (TcAttach::Auto, Hook::Clsact) => choice("--tc", "auto", in_use, "this kernel has no TCX links"),
         (TcAttach::Tcx | TcAttach::Clsact, _) => choice("--tc", in_use, in_use, AS_GIVEN),
@@ -77,7 +80,7 @@ fn ipv6_choice(parts: &Parts) -> Choice {
     let (in_use, why) = if parts.fence.served().contains(&Family::V6) {
         ("served", "this kernel has IPv6")
     } else if parts.fence.families().contains(&Family::V6) {
-        ("closed", "IPv6 is off on lo: pods reach nothing at the metadata service's IPv6 address")
+        ("closed", "IPv6 is off on lo: pods get no answer from the IPv6 address of the metadata service")
     } else {
         ("none", "this kernel has no IPv6")
     };
@@ -94,7 +97,7 @@ fn attestation_choice(datapath: &Datapath) -> Choice {
         (Attestation::Off, _) => ("by address", AS_GIVEN),
         (_, Some(_)) => ("by cgroup", "pods have cgroups of the version 2 hierarchy"),
         (Attestation::Prefer, None) => ("by address", "no kubepods cgroup in the version 2 hierarchy"),
-        (Attestation::Require, None) => ("nobody", "no kubepods cgroup in the version 2 hierarchy"),
+        (Attestation::Require, None) => ("no pod", "no kubepods cgroup in the version 2 hierarchy"),
     };
     choice("--attestation", given, in_use, why)
 }
@@ -105,7 +108,7 @@ fn kubepods_choice(datapath: &Datapath) -> Choice {
         KubepodsAt::Path(path) => path.display().to_string(),
     };
     let (in_use, why) = match &datapath.kubepods {
-        None => ("none".to_owned(), "there is none in the version 2 hierarchy"),
+        None => ("none".to_owned(), "the version 2 hierarchy has none"),
         Some(kubepods) => (kubepods.path().display().to_string(), populated(kubepods)),
     };
     choice("--kubepods-cgroup", &given, &in_use, why)
@@ -113,32 +116,35 @@ fn kubepods_choice(datapath: &Datapath) -> Choice {
 
 fn interface_of_lookup(object: &Object) -> Choice {
     let (in_use, why) = if object.sk_lookup_has_interface() {
-        ("known", "this kernel tells sk_lookup programs by which interface a packet came")
+        ("known", "sk_lookup programs can read the interface on this kernel")
     } else {
-        ("unknown", "this kernel does not tell: a port used again too soon costs its client one reset")
+        (
+            "unknown",
+            "sk_lookup programs cannot read it on this kernel: a client that reuses a port too soon gets one reset",
+        )
     };
-    of_the_kernel("the interface in sk_lookup", in_use, why)
+    without_flag("the interface in sk_lookup", in_use, why)
 }
 
 fn sockopt_choice(object: &Object) -> Choice {
     let (in_use, why) = match object.sockopt_helpers() {
-        SOCKOPT_HELPERS_POD => ("pods on the node's network", "this kernel tells whose the call is"),
+        SOCKOPT_HELPERS_POD => ("pods on the node's network", "programs can identify the calling pod on this kernel"),
         SOCKOPT_HELPERS_NETNS => {
-            ("pods on the node's network, exempt or not", "this kernel does not tell which pod calls")
+            ("pods on the node's network, exempt or not", "programs cannot identify the calling pod on this kernel")
         }
-        _ => ("all pods", "this kernel does not tell who calls"),
+        _ => ("all pods", "programs cannot identify the caller on this kernel"),
     };
-    of_the_kernel("refused PACKET_QDISC_BYPASS", in_use, why)
+    without_flag("refused PACKET_QDISC_BYPASS", in_use, why)
 }
 
 fn populated(kubepods: &Kubepods) -> &'static str {
-    if kubepods.is_populated() { "processes are in it" } else { "no process is in it" }
+    if kubepods.is_populated() { "it has processes" } else { "it has no process" }
 }
 
 fn choice(what: &str, given: &str, in_use: &str, why: &str) -> Choice {
-    Choice { given: Some(given.to_owned()), ..of_the_kernel(what, in_use, why) }
+    Choice { given: Some(given.to_owned()), ..without_flag(what, in_use, why) }
 }
 
-fn of_the_kernel(what: &str, in_use: &str, why: &str) -> Choice {
+fn without_flag(what: &str, in_use: &str, why: &str) -> Choice {
     Choice { what: what.to_owned(), given: None, in_use: in_use.to_owned(), why: why.to_owned() }
 }

@@ -6,7 +6,8 @@ use crate::{
 };
 use kiam_common::abi::{Counters, REASONS, Reason};
 
-/// Everything counted so far; reasons that never occurred are left out. A map that cannot be read is logged and empty.
+/// Returns all packets counted so far, without reasons that never occurred. Logs a map that cannot be read, and leaves
+/// out its packets.
 pub(crate) fn read(object: &Object, attachments: &Attachments) -> Vec<PacketCount> {
     let mut packets = Vec::new();
     match object.interfaces() {

@@ -1,4 +1,4 @@
-//! What of kiam's is in the kernel, as somebody finds it who only looks: nothing is changed, and no agent is asked.
+//! The inventory: kiam's objects in the kernel, read without an agent and without changes.
 
 use crate::{
     config::KubepodsAt,
@@ -25,10 +25,10 @@ use std::{
     path::{Path, PathBuf},
 };
 
-/// What our filters' names begin with; aya gives them those of their programs.
+/// Prefix of the names of our filters; aya names them after their programs.
 const OUR_PREFIX: &str = "kiam_";
 
-/// Looks. `bpffs` is where the BPF file system is mounted, `kubepods` where pods' cgroups are.
+/// Reads the inventory. `bpffs`: mount point of the BPF file system; `kubepods`: location of the pods' cgroups.
 pub(crate) async fn inventory(bpffs: &Path, kubepods: &KubepodsAt) -> anyhow::Result<Kernel> {
     let root = pins::root(bpffs)?;
     let netlink = netlink::connect()?;
@@ -72,12 +72,12 @@ fn links_of(pins: &Pins, names: &BTreeMap<u32, String>) -> anyhow::Result<Vec<At
     Ok(attached)
 }
 
-/// `None`: there is none, or it has just gone.
+/// Returns the pinned link; `None`: it does not exist, or has just been removed.
 fn link(pin: PathBuf, program: &str, hook: &str) -> anyhow::Result<Option<Attached>> {
     let (link, id) = match ids_of_pinned_link(&pin) {
         Ok(ids) => ids,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-        Err(error) => return Err(error).with_context(|| format!("looking at {}", pin.display())),
+        Err(error) => return Err(error).with_context(|| format!("reading {}", pin.display())),
     };
     let attached = Attached { link: Some(link), pin: Some(pin), ..plain(program, id, hook) };
     Ok(Some(attached))

@@ -1,11 +1,11 @@
-//! A probe through the datapath: a SYN to M that arrives by an interface of the agent's own, as a pod's arrives by its
-//! veth. The program on that interface hands it to the listener, the stack routes it and takes it through the node's
-//! packet filter, and the listener's answer leaves by the same interface, where it is noted and dropped. Nobody accepts a
-//! connection: a reset takes the half-open one away.
+//! The reachability probe: a SYN to the IMDS that arrives by an interface of the agent, as a pod's SYN arrives by its
+//! veth. The program on that interface assigns it to the listener, the kernel routes it and passes it through the
+//! node's packet filter, and the listener's answer leaves by the same interface, where a program records and drops it.
+//! No process accepts the connection; a reset removes it while it is half-open.
 //!
-//! No namespace, no packet socket and no capability is needed for it: the kernel lets a packet arrive by any interface
-//! when a program that we run ourselves asks for it (`bpf_clone_redirect` under `BPF_PROG_TEST_RUN`). What it does not
-//! show is what the packet filter does with certain interfaces only.
+//! The probe needs no namespace, no packet socket and no additional capability: a program that the agent runs itself
+//! can make a packet arrive by any interface (`bpf_clone_redirect` under `BPF_PROG_TEST_RUN`). It does not detect rules
+//! of the packet filter that are for certain other interfaces only.
 
 mod device;
 mod frame;
@@ -31,9 +31,10 @@ use rtnetlink::Handle;
 use std::{io, time::Duration};
 use tokio::time::sleep;
 
-/// Where `cb` begins in a `struct __sk_buff` (include/uapi/linux/bpf.h).
+/// Offset of `cb` in `struct __sk_buff` (include/uapi/linux/bpf.h).
 const CONTEXT_CB: usize = 48;
-/// Before the looks for an answer. The kernel has sent it, as a rule, before it returns from taking the probe in.
+/// Pauses before each check for an answer. As a rule the kernel sends the answer before the call that injects the probe
+/// returns.
 const ANSWER_PAUSES: [Duration; 5] = [
     Duration::ZERO,
     Duration::from_millis(5),
@@ -45,33 +46,33 @@ const ANSWER_PAUSES: [Duration; 5] = [
 /// The probe of this node.
 #[derive(Debug, Default)]
 pub(crate) struct Probe {
-    /// The interface whose egress is watched.
+    /// Index of the interface that has the program which records answers.
     watched: Option<u32>,
 }
 
-/// Where probes can be sent.
+/// Interface and families for probes.
 #[derive(Debug)]
 pub(crate) struct ProbeTarget {
-    /// The interface.
+    /// Index of the interface.
     pub(crate) index: u32,
     mac: [u8; 6],
-    /// Those whose answers find their way back.
+    /// Families that have a route back for answers.
     pub(crate) families: Vec<Family>,
 }
 
 impl Probe {
-    /// Watches anew at the next probe: the program that watches may have been taken off.
+    /// Attaches the program that records answers again at the next probe, because it may have been detached.
     pub(crate) fn forget(&mut self) {
         self.watched = None;
     }
 
-    /// Whether the program that watches is on this interface.
+    /// Returns whether the program that records answers is attached to this interface.
     pub(crate) fn watches(&self, index: u32) -> bool {
         self.watched == Some(index)
     }
 
-    /// Makes the way back ready, and watches what leaves by the interface. Before each probe: without the way back an
-    /// answer would leave by whatever route there is.
+    /// Sets up the route back, and attaches the program that records answers. Runs before each probe: without the route
+    /// back an answer would leave by another route.
     pub(crate) async fn prepare(
         &mut self,
         netlink: &Handle,
@@ -117,7 +118,7 @@ impl ProbeTarget {
                 break;
             }
         }
-        // Whether they came about or not: nothing stays behind.
+        // Removes the half-open connections, whether the probes were answered or not.
         for frame in &frames {
             inject(object, self.index, &frame.bytes(Segment::Reset)?)?;
         }
@@ -125,11 +126,11 @@ impl ProbeTarget {
     }
 }
 
-/// The port of the listening socket in a family's slot; 0: there is none.
+/// Returns the port of the listening socket in a family's slot; 0: the slot is empty.
 pub(crate) fn port_in_slot(object: &mut Object, family: Family) -> anyhow::Result<u16> {
     let frame = Frame::new(family, [0; 6])?.bytes(Segment::Syn)?;
     let port = run(object, PROG_SLOT, slot(family), &frame)?;
-    u16::try_from(port).context("a port beyond its range")
+    u16::try_from(port).context("the port is out of range")
 }
 
 fn inject(object: &mut Object, index: u32, frame: &[u8]) -> anyhow::Result<()> {

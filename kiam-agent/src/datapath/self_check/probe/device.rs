@@ -1,4 +1,4 @@
-//! The probe's interface: a veth without an address, and the way back to the probe's sender.
+//! The interface of the probe: a veth without an address; and the route back to the sender of the probe.
 
 use super::frame;
 use crate::datapath::node::{
@@ -16,23 +16,23 @@ use nix::net::if_::if_nametoindex;
 use rtnetlink::{Handle, LinkUnspec, LinkVeth, RouteMessageBuilder};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-/// Makes it when there is none.
+/// Creates the interface if it does not exist.
 pub(crate) async fn ensure(netlink: &Handle) -> anyhow::Result<()> {
     if if_nametoindex(PROBE).is_ok() {
         return Ok(());
     }
-    make(netlink).await.with_context(|| format!("making the interface {PROBE}"))
+    create(netlink).await.with_context(|| format!("creating the interface {PROBE}"))
 }
 
-async fn make(netlink: &Handle) -> anyhow::Result<()> {
+async fn create(netlink: &Handle) -> anyhow::Result<()> {
     netlink.link().add(LinkVeth::new(PROBE, PROBE_PEER).build()).execute().await.context("adding it")?;
     for name in [PROBE_PEER, PROBE] {
-        let index = if_nametoindex(name).context("it has gone again")?;
-        // No address of its own, and no talk about one.
+        let index = if_nametoindex(name).context("it has disappeared again")?;
+        // No link-local address, and so no messages about one.
         let silent = AfSpecUnspec::Inet6(vec![AfSpecInet6::AddrGenMode(In6AddrGenMode::None)]);
         let message =
             LinkUnspec::new_with_index(index).append_extra_attribute(LinkAttribute::AfSpecUnspec(vec![silent])).build();
-        // A kernel without IPv6 knows none of this.
+        // A kernel without IPv6 refuses this.
         if let Err(error) = netlink.link().set(message).execute().await {
             tracing::debug!("{name}: {error}");
         }
@@ -46,7 +46,7 @@ async fn bring_up(netlink: &Handle, index: u32) -> anyhow::Result<()> {
     netlink.link().set(up).execute().await.context("bringing it up")
 }
 
-/// Its index and its MAC address.
+/// Returns the index and the MAC address of the interface.
 pub(super) async fn find(netlink: &Handle) -> anyhow::Result<(u32, [u8; 6])> {
     let devices = devices::list(netlink).await?;
     let device = devices.into_iter().find(|device| device.name == PROBE);
@@ -54,8 +54,8 @@ pub(super) async fn find(netlink: &Handle) -> anyhow::Result<(u32, [u8; 6])> {
     Ok((device.index, device.mac.context("it has no MAC address")?))
 }
 
-/// Makes the way for answers: out by the interface, to a neighbour that needs no looking up. Returns the families that
-/// have one: IPv6 may be off for new interfaces, those of pods as well as this one.
+/// Sets up the route for answers: out by the interface, to a neighbour that needs no lookup. Returns the families for
+/// which this succeeded: IPv6 may be off for new interfaces, both those of pods and this one.
 pub(super) async fn route_back(netlink: &Handle, index: u32, families: &[Family]) -> anyhow::Result<Vec<Family>> {
     for name in [PROBE_PEER, PROBE] {
         bring_up(netlink, if_nametoindex(name)?).await?;
@@ -79,13 +79,13 @@ pub(super) async fn route_back(netlink: &Handle, index: u32, families: &[Family]
         }
         let neighbour = netlink.neighbours().add(index, sender).link_layer_address(&frame::sender_mac());
         let added = neighbour.state(NeighbourState::Permanent).replace().execute().await;
-        added.with_context(|| format!("making {sender} a neighbour"))?;
+        added.with_context(|| format!("adding the neighbour {sender}"))?;
         routed.push(family);
     }
     Ok(routed)
 }
 
-/// Removes it; that there is none is fine.
+/// Removes the interface, if it exists.
 pub(crate) async fn remove(netlink: &Handle) -> anyhow::Result<()> {
     let Ok(index) = if_nametoindex(PROBE) else { return Ok(()) };
     netlink.link().del(index).execute().await.with_context(|| format!("removing {PROBE}"))

@@ -1,4 +1,4 @@
-//! The packets of a probe. Their sender is an address that nobody can have: those that are reserved as dummies.
+//! The packets of a probe. Their sender addresses are reserved as dummies, so that no host has them.
 
 use crate::datapath::node::family::Family;
 use anyhow::Context as _;
@@ -11,15 +11,16 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 const SENDER_V4: Ipv4Addr = Ipv4Addr::new(192, 0, 0, 8);
 /// RFC 9780, «Dummy IPv6 Prefix»: 100:0:0:1::/64.
 const SENDER_V6: Ipv6Addr = Ipv6Addr::new(0x100, 0, 0, 1, 0, 0, 0, 1);
-/// Who the frames are from: an address of no maker (IEEE 802, locally administered).
+/// Source address of the frames: one that belongs to no manufacturer (IEEE 802, locally administered).
 const SENDER_MAC: [u8; 6] = [2, 0, 0, 0, 0, 1];
-/// Hops that a packet has left; it needs none.
+/// Hop limit of the packets, which are not forwarded.
 const HOP_LIMIT: u8 = 64;
-/// The sender's ports: as good as never the same while the kernel still remembers the last connection.
+/// Range of the sender's ports: wide enough that a port is practically never reused while the kernel still remembers
+/// its last connection.
 const SENDER_PORT_MIN: u16 = 10_000;
 const SENDER_PORTS: u16 = 50_000;
 
-/// What the frames of one probe have in common.
+/// Common fields of the frames of one probe.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Frame {
     family: Family,
@@ -28,37 +29,37 @@ pub(super) struct Frame {
     sequence: u32,
 }
 
-/// What a frame carries.
+/// TCP segment in a frame.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Segment {
-    /// The beginning of a connection.
+    /// Opens a connection.
     Syn,
-    /// Its end.
+    /// Ends a connection.
     Reset,
 }
 
 impl Frame {
-    /// Of a new probe to an interface. Its numbers cannot be guessed: else a pod could send it in our name and have the
-    /// answer taken for ours.
+    /// Creates the frame of a new probe to an interface. Port and sequence number are random, so that a pod cannot
+    /// guess them and cause an answer that looks like that to the probe.
     pub(super) fn new(family: Family, to: [u8; 6]) -> anyhow::Result<Self> {
         let mut random = [0; 6];
-        SystemRandom::new().fill(&mut random).ok().context("the kernel gives no random bytes")?;
+        SystemRandom::new().fill(&mut random).ok().context("the kernel returns no random bytes")?;
         let [a, b, c, d, e, f] = random;
         let port = SENDER_PORT_MIN + u16::from_ne_bytes([e, f]) % SENDER_PORTS;
         Ok(Self { family, to, port, sequence: u32::from_ne_bytes([a, b, c, d]) })
     }
 
-    /// The family.
+    /// Returns the family.
     pub(super) const fn family(self) -> Family {
         self.family
     }
 
-    /// What an answer acknowledges.
+    /// Returns the number that an answer acknowledges.
     pub(super) const fn acknowledgement(self) -> u32 {
         self.sequence.wrapping_add(1)
     }
 
-    /// The whole frame.
+    /// Returns the bytes of the frame.
     pub(super) fn bytes(self, segment: Segment) -> anyhow::Result<Vec<u8>> {
         let ethernet = PacketBuilder::ethernet2(SENDER_MAC, self.to);
         let ip = match self.family {
@@ -75,7 +76,7 @@ impl Frame {
     }
 }
 
-/// Who a family's probes are from.
+/// Returns the source address of a family's probes.
 pub(super) fn sender(family: Family) -> IpAddr {
     match family {
         Family::V4 => SENDER_V4.into(),
@@ -83,7 +84,7 @@ pub(super) fn sender(family: Family) -> IpAddr {
     }
 }
 
-/// The MAC address that goes with [`sender`].
+/// Returns the MAC address that belongs to [`sender`].
 pub(super) const fn sender_mac() -> [u8; 6] {
     SENDER_MAC
 }
