@@ -1,4 +1,5 @@
-//! `kiam-agent cleanup`: removes everything, in reverse order. Afterwards the node is open: pods reach the real IMDS again.
+//! `kiam-agent cleanup`: removes everything, in reverse order. Afterwards the node is open: pods reach the real IMDS
+//! again.
 
 use super::{
     fence::Fence,
@@ -15,8 +16,8 @@ const BOOT_UNIT: &str = "kiam-fence.service";
 const BOOT_UNIT_FOLDERS: [&str; 3] =
     ["/etc/systemd/system", "/usr/local/lib/systemd/system", "/usr/lib/systemd/system"];
 
-/// Removes the fence, the programs on the interfaces, the backstop and all maps, whichever agent created them and whether
-/// they exist or not. Returns an error if an agent runs.
+/// Removes the fence, the programs on the interfaces, the backstop and all maps, whichever agent created them and
+/// whether they exist or not. Returns an error if an agent runs.
 pub(crate) async fn run(bpffs: &Path) -> anyhow::Result<()> {
     let lock = NodeLock::open(bpffs)?;
     lock.lock_exclusive()?;
@@ -41,8 +42,8 @@ pub(crate) async fn run(bpffs: &Path) -> anyhow::Result<()> {
     pins::remove_root(lock.root())?;
     if closes_at_boot {
         tracing::warn!(
-            "{BOOT_UNIT} closes this node again when it boots: run `systemctl disable {BOOT_UNIT}` on the node and remove \
-             the file"
+            "{BOOT_UNIT} closes this node again when it boots: run `systemctl disable {BOOT_UNIT}` on the node and \
+             remove the file"
         );
     }
     Ok(())

@@ -1,6 +1,6 @@
 //! The fence: policy routing that delivers each packet to the IMDS that arrives by an interface locally, or drops it.
-//! `bpf_sk_assign` requires local delivery, and the fence keeps pods from the real IMDS when no program is attached and no
-//! agent runs. The node's own packets to the IMDS are routed as without it.
+//! `bpf_sk_assign` requires local delivery, and the fence keeps pods from the real IMDS when no program is attached and
+//! no agent runs. The node's own packets to the IMDS are routed as without it.
 //!
 //! ```text
 //! 5:  iif lo to IMDS goto 7     the node's own packets: continue with the node's other rules
@@ -30,7 +30,8 @@ const PREF_ALL: u32 = 6;
 const PREF_END: u32 = 7;
 /// Mark of our rules and routes (`RTPROT_…`, include/uapi/linux/rtnetlink.h: free for user space above 4).
 const PROTOCOL: RouteProtocol = RouteProtocol::Other(0xe2);
-/// Mark of the rules and routes that `deploy/boot/kiam-fence.service` sets when the node boots; otherwise they are the same.
+/// Mark of the rules and routes that `deploy/boot/kiam-fence.service` sets when the node boots; otherwise they are the
+/// same.
 const PROTOCOL_BOOT: RouteProtocol = RouteProtocol::Other(0xe3);
 
 /// Action of the route in our table on a packet to the IMDS.
@@ -102,14 +103,14 @@ impl Fence {
         &self.families
     }
 
-    /// Returns the families in which pods can be served: if IPv6 is off on `lo`, the kernel refuses a local route, and IPv6
-    /// stays closed.
+    /// Returns the families in which pods can be served: if IPv6 is off on `lo`, the kernel refuses a local route, and
+    /// IPv6 stays closed.
     pub(crate) fn served(&self) -> Vec<Family> {
         self.families.iter().copied().filter(|&family| possible(family, Verdict::Local) == Verdict::Local).collect()
     }
 
-    /// Sets up what is missing in one family. The rules for the node's own packets come first, so that the node never loses
-    /// the IMDS; the route comes before the rule that leads to it, so that no lookup continues with later rules.
+    /// Sets up what is missing in one family. The rules for the node's own packets come first, so that the node never
+    /// loses the IMDS; the route comes before the rule that leads to it, so that no lookup continues with later rules.
     pub(crate) async fn ensure(&self, family: Family, verdict: Verdict) -> anyhow::Result<Found> {
         let present = self.rules(family).await?;
         let mut found = Found::default();

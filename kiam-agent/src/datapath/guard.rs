@@ -37,8 +37,8 @@ impl Guard {
         [&self.outward, &self.inward].map(|guarded| guarded.contains(&index))
     }
 
-    /// Attaches to new uplinks, and detaches from interfaces that are no longer uplinks. If an uplink cannot be attached to,
-    /// the others still are, and the error names it.
+    /// Attaches to new uplinks, and detaches from interfaces that are no longer uplinks. If an uplink cannot be
+    /// attached to, the others still are, and the error names it.
     pub(crate) fn sync(&mut self, object: &mut Object, pins: &Pins, roles: &Roles) -> anyhow::Result<()> {
         let outward: BTreeSet<u32> = roles.uplinks.keys().copied().collect();
         let inward = outward.iter().filter(|index| !roles.pod_sides.contains_key(index)).copied().collect();

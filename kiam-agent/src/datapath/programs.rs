@@ -1,8 +1,8 @@
 //! The eBPF programs and maps: what is loaded, where it is pinned, and where it is attached.
 //!
-//! Reading order: [`object`] (the programs and maps of this build), [`pins`] (what outlives the process), [`tc`] (a program
-//! on an interface), [`backstop`] (the socket lookup of the node), [`links`] (what both are attached by), [`attached`]
-//! (verifies that a program is still on its interface), [`log`] (the programs' log lines), [`memlock`].
+//! Reading order: [`object`] (the programs and maps of this build), [`pins`] (what outlives the process), [`tc`] (a
+//! program on an interface), [`backstop`] (the socket lookup of the node), [`links`] (what both are attached by),
+//! [`attached`] (verifies that a program is still on its interface), [`log`] (the programs' log lines), [`memlock`].
 
 pub(crate) mod attached;
 pub(crate) mod backstop;

@@ -79,16 +79,17 @@ fn selects(attribute: &RuleAttribute) -> bool {
     )
 }
 
-/// Returns the rules of others that pods' packets to the IMDS meet before ours, as `ip rule` shows them. Rules that select
-/// by mark, interface or source are left out: they are for certain packets, which the node's operator has chosen.
+/// Returns the rules of others that pods' packets to the IMDS meet before ours, as `ip rule` shows them. Rules that
+/// select by mark, interface or source are left out: they are for certain packets, which the node's operator has
+/// chosen.
 pub(super) fn ahead(present: &[RuleMessage], family: Family) -> Vec<String> {
     let ours = all(family);
     let before = present.iter().take_while(|rule| !is_same(rule, &ours) && preference(rule) <= PREF_ALL);
     before.filter(|rule| may_take(rule, family)).map(describe).collect()
 }
 
-/// Returns whether a rule routes packets to the IMDS, whatever their source. The kernel's own rule for local addresses does
-/// not: the IMDS is not a local address.
+/// Returns whether a rule routes packets to the IMDS, whatever their source. The kernel's own rule for local addresses
+/// does not: the IMDS is not a local address.
 fn may_take(rule: &RuleMessage, family: Family) -> bool {
     let narrow = |attribute: &RuleAttribute| selects(attribute);
     let covers = rule.attributes.iter().all(|attribute| match attribute {

@@ -31,8 +31,8 @@ async fn list(netlink: &Handle) -> anyhow::Result<HashSet<[u8; 16]>> {
     Ok(addresses)
 }
 
-/// Returns `Local` if present: on a point-to-point link `Address` is that of the peer, which may be a pod. IPv6 without a
-/// peer has `Address` only (`inet6_fill_ifaddr`, net/ipv6/addrconf.c).
+/// Returns `Local` if present: on a point-to-point link `Address` is that of the peer, which may be a pod. IPv6 without
+/// a peer has `Address` only (`inet6_fill_ifaddr`, net/ipv6/addrconf.c).
 fn own_address(attributes: &[AddressAttribute]) -> Option<IpAddr> {
     let local = attributes.iter().find_map(|attribute| match attribute {
         AddressAttribute::Local(address) => Some(*address),

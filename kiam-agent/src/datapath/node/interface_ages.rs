@@ -1,6 +1,6 @@
 //! The time when each interface of the node appeared, recorded from netlink messages by a dedicated thread. The server
-//! gets a pod's address moments after its interface is created; a late record would make the interface look younger than
-//! the pod at its address, and the pod would be refused as a former holder of the address.
+//! gets a pod's address moments after its interface is created; a late record would make the interface look younger
+//! than the pod at its address, and the pod would be refused as a former holder of the address.
 
 use crate::clock;
 use anyhow::{Context as _, anyhow};
@@ -15,10 +15,10 @@ use std::{
 };
 use tokio::sync::oneshot;
 
-/// Milliseconds that are subtracted from the time when an interface was noticed. The notice comes after the creation, the
-/// age is sent in whole milliseconds, and the server subtracts it a moment later: together this would make an interface
-/// permanently look younger than its own pod. No address passes from one pod to another in so short a time: the first pod
-/// would have to be reported and ended, and its network removed and set up for the other one.
+/// Milliseconds that are subtracted from the time when an interface was noticed. The notice comes after the creation,
+/// the age is sent in whole milliseconds, and the server subtracts it a moment later: together this would make an
+/// interface permanently look younger than its own pod. No address passes from one pod to another in so short a time:
+/// the first pod would have to be reported and ended, and its network removed and set up for the other one.
 const NOTICE_DELAY_MAX_MS: u64 = 25;
 
 /// Milliseconds of `CLOCK_MONOTONIC` by interface index; `None`: older than the agent. One entry for each interface.
@@ -30,8 +30,8 @@ type Messages = UnboundedReceiver<(NetlinkMessage<RouteNetlinkMessage>, SocketAd
 pub(crate) struct InterfaceAges(Arc<Mutex<FirstSeen>>);
 
 impl InterfaceAges {
-    /// Starts to record. Interfaces that exist now count as older than the agent. The receiver gets the error that ended
-    /// the thread.
+    /// Starts to record. Interfaces that exist now count as older than the agent. The receiver gets the error that
+    /// ended the thread.
     pub(crate) fn watch() -> anyhow::Result<(Self, oneshot::Receiver<anyhow::Error>)> {
         let interface_ages = Self::default();
         let (begun, begin) = mpsc::channel();
@@ -85,7 +85,8 @@ impl InterfaceAges {
                 NetlinkPayload::InnerMessage(RouteNetlinkMessage::NewLink(link)) => {
                     self.notes().entry(link.header.index).or_insert_with(seen_now);
                 }
-                // In the family of bridges this message means that a port has left its bridge; the interface still exists.
+                // In the family of bridges this message means that a port has left its bridge; the interface still
+                // exists.
                 NetlinkPayload::InnerMessage(RouteNetlinkMessage::DelLink(link))
                     if link.header.interface_family == AddressFamily::Unspec =>
                 {

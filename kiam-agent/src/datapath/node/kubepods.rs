@@ -15,7 +15,8 @@ use std::{
     path::{Path, PathBuf},
 };
 
-/// Names of the cgroup below the root of the hierarchy: with the kubelet's systemd driver, and with its cgroupfs driver.
+/// Names of the cgroup below the root of the hierarchy: with the kubelet's systemd driver, and with its cgroupfs
+/// driver.
 const FOLDER_NAMES: [&str; 2] = ["kubepods.slice", "kubepods"];
 
 /// The kubepods cgroup of the version 2 hierarchy.

@@ -52,8 +52,8 @@ impl Changes {
         Ok(Self { messages, _handle: handle })
     }
 
-    /// Waits until something may have changed, and consumes all queued messages: the caller reads the whole state next, so
-    /// one message is as good as a thousand, and an overrun counts as a change, too.
+    /// Waits until something may have changed, and consumes all queued messages: the caller reads the whole state next,
+    /// so one message is as good as a thousand, and an overrun counts as a change, too.
     pub(crate) async fn wait(&mut self) -> anyhow::Result<Change> {
         loop {
             let (message, _) = self.messages.next().await.context("the netlink socket was closed")?;

@@ -1,5 +1,5 @@
-//! The lock of the node: each agent that runs holds a lock on the project's folder in the bpffs, whatever its `--run-dir`
-//! and its container. The kernel releases it when the process ends.
+//! The lock of the node: each agent that runs holds a lock on the project's folder in the bpffs, whatever its
+//! `--run-dir` and its container. The kernel releases it when the process ends.
 
 use crate::datapath::programs::pins;
 use anyhow::{Context as _, bail};
@@ -17,8 +17,8 @@ use tokio::time::sleep;
 /// Maximum of characters of a command line in messages.
 const COMMAND_CHARS_MAX: usize = 120;
 
-/// Number and interval of attempts to lock while another agent starts: ten seconds in total, many times the duration of a
-/// start.
+/// Number and interval of attempts to lock while another agent starts: ten seconds in total, many times the duration of
+/// a start.
 const LOCK_TRIES: usize = 200;
 const LOCK_RETRY_INTERVAL: Duration = Duration::from_millis(50);
 
@@ -55,9 +55,9 @@ impl NodeLock {
         &self.root
     }
 
-    /// Takes the lock of an agent. Waits while another agent starts. Also waits for the end of an agent that was killed as
-    /// it started: a child process of it may hold the lock a moment longer. Returns an error if `kiam-agent cleanup` runs,
-    /// or the start of the other agent takes too long.
+    /// Takes the lock of an agent. Waits while another agent starts. Also waits for the end of an agent that was killed
+    /// as it started: a child process of it may hold the lock a moment longer. Returns an error if `kiam-agent cleanup`
+    /// runs, or the start of the other agent takes too long.
     pub(crate) async fn lock_shared_or_exclusive(&self) -> anyhow::Result<OtherAgents> {
         for number in 0..LOCK_TRIES {
             if self.try_lock(FlockOperation::NonBlockingLockExclusive)? {
@@ -83,7 +83,8 @@ impl NodeLock {
         flock(&self.folder, FlockOperation::LockShared).context("letting other agents start while this one runs")
     }
 
-    /// Takes the lock for `kiam-agent cleanup`, which prevents all agents from starting. Returns an error if an agent runs.
+    /// Takes the lock for `kiam-agent cleanup`, which prevents all agents from starting. Returns an error if an agent
+    /// runs.
     pub(crate) fn lock_exclusive(&self) -> anyhow::Result<()> {
         if self.try_lock(FlockOperation::NonBlockingLockExclusive)? {
             return Ok(());

@@ -1,6 +1,6 @@
-//! The owner of the datapath: the agent that wrote the newest generation into the pinned map. Only the owner repairs the
-//! datapath and writes listener slots. An agent that was replaced, for instance while it was suspended, finds a newer
-//! generation and changes nothing.
+//! The owner of the datapath: the agent that wrote the newest generation into the pinned map. Only the owner repairs
+//! the datapath and writes listener slots. An agent that was replaced, for instance while it was suspended, finds a
+//! newer generation and changes nothing.
 
 use crate::{
     datapath::programs::{object::Object, pins},
@@ -18,8 +18,8 @@ pub(crate) struct Installation {
 }
 
 impl Installation {
-    /// Returns the installation of a folder. The folder itself identifies it, not its path: in two containers one path can
-    /// be two folders.
+    /// Returns the installation of a folder. The folder itself identifies it, not its path: in two containers one path
+    /// can be two folders.
     pub(crate) fn of(run_dir: &Path) -> io::Result<Self> {
         let metadata = fs::metadata(run_dir)?;
         let mut text = [0; RUN_DIR_LEN];

@@ -6,8 +6,8 @@ use anyhow::Context as _;
 use aya::programs::links::FdLink;
 use std::{io::ErrorKind, os::fd::BorrowedFd, path::Path};
 
-/// Puts `program` behind the link that is pinned at `pin`, without a moment in which neither program runs. Returns `false`
-/// if there is no such link. A link that is attached to nothing any longer loses its pin.
+/// Puts `program` behind the link that is pinned at `pin`, without a moment in which neither program runs. Returns
+/// `false` if there is no such link. A link that is attached to nothing any longer loses its pin.
 pub(super) fn replace_program(pin: &Path, program: BorrowedFd<'_>) -> anyhow::Result<bool> {
     match sys::update_pinned_link(pin, program) {
         Ok(()) => Ok(true),

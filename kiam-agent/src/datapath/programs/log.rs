@@ -1,4 +1,5 @@
-//! Debug lines of the eBPF programs in the agent's log. Only at `--level=debug`: otherwise the programs are loaded without.
+//! Debug lines of the eBPF programs in the agent's log. Only at `--level=debug`: otherwise the programs are loaded
+//! without.
 
 use anyhow::Context as _;
 use aya::Ebpf;

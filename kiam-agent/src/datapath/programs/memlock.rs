@@ -7,8 +7,8 @@ use std::io::{self, ErrorKind};
 /// First version that counts this memory in the memory cgroup instead.
 const UNCOUNTED_SINCE: KernelVersion = KernelVersion::new(5, 11, 0);
 
-/// Adds a remedy to the error if the limit may be its cause: such a kernel returns just `EPERM`. With CAP_SYS_RESOURCE aya
-/// has raised the limit already.
+/// Adds a remedy to the error if the limit may be its cause: such a kernel returns just `EPERM`. With CAP_SYS_RESOURCE
+/// aya has raised the limit already.
 pub(crate) fn explain(error: anyhow::Error) -> anyhow::Error {
     let limit = getrlimit(Resource::RLIMIT_MEMLOCK).map_or(RLIM_INFINITY, |(limit, _)| limit);
     if KernelVersion::current().is_ok_and(|kernel| kernel >= UNCOUNTED_SINCE)
@@ -19,8 +19,8 @@ pub(crate) fn explain(error: anyhow::Error) -> anyhow::Error {
     }
     error.context(format!(
         "Linux before 5.11 counts the memory of eBPF programs and maps against the limit of locked memory \
-         (RLIMIT_MEMLOCK), which is {} KiB here: add the capability SYS_RESOURCE to the agent's container, or raise the \
-         limit in the configuration of the container runtime",
+         (RLIMIT_MEMLOCK), which is {} KiB here: add the capability SYS_RESOURCE to the agent's container, or raise \
+         the limit in the configuration of the container runtime",
         limit / 1024
     ))
 }

@@ -67,8 +67,8 @@ impl Object {
         if let Err(error) = object.sk_lookup()?.load() {
             tracing::debug!("{PROG_SK_LOOKUP}: {error:#}");
             tracing::info!(
-                "sk_lookup programs cannot read the interface on this kernel (they can since Linux 5.17): a client that \
-                 reuses a port too soon gets one reset"
+                "sk_lookup programs cannot read the interface on this kernel (they can since Linux 5.17): a client \
+                 that reuses a port too soon gets one reset"
             );
             object = Self::load_for(root, pins, false)?;
             object.sk_lookup()?.load().with_context(|| format!("the kernel refused {PROG_SK_LOOKUP}"))?;

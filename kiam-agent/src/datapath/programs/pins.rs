@@ -65,8 +65,8 @@ pub(crate) struct Pins {
     folder: PathBuf,
 }
 
-/// Returns the project's folder below a mounted bpffs, whether it exists or not. If there is no bpffs, the error contains
-/// the command that mounts one.
+/// Returns the project's folder below a mounted bpffs, whether it exists or not. If there is no bpffs, the error
+/// contains the command that mounts one.
 pub(crate) fn root(bpffs: &Path) -> anyhow::Result<PathBuf> {
     match statfs(bpffs).map(|stat| stat.filesystem_type()) {
         Ok(BPF_FS_MAGIC) => Ok(bpffs.join(FOLDER)),

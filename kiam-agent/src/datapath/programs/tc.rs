@@ -1,5 +1,5 @@
-//! Attachment of a TC program to an interface: by a pinned TCX link if the kernel has them (since 6.6), else by a clsact
-//! filter, which the kernel keeps without a pin.
+//! Attachment of a TC program to an interface: by a pinned TCX link if the kernel has them (since 6.6), else by a
+//! clsact filter, which the kernel keeps without a pin.
 
 use super::{
     links,
@@ -50,7 +50,8 @@ impl Hook {
 pub(crate) struct Place {
     /// Direction: ingress or egress.
     pub(crate) direction: TcAttachType,
-    /// Handle of the clsact filter. It distinguishes our filters, and others of the same priority; the number is arbitrary.
+    /// Handle of the clsact filter. It distinguishes our filters, and others of the same priority; the number is
+    /// arbitrary.
     pub(crate) handle: TcHandle,
     /// Path of the pinned TCX link.
     pub(crate) pin: PathBuf,
@@ -141,8 +142,8 @@ pub(crate) fn detach(place: &Place, hook: Hook, name: Option<&str>) -> anyhow::R
     }
 }
 
-/// Removes one of our clsact filters from an interface, and returns whether there was one. The qdisc stays: others may use
-/// it.
+/// Removes one of our clsact filters from an interface, and returns whether there was one. The qdisc stays: others may
+/// use it.
 pub(crate) fn remove_filter(name: &str, direction: TcAttachType, handle: TcHandle) -> anyhow::Result<bool> {
     let Ok(link) = SchedClassifierLink::attached(name, direction, FILTER_PRIORITY, handle, None) else {
         // The interface has gone, and its filter with it.

@@ -22,7 +22,8 @@ use std::{
 
 /// Socket option that libc does not define (include/uapi/asm-generic/socket.h).
 const SO_NETNS_COOKIE: i32 = 71;
-/// A limit of the whole machine, which exists only in the kernel's first network namespace (net/core/sysctl_net_core.c).
+/// A limit of the whole machine, which exists only in the kernel's first network namespace
+/// (net/core/sysctl_net_core.c).
 const FIRST_NETNS_ONLY: &str = "/proc/sys/net/core/netdev_max_backlog";
 
 /// Value instead of a cookie that makes the programs use that of the kernel's first network namespace.
@@ -84,8 +85,8 @@ impl Cgroup {
         }
         let Some(kubepods) = kubepods else {
             bail!(
-                "there is no kubepods cgroup in the cgroup v2 hierarchy: the kubelet has not created it, or its pods are \
-                 in cgroup v1, or at another path (--kubepods-cgroup); in a pod, mount the host's /sys/fs/cgroup"
+                "there is no kubepods cgroup in the cgroup v2 hierarchy: the kubelet has not created it, or its pods \
+                 are in cgroup v1, or at another path (--kubepods-cgroup); in a pod, mount the host's /sys/fs/cgroup"
             )
         };
         let ours = self.hooks == Hooks::On(kubepods.id());
@@ -96,16 +97,16 @@ impl Cgroup {
         }
         if !kubepods.is_populated() {
             bail!(
-                "{} has no process, so this node's pods, including the agent's own, are elsewhere: in cgroup v1, or below \
-                 another cgroup (--kubepods-cgroup)",
+                "{} has no process, so this node's pods, including the agent's own, are elsewhere: in cgroup v1, or \
+                 below another cgroup (--kubepods-cgroup)",
                 kubepods.path().display()
             );
         }
         if self.netns == FIRST_NETNS && !Path::new(FIRST_NETNS_ONLY).exists() {
             bail!(
-                "the hooks cannot recognise hostNetwork pods, which get no answer: this agent's network namespace is not \
-                 the kernel's first one, and Linux before 5.14 identifies no other. Run the agent on the machine's own \
-                 network, or use a newer kernel"
+                "the hooks cannot recognise hostNetwork pods, which get no answer: this agent's network namespace is \
+                 not the kernel's first one, and Linux before 5.14 identifies no other. Run the agent on the machine's \
+                 own network, or use a newer kernel"
             );
         }
         Ok(())
@@ -120,8 +121,8 @@ impl Cgroup {
     }
 }
 
-/// Returns the cookie of this network namespace, by which the programs identify it. Linux before 5.14 does not provide it;
-/// the programs then use the kernel's first namespace, which is the node's unless the node is itself a container.
+/// Returns the cookie of this network namespace, by which the programs identify it. Linux before 5.14 does not provide
+/// it; the programs then use the kernel's first namespace, which is the node's unless the node is itself a container.
 fn node_netns() -> io::Result<u64> {
     let socket = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0))?;
     let mut cookie = [0; size_of::<u64>()];

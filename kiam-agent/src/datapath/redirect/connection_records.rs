@@ -1,4 +1,5 @@
-//! Connection records: the eBPF programs write them, one for each connection to the IMDS; the agent reads and removes them.
+//! Connection records: the eBPF programs write them, one for each connection to the IMDS; the agent reads and removes
+//! them.
 
 use crate::datapath::programs::{optional, pins::Pins};
 use anyhow::Context as _;
@@ -34,8 +35,8 @@ impl ConnectionRecords {
         })
     }
 
-    /// Reads and removes the record of a connection, if there is one. Each record is read once; its place in the ring is
-    /// reused later.
+    /// Reads and removes the record of a connection, if there is one. Each record is read once; its place in the ring
+    /// is reused later.
     pub(crate) fn take(&mut self, key: &FlowKey) -> anyhow::Result<Option<Flow>> {
         let Some(flow) = optional(self.flows.get(key, 0)).context("reading a record")? else { return Ok(None) };
         optional(self.flows.remove(key)).context("removing a record")?;
@@ -51,8 +52,8 @@ impl ConnectionRecords {
     }
 
     /// Removes records that were never read: those of half-open connections, and of connections that ended before they
-    /// were accepted. Returns their number. Also removes the rings of owners without records: no event reports the end of
-    /// a pod, and the rings grow with the number of its connections.
+    /// were accepted. Returns their number. Also removes the rings of owners without records: no event reports the end
+    /// of a pod, and the rings grow with the number of its connections.
     pub(crate) fn sweep(&mut self, now: Duration) -> anyhow::Result<usize> {
         // The programs add and remove records meanwhile; the next sweep corrects what this list misses.
         let keys: Vec<FlowKey> = self.flows.keys().filter_map(Result::ok).take(MAX_FLOWS as usize).collect();
@@ -75,8 +76,8 @@ impl ConnectionRecords {
         Ok(swept)
     }
 
-    /// Removes a ring and returns the keys of the records in it, including former ones. Removes the ring before its parts,
-    /// because a new ring begins with the first part.
+    /// Removes a ring and returns the keys of the records in it, including former ones. Removes the ring before its
+    /// parts, because a new ring begins with the first part.
     fn remove_ring(&mut self, owner: u64) -> anyhow::Result<Vec<FlowKey>> {
         let Some(ring) = optional(self.rings.get(&owner, 0)).context("reading a ring")? else { return Ok(Vec::new()) };
         optional(self.rings.remove(&owner)).context("removing a ring")?;

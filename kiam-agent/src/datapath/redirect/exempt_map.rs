@@ -1,5 +1,5 @@
-//! The map of exempt pods, which keep the node role: the eBPF programs look up cgroups in it. The agent reconciles it with
-//! the list of exempt pods and with the cgroups that they have now.
+//! The map of exempt pods, which keep the node role: the eBPF programs look up cgroups in it. The agent reconciles it
+//! with the list of exempt pods and with the cgroups that they have now.
 
 use crate::{
     attestation::PodUid,
@@ -39,8 +39,8 @@ impl ExemptMap {
         Ok(Self(Map::HashMap(map).try_into()?))
     }
 
-    /// Reconciles the map. Returns the exempt pods that have no cgroup yet: the caller must poll for those, because no event
-    /// announces a cgroup. Removes nothing if the cgroups cannot be read.
+    /// Reconciles the map. Returns the exempt pods that have no cgroup yet: the caller must poll for those, because no
+    /// event announces a cgroup. Removes nothing if the cgroups cannot be read.
     pub(crate) fn sync(&mut self, kubepods: Option<&Kubepods>, pods: &ExemptPods) -> anyhow::Result<BTreeSet<PodUid>> {
         let cgroups = cgroups(kubepods)?;
         let present = self.entries();

@@ -59,9 +59,9 @@ impl Attachments {
         self.attached.get(&index).map(|attached| attached.name.as_str())
     }
 
-    /// Attaches to new interfaces and cleans up after those that are gone. `announce` gets the whole list before the program
-    /// runs on a new interface, and after one is gone. If an interface cannot be attached to, the others still are, and the
-    /// error names it.
+    /// Attaches to new interfaces and cleans up after those that are gone. `announce` gets the whole list before the
+    /// program runs on a new interface, and after one is gone. If an interface cannot be attached to, the others still
+    /// are, and the error names it.
     pub(crate) fn sync(
         &mut self,
         object: &mut Object,

@@ -1,6 +1,6 @@
 //! The listening sockets that pods' connections are assigned to: on loopback, so that no other host can reach them, and
-//! transparent, so that they answer from the address of the IMDS. With `--redirect=cgroup` there is one more on the node's
-//! address.
+//! transparent, so that they answer from the address of the IMDS. With `--redirect=cgroup` there is one more on the
+//! node's address.
 
 use crate::{config::RedirectMode, datapath::node::family::Family, sys};
 use anyhow::{Context as _, bail};
@@ -8,14 +8,14 @@ use nix::sys::socket::{setsockopt, sockopt};
 use socket2::{Domain, Socket, Type};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, UdpSocket};
 
-/// Maximum of connections that wait to be accepted: a thousand pods that start at once must not lose a SYN (the kernel caps
-/// it at net.core.somaxconn).
+/// Maximum of connections that wait to be accepted: a thousand pods that start at once must not lose a SYN (the kernel
+/// caps it at net.core.somaxconn).
 const BACKLOG: i32 = 4096;
 /// Port for an address to which nothing is sent (RFC 863).
 const DISCARD_PORT: u16 = 9;
 
-/// Opens one listening socket for each family. If only the cgroup hooks redirect, opens one more on the node's own address:
-/// the hooks cannot redirect a pod in its own network namespace to the node's loopback.
+/// Opens one listening socket for each family. If only the cgroup hooks redirect, opens one more on the node's own
+/// address: the hooks cannot redirect a pod in its own network namespace to the node's loopback.
 pub(crate) fn open_all(families: &[Family], mode: RedirectMode) -> anyhow::Result<Vec<TcpListener>> {
     let mut addresses: Vec<IpAddr> = families.iter().map(|&family| loopback(family)).collect();
     if !mode.tc {
@@ -56,9 +56,11 @@ pub(crate) fn check(listeners: &[TcpListener], families: &[Family], mode: Redire
     Ok(())
 }
 
-/// Returns the source address of each family that the node uses for its default route: pods can reach it in any network.
+/// Returns the source address of each family that the node uses for its default route: pods can reach it in any
+/// network.
 fn node_addresses(families: &[Family]) -> Vec<IpAddr> {
-    // Addresses for documentation (RFC 5737, RFC 3849). Connecting a UDP socket sends nothing; the kernel chooses a source.
+    // Addresses for documentation (RFC 5737, RFC 3849). Connecting a UDP socket sends nothing; the kernel chooses a
+    // source.
     let address = |family| {
         let (any, far): (IpAddr, IpAddr) = match family {
             Family::V4 => (Ipv4Addr::UNSPECIFIED.into(), Ipv4Addr::new(192, 0, 2, 1).into()),

@@ -30,8 +30,8 @@ const NOT_PODS_MAX: usize = 4_096;
 pub(crate) struct Pods {
     kubepods: Kubepods,
     known: HashMap<u64, PodUid>,
-    /// Cgroups that are not in the tree. This cannot change: a cgroup is older than its sockets, and the kernel does not
-    /// reuse ids. So no cgroup causes the tree to be read twice.
+    /// Cgroups that are not in the tree. This cannot change: a cgroup is older than its sockets, and the kernel does
+    /// not reuse ids. So no cgroup causes the tree to be read twice.
     not_pods: HashSet<[u64; 3]>,
 }
 
@@ -46,7 +46,8 @@ impl Pods {
         &self.kubepods
     }
 
-    /// Returns the pod of a socket, by the ancestors of the socket's cgroup from kubepods down (`kiam_common::abi::Flow`).
+    /// Returns the pod of a socket, by the ancestors of the socket's cgroup from kubepods down
+    /// (`kiam_common::abi::Flow`).
     pub(crate) fn of(&mut self, ancestors: [u64; 3]) -> io::Result<Option<PodUid>> {
         if ancestors[0] != self.kubepods.id() {
             return Ok(None);

@@ -41,8 +41,8 @@ pub(super) fn load(object: &mut Object) -> anyhow::Result<()> {
     HOOKS.iter().try_for_each(|hook| object.load_hook(hook.program))
 }
 
-/// Ensures that each program is attached to this cgroup. `update`: replaces the programs that are attached already, because
-/// they may be those of an earlier agent.
+/// Ensures that each program is attached to this cgroup. `update`: replaces the programs that are attached already,
+/// because they may be those of an earlier agent.
 pub(super) fn attach(object: &mut Object, pins: &Pins, kubepods: &Kubepods, update: bool) -> anyhow::Result<()> {
     let cgroup = File::open(kubepods.path()).with_context(|| format!("opening {}", kubepods.path().display()))?;
     for Hook { program, attach_type } in HOOKS {
