@@ -1,4 +1,4 @@
-//! The fence: policy routing that delivers each packet to the IMDS that arrives by an interface locally, or drops it.
+//! The fence: policy routing that delivers locally, or drops, each packet to the IMDS that arrives by an interface.
 //! `bpf_sk_assign` requires local delivery, and the fence keeps pods from the real IMDS when no program is attached and
 //! no agent runs. The node's own packets to the IMDS are routed as without it.
 //!

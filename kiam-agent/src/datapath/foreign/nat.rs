@@ -76,7 +76,7 @@ impl ForeignNat {
         for (table, rule) in in_nft {
             if let Place::Nft { handle, .. } = rule.place {
                 nft.delete(&table, &rule.chain, handle).await?;
-                tracing::warn!("--take-over: deleted {rule}, like `{}`", rule.removal());
+                tracing::warn!("--take-over: deleted {rule} (equivalent command: `{}`)", rule.removal());
             }
         }
         Ok(())
@@ -92,7 +92,7 @@ fn delete_legacy(family: Family) -> anyhow::Result<()> {
     while let Some(table) = xtables::Table::read(family, NAT)?
         && let Some(rule) = table.delete_first(&lock, is_foreign)?
     {
-        tracing::warn!("--take-over: deleted {rule}, like `{}`", rule.removal());
+        tracing::warn!("--take-over: deleted {rule} (equivalent command: `{}`)", rule.removal());
     }
     Ok(())
 }

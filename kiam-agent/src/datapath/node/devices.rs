@@ -43,7 +43,7 @@ pub(crate) enum Kind {
     Bridge,
     /// One end of a pair; the other end can be in a pod.
     Veth,
-    /// Device of a virtual machine or the like, which can be a pod, too.
+    /// Device of a virtual machine or the like, which can lead to a pod, too.
     Guest,
     /// A macvlan or ipvlan device: its packets bypass the network stack of the namespace of the device below it.
     Child,

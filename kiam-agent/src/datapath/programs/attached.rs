@@ -29,7 +29,7 @@ pub(crate) struct Findings {
 }
 
 impl Findings {
-    /// Checks one interface. An interface that has disappeared meanwhile is not a finding.
+    /// Checks one interface. An interface that has just disappeared is not a finding.
     pub(crate) async fn check(
         &mut self,
         netlink: &Handle,

@@ -7,7 +7,7 @@ use aya::programs::links::FdLink;
 use std::{io::ErrorKind, os::fd::BorrowedFd, path::Path};
 
 /// Puts `program` behind the link that is pinned at `pin`, without a moment in which neither program runs. Returns
-/// `false` if there is no such link. A link that is attached to nothing any longer loses its pin.
+/// `false` if there is no such link. Removes the pin of a link that is no longer attached.
 pub(super) fn replace_program(pin: &Path, program: BorrowedFd<'_>) -> anyhow::Result<bool> {
     match sys::update_pinned_link(pin, program) {
         Ok(()) => Ok(true),
