@@ -54,7 +54,7 @@ pub(crate) fn the_agent_is_killed(stage: &mut Stage) -> Result<()> {
     deployed.expect_no_leak()
 }
 
-/// Updates the DaemonSet while twenty pods send requests: the new agent starts beside the old one, and each request is
+/// Updates the DaemonSet while twenty pods send requests: the new agent starts next to the old one, and each request is
 /// answered.
 pub(crate) fn the_agents_are_rolled(stage: &mut Stage) -> Result<()> {
     const PODS: usize = 20;

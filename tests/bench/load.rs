@@ -57,12 +57,12 @@ impl Load {
     pub(super) fn one_connection(&self) -> Result<Latency> {
         let mut client = Client::connect(self)?;
         for _ in 0..REQUESTS / 10 {
-            client.ask()?;
+            client.request()?;
         }
         let mut took = Vec::with_capacity(REQUESTS);
         for _ in 0..REQUESTS {
             let start = Instant::now();
-            client.ask()?;
+            client.request()?;
             took.push(start.elapsed().as_secs_f64());
         }
         took.sort_by(f64::total_cmp);
@@ -75,7 +75,7 @@ impl Load {
         let start = Instant::now();
         let counts: Vec<Result<u32>> = thread::scope(|scope| {
             let threads: Vec<_> =
-                clients.into_iter().map(|client| scope.spawn(|| client.ask_until(start + TIME))).collect();
+                clients.into_iter().map(|client| scope.spawn(|| client.request_until(start + TIME))).collect();
             threads.into_iter().map(|thread| thread.join().expect("a client")).collect()
         });
         let requests: u32 = counts.into_iter().sum::<Result<u32>>()?;
@@ -98,17 +98,17 @@ impl Client {
         Ok(Self { stream, request: request.into_bytes(), buffer: vec![0; ANSWER_MAX] })
     }
 
-    fn ask_until(mut self, end: Instant) -> Result<u32> {
+    fn request_until(mut self, end: Instant) -> Result<u32> {
         let mut requests = 0;
         while Instant::now() < end {
-            self.ask()?;
+            self.request()?;
             requests += 1;
         }
         Ok(requests)
     }
 
     /// Sends one request and reads the whole response, which must be a 200.
-    fn ask(&mut self) -> Result<()> {
+    fn request(&mut self) -> Result<()> {
         self.stream.write_all(&self.request)?;
         let mut read = 0;
         loop {

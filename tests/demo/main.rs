@@ -4,11 +4,11 @@
 //! crash. It starts this program again as the stage, which makes the node (`cast`), plays the `scenes` on it, and lets
 //! the reader `play`. `report` holds the results of the scenes; `screen` and `progress` display them.
 
-mod ask;
 mod cast;
 mod play;
 mod progress;
 mod report;
+mod requests;
 mod scenes;
 mod screen;
 mod supervisor;

@@ -13,7 +13,7 @@ pub(super) struct Row {
     pub(super) expected: String,
     /// Actual outcome.
     pub(super) got: String,
-    /// Whether the outcome is as expected.
+    /// True if the outcome is as expected.
     pub(super) holds: bool,
 }
 
@@ -41,7 +41,7 @@ impl Row {
 pub(super) struct Scene {
     /// Headline.
     pub(super) title: &'static str,
-    /// What happens and why, for a reader without prior knowledge; one line per paragraph.
+    /// Explanation of the scene for a reader without prior knowledge; one line per paragraph.
     pub(super) text: String,
     /// Column headings of the rows' `who` and `what`.
     pub(super) headings: [&'static str; 2],

@@ -145,7 +145,7 @@ impl System {
         Ok(self.agent.insert(agent))
     }
 
-    /// Starts another agent beside the one that runs, with additional flags and a probe socket of its own, and does not
+    /// Starts another agent next to the running one, with additional flags and a probe socket of its own, and does not
     /// wait.
     pub fn spawn_successor(&self, flags: &[String]) -> Result<Agent> {
         static NEXT: AtomicU32 = AtomicU32::new(2);
@@ -153,18 +153,18 @@ impl System {
         self.new_agent(&name, &format!("{name}.sock"), flags)
     }
 
-    /// Starts another agent beside the one that runs, as an update of the DaemonSet does. Waits until it is ready, and
+    /// Starts another agent next to the running one, as an update of the DaemonSet does. Waits until it is ready, and
     /// returns the previous one.
-    pub fn start_agent_beside(&mut self) -> Result<Agent> {
+    pub fn start_successor(&mut self) -> Result<Agent> {
         let mut new = self.spawn_successor(&[])?;
         new.wait_ready()?;
         self.agent.replace(new).context("no agent ran before")
     }
 
-    /// Upgrades the agent as an update of the DaemonSet does: starts another one beside it, and stops the old one when
+    /// Upgrades the agent as an update of the DaemonSet does: starts another one next to it, and stops the old one when
     /// the new one is ready.
     pub fn upgrade(&mut self) -> Result<()> {
-        let status = self.start_agent_beside()?.stop()?;
+        let status = self.start_successor()?.stop()?;
         ensure!(status.success(), "the old agent: {}", crate::node::process::describe(status));
         Ok(())
     }

@@ -8,7 +8,7 @@ use std::{
     process::Command,
 };
 
-/// Programs for the namespaces, stand-ins and clients, each with its package.
+/// Programs for the namespaces, fakes and clients, each with its package.
 const SYSTEM: [(&str, &str); 11] = [
     ("ip", "iproute2"),
     ("nsenter", "util-linux"),

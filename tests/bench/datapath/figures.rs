@@ -4,7 +4,7 @@ use super::variants::Kind;
 use comfy_table::{Table, presets};
 use std::time::Duration;
 
-/// Load on the node beside the benchmark.
+/// Other load on the node during the benchmark.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Case {
     /// nat rules ahead of the DNAT that match none of its packets.

@@ -30,7 +30,7 @@ const BODY: usize = 900;
 /// The agent's own backlog.
 const BACKLOG: i32 = 4096;
 
-/// How connections reach the server.
+/// Path of the connections to the server.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Kind {
     /// To the IMDS address, redirected by our programs.
@@ -102,7 +102,7 @@ impl Variant {
             let mut took = Vec::with_capacity(count);
             for _ in 0..count {
                 let start = Instant::now();
-                ask(&mut TcpStream::connect(self.target)?)?;
+                request(&mut TcpStream::connect(self.target)?)?;
                 took.push(start.elapsed());
             }
             took.sort();
@@ -115,12 +115,12 @@ impl Variant {
         self.pod.enter(|| {
             let mut connection = TcpStream::connect(self.target)?;
             connection.set_nodelay(true)?;
-            (0..count).try_for_each(|_| ask(&mut connection))
+            (0..count).try_for_each(|_| request(&mut connection))
         })
     }
 }
 
-fn ask(connection: &mut TcpStream) -> Result<()> {
+fn request(connection: &mut TcpStream) -> Result<()> {
     connection.write_all(b"GET / HTTP/1.1\r\nHost: imds\r\n\r\n")?;
     let (mut answer, mut read) = ([0; 4096], 0);
     loop {

@@ -1,10 +1,10 @@
 //! The most important promise: without an agent there are no credentials, and in particular not the node's.
 
 use super::super::{
-    ask::{self, NO_ANSWER, NO_CREDENTIALS, OVER_V6, WHICH_ROLE, WHO_AM_I},
     cast::Cast,
     progress::Progress,
     report::{Row, Scene},
+    requests::{self, NO_ANSWER, NO_CREDENTIALS, OVER_V6, WHICH_ROLE, WHO_AM_I},
 };
 use anyhow::{Context as _, Result, anyhow, ensure};
 use kiam_tests::{
@@ -28,14 +28,14 @@ const IMPATIENCE: Duration = Duration::from_millis(100);
 pub(super) fn play(cast: &mut Cast, progress: &Progress) -> Result<Scene> {
     let role = cast.permitted.role.context("the pod has a role")?;
     let mut rows = Vec::new();
-    let before = ask::role_name(&cast.permitted.network, IMDS4)?;
+    let before = requests::role_name(&cast.permitted.network, IMDS4)?;
     rows.push(Row::exactly("before", WHICH_ROLE, role, before));
 
     progress.step("killing the agent (SIGKILL)", || kill(cast))?;
-    rows.extend(progress.step("requesting credentials while no agent runs", || ask_in_vain(cast))?);
+    rows.extend(progress.step("requesting credentials while no agent runs", || requests_without_agent(cast))?);
 
     rows.push(progress.step("starting kiam-agent again, with continuous requests", || restart(cast, role))?);
-    let identity = progress.step("requesting credentials again", || ask::who_am_i(cast, &cast.permitted))?;
+    let identity = progress.step("requesting credentials again", || requests::who_am_i(cast, &cast.permitted))?;
     rows.push(Row::beginning("restarted", WHO_AM_I, &format!("{role}/"), identity));
     Ok(Scene {
         title: "kill -9 of the agent: no credentials",
@@ -52,13 +52,13 @@ fn restart(cast: &mut Cast, role: &str) -> Result<Row> {
     let Cast { permitted, system, .. } = cast;
     let is_up = AtomicBool::new(false);
     let (started, answers) = thread::scope(|scope| {
-        let asking = scope.spawn(|| ask_until(&is_up, &permitted.network));
+        let requesting = scope.spawn(|| request_until(&is_up, &permitted.network));
         let started = system.start_agent();
         is_up.store(true, Ordering::Relaxed);
-        (started, asking.join())
+        (started, requesting.join())
     });
     started?;
-    let answers = answers.map_err(|_panic| anyhow!("the asking thread panicked"))??;
+    let answers = answers.map_err(|_panic| anyhow!("the requesting thread panicked"))??;
     let harmless = [NO_ANSWER, NOT_YET, role];
     let others: Vec<_> = answers.iter().filter(|answer| !harmless.contains(&answer.as_str())).collect();
     let got = match others.first() {
@@ -75,11 +75,11 @@ fn restart(cast: &mut Cast, role: &str) -> Result<Row> {
 }
 
 /// Returns the pod's results until the agent serves, and one more after that.
-fn ask_until(is_up: &AtomicBool, pod: &Netns) -> Result<Vec<String>> {
+fn request_until(is_up: &AtomicBool, pod: &Netns) -> Result<Vec<String>> {
     let mut answers = Vec::new();
     loop {
         let was_up = is_up.load(Ordering::Relaxed);
-        answers.push(ask::role_name_within(pod, IMDS4, IMPATIENCE)?);
+        answers.push(requests::role_name_within(pod, IMDS4, IMPATIENCE)?);
         if was_up {
             return Ok(answers);
         }
@@ -98,12 +98,12 @@ fn kill(cast: &mut Cast) -> Result<()> {
     })
 }
 
-fn ask_in_vain(cast: &Cast) -> Result<Vec<Row>> {
+fn requests_without_agent(cast: &Cast) -> Result<Vec<Row>> {
     let pod = &cast.permitted;
     let over_v6 = [WHICH_ROLE, OVER_V6].concat();
     Ok(vec![
-        Row::exactly("killed", WHICH_ROLE, NO_ANSWER, ask::role_name(&pod.network, IMDS4)?),
-        Row::exactly("killed", &over_v6, NO_ANSWER, ask::role_name(&pod.network, IMDS6)?),
-        Row::exactly("killed", WHO_AM_I, NO_CREDENTIALS, ask::who_am_i(cast, pod)?),
+        Row::exactly("killed", WHICH_ROLE, NO_ANSWER, requests::role_name(&pod.network, IMDS4)?),
+        Row::exactly("killed", &over_v6, NO_ANSWER, requests::role_name(&pod.network, IMDS6)?),
+        Row::exactly("killed", WHO_AM_I, NO_CREDENTIALS, requests::who_am_i(cast, pod)?),
     ])
 }

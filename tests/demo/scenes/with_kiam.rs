@@ -1,10 +1,10 @@
 //! The main point: each pod gets the role of its annotation if its namespace permits it, and otherwise nothing.
 
 use super::super::{
-    ask::{self, NO_CREDENTIALS, OVER_V6, WHICH_ROLE, WHO_AM_I},
     cast::{Cast, Pod},
     progress::Progress,
     report::{Row, Scene},
+    requests::{self, NO_CREDENTIALS, OVER_V6, WHICH_ROLE, WHO_AM_I},
 };
 use anyhow::{Context as _, Result};
 use kiam_tests::{
@@ -15,9 +15,11 @@ use kiam_tests::{
 pub(super) fn play(cast: &Cast, progress: &Progress) -> Result<Scene> {
     let mut rows = Vec::new();
     for pod in cast.pods() {
-        rows.extend(progress.step(&format!("requesting credentials in the pod {}", pod.name), || ask_from(cast, pod))?);
+        rows.extend(
+            progress.step(&format!("requesting credentials in the pod {}", pod.name), || request_from(cast, pod))?,
+        );
     }
-    let node = ask::role_name(&cast.system.topology.node, IMDS4)?;
+    let node = requests::role_name(&cast.system.topology.node, IMDS4)?;
     rows.push(Row::exactly("the node", WHICH_ROLE, NODE_ROLE, node));
     Ok(Scene {
         title: "With kiam: each pod has its own role",
@@ -27,19 +29,19 @@ pub(super) fn play(cast: &Cast, progress: &Progress) -> Result<Scene> {
              kiam-server, which gets credentials from STS for the role that the pod is annotated with, if the \
              annotation of the pod's namespace permits that role.\nThe aws CLI in the pods is unmodified and has no \
              configuration. The table shows the last part of its answer, {}.",
-            ask::assumed_role("ROLE/SESSION")
+            requests::assumed_role("ROLE/SESSION")
         ),
         rows,
     })
 }
 
-fn ask_from(cast: &Cast, pod: &Pod) -> Result<Vec<Row>> {
-    let identity = ask::who_am_i(cast, pod)?;
+fn request_from(cast: &Cast, pod: &Pod) -> Result<Vec<Row>> {
+    let identity = requests::who_am_i(cast, pod)?;
     let permitted_role = cast.permitted.role.context("the pod has a role")?;
     let forbidden_role = cast.forbidden.role.context("the pod has a role")?;
     let credentials = |role: &str, imds, expected| -> Result<Row> {
         let over = if imds == IMDS6 { OVER_V6 } else { "" };
-        let got = ask::credentials_status(&pod.network, imds, role)?;
+        let got = requests::credentials_status(&pod.network, imds, role)?;
         Ok(Row::exactly(pod.name, &format!("{role}'s keys{over}"), expected, got))
     };
     Ok(if pod.name == cast.permitted.name {

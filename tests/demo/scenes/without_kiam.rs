@@ -1,10 +1,10 @@
 //! The problem: nothing keeps a pod from the node's credentials.
 
 use super::super::{
-    ask::{self, OVER_V6, WHICH_ROLE},
     cast::Cast,
     progress::Progress,
     report::{Row, Scene},
+    requests::{self, OVER_V6, WHICH_ROLE},
 };
 use anyhow::Result;
 use kiam_tests::{
@@ -16,7 +16,7 @@ pub(super) fn play(cast: &Cast, progress: &Progress) -> Result<Scene> {
     let rows = progress.step("requesting the role in each pod, without kiam", || {
         let mut rows = Vec::new();
         for pod in cast.pods() {
-            let got = ask::role_name(&pod.network, IMDS4)?;
+            let got = requests::role_name(&pod.network, IMDS4)?;
             rows.push(Row::exactly(pod.name, WHICH_ROLE, NODE_ROLE, got));
         }
         let over_v6 = [WHICH_ROLE, OVER_V6].concat();
@@ -24,7 +24,7 @@ pub(super) fn play(cast: &Cast, progress: &Progress) -> Result<Scene> {
             cast.permitted.name,
             &over_v6,
             NODE_ROLE,
-            ask::role_name(&cast.permitted.network, IMDS6)?,
+            requests::role_name(&cast.permitted.network, IMDS6)?,
         ));
         Ok(rows)
     })?;

@@ -216,7 +216,7 @@ impl Driver {
     }
 }
 
-/// Returns the mount point of the version 2 hierarchy, alone or beside those of version 1.
+/// Returns the mount point of the version 2 hierarchy, with or without those of version 1.
 fn mount() -> Result<PathBuf> {
     let mounts = fs::read_to_string("/proc/self/mounts")?;
     let mut fields = mounts.lines().map(|line| line.split(' ').collect::<Vec<_>>());

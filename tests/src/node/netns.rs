@@ -27,7 +27,7 @@ pub struct Netns {
     path: PathBuf,
     /// Control group of the actions in this namespace.
     cgroup: Option<PathBuf>,
-    /// Whether it is the kernel's first one, which outlives its name.
+    /// True for the kernel's first one, which outlives its name.
     is_first: bool,
 }
 

@@ -15,7 +15,7 @@ pub struct Binaries {
 }
 
 impl Binaries {
-    /// Finds the folder that `KIAM_BIN_DIR` names, otherwise the one beside or above the running executable. The error
+    /// Finds the folder that `KIAM_BIN_DIR` names, otherwise the folder of, or above, the running executable. The error
     /// names the command that builds the binaries.
     pub fn find() -> Result<Self> {
         let candidates = match env::var_os("KIAM_BIN_DIR") {

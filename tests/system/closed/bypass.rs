@@ -39,7 +39,7 @@ use std::{
     process::Command,
 };
 
-/// Whether a route reaches the fake IMDS when nothing of ours is in the way.
+/// Expected result of a route when no part of kiam is in the way.
 #[derive(Debug, Clone, Copy)]
 enum Control {
     Arrives,

@@ -66,7 +66,7 @@ fn loose_reverse_path_filter() {
     with_rp_filter("2");
 }
 
-/// As the VPC CNI makes it: a rule for the pod's address sends its packets by another uplink than the node's.
+/// Policy routing of the VPC CNI: a rule for the pod's address sends its packets by another uplink than the node's.
 #[test]
 fn a_second_uplink_with_policy_routing() {
     scenario(|system| {

@@ -264,7 +264,7 @@ fn probe_device_across_upgrade_and_cleanup() {
             system.agent_flags.extend(flags.iter().map(|&flag| flag.to_owned()));
             system.start()?;
             expect_answered(system)?;
-            let old = system.start_agent_beside()?;
+            let old = system.start_successor()?;
             expect_answered(system)?;
             expect_there_once(system)?;
             ensure!(old.health()?.status.success(), "the old one is not healthy in standby");

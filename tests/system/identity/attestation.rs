@@ -232,14 +232,14 @@ fn kept_connection_stays_with_its_pod() {
         // The process moves to another pod's cgroup; its socket does not.
         let answers = Pod::new(&reader.network).run(|| {
             let mut connection = kiam_tests::clients::Connection::open(IMDS4, None, SOON)?;
-            let mut ask = || {
+            let mut request = || {
                 connection.send("GET", ROLES, &[])?;
                 connection.answer()
             };
-            let first = ask()?;
+            let first = request()?;
             let threads = writer.cgroup.container().join("cgroup.threads");
             std::fs::write(threads, nix::unistd::gettid().to_string())?;
-            Ok([first, ask()?])
+            Ok([first, request()?])
         })?;
         for answer in answers {
             ensure!(answer.text() == READER, "{answer:?}");

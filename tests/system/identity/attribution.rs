@@ -227,14 +227,14 @@ fn kept_connection_follows_the_annotation() {
         let pod = system.serving_pod("reader")?;
         let last = Pod::new(&pod).run(|| {
             let mut connection = Connection::open(IMDS4, None, PATIENCE)?;
-            let mut ask = || {
+            let mut request = || {
                 connection.send("GET", ROLES, &[])?;
                 connection.answer()
             };
-            ensure!(ask()?.text() == "reader");
+            ensure!(request()?.text() == "reader");
             system.announce(&pod, "pod-1", Some("writer"));
             system.wait_for_role(&pod, IMDS4, "writer")?;
-            ask()
+            request()
         })?;
         ensure!(last.text() == "writer", "{last:?}");
         Ok(())

@@ -106,12 +106,12 @@ fn a_session_token_is_given_and_checked() {
         for imds in BOTH {
             let token = Pod::new(&pod).token(imds)?;
             ensure!(token != "canary-token", "{}: the real IMDS's token", leaks::CANARY);
-            let ask =
+            let send =
                 |pod, token: &str| Pod::new(pod).request(imds, "GET", ROLES, &[("X-aws-ec2-metadata-token", token)]);
-            let answer = ask(&pod, &token)?;
+            let answer = send(&pod, &token)?;
             ensure!(answer.status == 200 && answer.text() == "reader", "{answer:?}");
             for (sender, token) in [(&pod, "AQAEAwrong"), (&other, token.as_str())] {
-                let answer = ask(sender, token)?;
+                let answer = send(sender, token)?;
                 ensure!(answer.status == 401, "a token that is not the pod's: {answer:?}");
             }
         }

@@ -3,11 +3,12 @@
 //!
 //! The pods exist only as data ([`world`]). The test sends the requests over the real gRPC interface as an agent would,
 //! and the real server answers them, behind a Kubernetes API that reports every event with a delay ([`life`],
-//! [`watch`]). Each answer is judged by the pod that sent the request, not by the pod known at the address ([`ask`]).
+//! [`watch`]). Each answer is judged by the pod that sent the request, not by the pod known at the address
+//! ([`requests`]).
 
-mod ask;
 mod life;
 mod report;
+mod requests;
 mod watch;
 mod world;
 

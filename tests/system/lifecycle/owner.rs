@@ -34,7 +34,7 @@ fn pins(system: &System, layout: &str) -> PathBuf {
     system.bpffs().join("kiam").join(layout)
 }
 
-/// By name: the id of a map or link, or the handle of a filter; and the id of the program behind it.
+/// Key: the name. Value: the id of a map or link, or the handle of a filter; and the id of the program behind it.
 type Ids = BTreeMap<String, (u64, Option<u64>)>;
 
 /// Returns the ids of the maps and links that are pinned in a layout's folder, by name, and of the program behind each

@@ -123,7 +123,7 @@ fn half_open_connections_are_waited_for() {
     scenario(|system| {
         let pods = three_served(system)?;
         let half_open = HalfOpen::begin(&system.topology, &pods[0], 3)?;
-        let mut old = system.start_agent_beside()?;
+        let mut old = system.start_successor()?;
         send_signal(old.parent_pid(), Signal::SIGTERM)?;
         // Longer than the time for which the old agent accepts in any case.
         thread::sleep(Duration::from_secs(3));
@@ -156,7 +156,7 @@ fn request_in_flight_is_answered_by_the_old_agent() {
             // The end of the head follows later.
             connection.send_raw(format!("GET {ROLES} HTTP/1.1\r\nHost: m\r\n").as_bytes())?;
         }
-        let mut old = system.start_agent_beside()?;
+        let mut old = system.start_successor()?;
         send_signal(old.parent_pid(), Signal::SIGTERM)?;
         for connection in &mut connections {
             connection.send_raw(b"\r\n")?;

@@ -41,7 +41,7 @@ impl Tier {
     pub(crate) const fn about(self) -> &'static str {
         match self {
             Self::Unit => "functions and modules",
-            Self::Harness => "the stand-ins and namespaces that the other tiers use",
+            Self::Harness => "the fakes and namespaces that the other tiers use",
             Self::System => "the real binaries and the real eBPF programs in network namespaces",
             Self::Acceptance => "the manifests as shipped on a real one-node Kubernetes",
         }

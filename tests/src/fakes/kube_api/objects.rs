@@ -31,9 +31,9 @@ pub struct PodObject {
     pub on_node_network: bool,
     /// `status.phase`.
     pub phase: String,
-    /// Whether it is being deleted: it has a `deletionTimestamp`, and runs until its grace period ends.
+    /// True if it is being deleted: it has a `deletionTimestamp`, and runs until its grace period ends.
     pub terminating: bool,
-    /// Whether to leave out the ballast of a real pod, for very many pods.
+    /// Leaves out the ballast of a real pod, for very many pods.
     pub bare: bool,
 }
 

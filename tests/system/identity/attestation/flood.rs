@@ -78,14 +78,14 @@ fn flood_affects_only_its_sender() {
         let [reader, writer] = two_served(system, &kubepods)?;
         let worker = system.agent()?.worker_pid()?;
         process::freeze(worker)?;
-        let ask = |pod: &Attested| {
+        let request = |pod: &Attested| {
             Pod::new(&pod.network).run(|| {
                 let mut connection = Connection::open(IMDS4, None, PATIENCE)?;
                 connection.send("GET", ROLES, &[])?;
                 Ok(connection)
             })
         };
-        let (mut flooders, mut others) = (ask(&reader)?, ask(&writer)?);
+        let (mut flooders, mut others) = (request(&reader)?, request(&writer)?);
         make_mute(system, &reader.network)?;
         flood(&reader.network, 0, 4 * RECORDS_PER_POD)?;
         let kept = records(system)?;

@@ -142,18 +142,18 @@ fn forged_syn_of_a_neighbour_gains_nothing() {
             ensure!(records(system)? > 0);
             Ok(())
         })?;
-        let ask_from = |port: u16| {
+        let request_from = |port: u16| {
             Pod::new(&victim.network).run(|| {
                 let mut connection = Connection::open(IMDS4, Some(port), PATIENCE)?;
                 connection.send("GET", ROLES, &[])?;
                 connection.answer()
             })
         };
-        let doubtful = ask_from(PORT)?;
+        let doubtful = request_from(PORT)?;
         ensure!(doubtful.text() != READER, "{}: {doubtful:?}", leaks::OTHER_ROLE);
         ensure!(doubtful.status == 403 && refusals(system, "several-records")? == 1, "{doubtful:?}");
         // Reading has removed both records.
-        let again = ask_from(PORT + 1)?;
+        let again = request_from(PORT + 1)?;
         ensure!(again.text() == WRITER, "{again:?}");
         expect_served(system, &liar, READER)
     });

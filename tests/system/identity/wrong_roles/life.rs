@@ -2,7 +2,7 @@
 //! any order between pods.
 
 use super::{
-    ask::{self, AGENT_MARGIN},
+    requests::{self, AGENT_MARGIN},
     world::{Knowledge, NAMESPACES, News, Place, Pod, Stay, World},
 };
 use anyhow::Result;
@@ -35,13 +35,13 @@ struct Resident {
 
 /// Runs the pods of two places, one after another.
 pub(super) async fn slot(world: Rc<World>, slot: u16, mut rng: Rng) -> Result<()> {
-    let mut asking = JoinSet::new();
+    let mut requesting = JoinSet::new();
     let mut place = Place(2 * slot);
     let mut resident = move_into_slot(&world, &mut rng, None);
     while world.progress() < 1.0 {
         world.watch.begin_stay().await?;
         let stay = world.move_in(&resident.pod, place);
-        live(&world, &stay, &mut rng, &mut asking).await;
+        live(&world, &stay, &mut rng, &mut requesting).await;
         let moves = rng.u8(..8) == 0;
         if !moves {
             resident.pod.report(soon(&mut rng), News::Terminating);
@@ -61,21 +61,21 @@ pub(super) async fn slot(world: Rc<World>, slot: u16, mut rng: Rng) -> Result<()
     }
     leave(&mut rng, &resident.pod);
     resident.reporting.await??;
-    while let Some(asked) = asking.join_next().await {
-        asked?;
+    while let Some(requested) = requesting.join_next().await {
+        requested?;
     }
     Ok(())
 }
 
 /// Runs a pod at its place, until it leaves or is asked to end.
-async fn live(world: &Rc<World>, stay: &Rc<Stay>, rng: &mut Rng, asking: &mut JoinSet<()>) {
+async fn live(world: &Rc<World>, stay: &Rc<Stay>, rng: &mut Rng, requesting: &mut JoinSet<()>) {
     let waited_for = rng.u8(..WAITED_FOR) == 0;
     let life = if waited_for { WAITED_LIFE_MS } else { rng.u64(LIFE_MS) };
     let delay = rng.u64(if waited_for { WAITED_DELAY_MS } else { DELAY_MS });
     stay.pod.report(stay.born + Duration::from_millis(delay), News::At(Rc::clone(stay)));
-    asking.spawn_local(ask::now_and_then(Rc::clone(world), Rc::clone(stay), rng.fork()));
+    requesting.spawn_local(requests::now_and_then(Rc::clone(world), Rc::clone(stay), rng.fork()));
     if waited_for {
-        asking.spawn_local(ask::until_served(Rc::clone(world), Rc::clone(stay)));
+        requesting.spawn_local(requests::until_served(Rc::clone(world), Rc::clone(stay)));
     }
     sleep(Duration::from_millis(life)).await;
     if world.knowledge == Knowledge::InterfaceAge {

@@ -1,6 +1,6 @@
 //! Outcomes of the requests, and the criteria for them.
 
-use super::{EVENTS, ask::Manner, world::Knowledge};
+use super::{EVENTS, requests::Manner, world::Knowledge};
 use anyhow::{Result, ensure};
 use kiam_tests::leaks;
 use std::{fmt, time::Duration};
@@ -61,7 +61,7 @@ pub(super) struct Tally {
 
 impl Tally {
     /// Counts an outcome; `known` if the server had the right answer.
-    pub(super) fn asked(&mut self, manner: Manner, outcome: Outcome, known: bool) {
+    pub(super) fn add(&mut self, manner: Manner, outcome: Outcome, known: bool) {
         let count = match manner {
             Manner::Agent => &mut self.agent,
             Manner::Borrowing(_) => &mut self.borrowing,
@@ -90,7 +90,7 @@ impl Tally {
             (Outcome::Refused, Some(wait)) if wait > SERVED_WITHIN => self.unserved += 1,
             _ => {}
         }
-        self.asked(Manner::Agent, outcome, false);
+        self.add(Manner::Agent, outcome, false);
     }
 
     fn keep(&mut self, manner: Manner, outcome: Outcome) {

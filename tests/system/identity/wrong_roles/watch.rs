@@ -31,7 +31,7 @@ pub(super) struct Watch {
     mark: Cell<u64>,
     /// Last number that the server has seen.
     seen: watch::Sender<u64>,
-    /// Whether the server is cut off from Kubernetes' reports.
+    /// True while the server's watches of Kubernetes are interrupted.
     blind: Cell<bool>,
     /// Number of interruptions.
     interruptions: Cell<u32>,

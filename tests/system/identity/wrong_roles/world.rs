@@ -143,7 +143,7 @@ pub(super) struct World {
     pub(super) rpc: Rpc,
     pub(super) watch: Watch,
     pub(super) tally: RefCell<Tally>,
-    /// By place, in order: each has ended when the next begins.
+    /// Stays of each place, in order: each has ended when the next begins.
     stays: RefCell<HashMap<Place, Vec<Rc<Stay>>>>,
     events: Cell<usize>,
     pods: Cell<u64>,

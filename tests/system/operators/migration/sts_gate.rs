@@ -14,7 +14,7 @@ use std::{
 
 /// Denied role.
 pub(super) const DENIED: &str = "fail-role";
-/// Port of the gate, beside STS.
+/// Port of the gate.
 const PORT: u16 = 5001;
 /// Port of STS.
 const STS_PORT: u16 = 5000;

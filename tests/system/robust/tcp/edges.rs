@@ -94,7 +94,7 @@ fn serving(system: &mut System, link: PodLink) -> Result<PodNetwork> {
     Ok(pod)
 }
 
-fn a_source_port_is_used_again_over_time_wait(link: PodLink) {
+fn a_time_wait_port_is_used_again(link: PodLink) {
     scenario(|system| {
         let pod = serving(system, link)?;
         for imds in BOTH {
@@ -111,7 +111,7 @@ fn a_source_port_is_used_again_over_time_wait(link: PodLink) {
     });
 }
 
-fn a_source_port_is_used_again_over_time_wait_with_rfc1337(link: PodLink) {
+fn a_time_wait_port_is_used_again_with_rfc1337(link: PodLink) {
     scenario(|system| {
         let pod = serving(system, link)?;
         system.topology.node.sysctl("net.ipv4.tcp_rfc1337", "1")?;
@@ -283,8 +283,8 @@ macro_rules! over_both_links {
 }
 
 over_both_links! {
-    a_source_port_is_used_again_over_time_wait,
-    a_source_port_is_used_again_over_time_wait_with_rfc1337,
+    a_time_wait_port_is_used_again,
+    a_time_wait_port_is_used_again_with_rfc1337,
     a_late_fin_reaches_the_socket_that_waits_for_it,
     a_syn_over_a_forgotten_connection_is_served,
     connections_come_up_with_syn_cookies_forced,

@@ -1,4 +1,4 @@
-//! One agent takes over from another on a node, as in an update of the DaemonSet: the new one starts beside the old
+//! One agent takes over from another on a node, as in an update of the DaemonSet: the new one starts next to the old
 //! one, with the same pins and folder, and puts its listening sockets into the slots. The old one serves until nothing
 //! can reach its own sockets any longer, and is asked to stop.
 
@@ -87,7 +87,7 @@ fn take_over(system: &mut System, pod: &PodNetwork) -> Result<()> {
     let half_open = HalfOpen::begin(&system.topology, pod, HALF_OPEN)?;
     let waiting = sockets_in(&system.topology.node, "syn-recv")?;
     ensure!(waiting >= BOTH.len() * HALF_OPEN, "only {waiting} are half-open: the test's precondition is not met");
-    let old = system.start_agent_beside()?;
+    let old = system.start_successor()?;
     for socket in half_open.release(&system.topology, pod)? {
         let answered = Connection::finish(socket, FAST).and_then(|mut connection| expect_served(&mut connection));
         answered.context("half-open at the takeover")?;
@@ -134,7 +134,7 @@ fn takeover_with_forced_syn_cookies_loses_nothing() {
             "only {given} cookies were sent: the test's precondition is not met"
         );
 
-        let old = system.start_agent_beside()?;
+        let old = system.start_successor()?;
         expect_all_served(&mut established).context("established before the takeover")?;
         let half_open = half_open.release(&system.topology, &late)?;
         let finish = |socket| Connection::finish(socket, FAST);

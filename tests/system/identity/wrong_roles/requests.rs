@@ -26,11 +26,11 @@ const WAIT_MS: u64 = 900;
 /// Kind of a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Manner {
-    /// As our agents send it: with evidence from the kernel.
+    /// Request of kiam's agents: with evidence from the kernel.
     Agent,
     /// The same, for a pod that sends from another pod's address.
     Borrowing(Place),
-    /// As agents of kiam v4 send it: with the address alone, so that the answer can be wrong.
+    /// Request of agents of kiam v4: with the address alone, so that the answer can be wrong.
     Kiam,
 }
 
@@ -63,24 +63,24 @@ pub(super) async fn now_and_then(world: Rc<World>, stay: Rc<Stay>, mut rng: Rng)
 
 async fn question(world: &World, stay: &Stay, manner: Manner, from: IpAddr) {
     let (shown, sight) = (world.watch.has_shown(stay), world.watch.sight());
-    let outcome = ask(world, stay, manner, from, 0).await;
+    let outcome = request(world, stay, manner, from, 0).await;
     // The server had seen the pod at the time of the request, and could not have seen it leave before it answered.
     let known = shown && stay.is_shown() && sight.is_some() && sight == world.watch.sight();
-    world.tally.borrow_mut().asked(manner, outcome, known);
+    world.tally.borrow_mut().add(manner, outcome, known);
 }
 
 /// Sends a request for a pod from its first moment on, as agents do: the server answers as soon as it sees the pod.
 pub(super) async fn until_served(world: Rc<World>, stay: Rc<Stay>) {
     let sight = world.watch.sight();
-    let outcome = ask(&world, &stay, Manner::Agent, stay.place.addresses().0.into(), WAIT_MS).await;
+    let outcome = request(&world, &stay, Manner::Agent, stay.place.addresses().0.into(), WAIT_MS).await;
     let since_report = stay.report().map(|report| report.at.elapsed());
     // Otherwise the next pod may have been served, or the server may have been blind.
     let counts = !stay.is_over() && sight.is_some() && sight == world.watch.sight();
     world.tally.borrow_mut().waited(outcome, since_report.filter(|_| counts));
 }
 
-async fn ask(world: &World, stay: &Stay, manner: Manner, from: IpAddr, wait_ms: u64) -> Outcome {
-    let asked = Instant::now();
+async fn request(world: &World, stay: &Stay, manner: Manner, from: IpAddr, wait_ms: u64) -> Outcome {
+    let sent_at = Instant::now();
     let age = (stay.born.elapsed() + AGENT_MARGIN).as_millis();
     let caller = (manner != Manner::Kiam).then(|| Caller {
         interface_age_ms: u64::try_from(age).ok(),
@@ -91,16 +91,16 @@ async fn ask(world: &World, stay: &Stay, manner: Manner, from: IpAddr, wait_ms: 
     match answer {
         Ok(answer) => {
             let answer = answer.into_inner();
-            if is_right(world, stay, manner, asked, &answer) {
+            if is_right(world, stay, manner, sent_at, &answer) {
                 return Outcome::Right;
             }
             let pod = &stay.pod;
             Outcome::Wrong(format!(
-                "pod {} with {:?}, at {:?} for {age} ms, asked {:?} ms ago as {manner:?} from {from}, got {answer:?}",
+                "pod {} with {:?}, at {:?} for {age} ms, requested {:?} ms ago as {manner:?} from {from}, got {answer:?}",
                 pod.uid,
                 pod.role,
                 stay.place,
-                asked.elapsed().as_millis()
+                sent_at.elapsed().as_millis()
             ))
         }
         // The status of kiam for no pod or several pods, and the status for a uid at another pod's address.
@@ -110,13 +110,13 @@ async fn ask(world: &World, stay: &Stay, manner: Manner, from: IpAddr, wait_ms: 
 }
 
 /// Returns whether the answer is about the pod that sent the request.
-fn is_right(world: &World, stay: &Stay, manner: Manner, asked: Instant, answer: &Role) -> bool {
+fn is_right(world: &World, stay: &Stay, manner: Manner, sent_at: Instant, answer: &Role) -> bool {
     match (manner, world.knowledge) {
         (Manner::Borrowing(_), _) => false,
         (Manner::Agent, Knowledge::Uid) => is_of(answer, stay),
         // For an address alone, the answer may be about any pod that has it during the request.
         (Manner::Agent, Knowledge::InterfaceAge) | (Manner::Kiam, _) => {
-            world.was_there_since(stay.place, asked, |stay| is_of(answer, stay))
+            world.was_there_since(stay.place, sent_at, |stay| is_of(answer, stay))
         }
     }
 }
