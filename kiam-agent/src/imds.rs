@@ -38,48 +38,45 @@ use tokio::{
     time::{sleep, timeout},
 };
 
-/// Everything that answering takes.
-pub(crate) struct Face<S, I> {
-    /// Whose pods have which roles.
-    pub(crate) source: S,
-    /// What the kernel tells of a connection.
-    pub(crate) ingress: I,
-    /// Whose a connection is.
-    pub(crate) attribution: Attribution,
-    /// IMDSv2.
-    pub(crate) tokens: Tokens,
-    /// Requests without a token.
-    pub(crate) v1: ImdsV1,
-    /// Shared with the admin face.
-    pub(crate) metrics: Arc<Metrics>,
-}
-
-/// A [`Face`] that is open for connections.
-pub(crate) struct Service<S, I>(Arc<Open<S, I>>);
-
-struct Open<S, I> {
-    face: Arc<Face<S, I>>,
+/// The metadata service of this node.
+pub(crate) struct ImdsServer<S> {
+    source: S,
+    attribution: Attribution,
+    tokens: Tokens,
+    /// The treatment of requests without a token.
+    v1: ImdsV1,
+    metrics: Arc<Metrics>,
     slots: Arc<ConnectionSlots>,
-    /// For connections that are nobody's yet.
+    /// Bounds connections whose pod is not yet known.
     anonymous: Arc<Semaphore>,
     /// Every task that accepts connections or has one keeps a receiver until it ends, so that the last one is noticed.
     stop: watch::Sender<bool>,
 }
 
-impl<S: CredentialSource, I: Ingress> Service<S, I> {
-    /// Nothing is accepted yet.
-    pub(crate) fn new(face: Face<S, I>) -> Self {
-        Self(Arc::new(Open {
-            slots: Arc::new(ConnectionSlots::new(face.metrics.connections().clone())),
-            face: Arc::new(face),
+impl<S: CredentialSource> ImdsServer<S> {
+    /// Returns a server that accepts nothing until [`Self::accept_from`].
+    pub(crate) fn new(
+        source: S,
+        attribution: Attribution,
+        tokens: Tokens,
+        v1: ImdsV1,
+        metrics: Arc<Metrics>,
+    ) -> Arc<Self> {
+        Arc::new(Self {
+            source,
+            attribution,
+            tokens,
+            v1,
+            slots: Arc::new(ConnectionSlots::new(metrics.connections().clone())),
+            metrics,
             anonymous: Arc::new(Semaphore::new(limits::ANONYMOUS_MAX as usize)),
             stop: watch::Sender::new(false),
-        }))
+        })
     }
 
     /// Accepts connections until [`Self::stop`]; and then, where nobody else accepts (`alone`), those that wait.
-    pub(crate) async fn accept_from(&self, listener: TcpListener, alone: bool) {
-        let mut stop = self.0.stop.subscribe();
+    pub(crate) async fn accept_from(self: &Arc<Self>, listener: TcpListener, ingress: &impl Ingress, alone: bool) {
+        let mut stop = self.stop.subscribe();
         loop {
             let accepted = tokio::select! {
                 biased;
@@ -87,7 +84,7 @@ impl<S: CredentialSource, I: Ingress> Service<S, I> {
                 accepted = listener.accept() => accepted,
             };
             match accepted {
-                Ok((stream, peer)) => self.0.admit(stream, peer),
+                Ok((stream, peer)) => self.admit(ingress, stream, peer),
                 Err(error) if is_of_the_connection(&error) => {
                     tracing::debug!(%error, "a connection was gone before it was accepted");
                 }
@@ -99,7 +96,7 @@ impl<S: CredentialSource, I: Ingress> Service<S, I> {
         }
         if alone {
             match listener.into_std() {
-                Ok(listener) => self.0.admit_waiting(&listener),
+                Ok(listener) => self.admit_waiting(ingress, &listener),
                 Err(error) => tracing::warn!(%error, "connections that wait to be accepted are cut off"),
             }
         }
@@ -107,23 +104,21 @@ impl<S: CredentialSource, I: Ingress> Service<S, I> {
 
     /// Accepts no more connections, lets those that are being answered, or have just begun, end, for at most `patience`.
     pub(crate) async fn stop(&self, patience: Duration) {
-        self.0.stop.send_replace(true);
-        if timeout(patience, self.0.stop.closed()).await.is_err() {
+        self.stop.send_replace(true);
+        if timeout(patience, self.stop.closed()).await.is_err() {
             tracing::warn!(?patience, "connections of pods are cut off: they did not end in time");
         }
     }
-}
 
-impl<S: CredentialSource, I: Ingress> Open<S, I> {
     /// Those that have come, whether the runtime has heard of them yet or not.
-    fn admit_waiting(self: &Arc<Self>, listener: &std::net::TcpListener) {
+    fn admit_waiting(self: &Arc<Self>, ingress: &impl Ingress, listener: &std::net::TcpListener) {
         for _ in 0..limits::ANONYMOUS_MAX {
             let accepted = listener.accept().and_then(|(stream, peer)| {
                 stream.set_nonblocking(true)?;
                 Ok((TcpStream::from_std(stream)?, peer))
             });
             match accepted {
-                Ok((stream, peer)) => self.admit(stream, peer),
+                Ok((stream, peer)) => self.admit(ingress, stream, peer),
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
                 Err(error) => tracing::debug!(%error, "a connection was gone before it was accepted"),
             }
@@ -131,35 +126,33 @@ impl<S: CredentialSource, I: Ingress> Open<S, I> {
     }
 
     /// A connection that came by no way of pods, or whose pod is not known, is ended before one of its bytes is read.
-    fn admit(self: &Arc<Self>, stream: TcpStream, peer: SocketAddr) {
+    fn admit(self: &Arc<Self>, ingress: &impl Ingress, stream: TcpStream, peer: SocketAddr) {
         let arrived_by = match stream.local_addr() {
-            Ok(local) => self.face.ingress.arrived_by(local).ok_or(local),
+            Ok(local) => ingress.arrived_by(local).ok_or(local),
             Err(error) => return tracing::debug!(%peer, %error, "a connection was gone before it was served"),
         };
         match arrived_by {
-            Ok(ArrivedBy::Interface) => self.admit_by_interface(stream, peer),
-            Ok(ArrivedBy::Hook(hook)) => self.admit_by_hook(stream, peer, hook),
+            Ok(ArrivedBy::Interface) => self.admit_by_interface(ingress, stream, peer),
+            Ok(ArrivedBy::Hook(hook)) => self.admit_by_hook(ingress, stream, peer, hook),
             Err(local) => {
-                self.face.metrics.connection_ended("not-imds");
+                self.metrics.connection_ended("not-imds");
                 tracing::warn!(%peer, %local, "a connection to another address than the metadata service's is refused");
             }
         }
     }
 
     /// Nothing waits for what the kernel knows of the socket: a session token is the peer's wherever its cgroup is.
-    fn admit_by_interface(&self, stream: TcpStream, peer: SocketAddr) {
+    fn admit_by_interface(self: &Arc<Self>, ingress: &impl Ingress, stream: TcpStream, peer: SocketAddr) {
         let address = peer.ip().to_canonical();
         // Before the parent is asked: a pod that has too many connections keeps it from nothing.
-        let Some((stream, slot)) = self.entry(stream, Holder::Address(address)) else { return };
-        let index = self
-            .face
-            .ingress
+        let Some((stream, slot)) = self.slot(stream, Holder::Address(address)) else { return };
+        let index = ingress
             .interface(&stream)
             .inspect_err(|error| tracing::warn!(%peer, %error, "the kernel does not tell a connection's interface"))
             .ok();
         let attestation = match index {
-            Some(index) if self.face.attribution.asks() => {
-                PendingAttestation::new(self.face.ingress.attest(Question::new(index, address, peer.port())))
+            Some(index) if self.attribution.asks() => {
+                PendingAttestation::new(ingress.attest(Question::new(index, address, peer.port())))
             }
             _ => PendingAttestation::new(std::future::ready(None)),
         };
@@ -167,28 +160,28 @@ impl<S: CredentialSource, I: Ingress> Open<S, I> {
     }
 
     /// Only the record tells whose it is; there is none when no hook sent the connection here.
-    fn admit_by_hook(self: &Arc<Self>, stream: TcpStream, peer: SocketAddr, hook: u32) {
+    fn admit_by_hook(self: &Arc<Self>, ingress: &impl Ingress, stream: TcpStream, peer: SocketAddr, hook: u32) {
         let Ok(turn) = Arc::clone(&self.anonymous).try_acquire_owned() else {
-            return self.face.metrics.connection_ended("limit-all");
+            return self.metrics.connection_ended("limit-all");
         };
         let address = peer.ip().to_canonical();
-        let attestation = self.face.ingress.attest(Question::new(hook, address, peer.port()));
-        let (open, stop) = (Arc::clone(self), self.stop.subscribe());
+        let attestation = ingress.attest(Question::new(hook, address, peer.port()));
+        let (server, stop) = (Arc::clone(self), self.stop.subscribe());
         tokio::spawn(async move {
             let origin = timeout(limits::ANSWER_TIME_MAX, attestation).await.ok().flatten();
             let Some(SocketOwner::Pod(pod)) = origin.map(|origin| origin.owner) else {
-                open.face.metrics.connection_ended("no-record");
+                server.metrics.connection_ended("no-record");
                 return tracing::warn!(%peer, ?origin, "a connection that no hook can have sent from a pod is refused");
             };
-            let Some((stream, slot)) = open.entry(stream, Holder::Pod(pod)) else { return };
+            let Some((stream, slot)) = server.slot(stream, Holder::Pod(pod)) else { return };
             let arrival = Arrival::Hook { pod, on_node_network: hook == BY_HOOK_NODE };
-            open.serve(stream, Peer { address, arrival }, slot);
+            server.serve(stream, Peer { address, arrival }, slot);
             drop((turn, stop));
         });
     }
 
     /// A place for the connection; where there is none, it is told so.
-    fn entry(&self, stream: TcpStream, holder: Holder) -> Option<(TcpStream, Slot)> {
+    fn slot(&self, stream: TcpStream, holder: Holder) -> Option<(TcpStream, Slot)> {
         let full = match self.slots.take(holder) {
             Ok(slot) => return Some((stream, slot)),
             Err(full) => full,
@@ -197,7 +190,7 @@ impl<S: CredentialSource, I: Ingress> Open<S, I> {
             Full::OfThisPod => "limit-pod",
             Full::Altogether => "limit-all",
         };
-        self.face.metrics.connection_ended(reason);
+        self.metrics.connection_ended(reason);
         tracing::debug!(?holder, reason, "connection refused");
         if let Some(turn) = self.slots.refusal_permit() {
             tokio::spawn(connection::refuse(stream, turn, self.stop.subscribe()));
@@ -205,9 +198,9 @@ impl<S: CredentialSource, I: Ingress> Open<S, I> {
         None
     }
 
-    fn serve(&self, stream: TcpStream, peer: Peer, slot: Slot) {
+    fn serve(self: &Arc<Self>, stream: TcpStream, peer: Peer, slot: Slot) {
         let stop = self.stop.subscribe();
-        tokio::spawn(connection::serve(Arc::clone(&self.face), stream, peer, slot, stop));
+        tokio::spawn(connection::serve(Arc::clone(self), stream, peer, slot, stop));
     }
 }
 

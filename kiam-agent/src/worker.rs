@@ -9,7 +9,7 @@ mod seccomp;
 
 use crate::{
     config::{Config, UpstreamConfig},
-    imds::{self, Attribution, Face, Interfaces, Service, Tokens},
+    imds::{self, Attribution, ImdsServer, Interfaces, Tokens},
     metrics::{Datapath, Metrics},
     report::Status,
     upstream::{Connector, Upstream},
@@ -70,22 +70,18 @@ async fn serve(handoff: Handoff, config: Config) -> anyhow::Result<()> {
     let tokens = Tokens::new(&token_key, imds::boot_id().context("reading the boot id")?)?;
     let own = listeners.iter().map(std::net::TcpListener::local_addr).collect::<Result<_, _>>()?;
     let (client, asking) = attestation_client::open(client).context("the parent's witness")?;
-    let service = Arc::new(Service::new(Face {
-        source: Upstream::new(&connector, Arc::clone(&metrics)),
-        ingress: KernelIngress::new(client, own),
-        attribution: Attribution::new(datapath.attestation, known_interfaces),
-        tokens,
-        v1: imds.v1,
-        metrics,
-    }));
+    let ingress = KernelIngress::new(client, own);
+    let source = Upstream::new(&connector, Arc::clone(&metrics));
+    let attribution = Attribution::new(datapath.attestation, known_interfaces);
+    let server = ImdsServer::new(source, attribution, tokens, imds.v1, metrics);
     let mut tasks = Tasks::default();
     tasks.add_fallible("attestation client", asking);
     for listener in listeners {
         // Elsewhere the parent answers whoever comes while no worker does.
         let alone = !listener.local_addr()?.ip().is_loopback();
         let listener = to_tokio(listener).context("a listening socket of the parent's")?;
-        let service = Arc::clone(&service);
-        tasks.add("listener", async move { service.accept_from(listener, alone).await });
+        let (server, ingress) = (Arc::clone(&server), ingress.clone());
+        tasks.add("listener", async move { server.accept_from(listener, &ingress, alone).await });
     }
     spawn_admin(&mut tasks, Admin { registry, status: known_status, reached: reached.clone() }, admin_listeners);
     tasks.add("certificates", tls.watch());
@@ -102,7 +98,7 @@ async fn serve(handoff: Handoff, config: Config) -> anyhow::Result<()> {
         end = running.first_to_end() => return Err(end.into()),
     }
     tracing::info!("stopping: no new connections");
-    service.stop(DRAIN).await;
+    server.stop(DRAIN).await;
     Ok(())
 }
 

@@ -1,11 +1,11 @@
 //! One connection of a pod, from its first byte to its last.
 
 use super::{
-    Face, answer,
+    ImdsServer, answer,
     connection_limits::Slot,
     handler,
     limits::{HEAD_LEN_MAX, LINGER_TIME_MAX},
-    peer::{Ingress, Peer},
+    peer::Peer,
     phase::Phase,
     stream::Stream,
 };
@@ -37,8 +37,8 @@ enum End {
 }
 
 /// Serves the connection until it ends, is too slow, loses its place, or the agent stops.
-pub(super) async fn serve<S: CredentialSource, I: Ingress>(
-    face: Arc<Face<S, I>>,
+pub(super) async fn serve<S: CredentialSource>(
+    server: Arc<ImdsServer<S>>,
     tcp: TcpStream,
     peer: Peer,
     slot: Slot,
@@ -50,7 +50,7 @@ pub(super) async fn serve<S: CredentialSource, I: Ingress>(
     }
     let phase = slot.phase();
     let service = service_fn(async |request| {
-        let mut answer = handler::handle(&face, &peer, phase, request).await;
+        let mut answer = handler::handle(&server, &peer, phase, request).await;
         if let Ok(answer) = &mut answer
             && *stop.borrow()
         {
@@ -96,7 +96,7 @@ pub(super) async fn serve<S: CredentialSource, I: Ingress>(
         End::Late => phase.name(),
         End::Evicted => "evicted",
     };
-    face.metrics.connection_ended(reason);
+    server.metrics.connection_ended(reason);
 }
 
 /// Wakes the connection's task at its phase's deadline. The timer is only moved when it would be late: a busy

@@ -1,11 +1,11 @@
 //! One request, from its head to its answer, its line in the log and its place in the metrics.
 
 use super::{
-    Face,
+    ImdsServer,
     answer::{Answer, Miss, Refusal},
     document,
     limits::{ANSWER_TIME_MAX, BODY_LEN_MAX},
-    peer::{Ingress, Peer},
+    peer::Peer,
     phase::Phase,
     request::{self, Malformed, Presented},
     route::{Path, Route},
@@ -41,8 +41,8 @@ impl Outcome {
 }
 
 /// Answers a request. It never fails: what is wrong is an answer too.
-pub(super) async fn handle<S: CredentialSource, I: Ingress>(
-    face: &Face<S, I>,
+pub(super) async fn handle<S: CredentialSource>(
+    server: &ImdsServer<S>,
     peer: &Peer,
     phase: &Phase,
     request: Request<Incoming>,
@@ -54,14 +54,14 @@ pub(super) async fn handle<S: CredentialSource, I: Ingress>(
     let outcome = match request::path(&parts) {
         Ok(path) => {
             discard(body, parts.headers()).await;
-            answer(face, peer, parts.method(), &path, parts.headers()).await
+            answer(server, peer, parts.method(), &path, parts.headers()).await
         }
         Err(malformed) => {
             tracing::debug!(peer = %peer.address, why = malformed.0, "a request is refused unread");
             Outcome::new(Handler::None, Answer::refused(Refusal::Malformed(malformed)))
         }
     };
-    report(&face.metrics, peer, parts.method(), parts.uri().path(), &outcome, began.elapsed());
+    report(&server.metrics, peer, parts.method(), parts.uri().path(), &outcome, began.elapsed());
     phase.answered();
     Ok(outcome.answer.into_response())
 }
@@ -77,8 +77,8 @@ async fn discard(body: Incoming, headers: &HeaderMap) {
 }
 
 /// What a well-formed request gets.
-async fn answer<S: CredentialSource, I: Ingress>(
-    face: &Face<S, I>,
+async fn answer<S: CredentialSource>(
+    server: &ImdsServer<S>,
     peer: &Peer,
     method: &Method,
     path: &Path<'_>,
@@ -92,23 +92,23 @@ async fn answer<S: CredentialSource, I: Ingress>(
         Route::Blocked => Handler::Proxy,
     };
     let refused = |refusal| Outcome::new(handler, Answer::refused(refusal));
-    if let Err(refusal) = admit(face, peer, method, route, headers) {
+    if let Err(refusal) = admit(server, peer, method, route, headers) {
         return refused(refusal);
     }
     match route {
-        Route::Token => Outcome::new(handler, mint(face, peer, headers).unwrap_or_else(Answer::refused)),
-        Route::RoleList => role_list(face, peer).await,
-        Route::Credentials(role) => credentials(face, peer, role).await,
+        Route::Token => Outcome::new(handler, mint(server, peer, headers).unwrap_or_else(Answer::refused)),
+        Route::RoleList => role_list(server, peer).await,
+        Route::Credentials(role) => credentials(server, peer, role).await,
         Route::Blocked => {
-            face.metrics.path_blocked();
+            server.metrics.path_blocked();
             refused(Refusal::Blocked(path.as_str()))
         }
     }
 }
 
 /// What holds for every path, in the order of EC2: proxies, methods, tokens.
-fn admit<S, I>(
-    face: &Face<S, I>,
+fn admit<S>(
+    server: &ImdsServer<S>,
     peer: &Peer,
     method: &Method,
     route: Route<'_>,
@@ -124,19 +124,19 @@ fn admit<S, I>(
         (_, _) => return Err(Refusal::Method("GET, HEAD")),
     }
     match request::token(headers) {
-        Presented::None if face.v1 == ImdsV1::Allow => Ok(()),
+        Presented::None if server.v1 == ImdsV1::Allow => Ok(()),
         Presented::None => Err(Refusal::NoToken),
-        Presented::Token(token) if face.tokens.is_valid(token, peer, clock::boottime_ms()) => Ok(()),
+        Presented::Token(token) if server.tokens.is_valid(token, peer, clock::boottime_ms()) => Ok(()),
         Presented::Token(_) => Err(Refusal::BadToken),
         Presented::Many => Err(Refusal::Malformed(Malformed("there is more than one token"))),
     }
 }
 
 /// A session token. Depends on nothing but this process: a token that is late makes SDKs fall back to IMDSv1 for good.
-fn mint<S, I>(face: &Face<S, I>, peer: &Peer, headers: &HeaderMap) -> Result<Answer, Refusal<'static>> {
+fn mint<S>(server: &ImdsServer<S>, peer: &Peer, headers: &HeaderMap) -> Result<Answer, Refusal<'static>> {
     let ttl = request::single(headers, &request::TOKEN_TTL).ok().flatten();
     let ttl = ttl.and_then(|ttl| Ttl::parse(ttl.as_bytes())).ok_or(Refusal::Ttl)?;
-    let token = face.tokens.mint(peer, ttl, clock::boottime_ms()).map_err(|error| {
+    let token = server.tokens.mint(peer, ttl, clock::boottime_ms()).map_err(|error| {
         tracing::error!(%error, "the kernel has no random bytes for a session token");
         Refusal::NoRandom
     })?;
@@ -144,15 +144,15 @@ fn mint<S, I>(face: &Face<S, I>, peer: &Peer, headers: &HeaderMap) -> Result<Ans
     Ok(answer.with(request::TOKEN_TTL, HeaderValue::from(ttl.seconds())))
 }
 
-async fn role_list<S: CredentialSource, I: Ingress>(face: &Face<S, I>, peer: &Peer) -> Outcome {
+async fn role_list<S: CredentialSource>(server: &ImdsServer<S>, peer: &Peer) -> Outcome {
     let deadline = Instant::now() + ANSWER_TIME_MAX;
-    let found = match caller(face, peer, deadline).await {
-        Ok(caller) => face.source.role(caller, deadline).await.map_err(Miss::Source),
+    let found = match caller(server, peer, deadline).await {
+        Ok(caller) => server.source.role(caller, deadline).await.map_err(Miss::Source),
         Err(miss) => Err(miss),
     };
     match found {
         Ok(Found { value: role, pod }) if role.is_empty() => {
-            face.metrics.role_empty();
+            server.metrics.role_empty();
             Outcome { pod, ..Outcome::new(Handler::RoleName, Answer::empty_role()) }
         }
         Ok(Found { value: role, pod }) => {
@@ -162,16 +162,16 @@ async fn role_list<S: CredentialSource, I: Ingress>(face: &Face<S, I>, peer: &Pe
             Outcome { pod, role: Some(role), ..Outcome::new(Handler::RoleName, answer) }
         }
         Err(miss) => {
-            face.metrics.role_failed();
+            server.metrics.role_failed();
             Outcome::new(Handler::RoleName, Answer::no_role(&miss))
         }
     }
 }
 
-async fn credentials<S: CredentialSource, I: Ingress>(face: &Face<S, I>, peer: &Peer, role: &str) -> Outcome {
+async fn credentials<S: CredentialSource>(server: &ImdsServer<S>, peer: &Peer, role: &str) -> Outcome {
     let deadline = Instant::now() + ANSWER_TIME_MAX;
-    let found = match caller(face, peer, deadline).await {
-        Ok(caller) => face.source.credentials(caller, role, deadline).await.map_err(Miss::Source),
+    let found = match caller(server, peer, deadline).await {
+        Ok(caller) => server.source.credentials(caller, role, deadline).await.map_err(Miss::Source),
         Err(miss) => Err(miss),
     };
     let outcome = Outcome { role: Some(role.to_owned()), ..Outcome::new(Handler::Credentials, Answer::empty_role()) };
@@ -187,14 +187,14 @@ async fn credentials<S: CredentialSource, I: Ingress>(face: &Face<S, I>, peer: &
             Outcome { answer: Answer::ok(document), pod, access_key_id: Some(access_key_id), ..outcome }
         }
         Err(miss) => {
-            face.metrics.credentials_failed();
+            server.metrics.credentials_failed();
             Outcome { answer: Answer::no_credentials(&miss, Timestamp::now()), ..outcome }
         }
     }
 }
 
-async fn caller<S, I>(face: &Face<S, I>, peer: &Peer, deadline: Instant) -> Result<Caller, Miss> {
-    face.attribution.caller(peer, deadline).await.map_err(Miss::Unattributable)
+async fn caller<S>(server: &ImdsServer<S>, peer: &Peer, deadline: Instant) -> Result<Caller, Miss> {
+    server.attribution.caller(peer, deadline).await.map_err(Miss::Unattributable)
 }
 
 /// One line for each request, and its metrics. Never a secret, never a token.

@@ -178,7 +178,7 @@ impl Ingress for FakeIngress {
 /// A face that is open.
 struct Open {
     address: SocketAddr,
-    service: Arc<Service<Script, FakeIngress>>,
+    server: Arc<ImdsServer<Script>>,
     ingress: FakeIngress,
     interfaces: watch::Sender<Arc<Interfaces>>,
     registry: Registry,
@@ -202,19 +202,15 @@ async fn open(v1: ImdsV1) -> Open {
     let (interfaces, known_interfaces) = watch::channel(known(&[INTERFACE]));
     let ingress = FakeIngress::new();
     let mut registry = Registry::default();
-    let service = Arc::new(Service::new(Face {
-        source: Script,
-        ingress: ingress.clone(),
-        attribution: Attribution::new(Attestation::Prefer, known_interfaces),
-        tokens: Tokens::new(&Secret::new([7; 32]), boot_id().unwrap()).unwrap(),
-        v1,
-        metrics: Arc::new(Metrics::new(&mut registry)),
-    }));
+    let attribution = Attribution::new(Attestation::Prefer, known_interfaces);
+    let tokens = Tokens::new(&Secret::new([7; 32]), boot_id().unwrap()).unwrap();
+    let metrics = Arc::new(Metrics::new(&mut registry));
+    let server = ImdsServer::new(Script, attribution, tokens, v1, metrics);
     let accepting = tokio::spawn({
-        let service = Arc::clone(&service);
-        async move { service.accept_from(listener, false).await }
+        let (server, ingress) = (Arc::clone(&server), ingress.clone());
+        async move { server.accept_from(listener, &ingress, false).await }
     });
-    Open { address, service, ingress, interfaces, registry, accepting }
+    Open { address, server, ingress, interfaces, registry, accepting }
 }
 
 impl Open {

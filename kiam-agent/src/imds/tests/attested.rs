@@ -119,7 +119,7 @@ async fn a_stop_waits_for_connections_whose_pod_is_still_asked_for() {
     let begin = Instant::now();
     // With the stop's end the worker ends.
     let stopped = async {
-        open.service.stop(PATIENCE).await;
+        open.server.stop(PATIENCE).await;
         begin.elapsed()
     };
     let head = format!("GET {SC}");

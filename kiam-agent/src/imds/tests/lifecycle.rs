@@ -100,7 +100,7 @@ async fn a_stop_lets_requests_end_and_no_other_begin() {
         new.write_all(get("HTTP/1.1", SC, "").as_bytes()).await.unwrap();
         (one(&mut new).await, rest(&mut new).await)
     };
-    let ((), answer, (first, second)) = tokio::join!(open.service.stop(PATIENCE), one(&mut busy), begins);
+    let ((), answer, (first, second)) = tokio::join!(open.server.stop(PATIENCE), one(&mut busy), begins);
     assert_eq!(answer.body, "role-a");
     assert_eq!((first.body.as_str(), second.as_str()), ("role-a", ""), "one request is answered, and that is all");
     assert!(begin.elapsed() < Duration::from_secs(2), "{:?}", begin.elapsed());
@@ -116,7 +116,7 @@ async fn a_stop_does_not_wait_for_ever() {
     stuck.write_all(get("HTTP/1.1", SC, "Content-Length: 100\r\n").as_bytes()).await.unwrap();
     sleep(Duration::from_millis(100)).await;
     let begin = Instant::now();
-    open.service.stop(Duration::from_millis(300)).await;
+    open.server.stop(Duration::from_millis(300)).await;
     let took = begin.elapsed();
     assert!(took >= Duration::from_millis(300) && took < Duration::from_secs(1), "{took:?}");
 }
@@ -139,7 +139,7 @@ async fn stop_within(open: &Open, stream: &mut TcpStream, first: &str, second: &
         stream.write_all(second.as_bytes()).await.unwrap();
         Reply::parse(&rest(stream).await)
     };
-    tokio::join!(open.service.stop(PATIENCE), asks).1
+    tokio::join!(open.server.stop(PATIENCE), asks).1
 }
 
 fn assert_last_answer(reply: &Reply) {
@@ -189,7 +189,7 @@ async fn what_has_come_on_a_resting_connection_by_the_time_of_a_stop_is_answered
             kept.write_all(&request.as_bytes()[sent.len()..]).await.unwrap();
             Reply::parse(&rest(&mut kept).await)
         };
-        assert_last_answer(&tokio::join!(open.service.stop(PATIENCE), asks).1);
+        assert_last_answer(&tokio::join!(open.server.stop(PATIENCE), asks).1);
     }
 }
 
@@ -212,7 +212,7 @@ async fn a_stop_waits_for_a_connection_that_has_just_been_accepted() {
         stream
     });
     is_accepted.await.unwrap();
-    open.service.stop(PATIENCE).await;
+    open.server.stop(PATIENCE).await;
     let mut stream = client.join().unwrap();
     stream.set_nonblocking(true).unwrap();
     let mut bytes = Vec::new();
@@ -226,12 +226,12 @@ async fn who_waits_where_nobody_else_accepts_is_answered_at_a_stop() {
     let open = open(ImdsV1::Allow).await;
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
-    let service = Arc::clone(&open.service);
-    let accepting = tokio::spawn(async move { service.accept_from(listener, true).await });
+    let (server, ingress) = (Arc::clone(&open.server), open.ingress.clone());
+    let accepting = tokio::spawn(async move { server.accept_from(listener, &ingress, true).await });
     sleep(Duration::from_millis(50)).await;
     let mut waiting = std::net::TcpStream::connect(address).unwrap();
     io::Write::write_all(&mut waiting, get("HTTP/1.1", SC, "").as_bytes()).unwrap();
-    open.service.stop(PATIENCE).await;
+    open.server.stop(PATIENCE).await;
     accepting.await.unwrap();
     waiting.set_nonblocking(true).unwrap();
     let mut bytes = Vec::new();
