@@ -86,33 +86,27 @@ impl TryFrom<RedirectArgs> for DatapathConfig {
         let paths = problems.section(Paths::try_from(paths));
         let uid = problems.value("--worker-uid", &worker_uid, unprivileged_id);
         let gid = problems.value("--worker-gid", &worker_gid, unprivileged_id);
-        let ids = uid.zip(gid);
-        match (interfaces, means, attested, bpffs, tc, ipv6, paths, ids) {
-            (
-                Some(interfaces),
-                Some((mode, host_network_pods)),
-                Some((attestation, kubepods)),
-                Some(bpffs),
-                Some(tc),
-                Some(()),
-                Some(Paths { run_dir, state_dir, probe_socket }),
-                Some((worker_uid, worker_gid)),
-            ) => Ok(Self {
-                interfaces,
+        let config = || {
+            ipv6?;
+            let (mode, host_network_pods) = means?;
+            let (attestation, kubepods) = attested?;
+            let Paths { run_dir, state_dir, probe_socket } = paths?;
+            Some(Self {
+                interfaces: interfaces?,
                 mode,
                 host_network_pods,
                 attestation,
                 kubepods,
-                bpffs,
+                bpffs: bpffs?,
                 run_dir,
                 state_dir,
-                tc,
+                tc: tc?,
                 probe_socket,
-                worker_uid,
-                worker_gid,
-            }),
-            _ => Err(problems),
-        }
+                worker_uid: uid?,
+                worker_gid: gid?,
+            })
+        };
+        config().ok_or(problems)
     }
 }
 

@@ -48,15 +48,11 @@ impl TryFrom<UpstreamArgs> for UpstreamConfig {
         let time_ms = problems.optional("--grpc-keepalive-time-ms", time_ms.as_deref(), time_milliseconds);
         let timeout = problems.value("--grpc-keepalive-timeout-duration", &timeout, timeout_duration);
         let timeout_ms = problems.optional("--grpc-keepalive-timeout-ms", timeout_ms.as_deref(), timeout_milliseconds);
-        match (server, tls, time, time_ms, timeout, timeout_ms) {
-            (Some(server), Some(tls), Some(time), Some(time_ms), Some(timeout), Some(ms)) => Ok(Self {
-                server,
-                tls,
-                keepalive_time: time_ms.unwrap_or(time),
-                keepalive_timeout: ms.unwrap_or(timeout),
-            }),
-            _ => Err(problems),
-        }
+        let config = || {
+            let (keepalive_time, keepalive_timeout) = (time_ms?.unwrap_or(time?), timeout_ms?.unwrap_or(timeout?));
+            Some(Self { server: server?, tls: tls?, keepalive_time, keepalive_timeout })
+        };
+        config().ok_or(problems)
     }
 }
 

@@ -86,13 +86,13 @@ pub(super) enum Miss {
     Document,
 }
 
-/// A miss in words.
-struct Told<'a> {
+/// The answer to a miss, as the role list and the credentials path word it.
+struct Rendering<'a> {
     status: StatusCode,
     refusal: &'static str,
-    /// For the role list.
+    /// Text on the role list.
     role: Cow<'a, str>,
-    /// For credentials.
+    /// Text on the credentials path.
     credentials: Cow<'a, str>,
 }
 
@@ -138,13 +138,13 @@ impl Answer {
 
     /// No role.
     pub(super) fn no_role(miss: &Miss) -> Self {
-        let Told { status, refusal, role, credentials: _ } = miss.told();
+        let Rendering { status, refusal, role, credentials: _ } = miss.rendering();
         Self::error(status, refusal, format!("{role}\n").into()).retry_if_unavailable()
     }
 
     /// No credentials: kiam's text as the message of a document, which is what SDKs read here.
     pub(super) fn no_credentials(miss: &Miss, now: Timestamp) -> Self {
-        let Told { status, refusal, role: _, credentials } = miss.told();
+        let Rendering { status, refusal, role: _, credentials } = miss.rendering();
         let message = format!("error fetching credentials: {credentials}");
         // A document that cannot be made is still an answer.
         let body = document::failure(code(status), &message, now).unwrap_or_else(|_| message.into());
@@ -197,16 +197,16 @@ fn code(status: StatusCode) -> &'static str {
 }
 
 impl Miss {
-    /// The status and the words of every miss.
-    fn told(&self) -> Told<'_> {
+    /// Returns status, reason and texts of this miss.
+    fn rendering(&self) -> Rendering<'_> {
         use StatusCode as S;
-        /// Two texts of kiam's for one thing.
-        fn two<'a>(status: S, refusal: &'static str, role: &'a str, credentials: &'a str) -> Told<'a> {
-            Told { status, refusal, role: role.into(), credentials: credentials.into() }
+        /// For a miss that kiam words differently on the two paths.
+        fn two<'a>(status: S, refusal: &'static str, role: &'a str, credentials: &'a str) -> Rendering<'a> {
+            Rendering { status, refusal, role: role.into(), credentials: credentials.into() }
         }
-        fn one<'a>(status: S, refusal: &'static str, text: impl Into<Cow<'a, str>>) -> Told<'a> {
+        fn one<'a>(status: S, refusal: &'static str, text: impl Into<Cow<'a, str>>) -> Rendering<'a> {
             let text = text.into();
-            Told { status, refusal, role: text.clone(), credentials: text }
+            Rendering { status, refusal, role: text.clone(), credentials: text }
         }
         let no_pod = ("rpc error: code = Unknown desc = pod not found", "no pod found");
         match self {

@@ -25,7 +25,7 @@ use jiff::Timestamp;
 use std::{convert::Infallible, time::Duration};
 use tokio::time::Instant;
 
-/// An answer, and what is told of it.
+/// An answer, with the facts for log and metrics.
 struct Outcome {
     answer: Answer,
     handler: Handler,
@@ -61,7 +61,7 @@ pub(super) async fn handle<S: CredentialSource>(
             Outcome::new(Handler::None, Answer::refused(Refusal::Malformed(malformed)))
         }
     };
-    report(&server.metrics, peer, parts.method(), parts.uri().path(), &outcome, began.elapsed());
+    record(&server.metrics, peer, parts.method(), parts.uri().path(), &outcome, began.elapsed());
     phase.answered();
     Ok(outcome.answer.into_response())
 }
@@ -197,8 +197,8 @@ async fn caller<S>(server: &ImdsServer<S>, peer: &Peer, deadline: Instant) -> Re
     server.attribution.caller(peer, deadline).await.map_err(Miss::Unattributable)
 }
 
-/// One line for each request, and its metrics. Never a secret, never a token.
-fn report(metrics: &Metrics, peer: &Peer, method: &Method, path: &str, outcome: &Outcome, took: Duration) {
+/// Logs one line for the request and counts it. Never logs a secret or a token.
+fn record(metrics: &Metrics, peer: &Peer, method: &Method, path: &str, outcome: &Outcome, took: Duration) {
     let Outcome { answer, handler, pod, role, access_key_id } = outcome;
     metrics.answered(*handler, answer.status.as_u16(), took, answer.refusal);
     macro_rules! line {

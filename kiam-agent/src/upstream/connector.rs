@@ -28,9 +28,9 @@ use tokio::{
 use tonic::{Code, Status};
 
 /// First pause after a round in which no server could be reached.
-const PAUSE_MIN: Duration = Duration::from_millis(50);
+const BACKOFF_MIN: Duration = Duration::from_millis(50);
 /// Longest such pause: when the servers are back, agents are within seconds, and not all at once.
-const PAUSE_MAX: Duration = Duration::from_secs(3);
+const BACKOFF_MAX: Duration = Duration::from_secs(3);
 /// Most doubts that wait to be looked into; one is enough to have the connection checked.
 const DOUBTS_MAX: usize = 1;
 
@@ -121,13 +121,13 @@ impl Connector {
 
     /// Connects and reconnects. Never returns.
     pub(crate) async fn run(mut self) {
-        let mut pauses = pauses();
+        let mut backoff = backoff();
         let mut avoid = None;
         let mut complaint = None;
         loop {
             match self.round(avoid).await {
                 Ok((link, driver)) => {
-                    pauses = self::pauses();
+                    backoff = self::backoff();
                     complaint = None;
                     tracing::info!(server = %link.address, name = %self.config.server, "connected to a server");
                     avoid = Some(link.address);
@@ -136,7 +136,7 @@ impl Connector {
                 Err(error) => {
                     self.tell(&error, &mut complaint);
                     self.state.send_replace(State::Down);
-                    sleep(pauses.next().unwrap_or(PAUSE_MAX)).await;
+                    sleep(backoff.next().unwrap_or(BACKOFF_MAX)).await;
                 }
             }
         }
@@ -224,7 +224,7 @@ impl Connector {
     }
 }
 
-fn pauses() -> ExponentialBackoff {
-    let builder = ExponentialBuilder::new().with_min_delay(PAUSE_MIN).with_max_delay(PAUSE_MAX);
+fn backoff() -> ExponentialBackoff {
+    let builder = ExponentialBuilder::new().with_min_delay(BACKOFF_MIN).with_max_delay(BACKOFF_MAX);
     builder.with_jitter().without_max_times().build()
 }
