@@ -7,12 +7,12 @@ fn cli(arguments: &[&str]) -> Result<Cli, clap::Error> {
 }
 
 #[test]
-fn the_definition_is_sound() {
+fn definition_is_sound() {
     Cli::command().debug_assert();
 }
 
 #[test]
-fn the_flags_of_kiams_manifest_are_known() {
+fn flags_of_kiams_manifest_are_accepted() {
     let parsed = cli(&[
         "--iptables",
         "--host-interface=cali+",
@@ -36,7 +36,7 @@ fn the_flags_of_kiams_manifest_are_known() {
 }
 
 #[test]
-fn switches_are_kingpins() {
+fn switches_parse_as_with_kingpin() {
     for (argument, value) in
         [("--json-log", "true"), ("--json-log=true", "true"), ("--json-log=false", "false"), ("--no-json-log", "false")]
     {
@@ -47,7 +47,7 @@ fn switches_are_kingpins() {
 }
 
 #[test]
-fn names_of_version_3_still_work() {
+fn names_of_kiam_3_are_accepted() {
     let parsed = cli(&["--whitelist-route-regexp=^$", "--grpc-keepalive-time-ms=5000", "--statsd="]).unwrap().run;
     assert_eq!(parsed.imds.allow_route_regexp, "^$");
     assert_eq!(parsed.upstream.grpc_keepalive_time_ms.as_deref(), Some("5000"));
@@ -60,14 +60,14 @@ fn interfaces_are_a_list_or_repeated() {
 }
 
 #[test]
-fn the_worker_has_the_flags_of_the_agent() {
+fn worker_has_the_flags_of_the_agent() {
     let parsed = cli(&["worker", "--port=8181", "--no-json-log"]).unwrap();
     let Some(Command::Worker(run)) = parsed.command else { panic!("not a worker") };
     assert_eq!((run.admin.port.as_str(), run.log.json_log.as_str()), ("8181", "false"));
 }
 
 #[test]
-fn what_is_wrong_exits_with_64_and_help_with_0() {
+fn usage_errors_exit_64_and_help_exits_0() {
     for (arguments, code) in [
         (&["--help"] as &[&str], 0),
         (&["--version"], 0),

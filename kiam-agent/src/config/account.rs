@@ -58,7 +58,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn exact_names_and_nothing_else() {
+    fn only_exact_names_are_accepted() {
         for good in ["kube-system/aws-node", "a/b.c", "0/a0"] {
             assert_eq!(Account::parse(good).unwrap().to_string(), good);
         }

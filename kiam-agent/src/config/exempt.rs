@@ -96,14 +96,14 @@ mod tests {
     }
 
     #[test]
-    fn the_defaults_are_in_kube_system_only() {
+    fn defaults_are_in_kube_system_only() {
         let found = names(&["default"]).unwrap();
         assert_eq!(found, DEFAULTS);
         assert!(found.iter().all(|name| name.starts_with("kube-system/")));
     }
 
     #[test]
-    fn what_is_given_is_what_is_exempt() {
+    fn the_list_is_what_is_exempt() {
         assert_eq!(names(&["none"]).unwrap(), [""; 0]);
         assert_eq!(names(&["a/b", "a/c", "a/b"]).unwrap(), ["a/b", "a/c"]);
         assert_eq!(names(&["a/b", "default"]).unwrap().len(), 1 + DEFAULTS.len());

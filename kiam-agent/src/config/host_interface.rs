@@ -146,7 +146,7 @@ mod tests {
     }
 
     #[test]
-    fn names_what_is_wrong() {
+    fn errors_name_the_pattern() {
         let table: &[(&[&str], &str)] = &[
             (&[], "no pattern"),
             (&[""], "an empty pattern"),

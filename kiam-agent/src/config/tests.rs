@@ -70,7 +70,7 @@ fn values() {
 }
 
 #[test]
-fn the_means_of_the_redirect() {
+fn redirect_modes() {
     for (arguments, tc, cgroup, auto) in [
         (&["--redirect=auto"] as &[&str], true, false, true),
         (&["--host-network-pods=enforce"], true, true, true),
@@ -108,7 +108,7 @@ fn exemptions() {
 }
 
 #[test]
-fn everything_wrong_is_said_at_once_each_with_its_flag() {
+fn all_problems_are_reported_at_once() {
     let told =
         config(&["--port=0", "--level=loud", "--worker-uid=0", "--host-interface=ca li", "--tc=xdp"]).unwrap_err();
     for flag in ["--port", "--level", "--worker-uid", "--host-interface", "--tc", "--cert", "--key", "--ca"] {
@@ -118,7 +118,7 @@ fn everything_wrong_is_said_at_once_each_with_its_flag() {
 }
 
 #[test]
-fn each_bad_value_is_named_with_what_to_do() {
+fn bad_values_are_refused_with_a_remedy() {
     for (argument, wanted) in [
         ("--port=70000", r#"--port "70000": not a port between"#),
         ("--port=tcp://10.0.0.1:443", "enableServiceLinks: false"),
@@ -170,7 +170,7 @@ fn each_bad_value_is_named_with_what_to_do() {
 }
 
 #[test]
-fn kiams_flags_without_effect_are_accepted_and_explained() {
+fn ignored_kiam_flags_are_explained() {
     let given = [
         "--iptables",
         "--no-iptables-remove",
@@ -194,7 +194,7 @@ fn kiams_flags_without_effect_are_accepted_and_explained() {
 }
 
 #[test]
-fn health_and_cleanup_have_their_own() {
+fn health_and_cleanup_configurations() {
     let argv = |text: &str| text.split(' ').map(OsString::from).collect::<Vec<_>>();
     let parsed = args::parse(argv("kiam-agent health --probe-socket=/run/x.sock --timeout=500ms")).unwrap();
     let Some(args::Command::Health(health)) = parsed.command else { panic!("not health") };
@@ -208,7 +208,7 @@ fn health_and_cleanup_have_their_own() {
 }
 
 #[test]
-fn the_status_is_for_people_or_programs() {
+fn status_configuration() {
     let status = |flag: &str| {
         let parsed = args::parse(["kiam-agent", "status", "--run-dir=/run/x", flag].map(Into::into)).unwrap();
         let Some(args::Command::Status(status)) = parsed.command else { panic!("not status") };

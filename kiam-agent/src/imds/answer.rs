@@ -265,15 +265,16 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_fixed_answer_says_how_long_it_is() {
+    fn fixed_answer_has_the_right_length() {
         let text = str::from_utf8(TOO_MANY_CONNECTIONS).unwrap();
         let (head, body) = text.split_once("\r\n\r\n").unwrap();
         assert!(head.contains(&format!("Content-Length: {}", body.len())), "{}", body.len());
         assert!(!text.contains("  "), "{text}");
     }
 
+    /// Each reason for which no pod is found is in docs/agent.md with its status.
     #[test]
-    fn each_reason_for_which_a_connection_is_nobodys_is_explained() {
+    fn docs_explain_each_unattributable_reason() {
         let page = include_str!("../../../docs/agent.md");
         for why in [
             Unattributable::Interface,
@@ -290,7 +291,7 @@ mod tests {
     }
 
     #[test]
-    fn codes_of_documents_without_credentials_are_never_success() {
+    fn failure_documents_never_have_code_success() {
         for status in 400..600 {
             assert_ne!(code(StatusCode::from_u16(status).unwrap()), "Success");
         }

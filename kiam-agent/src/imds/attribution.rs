@@ -258,7 +258,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_each_mode_makes_of_what_the_kernel_tells() {
+    async fn outcome_by_mode_and_kernel_evidence() {
         let none = |kubepods| origin(0, kubepods, SocketOwner::NoRecord);
         let nobody = |interface, kubepods| origin(interface, kubepods, SocketOwner::Nobody);
         let pod = |interface| origin(interface, true, owned(UID));
@@ -298,7 +298,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn by_a_hook_the_pod_is_known_in_every_mode() {
+    async fn hook_connections_have_a_pod_in_every_mode() {
         for mode in [Attestation::Require, Attestation::Prefer, Attestation::Off] {
             for (on_node_network, address) in [(true, None), (false, Some(IpAddr::from(POD)))] {
                 let uid = PodUid::parse(UID).unwrap();
@@ -310,8 +310,9 @@ mod tests {
         }
     }
 
+    /// An egress address of the VPC CNI does not identify a pod, so the cgroup alone does.
     #[tokio::test]
-    async fn an_address_that_kubernetes_does_not_know_tells_nothing_beside_the_cgroup() {
+    async fn vpc_cni_egress_address_is_not_sent_with_a_cgroup() {
         let egress = [169, 254, 172, 5];
         let uid = PodUid::parse(UID).unwrap();
         let alone = Caller { address: None, pod: Some(AttestedPod { uid, must_match: true }), interface_born_ms: None };
@@ -329,8 +330,9 @@ mod tests {
         assert_eq!((found.address, found.pod), (Some(egress.into()), None));
     }
 
+    /// A connection may arrive before the parent has reported its interface or bridge port.
     #[tokio::test(start_paused = true)]
-    async fn a_new_interface_or_port_is_waited_for_but_not_for_ever() {
+    async fn new_interface_or_port_is_awaited_until_deadline() {
         for (index, origin, late) in
             [(30, origin(30, true, owned(UID)), &[30][..]), (BRIDGE, origin(60, true, owned(UID)), &[BRIDGE, 60])]
         {
@@ -353,7 +355,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_parent_that_does_not_tell_in_time_is_not_waited_for() {
+    async fn silent_parent_is_awaited_until_the_deadline() {
         let (attribution, _parent) = attribution(Attestation::Prefer);
         let attestation = PendingAttestation::new(future::pending());
         let peer = Peer { address: POD.into(), arrival: Arrival::Interface { index: Some(VETH), attestation } };
@@ -362,8 +364,9 @@ mod tests {
         assert_eq!(Instant::now(), deadline);
     }
 
+    /// An unattested address belongs to the interface that it was first seen behind, until that is gone.
     #[tokio::test]
-    async fn an_address_stays_where_it_was_first_seen_until_that_is_gone() {
+    async fn address_stays_at_its_first_interface() {
         let by_address = |index| peer(index, origin(index, false, SocketOwner::Nobody));
         let (attribution, parent) = attribution(Attestation::Prefer);
         let now = Instant::now();
@@ -382,8 +385,9 @@ mod tests {
         assert_eq!(attribution.caller(&bridged(GUEST_PORT), now).await, Err(Unattributable::Elsewhere));
     }
 
+    /// An interface with too many addresses does not take any from another interface.
     #[test]
-    fn one_interface_is_the_home_of_so_many_and_of_no_others_cost() {
+    fn addresses_per_interface_are_limited() {
         let (living, mut homes) = (interfaces(&[VETH, GUEST]), Homes::default());
         let address = |n: usize| IpAddr::from([10, 1, u8::try_from(n / 256).unwrap(), u8::try_from(n % 256).unwrap()]);
         let taken = (0..10_000).filter(|n| homes.is_home(address(*n), VETH, &living)).count();

@@ -172,7 +172,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_pod_has_64_and_gets_one_back_when_one_ends() {
+    async fn a_pod_has_64_slots_and_reuses_freed_ones() {
         let slots = slots();
         let mut taken: Vec<Slot> = (0..CONNECTIONS_PER_POD_MAX).map(|_| slots.take(pod(1)).unwrap()).collect();
         assert_eq!(slots.take(pod(1)).err(), Some(Full::OfThisPod));
@@ -181,8 +181,9 @@ mod tests {
         assert!(slots.take(pod(1)).is_ok());
     }
 
+    /// A pod without a connection takes the slot of the idlest connection of the pod that holds most.
     #[tokio::test(start_paused = true)]
-    async fn a_pod_without_any_gets_the_idlest_of_the_largest_holder() {
+    async fn new_pod_evicts_idlest_slot_of_largest_holder() {
         let slots = slots();
         let full = CONNECTIONS_MAX / CONNECTIONS_PER_POD_MAX;
         let mut taken: Vec<Vec<Slot>> = Vec::new();
@@ -210,8 +211,9 @@ mod tests {
         assert_eq!((table.held, table.holders.len()), (0, 0));
     }
 
+    /// If all connections are busy, the oldest one is evicted.
     #[tokio::test(start_paused = true)]
-    async fn busy_connections_go_too_when_none_rests_the_oldest_first() {
+    async fn oldest_busy_slot_is_evicted_when_none_is_idle() {
         let slots = slots();
         let mut taken = Vec::new();
         for n in 0..CONNECTIONS_MAX {
@@ -230,7 +232,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn only_so_many_are_told_that_they_are_too_many() {
+    async fn concurrent_refusals_are_limited() {
         let slots = slots();
         let turns: Vec<_> = (0..REFUSALS_MAX).map(|_| slots.refusal_permit().unwrap()).collect();
         assert!(slots.refusal_permit().is_none());

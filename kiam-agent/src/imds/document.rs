@@ -72,7 +72,7 @@ mod tests {
     use kiam_common::secret::Secret;
 
     #[test]
-    fn the_documents_byte_for_byte() {
+    fn documents_byte_for_byte() {
         let given = Credentials {
             access_key_id: "ASIAEXAMPLE".into(),
             secret_access_key: Secret::new("s3cr3t/+".into()),

@@ -156,8 +156,9 @@ mod tests {
         assert_eq!((phase.deadline(), phase.name()), (head + LINGER_TIME_MAX, "slow-end"));
     }
 
+    /// A pipelined request gets its full time, counted from the end of the request before it.
     #[tokio::test(start_paused = true)]
-    async fn a_request_that_was_there_already_begins_with_its_turn() {
+    async fn pipelined_request_starts_when_the_one_before_ends() {
         let phase = Phase::new(Instant::now());
         phase.request();
         phase.answered();

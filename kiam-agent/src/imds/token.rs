@@ -210,7 +210,7 @@ mod tests {
     }
 
     #[test]
-    fn a_token_counts_until_it_expires() {
+    fn token_is_valid_until_it_expires() {
         let (tokens, pod, token) = minted(60);
         assert!(tokens.is_valid(&token, &pod, NOW_MS));
         assert!(tokens.is_valid(&token, &pod, NOW_MS + 59_999));
@@ -219,7 +219,7 @@ mod tests {
     }
 
     #[test]
-    fn a_token_counts_only_where_it_was_given() {
+    fn token_is_valid_only_for_its_peer() {
         let (ours, pod, token) = minted(60);
         assert!(tokens(1, BOOT).is_valid(&token, &pod, NOW_MS), "another agent with the same key");
         assert!(!tokens(2, BOOT).is_valid(&token, &pod, NOW_MS), "another key");
@@ -233,7 +233,7 @@ mod tests {
     }
 
     #[test]
-    fn pods_that_share_an_address_have_tokens_of_their_own() {
+    fn tokens_of_pods_that_share_an_address_differ() {
         let (tokens, red) = (tokens(1, BOOT), on_the_node("11111111-2222-4333-8444-aaaaaaaaaaaa"));
         let token = tokens.mint(&red, Ttl(60), NOW_MS).unwrap();
         assert!(tokens.is_valid(&token, &red, NOW_MS));
@@ -245,7 +245,7 @@ mod tests {
     }
 
     #[test]
-    fn a_changed_token_is_none() {
+    fn changed_token_is_invalid() {
         let (tokens, pod, token) = minted(60);
         for index in 0..TOKEN_LEN {
             let mut changed = token;
@@ -265,7 +265,7 @@ mod tests {
     }
 
     #[test]
-    fn no_two_tokens_are_the_same_and_all_can_stand_in_a_header() {
+    fn tokens_differ_and_fit_in_a_header() {
         let (tokens, pod, first) = minted(60);
         let second = tokens.mint(&pod, Ttl(60), NOW_MS).unwrap();
         assert_ne!(first, second);
@@ -273,7 +273,7 @@ mod tests {
     }
 
     #[test]
-    fn lives_are_whole_seconds_up_to_six_hours() {
+    fn ttl_is_whole_seconds_up_to_six_hours() {
         for (value, wanted) in [
             ("1", Some(1)),
             ("300", Some(300)),
@@ -300,7 +300,7 @@ mod tests {
     }
 
     #[test]
-    fn the_kernel_has_a_boot_id() {
+    fn kernel_has_a_boot_id() {
         assert_eq!(boot_id().unwrap(), boot_id().unwrap());
     }
 }

@@ -9,7 +9,7 @@ fn text(registry: &Registry) -> String {
 }
 
 #[test]
-fn kiams_names() {
+fn metrics_have_kiams_names() {
     let mut registry = Registry::default();
     let metrics = Metrics::new(&mut registry);
     metrics.answered(Handler::RoleName, 200, Duration::from_millis(3), None);
@@ -39,7 +39,7 @@ fn kiams_names() {
 }
 
 #[test]
-fn the_parents_figures_are_the_newest() {
+fn datapath_metrics_follow_the_parent() {
     let (sender, receiver) = watch::channel(Status::default());
     let mut registry = Registry::default();
     registry.register_collector(Box::new(Datapath::new(receiver)));

@@ -75,7 +75,7 @@ mod tests {
     }
 
     #[test]
-    fn without_an_agent_it_is_told_whether_the_node_is_closed() {
+    fn absent_agent_reports_whether_node_is_closed() {
         let told = |fences: Vec<FenceReport>, pins: &[&str]| {
             let pins = pins.iter().map(Into::into).collect();
             of_absence(&Kernel { fence: fences, pins, ..Kernel::default() }, "none").text

@@ -59,7 +59,7 @@ mod tests {
     }
 
     #[test]
-    fn the_address_that_failed_comes_last_and_none_twice() {
+    fn failed_address_comes_last_without_duplicates() {
         let order = in_order(vec![address(1), address(2), address(1), address(3)], Some(address(2)));
         assert_eq!(order.len(), 3);
         assert_eq!(order.last(), Some(&address(2)));
@@ -67,14 +67,14 @@ mod tests {
     }
 
     #[test]
-    fn agents_spread() {
+    fn agents_spread_over_addresses() {
         let first = |_| in_order((1..=4).map(address).collect(), None).first().copied();
         let seen: HashSet<_> = (0..200).map(first).collect();
         assert_eq!(seen.len(), 4);
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_look_up_that_hangs_ends_and_an_empty_one_is_an_error() {
+    async fn lookup_times_out_and_needs_an_address() {
         let hangs: Lookup = Box::new(|| Box::pin(std::future::pending()));
         assert!(matches!(addresses(&hangs, None).await, Err(ResolveError::Timeout(_))));
         let nothing: Lookup = Box::new(|| Box::pin(async { Ok(Vec::new()) }));

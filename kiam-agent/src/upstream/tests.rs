@@ -112,8 +112,9 @@ async fn role_and_credentials() {
     }
 }
 
+/// The server gets the interface age, the pod UID and the time that it may wait.
 #[tokio::test]
-async fn the_server_learns_what_the_kernel_knows_and_how_long_it_may_wait() {
+async fn request_carries_age_uid_and_wait() {
     let pki = Pki::new();
     let server = Server::start(&pki, "127.0.0.1:0").await;
     let agent = agent(&pki, &[server.address]);
@@ -138,7 +139,7 @@ async fn the_server_learns_what_the_kernel_knows_and_how_long_it_may_wait() {
 }
 
 #[tokio::test]
-async fn the_words_of_kiams_server_over_the_wire() {
+async fn kiam_server_errors_over_the_wire() {
     let pki = Pki::new();
     let server = Server::start(&pki, "127.0.0.1:0").await;
     let agent = agent(&pki, &[server.address]);
@@ -154,7 +155,7 @@ async fn the_words_of_kiams_server_over_the_wire() {
 }
 
 #[tokio::test]
-async fn a_pod_that_is_not_known_yet_is_asked_for_again_but_not_often() {
+async fn unknown_pod_is_retried_with_backoff() {
     let pki = Pki::new();
     let server = Server::start(&pki, "127.0.0.1:0").await;
     let agent = agent(&pki, &[server.address]);
@@ -171,8 +172,9 @@ async fn a_pod_that_is_not_known_yet_is_asked_for_again_but_not_often() {
     assert!((4..=20).contains(&questions("10.0.1.1")), "{}", questions("10.0.1.1"));
 }
 
+/// A pod older than its interface is refused, and so is a server that cannot report the age.
 #[tokio::test]
-async fn a_pod_older_than_its_interface_is_refused_and_so_is_a_server_that_cannot_tell() {
+async fn pod_older_than_its_interface_is_refused() {
     let pki = Pki::new();
     let server = Server::start(&pki, "127.0.0.1:0").await;
     let agent = agent(&pki, &[server.address]);
@@ -185,8 +187,9 @@ async fn a_pod_older_than_its_interface_is_refused_and_so_is_a_server_that_canno
     assert!(matches!(agent.role(young("10.0.3.2", 6_000)).await, Err(SourceError::Unverified)));
 }
 
+/// Without a server requests fail fast; the agent stays up and connects when one appears.
 #[tokio::test]
-async fn without_a_server_the_agent_stays_up_fails_fast_and_finds_it_later() {
+async fn without_a_server_requests_fail_fast() {
     let pki = Pki::new();
     // A port that nobody else takes meanwhile.
     let reserved = tokio::net::TcpSocket::new_v4().unwrap();
@@ -206,7 +209,7 @@ async fn without_a_server_the_agent_stays_up_fails_fast_and_finds_it_later() {
 }
 
 #[tokio::test]
-async fn a_lost_server_is_replaced_within_a_request() {
+async fn lost_server_is_replaced_within_a_request() {
     let pki = Pki::new();
     let first = Server::start(&pki, "127.0.0.1:0").await;
     let second = Server::start(&pki, "127.0.0.2:0").await;
@@ -223,8 +226,9 @@ async fn a_lost_server_is_replaced_within_a_request() {
     }
 }
 
+/// Calls that fail on a good connection are retried, with backoff and without a reconnection.
 #[tokio::test]
-async fn calls_that_fail_on_a_good_connection_are_made_again_but_not_often() {
+async fn failed_calls_are_retried_with_backoff() {
     let pki = Pki::new();
     let server = Server::start(&pki, "127.0.0.1:0").await;
     let agent = agent(&pki, &[server.address]);
@@ -241,7 +245,7 @@ async fn calls_that_fail_on_a_good_connection_are_made_again_but_not_often() {
 }
 
 #[tokio::test]
-async fn a_server_that_falls_silent_is_given_up() {
+async fn silent_server_is_abandoned() {
     let pki = Pki::new();
     let servers = [Server::start(&pki, "127.0.0.1:0").await, Server::start(&pki, "127.0.0.2:0").await];
     let agent = agent(&pki, &[servers[0].address, servers[1].address]);
@@ -260,7 +264,7 @@ async fn a_server_that_falls_silent_is_given_up() {
 }
 
 #[tokio::test]
-async fn strangers_are_no_servers() {
+async fn servers_with_wrong_certificates_are_refused() {
     let pki = Pki::new();
     for (what, server) in [
         ("another authority's", Server::start(&Pki::new(), "127.0.0.1:0").await),
@@ -273,8 +277,9 @@ async fn strangers_are_no_servers() {
     }
 }
 
+/// A server that does not trust the certificate of the agent does not count as reached.
 #[tokio::test]
-async fn a_server_that_does_not_trust_the_agent_does_not_count_as_reached() {
+async fn server_that_refuses_our_certificate_is_unreached() {
     let (trusted, stranger) = (Pki::new(), Pki::new());
     let server = Server::start(&trusted, "127.0.0.1:0").await;
     // The server's certificate is fine; the agent's own comes from elsewhere.

@@ -14,7 +14,7 @@ fn route(raw: &str) -> Result<String, Ambiguous> {
 }
 
 #[test]
-fn paths_and_what_they_ask_for() {
+fn routes_of_paths() {
     for (raw, wanted) in [
         ("/latest/meta-data/iam/security-credentials", "list"),
         ("/latest/meta-data/iam/security-credentials/", "list"),
@@ -89,7 +89,7 @@ fn paths_and_what_they_ask_for() {
 }
 
 #[test]
-fn what_could_be_read_in_two_ways_is_refused() {
+fn ambiguous_paths_are_refused() {
     for raw in [
         "",
         "*",
@@ -146,7 +146,7 @@ fn what_could_be_read_in_two_ways_is_refused() {
 }
 
 #[test]
-fn a_plain_path_is_not_copied() {
+fn plain_path_is_not_copied() {
     assert!(matches!(Path::parse("/latest/api/token").unwrap().0, Cow::Borrowed(_)));
     let long = format!("/latest/meta-data/iam/security-credentials/{ARN}");
     assert_eq!(Path::parse(&long).unwrap().route(), Route::Credentials(ARN));

@@ -18,7 +18,7 @@ async fn asked(stream: &mut TcpStream, request: &str) -> Reply {
 }
 
 #[tokio::test]
-async fn who_is_no_pod_gets_no_role_but_a_token() {
+async fn unattributable_peer_gets_a_token_but_no_role() {
     let open = open(ImdsV1::Allow).await;
     for (owner, reason) in [
         (SocketOwner::Nobody, "not-a-pod"),
@@ -38,8 +38,9 @@ async fn who_is_no_pod_gets_no_role_but_a_token() {
     }
 }
 
+/// Without an answer of the parent the client is asked to try again.
 #[tokio::test]
-async fn what_the_parent_does_not_tell_is_asked_for_again_by_the_client() {
+async fn silent_parent_is_a_503_with_retry_after() {
     let open = open(ImdsV1::Allow).await;
     open.ingress.kernel().origin = None;
     let reply = open.get(PERMITTED, SC).await;
@@ -47,8 +48,9 @@ async fn what_the_parent_does_not_tell_is_asked_for_again_by_the_client() {
     assert!(!open.token(PERMITTED, 60).await.is_empty(), "tokens depend on nothing");
 }
 
+/// A connection keeps its pod: the parent is asked once, not for each request.
 #[tokio::test]
-async fn a_connection_is_asked_about_once_and_stays_whose_it_was() {
+async fn connection_is_attested_once_for_its_life() {
     let open = open(ImdsV1::Allow).await;
     open.ingress.opened_by(owned_by(RED));
     let mut stream = open.connect(PERMITTED).await;
@@ -59,8 +61,9 @@ async fn a_connection_is_asked_about_once_and_stays_whose_it_was() {
     assert_eq!(open.ingress.kernel().questions, [Question::new(INTERFACE, PERMITTED.into(), port)]);
 }
 
+/// A connection to the hook listener without a record of a pod is closed before a byte is read.
 #[tokio::test]
-async fn of_a_hooks_connection_without_a_record_not_a_byte_is_read() {
+async fn hook_connection_without_record_is_closed_unread() {
     let open = open(ImdsV1::Allow).await;
     for (count, hook) in [(1, BY_HOOK_NODE), (2, BY_HOOK_POD)] {
         for origin in [None, Some(SocketOwner::NoRecord), Some(SocketOwner::Nobody)] {
@@ -77,7 +80,7 @@ async fn of_a_hooks_connection_without_a_record_not_a_byte_is_read() {
 }
 
 #[tokio::test]
-async fn pods_on_the_nodes_network_are_told_apart_by_their_uids() {
+async fn host_network_pods_are_distinguished_by_uid() {
     let open = open(ImdsV1::Deny).await;
     open.ingress.kernel().arrived_by = Some(ArrivedBy::Hook(BY_HOOK_NODE));
     let mut tokens = Vec::new();
@@ -103,8 +106,9 @@ async fn pods_on_the_nodes_network_are_told_apart_by_their_uids() {
 /// How long a parent takes that has much to do.
 const TOLD_AFTER: Duration = Duration::from_millis(400);
 
+/// A stop waits for connections whose pod is still being looked up.
 #[tokio::test]
-async fn a_stop_waits_for_connections_whose_pod_is_still_asked_for() {
+async fn stop_waits_for_pending_attestations() {
     let open = open(ImdsV1::Allow).await;
     open.ingress.kernel().arrived_by = Some(ArrivedBy::Hook(BY_HOOK_NODE));
     open.ingress.opened_by(owned_by(RED));
@@ -129,7 +133,7 @@ async fn a_stop_waits_for_connections_whose_pod_is_still_asked_for() {
 }
 
 #[tokio::test]
-async fn pods_on_the_nodes_network_have_places_of_their_own() {
+async fn host_network_pods_have_their_own_limits() {
     let open = open(ImdsV1::Allow).await;
     open.ingress.kernel().arrived_by = Some(ArrivedBy::Hook(BY_HOOK_NODE));
     open.ingress.opened_by(owned_by(RED));

@@ -37,7 +37,7 @@ async fn paths_statuses_and_bodies() {
 }
 
 #[tokio::test]
-async fn headers_stand_as_in_ec2() {
+async fn header_names_are_written_as_in_ec2() {
     let open = open(ImdsV1::Allow).await;
     let put = "PUT /latest/api/token HTTP/1.0\r\nX-aws-ec2-metadata-token-ttl-seconds: 60\r\n\r\n";
     let told = open.raw(PERMITTED, put).await;
@@ -46,8 +46,9 @@ async fn headers_stand_as_in_ec2() {
     }
 }
 
+/// Each failure of the source has its status, and the text of kiam where kiam has one.
 #[tokio::test]
-async fn every_failure_of_the_source_has_its_status_and_kiams_words() {
+async fn source_failures_have_their_status_and_kiams_text() {
     let open = open(ImdsV1::Allow).await;
     let unknown = "rpc error: code = Unknown desc =";
     let unverified = errors()[4].to_string();
@@ -123,7 +124,7 @@ async fn tokens() {
 }
 
 #[tokio::test]
-async fn a_token_ends() {
+async fn token_expires() {
     let open = open(ImdsV1::Allow).await;
     let with = format!("X-aws-ec2-metadata-token: {}", open.token(PERMITTED, 1).await);
     let begin = Instant::now();
@@ -137,7 +138,7 @@ async fn a_token_ends() {
 }
 
 #[tokio::test]
-async fn lives_of_tokens_have_bounds() {
+async fn token_ttl_has_bounds() {
     let open = open(ImdsV1::Allow).await;
     let name = "X-aws-ec2-metadata-token-ttl-seconds";
     for bad in ["", "0", "-1", "21601", "1.5", "x", "+60", "99999999999999999999"] {
@@ -156,7 +157,7 @@ async fn lives_of_tokens_have_bounds() {
 }
 
 #[tokio::test]
-async fn without_imdsv1_a_token_is_needed_everywhere() {
+async fn imds_v1_deny_requires_a_token_everywhere() {
     let open = open(ImdsV1::Deny).await;
     for target in [SC, "/latest/meta-data/iam/security-credentials/role-a", "/latest/user-data", "/"] {
         let reply = open.get(PERMITTED, target).await;
@@ -167,8 +168,9 @@ async fn without_imdsv1_a_token_is_needed_everywhere() {
     assert_eq!(open.ask(PERMITTED, "GET", SC, &with).await.body, "role-a");
 }
 
+/// IMDSv2 through a proxy is refused, and no header changes the identity of the pod.
 #[tokio::test]
-async fn imdsv2_through_a_proxy_is_refused_and_identity_is_never_read_from_headers() {
+async fn forwarded_imdsv2_is_refused() {
     let open = open(ImdsV1::Allow).await;
     let token = open.token(PERMITTED, 60).await;
     let ttl = "X-aws-ec2-metadata-token-ttl-seconds: 60";

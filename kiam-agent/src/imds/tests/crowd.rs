@@ -28,7 +28,7 @@ async fn served(stream: &mut TcpStream) {
 }
 
 #[tokio::test]
-async fn the_65th_connection_of_a_pod_is_told_so() {
+async fn connection_65_of_a_pod_gets_429() {
     raise_descriptors();
     let open = open(ImdsV1::Allow).await;
     let mut streams = Vec::new();
@@ -47,7 +47,7 @@ async fn the_65th_connection_of_a_pod_is_told_so() {
 }
 
 #[tokio::test]
-async fn a_newcomer_gets_in_when_all_places_are_taken() {
+async fn new_pod_gets_in_when_all_slots_are_taken() {
     raise_descriptors();
     let open = open(ImdsV1::Allow).await;
     // 15 pods hold 64 each, and 64 pods hold one: all of them at rest.
@@ -80,7 +80,7 @@ async fn a_newcomer_gets_in_when_all_places_are_taken() {
 }
 
 #[tokio::test]
-async fn closed_connections_leave_nothing() {
+async fn closed_connections_free_their_slots() {
     let open = open(ImdsV1::Allow).await;
     for round in 0..200 {
         let stream = open.connect(PERMITTED).await;

@@ -2,8 +2,9 @@
 
 use super::*;
 
+/// A request that two parsers could read differently is refused, and its connection ends.
 #[tokio::test]
-async fn what_could_be_read_in_two_ways_is_refused_and_the_connection_ends() {
+async fn ambiguous_requests_are_refused_and_end_connection() {
     let open = open(ImdsV1::Allow).await;
     let get = |line: &str, headers: &str| format!("{line}\r\nHost: x\r\n{headers}\r\n");
     let good = "GET /latest/meta-data/iam/security-credentials/ HTTP/1.1";
@@ -63,7 +64,7 @@ async fn what_could_be_read_in_two_ways_is_refused_and_the_connection_ends() {
 }
 
 #[tokio::test]
-async fn the_answer_arrives_though_bytes_are_unread() {
+async fn answer_arrives_although_bytes_are_unread() {
     let open = open(ImdsV1::Allow).await;
     let body = "y".repeat(12 * 1024);
     let head = format!("POST {SC} HTTP/1.1\r\nHost: x\r\nContent-Length: {}\r\n\r\n", body.len());
@@ -80,7 +81,7 @@ async fn the_answer_arrives_though_bytes_are_unread() {
 }
 
 #[tokio::test]
-async fn a_request_after_a_refused_one_is_not_read() {
+async fn request_after_a_refused_one_is_not_read() {
     let open = open(ImdsV1::Allow).await;
     let smuggled = format!("GET {SC} HTTP/1.1\r\nHost: x\r\n\r\n");
     for headers in [
@@ -95,7 +96,7 @@ async fn a_request_after_a_refused_one_is_not_read() {
 }
 
 #[tokio::test]
-async fn another_address_than_the_metadata_services_gets_not_a_byte() {
+async fn connection_to_another_address_gets_no_byte() {
     let open = open(ImdsV1::Allow).await;
     open.ingress.kernel().arrived_by = None;
     let mut stream = open.connect(PERMITTED).await;
@@ -106,7 +107,7 @@ async fn another_address_than_the_metadata_services_gets_not_a_byte() {
 }
 
 #[tokio::test]
-async fn an_interface_that_nobody_knows_is_nobodys() {
+async fn unknown_interface_gets_no_credentials() {
     let open = open(ImdsV1::Allow).await;
     open.ingress.kernel().interface = 99;
     open.ingress.kernel().origin = Some(Origin { interface: 99, kubepods: false, owner: SocketOwner::Nobody });

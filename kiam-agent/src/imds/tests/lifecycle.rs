@@ -7,7 +7,7 @@ fn get(version: &str, target: &str, headers: &str) -> String {
 }
 
 #[tokio::test]
-async fn a_connection_carries_many_requests() {
+async fn connection_carries_many_requests() {
     let open = open(ImdsV1::Allow).await;
     let mut stream = open.connect(PERMITTED).await;
     for round in 0..100 {
@@ -40,7 +40,7 @@ async fn pipelined_requests_are_answered_in_order() {
 }
 
 #[tokio::test]
-async fn clients_of_http_1_0() {
+async fn http_1_0_clients_are_served() {
     let open = open(ImdsV1::Allow).await;
     let reply = Reply::parse(&open.raw(PERMITTED, format!("GET {SC}/ HTTP/1.0\r\n\r\n")).await);
     assert_eq!((reply.status, reply.body.as_str()), (200, "role-a"));
@@ -52,7 +52,7 @@ async fn clients_of_http_1_0() {
 }
 
 #[tokio::test]
-async fn small_bodies_hurt_nobody() {
+async fn small_bodies_are_accepted() {
     let open = open(ImdsV1::Allow).await;
     let mut stream = open.connect(PERMITTED).await;
     for _ in 0..2 {
@@ -67,7 +67,7 @@ async fn small_bodies_hurt_nobody() {
 }
 
 #[tokio::test]
-async fn a_client_that_ends_its_side_is_still_answered() {
+async fn half_closed_client_is_still_answered() {
     let open = open(ImdsV1::Allow).await;
     let mut stream = open.connect(PERMITTED).await;
     stream.write_all(get("HTTP/1.1", SC, "").as_bytes()).await.unwrap();
@@ -77,7 +77,7 @@ async fn a_client_that_ends_its_side_is_still_answered() {
 }
 
 #[tokio::test]
-async fn a_stop_lets_requests_end_and_no_other_begin() {
+async fn stop_drains_requests_and_accepts_no_more() {
     let open = open(ImdsV1::Allow).await;
     let mut resting = open.connect(PERMITTED).await;
     resting.write_all(get("HTTP/1.1", SC, "").as_bytes()).await.unwrap();
@@ -110,7 +110,7 @@ async fn a_stop_lets_requests_end_and_no_other_begin() {
 }
 
 #[tokio::test]
-async fn a_stop_does_not_wait_for_ever() {
+async fn stop_does_not_wait_forever() {
     let open = open(ImdsV1::Allow).await;
     let mut stuck = open.connect(PERMITTED).await;
     stuck.write_all(get("HTTP/1.1", SC, "Content-Length: 100\r\n").as_bytes()).await.unwrap();

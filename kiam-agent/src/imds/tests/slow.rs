@@ -20,7 +20,7 @@ fn assert_about(took: Duration, wanted: Duration) {
 }
 
 #[tokio::test]
-async fn silence_ends_a_connection() {
+async fn silent_connection_is_ended() {
     let open = open(ImdsV1::Allow).await;
     let mut stream = open.connect(PERMITTED).await;
     let (took, told) = ended(&mut stream).await;
@@ -30,7 +30,7 @@ async fn silence_ends_a_connection() {
 }
 
 #[tokio::test]
-async fn a_byte_now_and_then_is_no_head() {
+async fn slow_head_is_cut_off_despite_progress() {
     let open = open(ImdsV1::Allow).await;
     let (mut reader, mut writer) = open.connect(PERMITTED).await.into_split();
     let dribble = tokio::spawn(async move {
@@ -50,7 +50,7 @@ async fn a_byte_now_and_then_is_no_head() {
 }
 
 #[tokio::test]
-async fn the_second_head_has_its_limit_too() {
+async fn second_head_has_its_limit_too() {
     let open = open(ImdsV1::Allow).await;
     let mut stream = open.connect(PERMITTED).await;
     let request = format!("GET {SC} HTTP/1.1\r\nHost: x\r\n\r\n");
@@ -64,7 +64,7 @@ async fn the_second_head_has_its_limit_too() {
 }
 
 #[tokio::test]
-async fn a_slow_body_is_waited_for_but_not_for_ever() {
+async fn slow_body_is_awaited_but_not_forever() {
     let open = open(ImdsV1::Allow).await;
     let mut stream = open.connect(PERMITTED).await;
     let request = format!("GET {SC} HTTP/1.1\r\nHost: x\r\nContent-Length: 100\r\n\r\nxx");
@@ -73,7 +73,7 @@ async fn a_slow_body_is_waited_for_but_not_for_ever() {
 }
 
 #[tokio::test]
-async fn who_does_not_read_is_cut_off() {
+async fn client_that_does_not_read_is_cut_off() {
     let open = open(ImdsV1::Allow).await;
     // A small buffer is soon full of answers: a large one takes tens of thousands of them.
     let socket = TcpSocket::new_v4().unwrap();

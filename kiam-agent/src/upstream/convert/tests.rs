@@ -37,7 +37,7 @@ fn word<T>(verdict: Verdict<T>) -> String {
 }
 
 #[test]
-fn a_pod_older_than_the_interface_is_not_the_caller() {
+fn pod_older_than_the_interface_is_not_the_caller() {
     for (seen_for_ms, age_ms, wanted) in [
         (Some(0), Some(0), r#"found Some("pod-a")"#),
         (Some(400), Some(500), r#"found Some("pod-a")"#),
@@ -55,7 +55,7 @@ fn a_pod_older_than_the_interface_is_not_the_caller() {
 }
 
 #[test]
-fn the_uid_decides_where_it_is_known() {
+fn uid_decides_where_it_is_known() {
     const OTHER: &str = "11111111-2222-4333-8444-bbbbbbbbbbbb";
     for (seen_for_ms, uid, must_match, age_ms, wanted) in [
         (Some(0), UID, false, None, r#"found Some("pod-a")"#),
@@ -76,7 +76,7 @@ fn the_uid_decides_where_it_is_known() {
 }
 
 #[test]
-fn the_words_of_kiams_server() {
+fn errors_of_kiams_server() {
     for (code, text, wanted) in [
         (Code::Unknown, "pod not found", "later NotKnownYet"),
         (Code::Unknown, "no pod found", "later NotKnownYet"),
@@ -102,7 +102,7 @@ fn the_words_of_kiams_server() {
 }
 
 #[test]
-fn a_failure_on_this_side_is_not_the_servers() {
+fn local_failure_is_not_the_servers() {
     let mut status = Status::new(Code::Unknown, "pod not found");
     status.set_source(std::sync::Arc::new(std::io::Error::other("broken pipe")));
     let outcome: Result<Response<proto::Role>, _> = Err(status);
@@ -110,7 +110,7 @@ fn a_failure_on_this_side_is_not_the_servers() {
 }
 
 #[test]
-fn long_words_are_cut() {
+fn long_messages_are_cut() {
     let text = "é".repeat(MESSAGE_LEN_MAX);
     assert_eq!(shortened(&text).len(), MESSAGE_LEN_MAX);
     assert_eq!(shortened(&format!("x{text}")).len(), MESSAGE_LEN_MAX - 1);
@@ -130,7 +130,7 @@ fn sent() -> proto::Credentials {
 }
 
 #[test]
-fn only_whole_and_living_credentials_are_handed_out() {
+fn only_complete_unexpired_credentials_are_used() {
     let now: Timestamp = "2026-11-21T09:16:33Z".parse().unwrap();
     let good = credentials(sent(), now).unwrap();
     assert_eq!((good.access_key_id.as_str(), good.session_token.expose().as_str()), ("ASIAEXAMPLE", "token"));
