@@ -1,5 +1,5 @@
-//! What the command line means: every value parsed and bounded. Building a [`Config`] opens and binds nothing, and
-//! reports all that is wrong at once.
+//! The configuration: every value of the command line, parsed and bounded. Building a [`Config`] opens and binds nothing,
+//! and reports all problems at once.
 
 mod account;
 mod attestation;
@@ -28,45 +28,39 @@ use crate::args::{CleanupArgs, HealthArgs, RunArgs};
 use kiam_common::flags::{self, Problems};
 use std::{path::PathBuf, time::Duration};
 
-/// Longest that `kiam-agent health` may wait: the kubelet's own limit of a probe is seconds.
+/// Longest `--timeout` of `kiam-agent health`: the kubelet's own limit for a probe is seconds.
 const HEALTH_TIMEOUT_MAX: Duration = Duration::from_secs(60);
 
-/// The whole agent's configuration.
+/// Configuration of a running agent.
 #[derive(Debug, Clone)]
 pub(crate) struct Config {
-    /// What is logged.
     pub(crate) log: LogConfig,
-    /// Health and metrics.
+    /// Health and metrics endpoints.
     pub(crate) admin: AdminConfig,
-    /// How pods are answered.
     pub(crate) imds: ImdsConfig,
-    /// How the server is reached.
     pub(crate) upstream: UpstreamConfig,
-    /// How connections are caught.
     pub(crate) datapath: DatapathConfig,
-    /// Whether nat rules of others for M are deleted.
+    /// True to delete nat rules of other programs for the IMDS.
     pub(crate) take_over: bool,
-    /// Which pods keep the node's role.
+    /// The pods that keep the node role.
     pub(crate) exempt: ExemptConfig,
-    /// What to tell the reader of the log at the start: settings of kiam's that have no effect, and why.
+    /// Warnings for the log at start, most of them about settings of kiam that have no effect.
     pub(crate) notices: Vec<String>,
 }
 
-/// Of `kiam-agent cleanup`.
+/// Configuration of `kiam-agent cleanup`.
 #[derive(Debug, Clone)]
 pub(crate) struct CleanupConfig {
-    /// What is logged.
     pub(crate) log: LogConfig,
-    /// Where the agents' leftovers are.
     pub(crate) datapath: DatapathConfig,
 }
 
-/// Of `kiam-agent health`.
+/// Configuration of `kiam-agent health`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct HealthConfig {
-    /// The agent's probe socket.
+    /// The status socket of the agent.
     pub(crate) probe_socket: PathBuf,
-    /// How long to wait for its answer.
+    /// Time limit for the answer.
     pub(crate) timeout: Duration,
 }
 

@@ -1,13 +1,13 @@
-//! Flags of kiam that have no effect here: accepted, so that a manifest of kiam's works, and explained in the log.
+//! Flags of kiam that have no effect here. They are accepted, so that manifests of kiam work, and explained in the log.
 
 use clap::Args;
 use kiam_common::flags::IgnoredArgs;
 
-/// kiam's flags without an effect. The notice that each one leads to is in [`crate::config`].
+/// kiam's flags without effect. [`crate::config`] has the notice that each one produces.
 #[derive(Debug, Args)]
-#[command(next_help_heading = "Of kiam, without an effect")]
+#[command(next_help_heading = "Flags of kiam without effect")]
 pub(crate) struct KiamArgs {
-    /// The redirect is not made with iptables.
+    /// The agent redirects connections without iptables.
     #[arg(long, env = "KIAM_IPTABLES", default_missing_value = "true", hide = true)]
     #[arg(num_args = 0..=1, require_equals = true, value_name = "BOOL")]
     pub(crate) iptables: Option<String>,

@@ -1,33 +1,27 @@
-//! A ServiceAccount, by its namespace and name.
+//! The name of a ServiceAccount.
 
 use std::fmt;
 
-/// Most ServiceAccounts: each is a watch of the Kubernetes API from every node.
+/// Most exempt ServiceAccounts: each costs a watch of the Kubernetes API from every node.
 pub(crate) const ACCOUNTS_MAX: usize = 16;
 
-/// Longest name of a namespace (RFC 1123 label).
-const NAMESPACE_MAX: usize = 63;
-/// Longest name of a ServiceAccount (RFC 1123 subdomain).
-const NAME_MAX: usize = 253;
+/// Longest name of a namespace, bytes (RFC 1123 label).
+const NAMESPACE_LEN_MAX: usize = 63;
+/// Longest name of a ServiceAccount, bytes (RFC 1123 subdomain).
+const NAME_LEN_MAX: usize = 253;
 
-/// A ServiceAccount whose pods keep the node's role. Its parts are names and nothing else, so they are taken as they are
-/// into a selector.
+/// A ServiceAccount whose pods keep the node role. Its parts are valid names, so they need no escaping in a selector.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Account {
-    /// Its namespace.
     pub(crate) namespace: String,
-    /// Its name.
     pub(crate) name: String,
 }
 
 impl Account {
-    /// Reads `NAMESPACE/SERVICEACCOUNT`; no part of it may be a pattern.
-    ///
-    /// # Errors
-    /// What is wrong with the text.
+    /// Parses `NAMESPACE/SERVICEACCOUNT`. Neither part may be a pattern.
     pub(crate) fn parse(text: &str) -> Result<Self, &'static str> {
         let (namespace, name) = text.split_once('/').ok_or("not NAMESPACE/SERVICEACCOUNT")?;
-        if !is_label(namespace) || namespace.len() > NAMESPACE_MAX {
+        if !is_label(namespace) || namespace.len() > NAMESPACE_LEN_MAX {
             return Err("not the exact name of a namespace before the slash");
         }
         if !is_name(name) {
@@ -43,9 +37,9 @@ impl fmt::Display for Account {
     }
 }
 
-/// Whether this can be the name of a ServiceAccount, or of a node (RFC 1123 subdomain).
+/// Returns true for a valid name of a ServiceAccount or a node (RFC 1123 subdomain).
 pub(crate) fn is_name(text: &str) -> bool {
-    text.len() <= NAME_MAX && text.split('.').all(is_label)
+    text.len() <= NAME_LEN_MAX && text.split('.').all(is_label)
 }
 
 fn is_label(text: &str) -> bool {
@@ -62,7 +56,7 @@ mod tests {
         for good in ["kube-system/aws-node", "a/b.c", "0/a0"] {
             assert_eq!(Account::parse(good).unwrap().to_string(), good);
         }
-        let long = format!("a/{}", "b".repeat(NAME_MAX + 1));
+        let long = format!("a/{}", "b".repeat(NAME_LEN_MAX + 1));
         for bad in [
             "",
             "aws-node",

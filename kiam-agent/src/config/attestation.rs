@@ -1,29 +1,29 @@
-//! How a connection's pod is known.
+//! How the pod of a connection is identified.
 
 use kiam_common::flags::{self, Problems};
 use std::path::PathBuf;
 
-/// How a connection's pod is known. Pods on the node's network are known by their cgroups alone, whatever this says.
+/// How the pod of a connection is identified. Pods on the node's network are identified by their cgroups in every mode.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Attestation {
-    /// By its cgroup, always.
+    /// By its cgroup only.
     Require,
-    /// By its cgroup where the kernel can tell it, else by its address.
+    /// By its cgroup where the kernel reports it, else by its address.
     Prefer,
-    /// By its address.
+    /// By its address only.
     Off,
 }
 
-/// Where to look for it.
+/// The location of the kubelet's cgroup for pods.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum KubepodsAt {
     /// At the root of the v2 hierarchy, wherever that is mounted.
     Auto,
-    /// Here.
+    /// At this path.
     Path(PathBuf),
 }
 
-/// What is to be attested, and where pods' cgroups are.
+/// Parses `--attestation` and `--kubepods-cgroup`.
 pub(super) fn parse(mode: &str, kubepods: &str, problems: &mut Problems) -> Option<(Attestation, KubepodsAt)> {
     let mode = problems.value("--attestation", mode, |text| match text {
         "require" => Ok(Attestation::Require),

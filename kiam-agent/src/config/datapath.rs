@@ -1,4 +1,4 @@
-//! How pods' connections are caught, and where the agent's own files are.
+//! Configuration of the datapath and of the agent's own files.
 
 use super::{
     InterfaceMatch, KubepodsAt,
@@ -10,43 +10,38 @@ use crate::args::RedirectArgs;
 use kiam_common::flags::{self, Problems};
 use std::path::PathBuf;
 
-/// How pods' connections are caught.
+/// Configuration of the datapath and of the agent's own files.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct DatapathConfig {
-    /// The interfaces that pods are behind.
+    /// The interfaces with pods behind them.
     pub(crate) interfaces: InterfaceMatch,
-    /// By which means.
     pub(crate) mode: RedirectMode,
-    /// What hostNetwork pods may reach.
     pub(crate) host_network_pods: HostNetworkPods,
-    /// Where the BPF file system is mounted.
+    /// Mount point of the BPF file system.
     pub(crate) bpffs: PathBuf,
-    /// A directory of the agent's own, on tmpfs.
+    /// The agent's own directory on tmpfs.
     pub(crate) run_dir: PathBuf,
-    /// A directory of the agent's own, on disk.
+    /// The agent's own directory on disk.
     pub(crate) state_dir: PathBuf,
-    /// How the program is attached.
     pub(crate) tc: TcAttach,
-    /// How a connection's pod is known.
     pub(crate) attestation: Attestation,
-    /// Below which cgroup pods are.
     pub(crate) kubepods: KubepodsAt,
-    /// The socket that `kiam-agent health` and `status` ask.
+    /// The status socket.
     pub(crate) probe_socket: PathBuf,
-    /// The worker's user, never root.
+    /// User of the worker, never root.
     pub(crate) worker_uid: u32,
-    /// The worker's group, never root's.
+    /// Group of the worker, never root's.
     pub(crate) worker_gid: u32,
 }
 
-/// How the TC program is attached.
+/// How the TC programs are attached.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum TcAttach {
-    /// By TCX where the kernel has it, else by a clsact filter.
+    /// By a TCX link if the kernel has TCX, else by a clsact filter.
     Auto,
-    /// By a TCX link only.
+    /// By a TCX link.
     Tcx,
-    /// By a clsact filter only.
+    /// By a clsact filter.
     Clsact,
 }
 
@@ -80,7 +75,7 @@ impl TryFrom<RedirectArgs> for DatapathConfig {
         });
         let ipv6 = problems.value("--ipv6", &ipv6, |text| match text {
             "auto" => Ok(()),
-            _ => Err("only auto is known: an address that is not served would be open to every pod"),
+            _ => Err("only auto is supported: an address that is not redirected would be open to every pod"),
         });
         let attested = attestation::parse(&attestation, &kubepods_cgroup, &mut problems);
         let paths = problems.section(Paths::try_from(paths));
@@ -110,11 +105,11 @@ impl TryFrom<RedirectArgs> for DatapathConfig {
     }
 }
 
-/// A user or group other than root: what parses pods' bytes may not be root.
+/// Parses the id of a user or group other than root: the process that parses pods' bytes must not be root.
 fn unprivileged_id(text: &str) -> Result<u32, &'static str> {
     match text.parse() {
-        // The last number means «leave as it is» (setresuid(2)).
+        // The largest number means «leave unchanged» (setresuid(2)).
         Ok(id) if id != 0 && id != u32::MAX => Ok(id),
-        _ => Err("not the number of a user or group other than root"),
+        _ => Err("not the numeric id of a user or group other than root"),
     }
 }

@@ -1,28 +1,28 @@
-//! Which pods keep the node's role where hostNetwork pods have their own, and who tells them.
+//! Configuration of exemptions: the pods that keep the node role although hostNetwork pods are enforced.
 
 use super::{ACCOUNTS_MAX, Account, HostNetworkPods, is_name};
 use crate::{args::ExemptArgs, attestation::PodUid};
 use kiam_common::flags::{self, Problems};
 use std::{collections::BTreeSet, path::PathBuf};
 
-/// What `default` stands for: what AWS ships for every node, on the node's own network and with the node's role.
+/// The ServiceAccounts of `default`: AWS ships their pods for every node, on the node's network and with the node role.
 const DEFAULTS: [&str; 4] = [
     "kube-system/aws-node",                 // the VPC CNI
-    "kube-system/cloud-controller-manager", // of the control plane
+    "kube-system/cloud-controller-manager", // the control plane
     "kube-system/ebs-csi-node-sa",
     "kube-system/efs-csi-node-sa",
 ];
 
-/// Which pods keep the node's role.
+/// Configuration of exemptions.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct ExemptConfig {
-    /// Those of these ServiceAccounts; none where hostNetwork pods are let be.
+    /// ServiceAccounts whose pods are exempt; empty with `--host-network-pods=ignore`.
     pub(crate) accounts: BTreeSet<Account>,
-    /// This node's name in Kubernetes.
+    /// Name of this node in Kubernetes.
     pub(crate) node: Option<String>,
-    /// This agent's own pod.
+    /// The agent's own pod.
     pub(crate) own_pod: Option<PodUid>,
-    /// Credentials for the Kubernetes API; none: those of this agent's own pod.
+    /// Kubeconfig file; `None` uses the ServiceAccount of the agent's own pod.
     pub(crate) kubeconfig: Option<PathBuf>,
 }
 
@@ -49,7 +49,7 @@ impl TryFrom<ExemptArgs> for ExemptConfig {
 }
 
 impl ExemptConfig {
-    /// Nobody needs an exemption where nothing is enforced: then nobody is asked, either.
+    /// Removes all exemptions if hostNetwork pods are ignored: then no pod needs one, and the API is not queried.
     pub(super) fn only_under(self, host_network_pods: HostNetworkPods) -> Self {
         match host_network_pods {
             HostNetworkPods::Enforce => self,
@@ -57,10 +57,13 @@ impl ExemptConfig {
         }
     }
 
-    /// What to tell the reader of the log at the start.
+    /// Returns the warning for the log at start, if there is one.
     pub(super) fn notice(&self, host_network_pods: HostNetworkPods) -> Option<String> {
         let missing = host_network_pods == HostNetworkPods::Enforce && self.own_pod.is_none();
-        missing.then(|| "--pod-uid is not given: if this agent runs in a pod, that pod is not exempt".to_owned())
+        missing.then(|| {
+            "--pod-uid is not given: if this agent runs in a pod, that pod is not exempt; set it to metadata.uid"
+                .to_owned()
+        })
     }
 }
 
@@ -74,7 +77,8 @@ fn accounts(words: &[String]) -> Result<BTreeSet<Account>, String> {
         for text in named {
             let account = Account::parse(text).map_err(|problem| {
                 format!(
-                    "{text:?} is {problem}; a list of NAMESPACE/SERVICEACCOUNT and default, or none alone for nobody"
+                    "{text:?} is {problem}; write a list of NAMESPACE/SERVICEACCOUNT and default, or none alone to \
+                     exempt no pod"
                 )
             })?;
             accounts.insert(account);

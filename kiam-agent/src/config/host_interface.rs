@@ -1,37 +1,37 @@
-//! kiam's language for host interfaces, which is that of iptables' `-i`: `eth0`, `cali+`, `!eth0`, and lists of them.
+//! The syntax of `--host-interface`, which is that of `-i` of iptables: `eth0`, `cali+`, `!eth0`, and lists of them.
 
-/// Most bytes of an interface's name (`IFNAMSIZ` less its end, include/uapi/linux/if.h).
+/// Longest name of an interface, bytes (`IFNAMSIZ` without the final NUL, include/uapi/linux/if.h).
 const NAME_LEN_MAX: usize = 15;
-/// The loopback interface: no pod is behind it, so no pattern matches it.
+/// The loopback interface. No pod is behind it, so no pattern matches it.
 const LOOPBACK: &str = "lo";
 
-/// Which interfaces pods are behind: those that a positive pattern matches and no negative one. With negative patterns
-/// alone: all others. Never `lo`.
+/// The interfaces with pods behind them: those that a positive pattern and no negative pattern matches. With only negative
+/// patterns: all that none of them matches. Never `lo`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct InterfaceMatch {
     wanted: Vec<Pattern>,
     unwanted: Vec<Pattern>,
 }
 
-/// What a name is compared with.
+/// One pattern, without its `!`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Pattern {
     Exact(String),
     Prefix(String),
 }
 
-/// Why a pattern is none; each says which one.
+/// An invalid pattern.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum PatternError {
-    #[error("no pattern: name an interface, for example cali+, or !eth0 for every one but eth0")]
+    #[error("no pattern: name an interface, for example cali+, or !eth0 for every interface except eth0")]
     None,
     #[error("an empty pattern in the list; leave out the comma")]
     Empty,
     #[error("{0:?} names no interface after the !")]
     NoName(String),
-    #[error("{0:?}: `{1}` cannot stand in an interface's name; a + at the end matches every name that begins so")]
+    #[error("{0:?}: `{1}` cannot be part of an interface name; only a + at the end matches any continuation")]
     Character(String, char),
-    #[error("{0:?} is longer than the {NAME_LEN_MAX} bytes of an interface's name")]
+    #[error("{0:?} is longer than the {NAME_LEN_MAX} bytes of an interface name")]
     TooLong(String),
     #[error("{0:?} can match no interface: the loopback is never redirected")]
     Loopback(String),
@@ -40,10 +40,7 @@ pub(crate) enum PatternError {
 }
 
 impl InterfaceMatch {
-    /// Parses a list of patterns; space around one is ignored.
-    ///
-    /// # Errors
-    /// The first pattern that is none, or that can match nothing.
+    /// Parses a list of patterns and ignores space around them. Patterns that can match nothing are errors, too.
     pub(crate) fn parse<S: AsRef<str>>(patterns: &[S]) -> Result<Self, PatternError> {
         let (mut wanted, mut unwanted) = (Vec::new(), Vec::new());
         for text in patterns {
@@ -67,12 +64,12 @@ impl InterfaceMatch {
         Ok(Self { wanted, unwanted })
     }
 
-    /// Whether a pattern says that no pods are behind the interface of this name.
+    /// Returns true if a negative pattern matches `name`.
     pub(crate) fn excludes(&self, name: &str) -> bool {
         self.unwanted.iter().any(|pattern| pattern.matches(name))
     }
 
-    /// Whether pods are behind the interface of this name.
+    /// Returns true if pods are behind the interface `name`.
     pub(crate) fn matches(&self, name: &str) -> bool {
         let wanted = &self.wanted;
         name != LOOPBACK
@@ -80,7 +77,7 @@ impl InterfaceMatch {
             && !self.excludes(name)
     }
 
-    /// `pattern` without its `!`; `text` is what was typed.
+    /// Parses one pattern. `pattern` is without its `!`; `text` is the input for errors.
     fn one(text: &str, pattern: &str) -> Result<Pattern, PatternError> {
         let (name, is_prefix) = match pattern.strip_suffix('+') {
             Some(prefix) => (prefix, true),
@@ -92,7 +89,7 @@ impl InterfaceMatch {
         if name.len() > NAME_LEN_MAX {
             return Err(PatternError::TooLong(text.to_owned()));
         }
-        // The kernel's own rule (dev_valid_name in net/core/dev.c), and our language's signs.
+        // The kernel's rule (dev_valid_name in net/core/dev.c), and the special characters of this syntax.
         let bad = |c: &char| c.is_whitespace() || c.is_control() || matches!(c, '/' | ':' | '!' | '+' | '*' | ',');
         if let Some(character) = name.chars().find(bad) {
             return Err(PatternError::Character(text.to_owned(), character));

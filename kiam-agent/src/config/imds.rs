@@ -1,21 +1,20 @@
-//! How pods are answered.
+//! Configuration of the metadata service for pods.
 
 use crate::args::ImdsArgs;
 use kiam_common::flags::{self, Problems};
 
-/// How pods are answered.
+/// Configuration of the metadata service for pods.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct ImdsConfig {
-    /// Requests without a session token.
     pub(crate) v1: ImdsV1,
 }
 
-/// What becomes of requests without a session token (IMDSv1).
+/// Treatment of requests without a session token (IMDSv1).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum ImdsV1 {
-    /// Answered.
+    /// They are answered.
     Allow,
-    /// 401.
+    /// They get 401.
     Deny,
 }
 
@@ -39,18 +38,20 @@ impl TryFrom<ImdsArgs> for ImdsConfig {
     }
 }
 
-/// kiam reads an empty regexp as `^$`.
+/// Accepts only regexps that forward nothing. kiam reads an empty one as `^$`.
 fn nothing_forwarded(regexp: &str) -> Result<(), &'static str> {
     match regexp {
         "" | "^$" => Ok(()),
-        _ => Err("this version forwards nothing to the real metadata service yet; leave the flag out, and give the \
-                  pods that read the region from it AWS_REGION"),
+        _ => {
+            Err("this version forwards nothing to the real metadata service yet; remove the flag, and set AWS_REGION \
+                  in pods that read the region from it")
+        }
     }
 }
 
 fn no_ip_query(text: &str) -> Result<(), &'static str> {
     match flags::switch(text)? {
         false => Ok(()),
-        true => Err("refused: with it every pod could ask for every other pod's credentials; leave the flag out"),
+        true => Err("refused: with it every pod could request every other pod's credentials; remove the flag"),
     }
 }

@@ -1,20 +1,20 @@
-//! By which means pods' connections are caught, and whose.
+//! `--redirect` and `--host-network-pods`.
 
 use kiam_common::flags::Problems;
 
-/// The means of the redirect.
+/// How pods' connections are redirected to the agent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct RedirectMode {
-    /// A TC program on each interface that pods are behind.
+    /// By a TC program on each interface with pods behind it.
     pub(crate) tc: bool,
-    /// Hooks on the kubepods cgroup.
+    /// By hooks on the kubepods cgroup.
     pub(crate) cgroup: bool,
-    /// It was left to the agent.
+    /// True if the agent chose the mode.
     pub(crate) auto: bool,
 }
 
 impl RedirectMode {
-    /// Why `auto` chose this.
+    /// Returns the reason for the choice of `auto`.
     pub(crate) const fn why(self) -> &'static str {
         if self.cgroup {
             "tc, and cgroup because --host-network-pods=enforce needs it"
@@ -24,16 +24,16 @@ impl RedirectMode {
     }
 }
 
-/// What becomes of pods on the node's own network.
+/// Treatment of pods on the node's network.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum HostNetworkPods {
-    /// They are the node's processes, and keep its role.
+    /// They count as processes of the node and keep the node role.
     Ignore,
-    /// They are pods like others.
+    /// They get only the role in their annotation.
     Enforce,
 }
 
-/// Reads `--redirect` and `--host-network-pods`, which must go together.
+/// Parses `--redirect` and `--host-network-pods`, which must be compatible.
 pub(super) fn parse(
     redirect: &str,
     host_network_pods: &str,
@@ -47,7 +47,9 @@ pub(super) fn parse(
     let enforce = pods == Some(HostNetworkPods::Enforce);
     let mode = problems.value("--redirect", redirect, |text| match text {
         "auto" => Ok(RedirectMode { tc: true, cgroup: enforce, auto: true }),
-        "tc" if enforce => Err("only cgroup hooks see hostNetwork pods: --host-network-pods=enforce needs tc,cgroup"),
+        "tc" if enforce => {
+            Err("only cgroup hooks can redirect hostNetwork pods: --host-network-pods=enforce needs tc,cgroup")
+        }
         "tc" => Ok(RedirectMode { tc: true, cgroup: false, auto: false }),
         "cgroup" => Ok(RedirectMode { tc: false, cgroup: true, auto: false }),
         "tc,cgroup" | "cgroup,tc" => Ok(RedirectMode { tc: true, cgroup: true, auto: false }),

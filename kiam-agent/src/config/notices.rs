@@ -1,8 +1,8 @@
-//! What is said about kiam's flags that have no effect here.
+//! Notices for kiam's flags that have no effect here.
 
 use crate::args::KiamArgs;
 
-/// A line for each such flag that was given.
+/// Returns a line for each such flag that is set.
 pub(super) fn of(args: &KiamArgs) -> Vec<String> {
     let KiamArgs {
         iptables,
@@ -14,13 +14,9 @@ pub(super) fn of(args: &KiamArgs) -> Vec<String> {
         shared,
     } = args;
     shared.notices(&[
-        (
-            "--iptables",
-            iptables,
-            "connections are always caught, by a program on --host-interface and without iptables",
-        ),
-        ("--iptables-remove", iptables_remove, "stopping leaves pods closed off; `kiam-agent cleanup` removes all"),
-        ("--host (HOST_IP)", host, "connections are handed over as they are, so no address is needed"),
+        ("--iptables", iptables, "connections are always redirected, without iptables"),
+        ("--iptables-remove", iptables_remove, "stopping leaves the node closed; `kiam-agent cleanup` opens it"),
+        ("--host (HOST_IP)", host, "connections are not translated, so no address is needed"),
         ("--server-address-refresh", server_address_refresh, "the server's name is resolved at every reconnection"),
         ("--gateway-timeout-creation", gateway_timeout_creation, "the agent starts and stays up without a server"),
         (

@@ -1,10 +1,10 @@
-//! Where the agent's own files are.
+//! Paths of the agent's own files.
 
 use crate::args::PathArgs;
 use kiam_common::flags::{self, Problems};
 use std::path::PathBuf;
 
-/// Where the agent's own files are.
+/// Paths of the agent's own files.
 pub(super) struct Paths {
     pub(super) run_dir: PathBuf,
     pub(super) state_dir: PathBuf,

@@ -1,27 +1,26 @@
-//! How `kiam-agent status` looks, and what it prints.
+//! Configuration of `kiam-agent status`.
 
 use super::HealthConfig;
 use crate::args::StatusArgs;
 use kiam_common::flags::{self, Problems};
 use std::path::PathBuf;
 
-/// Of `kiam-agent status`.
+/// Configuration of `kiam-agent status`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct StatusConfig {
-    /// The agent that is asked.
+    /// The agent to query.
     pub(crate) agent: HealthConfig,
-    /// Where the BPF file system is mounted.
+    /// Mount point of the BPF file system.
     pub(crate) bpffs: PathBuf,
-    /// What is printed.
     pub(crate) output: Output,
 }
 
-/// For whom it is printed.
+/// Output format.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Output {
-    /// For people.
+    /// Tables, for people.
     Table,
-    /// For programs.
+    /// JSON, for programs.
     Json,
 }
 

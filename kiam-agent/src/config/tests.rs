@@ -34,7 +34,7 @@ fn defaults() {
     assert_eq!((datapath.worker_uid, datapath.worker_gid), (65532, 65532));
     assert_eq!(datapath.state_dir, PathBuf::from("/var/lib/kiam"));
     assert!(!take_over);
-    assert!(exempt.accounts.is_empty(), "nobody needs one: {exempt:?}");
+    assert!(exempt.accounts.is_empty(), "no pod needs one: {exempt:?}");
     assert!(notices.is_empty(), "{notices:?}");
 }
 
@@ -82,8 +82,9 @@ fn redirect_modes() {
     ] {
         assert_eq!(good(arguments).datapath.mode, RedirectMode { tc, cgroup, auto }, "{arguments:?}");
     }
-    let told = config(&[&TLS[..], &["--redirect=tc", "--host-network-pods=enforce"]].concat()).unwrap_err();
-    assert!(told.starts_with(r#"--redirect "tc": "#) && told.contains("--host-network-pods=enforce"), "{told}");
+    let problems = config(&[&TLS[..], &["--redirect=tc", "--host-network-pods=enforce"]].concat()).unwrap_err();
+    assert!(problems.starts_with(r#"--redirect "tc": "#), "{problems}");
+    assert!(problems.contains("--host-network-pods=enforce"), "{problems}");
 }
 
 #[test]
@@ -109,12 +110,16 @@ fn exemptions() {
 
 #[test]
 fn all_problems_are_reported_at_once() {
-    let told =
+    let problems =
         config(&["--port=0", "--level=loud", "--worker-uid=0", "--host-interface=ca li", "--tc=xdp"]).unwrap_err();
     for flag in ["--port", "--level", "--worker-uid", "--host-interface", "--tc", "--cert", "--key", "--ca"] {
-        assert_eq!(told.lines().filter(|line| line.starts_with(&format!("{flag} "))).count(), 1, "{flag}: {told}");
+        assert_eq!(
+            problems.lines().filter(|line| line.starts_with(&format!("{flag} "))).count(),
+            1,
+            "{flag}: {problems}"
+        );
     }
-    assert_eq!(told.lines().count(), 8, "{told}");
+    assert_eq!(problems.lines().count(), 8, "{problems}");
 }
 
 #[test]
@@ -132,7 +137,7 @@ fn bad_values_are_refused_with_a_remedy() {
         ("--kubepods-cgroup=kubepods", "not an absolute path"),
         ("--allow-route-regexp=.*", "forwards nothing to the real metadata service yet"),
         ("--whitelist-route-regexp=/latest/.*", "--allow-route-regexp"),
-        ("--allow-ip-query", "every pod could ask for every other pod's credentials"),
+        ("--allow-ip-query", "every pod could request every other pod's credentials"),
         ("--server-address=kiam-server", "like kiam-server:443"),
         ("--server-address=:443", "like kiam-server:443"),
         ("--server-address=https://kiam-server:443", "like kiam-server:443"),
@@ -153,7 +158,7 @@ fn bad_values_are_refused_with_a_remedy() {
         ("--state-dir=state", "not an absolute path"),
         ("--exempt=aws-node", "not NAMESPACE/SERVICEACCOUNT"),
         ("--exempt=kube-system/aws-*", "not the exact name of a ServiceAccount"),
-        ("--exempt=none,kube-system/aws-node", "none alone for nobody"),
+        ("--exempt=none,kube-system/aws-node", "none alone to exempt no pod"),
         ("--node-name=a,b", "not the name of a node"),
         ("--pod-uid=../x", "not the UID of a pod"),
         ("--ipv6=off", "open to every pod"),
@@ -163,9 +168,9 @@ fn bad_values_are_refused_with_a_remedy() {
     ] {
         let mut arguments: Vec<&str> = TLS.into_iter().filter(|given| !argument.starts_with(&given[..6])).collect();
         arguments.push(argument);
-        let told = config(&arguments).unwrap_err();
-        assert!(told.contains(wanted) && told.starts_with("--"), "{argument}: {told}");
-        assert_eq!(told.lines().count(), 1, "{argument}: {told}");
+        let problems = config(&arguments).unwrap_err();
+        assert!(problems.contains(wanted) && problems.starts_with("--"), "{argument}: {problems}");
+        assert_eq!(problems.lines().count(), 1, "{argument}: {problems}");
     }
 }
 

@@ -1,4 +1,4 @@
-//! How the server is reached.
+//! Configuration of the connection to the server.
 
 use crate::args::UpstreamArgs;
 use kiam_common::{
@@ -7,25 +7,23 @@ use kiam_common::{
 };
 use std::time::Duration;
 
-/// An idle connection may not be checked more often than this: ten thousand agents share three servers.
+/// Shortest interval between checks of an idle connection: ten thousand agents share three servers.
 const KEEPALIVE_TIME_MIN: Duration = Duration::from_millis(500);
-/// Nor less often than this: it is how long a dead server can go unnoticed until a pod asks.
+/// Longest such interval: a dead server can stay unnoticed for this long while no pod sends a request.
 const KEEPALIVE_TIME_MAX: Duration = Duration::from_secs(3600);
-/// Below this a busy server counts as dead.
+/// Shortest time limit of a check: with less, a busy server counts as dead.
 const KEEPALIVE_TIMEOUT_MIN: Duration = Duration::from_millis(100);
-/// Above this a pod would long have given up.
+/// Longest time limit of a check: pods give up long before.
 const KEEPALIVE_TIMEOUT_MAX: Duration = Duration::from_secs(60);
 
-/// How the server is reached.
+/// Configuration of the connection to the server.
 #[derive(Debug, Clone)]
 pub(crate) struct UpstreamConfig {
-    /// The server's name and port.
     pub(crate) server: ServerAddress,
-    /// The agent's certificate, its key, and the authority of the server's.
     pub(crate) tls: TlsFiles,
-    /// How often an idle connection is checked.
+    /// Interval between checks of an idle connection.
     pub(crate) keepalive_time: Duration,
-    /// How long such a check may take.
+    /// Time limit of such a check.
     pub(crate) keepalive_timeout: Duration,
 }
 
