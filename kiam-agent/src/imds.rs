@@ -1,8 +1,8 @@
-//! The metadata service as pods see it: HTTP/1 on the listening sockets that the kernel hands pods' connections to.
+//! The metadata service for pods: HTTP/1 on the listeners to which the kernel redirects pods' connections.
 //!
-//! In the order of a request's life: [`slots`] (how many connections, and whose), [`connection`] (its bytes and its
-//! time), [`caller`] and [`attribution`] (whose it is), [`request`] (what is refused unread), [`route`] (what is asked), [`token`] (IMDSv2),
-//! [`handler`] (all of it), [`answer`] and [`document`] (what the pod reads). [`limits`] has every bound.
+//! The modules in the order of a request's life: [`connection_limits`], [`connection`] with [`stream`] and [`phase`] (bytes
+//! and time limits), [`peer`] and [`attribution`] (the pod), [`handler`] (one request), [`request`] (checks before the
+//! look-up), [`route`], [`token`] (IMDSv2), [`answer`] and [`document`]. [`limits`] has every bound.
 
 mod answer;
 mod attribution;
@@ -43,13 +43,12 @@ pub(crate) struct ImdsServer<S> {
     source: S,
     attribution: Attribution,
     tokens: Tokens,
-    /// The treatment of requests without a token.
     v1: ImdsV1,
     metrics: Arc<Metrics>,
     slots: Arc<ConnectionSlots>,
     /// Bounds connections whose pod is not yet known.
     anonymous: Arc<Semaphore>,
-    /// Every task that accepts connections or has one keeps a receiver until it ends, so that the last one is noticed.
+    /// Each task that accepts or serves connections keeps a receiver until it ends, so that `closed` waits for the last one.
     stop: watch::Sender<bool>,
 }
 
@@ -74,7 +73,8 @@ impl<S: CredentialSource> ImdsServer<S> {
         })
     }
 
-    /// Accepts connections until [`Self::stop`]; and then, where nobody else accepts (`alone`), those that wait.
+    /// Accepts connections until [`Self::stop`]. With `alone`, when no other process accepts from this socket, it then also
+    /// accepts those that wait.
     pub(crate) async fn accept_from(self: &Arc<Self>, listener: TcpListener, ingress: &impl Ingress, alone: bool) {
         let mut stop = self.stop.subscribe();
         loop {
@@ -86,10 +86,10 @@ impl<S: CredentialSource> ImdsServer<S> {
             match accepted {
                 Ok((stream, peer)) => self.admit(ingress, stream, peer),
                 Err(error) if is_of_the_connection(&error) => {
-                    tracing::debug!(%error, "a connection was gone before it was accepted");
+                    tracing::debug!(%error, "connection closed before it was accepted");
                 }
                 Err(error) => {
-                    tracing::error!(%error, "connections of pods cannot be accepted");
+                    tracing::error!(%error, "cannot accept connections of pods; retrying");
                     sleep(limits::ACCEPT_PAUSE).await;
                 }
             }
@@ -97,20 +97,20 @@ impl<S: CredentialSource> ImdsServer<S> {
         if alone {
             match listener.into_std() {
                 Ok(listener) => self.admit_waiting(ingress, &listener),
-                Err(error) => tracing::warn!(%error, "connections that wait to be accepted are cut off"),
+                Err(error) => tracing::warn!(%error, "cutting off connections of pods that wait to be accepted"),
             }
         }
     }
 
-    /// Accepts no more connections, lets those that are being answered, or have just begun, end, for at most `patience`.
-    pub(crate) async fn stop(&self, patience: Duration) {
+    /// Accepts no more connections, and waits at most `drain_time` for those that are being answered or have just begun.
+    pub(crate) async fn stop(&self, drain_time: Duration) {
         self.stop.send_replace(true);
-        if timeout(patience, self.stop.closed()).await.is_err() {
-            tracing::warn!(?patience, "connections of pods are cut off: they did not end in time");
+        if timeout(drain_time, self.stop.closed()).await.is_err() {
+            tracing::warn!(?drain_time, "cutting off connections of pods that did not end in time");
         }
     }
 
-    /// Those that have come, whether the runtime has heard of them yet or not.
+    /// Admits the connections that wait to be accepted, even if the runtime has not noticed them yet.
     fn admit_waiting(self: &Arc<Self>, ingress: &impl Ingress, listener: &std::net::TcpListener) {
         for _ in 0..limits::ANONYMOUS_MAX {
             let accepted = listener.accept().and_then(|(stream, peer)| {
@@ -120,38 +120,38 @@ impl<S: CredentialSource> ImdsServer<S> {
             match accepted {
                 Ok((stream, peer)) => self.admit(ingress, stream, peer),
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
-                Err(error) => tracing::debug!(%error, "a connection was gone before it was accepted"),
+                Err(error) => tracing::debug!(%error, "connection closed before it was accepted"),
             }
         }
     }
 
-    /// A connection that came by no way of pods, or whose pod is not known, is ended before one of its bytes is read.
+    /// Serves a connection of a pod. Any other connection is closed before a byte of it is read.
     fn admit(self: &Arc<Self>, ingress: &impl Ingress, stream: TcpStream, peer: SocketAddr) {
         let arrived_by = match stream.local_addr() {
             Ok(local) => ingress.arrived_by(local).ok_or(local),
-            Err(error) => return tracing::debug!(%peer, %error, "a connection was gone before it was served"),
+            Err(error) => return tracing::debug!(%peer, %error, "connection closed before it was served"),
         };
         match arrived_by {
             Ok(ArrivedBy::Interface) => self.admit_by_interface(ingress, stream, peer),
             Ok(ArrivedBy::Hook(hook)) => self.admit_by_hook(ingress, stream, peer, hook),
             Err(local) => {
                 self.metrics.connection_ended("not-imds");
-                tracing::warn!(%peer, %local, "a connection to another address than the metadata service's is refused");
+                tracing::warn!(%peer, %local, "refused: connection to an address that is not the IMDS");
             }
         }
     }
 
-    /// Nothing waits for what the kernel knows of the socket: a session token is the peer's wherever its cgroup is.
+    /// Starts the attestation and does not wait for it: a session token is bound to the peer, whatever its cgroup is.
     fn admit_by_interface(self: &Arc<Self>, ingress: &impl Ingress, stream: TcpStream, peer: SocketAddr) {
         let address = peer.ip().to_canonical();
-        // Before the parent is asked: a pod that has too many connections keeps it from nothing.
+        // Before the attestation, so that a pod with too many connections does not keep the parent busy.
         let Some((stream, slot)) = self.slot(stream, Holder::Address(address)) else { return };
         let index = ingress
             .interface(&stream)
-            .inspect_err(|error| tracing::warn!(%peer, %error, "the kernel does not tell a connection's interface"))
+            .inspect_err(|error| tracing::warn!(%peer, %error, "cannot read the interface of a connection"))
             .ok();
         let attestation = match index {
-            Some(index) if self.attribution.asks() => {
+            Some(index) if self.attribution.needs_attestation() => {
                 PendingAttestation::new(ingress.attest(Question::new(index, address, peer.port())))
             }
             _ => PendingAttestation::new(std::future::ready(None)),
@@ -159,9 +159,9 @@ impl<S: CredentialSource> ImdsServer<S> {
         self.serve(stream, Peer { address, arrival: Arrival::Interface { index, attestation } }, slot);
     }
 
-    /// Only the record tells whose it is; there is none when no hook sent the connection here.
+    /// Waits for the connection record, which alone identifies the pod. There is none if no hook sent the connection here.
     fn admit_by_hook(self: &Arc<Self>, ingress: &impl Ingress, stream: TcpStream, peer: SocketAddr, hook: u32) {
-        let Ok(turn) = Arc::clone(&self.anonymous).try_acquire_owned() else {
+        let Ok(permit) = Arc::clone(&self.anonymous).try_acquire_owned() else {
             return self.metrics.connection_ended("limit-all");
         };
         let address = peer.ip().to_canonical();
@@ -171,16 +171,16 @@ impl<S: CredentialSource> ImdsServer<S> {
             let origin = timeout(limits::ANSWER_TIME_MAX, attestation).await.ok().flatten();
             let Some(SocketOwner::Pod(pod)) = origin.map(|origin| origin.owner) else {
                 server.metrics.connection_ended("no-record");
-                return tracing::warn!(%peer, ?origin, "a connection that no hook can have sent from a pod is refused");
+                return tracing::warn!(%peer, ?origin, "refused: connection to the hook listener without a matching record");
             };
             let Some((stream, slot)) = server.slot(stream, Holder::Pod(pod)) else { return };
             let arrival = Arrival::Hook { pod, on_node_network: hook == BY_HOOK_NODE };
             server.serve(stream, Peer { address, arrival }, slot);
-            drop((turn, stop));
+            drop((permit, stop));
         });
     }
 
-    /// A place for the connection; where there is none, it is told so.
+    /// Returns a slot for the connection, or refuses it with 429 if there is none.
     fn slot(&self, stream: TcpStream, holder: Holder) -> Option<(TcpStream, Slot)> {
         let full = match self.slots.take(holder) {
             Ok(slot) => return Some((stream, slot)),
@@ -192,8 +192,8 @@ impl<S: CredentialSource> ImdsServer<S> {
         };
         self.metrics.connection_ended(reason);
         tracing::debug!(?holder, reason, "connection refused");
-        if let Some(turn) = self.slots.refusal_permit() {
-            tokio::spawn(connection::refuse(stream, turn, self.stop.subscribe()));
+        if let Some(permit) = self.slots.refusal_permit() {
+            tokio::spawn(connection::refuse(stream, permit, self.stop.subscribe()));
         }
         None
     }
@@ -204,7 +204,7 @@ impl<S: CredentialSource> ImdsServer<S> {
     }
 }
 
-/// Whether accept failed because of this one connection (accept(2) passes its pending errors on).
+/// Returns true if accept failed because of the accepted connection (accept(2) returns its pending errors).
 fn is_of_the_connection(error: &io::Error) -> bool {
     use io::ErrorKind::{ConnectionAborted, ConnectionRefused, ConnectionReset, HostUnreachable, NetworkUnreachable};
     matches!(

@@ -1,4 +1,4 @@
-//! Where credentials come from, as the metadata face sees it: who asks, and what can be the answer.
+//! The source of roles and credentials, as the IMDS uses it: the caller, the answers and the errors.
 
 use crate::attestation::PodUid;
 use jiff::Timestamp;
@@ -6,44 +6,44 @@ use kiam_common::secret::Secret;
 use std::{future::Future, net::IpAddr};
 use tokio::time::Instant;
 
-/// Who asks, as the kernel tells: an address, a pod, or both.
+/// The caller, from kernel evidence: an address, a pod, or both.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Caller {
-    /// The connection's peer address, never v4-mapped; `None` where it tells nothing: on the node's network it is
-    /// no pod's, and of [`crate::vpc_cni`] Kubernetes does not know.
+    /// The connection's peer address, never v4-mapped. `None` if it does not identify a pod: on the node's network, and for
+    /// addresses of [`crate::vpc_cni`].
     pub(crate) address: Option<IpAddr>,
-    /// The pod whose cgroup the connection was opened in; `None` where the kernel cannot tell.
+    /// The pod in whose cgroup the connection was opened; `None` if the kernel cannot report it.
     pub(crate) pod: Option<AttestedPod>,
-    /// When the connection's interface appeared, milliseconds of `CLOCK_MONOTONIC`; `None`: before the agent started.
-    pub(crate) interface_born_ms: Option<u64>,
+    /// Time at which the connection's interface appeared, milliseconds of `CLOCK_MONOTONIC`; `None` if it existed before the
+    /// agent started.
+    pub(crate) interface_first_seen_ms: Option<u64>,
 }
 
-/// A pod that the kernel has told.
+/// A pod identified by its cgroup.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct AttestedPod {
-    /// Its UID.
     pub(crate) uid: PodUid,
-    /// Whether an answer counts only when it says that it is for this pod. kiam's own server does not say.
+    /// True if only an answer that names this pod counts. kiam's own server does not name it.
     pub(crate) must_match: bool,
 }
 
 impl Caller {
-    /// For how long the connection's interface has existed at `now_ms`; `None`: for longer than the agent.
+    /// Returns the age of the connection's interface at `now_ms`; `None` if it is older than the agent.
     pub(crate) fn interface_age_ms(&self, now_ms: u64) -> Option<u64> {
-        self.interface_born_ms.map(|born| now_ms.saturating_sub(born))
+        self.interface_first_seen_ms.map(|first_seen_ms| now_ms.saturating_sub(first_seen_ms))
     }
 }
 
-/// Looks up callers' roles and credentials. Every call ends by its deadline.
+/// Looks up the roles and credentials of callers. Every call returns by its deadline.
 pub(crate) trait CredentialSource: Send + Sync + 'static {
-    /// The role that the caller's pod is annotated with, verbatim; empty when there is none.
+    /// Returns the role in the annotation of the caller's pod, unchanged; empty if there is none.
     fn role(
         &self,
         caller: Caller,
         deadline: Instant,
     ) -> impl Future<Output = Result<Found<String>, SourceError>> + Send;
 
-    /// Credentials of `role`, if the caller's pod may have them.
+    /// Returns credentials of `role` if the caller's pod may have them.
     fn credentials(
         &self,
         caller: Caller,
@@ -52,10 +52,9 @@ pub(crate) trait CredentialSource: Send + Sync + 'static {
     ) -> impl Future<Output = Result<Found<Credentials>, SourceError>> + Send;
 }
 
-/// What was found, and for which pod.
+/// The result of a look-up, with its pod.
 #[derive(Debug)]
 pub(crate) struct Found<T> {
-    /// What was asked for.
     pub(crate) value: T,
     /// The caller's pod, if the server names it.
     pub(crate) pod: Option<Pod>,
@@ -68,37 +67,37 @@ pub(crate) struct Pod {
     pub(crate) name: String,
 }
 
-/// What STS gave for a role.
+/// Credentials of a role, from STS.
 #[derive(Debug)]
 pub(crate) struct Credentials {
-    /// Not secret: it names the credentials in logs and in CloudTrail.
+    /// Identifier of the credentials in logs and in CloudTrail, not secret.
     pub(crate) access_key_id: String,
     pub(crate) secret_access_key: Secret<String>,
     pub(crate) session_token: Secret<String>,
-    /// Always in the future when they are handed out.
+    /// Time of expiry, always in the future when they are returned.
     pub(crate) expiration: Timestamp,
-    /// When STS issued them.
+    /// Time of issue.
     pub(crate) last_updated: Timestamp,
 }
 
-/// Why there is no answer.
+/// A reason why a look-up failed.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum SourceError {
-    /// No pod is known at the caller's address; it may be a new one.
+    /// The server does not know the pod yet; it may be new.
     #[error("no pod is known at this address yet")]
     NotKnownYet,
-    /// A pod is known there, but for longer than the connection's interface exists: it is not the caller.
+    /// The pod known at the address is older than the connection's interface, so it is not the caller.
     #[error("the pod known at this address is older than the connection's interface")]
     Stale,
-    /// The caller's cgroup is one pod's, its address another's.
-    #[error("the address and the cgroup are of different pods")]
+    /// The caller's cgroup and address belong to different pods.
+    #[error("the address and the cgroup belong to different pods")]
     Contradiction,
     /// More than one pod is known at the caller's address.
     #[error("several pods are known at this address")]
     Ambiguous,
-    /// The server does not say which pod it answers for (kiam's own server does not), and that it is the caller is not
-    /// sure without: the interface is young enough for the address to have been another pod's, or the pod is to be known
-    /// by its cgroup.
+    /// The server does not name the pod of its answer (kiam's own server never does), and the answer could be for another
+    /// pod: the interface is younger than the agent, so that its address may have been another pod's, or the pod must be
+    /// identified by its cgroup.
     #[error("the server does not say which pod it answers for, and the address alone is not enough")]
     Unverified,
     /// The pod has no role.
@@ -107,16 +106,16 @@ pub(crate) enum SourceError {
     /// The pod may not have this role.
     #[error("forbidden by policy")]
     Forbidden,
-    /// The server could not get the credentials; its words.
+    /// The server could not get the credentials; contains its message.
     #[error("the server says: {message}")]
     Upstream { message: String },
-    /// What the server sent can't be handed out.
+    /// The credentials that the server sent cannot be used.
     #[error("the server's answer cannot be used: {what}")]
     Unusable { what: &'static str },
     /// No server can be reached.
     #[error("no server can be reached")]
     Unreachable,
-    /// The time for this request was over before the server answered.
+    /// The server did not answer by the deadline.
     #[error("the server did not answer in time")]
     TimedOut,
 }

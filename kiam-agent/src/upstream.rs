@@ -1,8 +1,8 @@
 //! The kiam server as a source of credentials: `kiam.KiamService` over mutual TLS.
 //!
-//! One connection is kept to one of the servers behind `--server-address` ([`connector`]); requests of pods use it, and
-//! move to the next one when it is lost. A pod's request fails as soon as it is clear that no server can be reached;
-//! the agent itself never does. An unchanged kiam v4 server is understood as well ([`convert`]).
+//! [`connector`] keeps one connection to one of the servers behind `--server-address`. Requests of pods use it, and move to
+//! the next connection when it is lost. A pod's request fails as soon as it is clear that no server is reachable; the agent
+//! itself keeps running. An unchanged kiam v4 server works, too ([`convert`]).
 
 mod connection;
 mod connector;
@@ -35,29 +35,34 @@ use tokio::{
 };
 use tonic::{Request, Response, Status};
 
-/// Kept back from what the server may wait for a pod, so that its «not known» still arrives where a busy machine
-/// makes it wait for a processor: milliseconds.
+/// Milliseconds subtracted from the time that the server may wait for a pod, so that its «not found» arrives in time even
+/// on a busy machine.
 const WAIT_MARGIN_MS: u64 = 100;
 
-/// A call under way; boxed, so that one loop serves both methods.
+/// A pending call, boxed so that one loop serves both methods.
 type Call<T> = Pin<Box<dyn Future<Output = Result<Response<T>, Status>> + Send>>;
 
 /// The server as a [`CredentialSource`].
 pub(crate) struct Upstream {
     state: watch::Receiver<State>,
-    doubts: mpsc::Sender<u64>,
+    checks: mpsc::Sender<u64>,
     metrics: Arc<Metrics>,
-    unverified_told: AtomicBool,
+    unverified_logged: AtomicBool,
 }
 
 impl Upstream {
-    /// Uses the connection that `connector` keeps.
+    /// Returns a source that uses the connection of `connector`.
     pub(crate) fn new(connector: &Connector, metrics: Arc<Metrics>) -> Self {
-        Self { state: connector.state(), doubts: connector.doubts(), metrics, unverified_told: AtomicBool::new(false) }
+        Self {
+            state: connector.state(),
+            checks: connector.checks(),
+            metrics,
+            unverified_logged: AtomicBool::new(false),
+        }
     }
 
-    /// Calls until there is a final answer: again, after a pause, when the call failed on its way (by then another
-    /// connection may be there), and when the pod is not known yet (our server waits by itself, kiam's doesn't).
+    /// Calls until there is a final answer. Retries with backoff if the call failed with its connection (by then there may
+    /// be another one), or if the pod is not known yet (our server waits for the pod, kiam's does not).
     async fn call<T>(
         &self,
         rpc: Rpc,
@@ -75,7 +80,7 @@ impl Upstream {
             self.metrics.rpc_started(rpc);
             let Ok(outcome) = timeout_at(deadline, call).await else {
                 self.metrics.rpc_handled(rpc, tonic::Code::DeadlineExceeded);
-                self.doubt(link.id);
+                self.request_check(link.id);
                 return Err(SourceError::TimedOut);
             };
             self.metrics.rpc_handled(rpc, outcome.as_ref().map_or_else(Status::code, |_| tonic::Code::Ok));
@@ -83,7 +88,7 @@ impl Upstream {
                 Verdict::Final(result) => return result,
                 Verdict::Lost(status) => {
                     tracing::debug!(server = %link.address, error = %status, "call failed with its connection");
-                    self.doubt(link.id);
+                    self.request_check(link.id);
                     retry.pause_or(SourceError::Unreachable).await?;
                 }
                 Verdict::Later(error) => retry.pause_or(error).await?,
@@ -91,7 +96,7 @@ impl Upstream {
         }
     }
 
-    /// The connection, once there is one.
+    /// Returns the connection, and waits for it while it is being established.
     async fn link(&self, deadline: Instant) -> Result<Link, SourceError> {
         if let State::Up(link) = &*self.state.borrow() {
             return Ok(link.clone());
@@ -108,19 +113,19 @@ impl Upstream {
         }
     }
 
-    /// Has the connection checked at once. A full queue means that doubts are being looked into already.
-    fn doubt(&self, id: u64) {
-        if self.doubts.try_send(id).is_err() {
-            tracing::trace!(id, "the connection is being checked already");
+    /// Requests an immediate check of the connection. If the queue is full, a check is already requested.
+    fn request_check(&self, id: u64) {
+        if self.checks.try_send(id).is_err() {
+            tracing::trace!(id, "a check of the connection is already requested");
         }
     }
 
-    /// Says once what an operator has to know to move a cluster from kiam's server to ours.
-    fn tell_if_unverified<T>(&self, result: &Result<T, SourceError>) {
-        if matches!(result, Err(SourceError::Unverified)) && !self.unverified_told.swap(true, Ordering::Relaxed) {
+    /// Logs once that the server must be replaced, which matters when a cluster moves from kiam's server to ours.
+    fn log_if_unverified<T>(&self, result: &Result<T, SourceError>) {
+        if matches!(result, Err(SourceError::Unverified)) && !self.unverified_logged.swap(true, Ordering::Relaxed) {
             tracing::warn!(
-                "this server does not say which pod it answers for (kiam's own does not): pods started after this agent, \
-                 and pods on the node's network, get no credentials until the server is replaced; said once"
+                "the server does not say which pod it answers for, as kiam's own server: pods started after this agent, \
+                 and pods on the node's network, get no credentials; replace the server (logged once)"
             );
         }
     }
@@ -135,7 +140,7 @@ impl CredentialSource for Upstream {
             Box::pin(async move { client.get_pod_role(request).await })
         };
         let result = self.call(Rpc::PodRole, caller, deadline, start).await;
-        self.tell_if_unverified(&result);
+        self.log_if_unverified(&result);
         result.map(|Found { value, pod }| Found { value: value.name, pod })
     }
 
@@ -153,13 +158,13 @@ impl CredentialSource for Upstream {
             Box::pin(async move { client.get_pod_credentials(request).await })
         };
         let result = self.call(Rpc::PodCredentials, caller, deadline, start).await;
-        self.tell_if_unverified(&result);
+        self.log_if_unverified(&result);
         let Found { value, pod } = result?;
         Ok(Found { value: convert::credentials(value, jiff::Timestamp::now())?, pod })
     }
 }
 
-/// What the server may know of the caller, as of now.
+/// Returns the caller as the server gets it, as of now.
 fn proto_caller(caller: Caller, deadline: Instant) -> proto::Caller {
     let left = deadline.saturating_duration_since(Instant::now()).as_millis();
     let wait_ms = u64::try_from(left).unwrap_or(u64::MAX).saturating_sub(WAIT_MARGIN_MS);
@@ -170,12 +175,13 @@ fn proto_caller(caller: Caller, deadline: Instant) -> proto::Caller {
     }
 }
 
-/// Nothing for a pod on the node's network: kiam's own server finds no pod by that, or one whose answer we don't take.
+/// Returns the address as Kubernetes writes it, or an empty text for a pod without one. kiam's own server finds no pod with
+/// an empty address, or one whose answer is not accepted.
 fn ip(caller: Caller) -> String {
     caller.address.map(|address| address.to_string()).unwrap_or_default()
 }
 
-/// Tells the server when nobody waits any longer.
+/// Adds the deadline to a request, so that the server stops when the caller does.
 fn timed<T>(message: T, deadline: Instant) -> Request<T> {
     let mut request = Request::new(message);
     request.set_timeout(deadline.saturating_duration_since(Instant::now()));

@@ -1,5 +1,5 @@
-//! Statuses and bodies, each in one place. What the agent finds wrong itself looks as in EC2; where kiam has a text for
-//! something, that text is kept.
+//! Statuses and bodies of all answers. Errors that the agent itself detects look as in EC2; where kiam has a text for an
+//! error, that text is kept.
 
 use super::{attribution::Unattributable, document, request::Malformed};
 use crate::source::SourceError;
@@ -9,13 +9,13 @@ use http_body_util::Full;
 use jiff::Timestamp;
 use std::borrow::Cow;
 
-/// The whole answer to a connection for which there is no place.
+/// The complete answer to a connection without a slot.
 pub(super) const TOO_MANY_CONNECTIONS: &[u8] = b"HTTP/1.1 429 Too Many Requests\r\n\
     Server: EC2ws\r\nContent-Type: text/plain; charset=utf-8\r\nRetry-After: 1\r\nConnection: close\r\n\
     Content-Length: 52\r\n\r\n\
     too many connections to the metadata service at once";
 
-/// A small page with the status as its title, as EC2 sends them.
+/// A small page with the status as its title, as EC2 sends it.
 macro_rules! page {
     ($title:literal) => {
         concat!(
@@ -32,57 +32,57 @@ macro_rules! page {
     };
 }
 
-/// What the pod reads.
+/// An answer to a pod.
 #[derive(Debug)]
 pub(super) struct Answer {
     pub(super) status: StatusCode,
-    /// The reason in logs and metrics; `None` when nothing was wrong.
+    /// Reason of the refusal in logs and metrics; `None` if the request was not refused.
     pub(super) refusal: Option<&'static str>,
     kind: Kind,
     body: Bytes,
     extra: Option<(HeaderName, HeaderValue)>,
 }
 
-/// What a body is.
+/// The kind of a body.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Kind {
-    /// What was asked for; JSON too, as in EC2.
+    /// The requested content, sent as plain text even if it is JSON, as in EC2.
     Text,
-    /// A text about what is wrong; kiam forbids to guess another type.
+    /// An error text, sent with `nosniff`, as kiam does.
     Error,
-    /// A page about what is wrong.
+    /// An error page.
     Page,
 }
 
-/// Why a request is refused, whatever it asks for.
+/// A reason to refuse a request that does not depend on its role.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Refusal<'a> {
-    /// It could be read in two ways.
+    /// The request is malformed or ambiguous.
     Malformed(Malformed),
     /// IMDSv2 through a proxy.
     Forwarded,
-    /// Not this method here; the methods that are.
+    /// The method is not allowed; contains the allowed methods.
     Method(&'static str),
-    /// The life asked for a token is missing or none.
+    /// The time to live for a token is missing or invalid.
     Ttl,
-    /// No token, and one is required.
+    /// A token is required and missing.
     NoToken,
-    /// A token that does not count here.
+    /// The token is not valid for this peer.
     BadToken,
     /// The kernel has no random bytes for a token.
     NoRandom,
-    /// Not served; the path.
+    /// The path is not served; contains the path.
     Blocked(&'a str),
 }
 
-/// Why there is no role, or no credentials.
+/// A reason for an answer without a role or credentials.
 #[derive(Debug)]
 pub(super) enum Miss {
-    /// The connection is taken for no pod's.
+    /// The connection has no known pod.
     Unattributable(Unattributable),
-    /// The source has nothing.
+    /// The source failed.
     Source(SourceError),
-    /// The document could not be made.
+    /// The document could not be serialised.
     Document,
 }
 
@@ -97,22 +97,22 @@ struct Rendering<'a> {
 }
 
 impl Answer {
-    /// What was asked for.
+    /// Returns a 200 with `body`.
     pub(super) const fn ok(body: Bytes) -> Self {
         Self { status: StatusCode::OK, refusal: None, kind: Kind::Text, body, extra: None }
     }
 
-    /// With one more header.
+    /// Adds a header.
     pub(super) fn with(self, name: HeaderName, value: HeaderValue) -> Self {
         Self { extra: Some((name, value)), ..self }
     }
 
-    /// A pod without a role asked for it; kiam's text.
+    /// Returns kiam's answer for the role of a pod that has none.
     pub(super) const fn empty_role() -> Self {
         Self::error(StatusCode::NOT_FOUND, "no-role", Bytes::from_static(b"empty role\n"))
     }
 
-    /// A refused request.
+    /// Returns the answer to a refused request.
     pub(super) fn refused(refusal: Refusal<'_>) -> Self {
         match refusal {
             Refusal::Malformed(_) => Self::page(StatusCode::BAD_REQUEST, "malformed", page!("400 - Bad Request"))
@@ -136,22 +136,23 @@ impl Answer {
         }
     }
 
-    /// No role.
+    /// Returns the answer of the role list without a role.
     pub(super) fn no_role(miss: &Miss) -> Self {
         let Rendering { status, refusal, role, credentials: _ } = miss.rendering();
         Self::error(status, refusal, format!("{role}\n").into()).retry_if_unavailable()
     }
 
-    /// No credentials: kiam's text as the message of a document, which is what SDKs read here.
+    /// Returns the answer of the credentials path without credentials: a document with kiam's text as its message, because
+    /// SDKs parse a document here.
     pub(super) fn no_credentials(miss: &Miss, now: Timestamp) -> Self {
         let Rendering { status, refusal, role: _, credentials } = miss.rendering();
         let message = format!("error fetching credentials: {credentials}");
-        // A document that cannot be made is still an answer.
+        // If the document cannot be serialised, the text alone is still an answer.
         let body = document::failure(code(status), &message, now).unwrap_or_else(|_| message.into());
         Self::error(status, refusal, body).retry_if_unavailable()
     }
 
-    /// As hyper sends it.
+    /// Converts the answer for hyper.
     pub(super) fn into_response(self) -> Response<Full<Bytes>> {
         let Self { status, refusal: _, kind, body, extra } = self;
         let mut response = Response::new(Full::new(body));
@@ -187,7 +188,7 @@ impl Answer {
     }
 }
 
-/// The code of a document without credentials. EC2 has the one for what policy forbids, and SDKs know it.
+/// Returns the code of a document without credentials. SDKs recognise EC2's code for credentials that policy forbids.
 fn code(status: StatusCode) -> &'static str {
     match status {
         StatusCode::FORBIDDEN => "AssumeRoleUnauthorizedAccess",
@@ -247,7 +248,7 @@ impl Miss {
     }
 }
 
-/// The reason is for logs and metrics: who is nobody learns no more than that.
+/// Returns status and reason. The reason is only for logs and metrics: a peer without a known pod must not learn more.
 const fn unattributable(why: Unattributable) -> (StatusCode, &'static str) {
     match why {
         Unattributable::Interface => (StatusCode::FORBIDDEN, "unattributable"),

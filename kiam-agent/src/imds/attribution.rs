@@ -1,6 +1,7 @@
-//! Which pod a connection is taken for: the one whose cgroup it was opened in, at the peer's address. Where the kernel
-//! cannot tell the cgroup (pods in version 1 hierarchies, behind a virtual machine's kernel) it is the one at the peer's
-//! address, and the interface must be the one that the address was first seen on.
+//! Attribution: the decision which pod a connection belongs to. It belongs to the pod in whose cgroup it was opened, at the
+//! peer's address. Where the kernel cannot report the cgroup (pods in version 1 hierarchies, or behind the kernel of a
+//! virtual machine) it belongs to the pod at the peer's address, and it must arrive by the interface on which that address
+//! was first seen.
 
 use super::peer::{Arrival, Peer};
 use crate::{
@@ -20,14 +21,14 @@ use tokio::{
     time::{Instant, timeout_at},
 };
 
-/// Most addresses that one interface is known by.
+/// Most addresses that can be first seen behind one interface.
 const ADDRESSES_PER_INTERFACE_MAX: usize = 256;
 
-/// The interfaces that pods are behind, by index.
+/// The interfaces with pods behind them, by index.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(crate) struct Interfaces(HashMap<u32, Known>);
 
-/// What matters of an interface.
+/// The facts about an interface that attribution needs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Known {
     first_seen_ms: Option<u64>,
@@ -35,33 +36,33 @@ struct Known {
 }
 
 impl Interfaces {
-    /// As the parent lists them.
+    /// Converts the parent's list.
     pub(crate) fn new(interfaces: &[Interface]) -> Self {
         let known = |interface: &Interface| Known { first_seen_ms: interface.first_seen_ms, kind: interface.kind };
         Self(interfaces.iter().map(|interface| (interface.index, known(interface))).collect())
     }
 }
 
-/// Why a connection is taken for no pod's.
+/// A reason why a connection has no known pod.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Unattributable {
-    /// Its interface is none that pods are behind, or the kernel did not tell it.
+    /// No pod is behind its interface, or the kernel did not report the interface.
     Interface,
-    /// There is no record of who opened it.
+    /// There is no connection record.
     NoRecord,
-    /// It was opened in a cgroup that is no pod's.
+    /// It was opened in a cgroup that does not belong to a pod.
     NotAPod,
-    /// It can have come from more than one port of its bridge.
+    /// More than one port of its bridge may have sent it.
     Several,
-    /// It was opened by a static pod, which the API server knows by a mirror only.
+    /// It was opened by a static pod, which the API server has only as a mirror pod.
     StaticPod,
     /// Its address was first seen behind another interface.
     Elsewhere,
-    /// The parent did not tell in time who opened it.
+    /// The parent did not answer in time.
     Untold,
 }
 
-/// Decides.
+/// Decides which pod a connection belongs to.
 pub(crate) struct Attribution {
     mode: Attestation,
     interfaces: watch::Receiver<Arc<Interfaces>>,
@@ -69,33 +70,30 @@ pub(crate) struct Attribution {
 }
 
 impl Attribution {
-    /// `interfaces`: as of the parent's last message.
+    /// `interfaces` follows the parent's messages.
     pub(crate) fn new(mode: Attestation, interfaces: watch::Receiver<Arc<Interfaces>>) -> Self {
         Self { mode, interfaces, homes: Mutex::default() }
     }
 
-    /// Whether it matters who opened a connection that came by an interface.
-    pub(crate) fn asks(&self) -> bool {
+    /// Returns true if connections that arrive by an interface need an attestation.
+    pub(crate) fn needs_attestation(&self) -> bool {
         self.mode != Attestation::Off
     }
 
-    /// The caller, once the parent has told of its interface: it does so before the interface can carry a connection,
-    /// but its message may be on its way still.
-    ///
-    /// # Errors
-    /// Why it is nobody.
+    /// Returns the caller. Waits until the parent has reported the interface: the parent sends its message before the
+    /// interface can carry a connection, but the message may still be on its way.
     pub(crate) async fn caller(&self, peer: &Peer, deadline: Instant) -> Result<Caller, Unattributable> {
         let (index, attestation) = match &peer.arrival {
             Arrival::Hook { pod, .. } if pod.is_static() => return Err(Unattributable::StaticPod),
             Arrival::Hook { pod, on_node_network } => {
-                let address = if *on_node_network { None } else { vpc_cni::telling(peer.address) };
+                let address = if *on_node_network { None } else { vpc_cni::identifying(peer.address) };
                 let pod = Some(AttestedPod { uid: *pod, must_match: true });
-                return Ok(Caller { address, pod, interface_born_ms: None });
+                return Ok(Caller { address, pod, interface_first_seen_ms: None });
             }
             Arrival::Interface { index, attestation } => (index.ok_or(Unattributable::Interface)?, attestation),
         };
         let known = self.known(index, deadline).await.ok_or(Unattributable::Interface)?;
-        let pod_side = if self.asks() {
+        let pod_side = if self.needs_attestation() {
             let answer = timeout_at(deadline, attestation.answer()).await;
             let origin = answer.ok().flatten().ok_or(Unattributable::Untold)?;
             self.judge(index, known, origin, deadline).await?
@@ -107,15 +105,15 @@ impl Attribution {
         }
         let PodSide { index: _, known, pod } = pod_side;
         let address = match pod {
-            Some(_) => vpc_cni::telling(peer.address),
+            Some(_) => vpc_cni::identifying(peer.address),
             None => Some(peer.address),
         };
-        // By its cgroup alone, the answer has to say that it is for this pod.
+        // Without an address, only an answer that names this pod counts.
         let pod = pod.map(|pod| AttestedPod { must_match: pod.must_match || address.is_none(), ..pod });
-        Ok(Caller { address, pod, interface_born_ms: known.first_seen_ms })
+        Ok(Caller { address, pod, interface_first_seen_ms: known.first_seen_ms })
     }
 
-    /// What follows from the record of a connection that came in by the interface `index`.
+    /// Evaluates the record of a connection that arrived by the interface `index`.
     async fn judge(
         &self,
         index: u32,
@@ -127,22 +125,23 @@ impl Attribution {
             SocketOwner::Several => return Err(Unattributable::Several),
             SocketOwner::Pod(uid) if uid.is_static() => return Err(Unattributable::StaticPod),
             SocketOwner::Pod(uid) => Some(AttestedPod { uid, must_match: self.mode == Attestation::Require }),
-            // Of a connection that came up from a bridge, only the record tells by which port.
+            // Only the record contains the bridge port by which a connection arrived.
             SocketOwner::NoRecord if known.kind == InterfaceKind::Bridge => return Err(Unattributable::NoRecord),
-            SocketOwner::NoRecord if self.is_due(known, origin) => return Err(Unattributable::NoRecord),
+            SocketOwner::NoRecord if self.requires_cgroup(known, origin) => return Err(Unattributable::NoRecord),
             SocketOwner::NoRecord => return Ok(PodSide { index, known, pod: None }),
             SocketOwner::Nobody => None,
         };
         let index = origin.interface;
         let known = self.known(index, deadline).await.ok_or(Unattributable::Interface)?;
-        if pod.is_none() && self.is_due(known, origin) {
+        if pod.is_none() && self.requires_cgroup(known, origin) {
             return Err(Unattributable::NotAPod);
         }
         Ok(PodSide { index, known, pod })
     }
 
-    /// Whether the kernel can tell whose a connection from behind this interface is, or must.
-    fn is_due(&self, known: Known, origin: Origin) -> bool {
+    /// Returns true if a connection from this interface must have been opened in a pod's cgroup: because the kernel can
+    /// report the cgroup, or because the mode requires it.
+    fn requires_cgroup(&self, known: Known, origin: Origin) -> bool {
         self.mode == Attestation::Require || origin.kubepods && known.kind == InterfaceKind::Veth
     }
 
@@ -152,25 +151,25 @@ impl Attribution {
             return Some(known);
         }
         let mut interfaces = self.interfaces.clone();
-        let told = interfaces.wait_for(|interfaces| of(interfaces).is_some());
-        timeout_at(deadline, told).await.ok()?.ok().and_then(|interfaces| of(&interfaces))
+        let reported = interfaces.wait_for(|interfaces| of(interfaces).is_some());
+        timeout_at(deadline, reported).await.ok()?.ok().and_then(|interfaces| of(&interfaces))
     }
 
     fn is_home(&self, address: IpAddr, interface: u32) -> bool {
-        // Nothing panics while it is held.
+        // No code panics while it holds this lock.
         let mut homes = self.homes.lock().unwrap_or_else(PoisonError::into_inner);
         homes.is_home(address, interface, &self.interfaces.borrow())
     }
 }
 
-/// The interface that the caller's pod is behind, and the pod if its cgroup tells.
+/// The interface with the caller's pod behind it, and the pod if it is attested.
 struct PodSide {
     index: u32,
     known: Known,
     pod: Option<AttestedPod>,
 }
 
-/// The interface that each address was first seen behind, for as long as the interface lives.
+/// The interface behind which each address was first seen, for as long as that interface exists.
 #[derive(Debug, Default)]
 struct Homes(HashMap<IpAddr, u32>);
 
@@ -181,7 +180,7 @@ impl Homes {
         {
             return home == interface;
         }
-        // A new one: seldom enough to clear up.
+        // New addresses are rare, so this is the time to remove old ones.
         self.0.retain(|_, home| living.0.contains_key(home));
         let held = self.0.values().filter(|home| **home == interface).count();
         if held >= ADDRESSES_PER_INTERFACE_MAX {
@@ -201,7 +200,7 @@ mod tests {
     const UID: &str = "11111111-2222-4333-8444-aaaaaaaaaaaa";
     const STATIC: &str = "0123456789abcdef0123456789abcdef";
     const POD: [u8; 4] = [10, 0, 0, 7];
-    /// A routed veth, a virtual machine's device, a bridge with a port of each kind.
+    /// A routed veth, the device of a virtual machine, and a bridge with a port of each kind.
     const VETH: u32 = 3;
     const GUEST: u32 = 4;
     const BRIDGE: u32 = 5;
@@ -224,8 +223,8 @@ mod tests {
     }
 
     fn attribution(mode: Attestation) -> (Attribution, watch::Sender<Arc<Interfaces>>) {
-        let (parent, told) = watch::channel(interfaces(&[VETH, GUEST, BRIDGE, VETH_PORT, GUEST_PORT]));
-        (Attribution::new(mode, told), parent)
+        let (parent, reported) = watch::channel(interfaces(&[VETH, GUEST, BRIDGE, VETH_PORT, GUEST_PORT]));
+        (Attribution::new(mode, reported), parent)
     }
 
     fn peer_at(address: [u8; 4], index: Option<u32>, origin: Option<Origin>) -> Peer {
@@ -245,13 +244,15 @@ mod tests {
         SocketOwner::Pod(PodUid::parse(uid).unwrap())
     }
 
-    /// The outcome in one word.
+    /// Returns the outcome in one word.
     async fn judged(mode: Attestation, peer: &Peer) -> String {
         match attribution(mode).0.caller(peer, Instant::now()).await {
-            Ok(Caller { address: Some(_), pod: Some(pod), interface_born_ms: Some(born) }) => {
+            Ok(Caller { address: Some(_), pod: Some(pod), interface_first_seen_ms: Some(born) }) => {
                 format!("pod{} {born}", if pod.must_match { "!" } else { "" })
             }
-            Ok(Caller { address: Some(_), pod: None, interface_born_ms: Some(born) }) => format!("address {born}"),
+            Ok(Caller { address: Some(_), pod: None, interface_first_seen_ms: Some(born) }) => {
+                format!("address {born}")
+            }
             Ok(caller) => format!("{caller:?}"),
             Err(why) => format!("{why:?}"),
         }
@@ -266,14 +267,14 @@ mod tests {
             (VETH, pod(VETH), "pod! 3", "pod 3", "address 3"),
             (VETH, nobody(VETH, true), "NotAPod", "NotAPod", "address 3"),
             (VETH, none(true), "NoRecord", "NoRecord", "address 3"),
-            // Pods of version 1 hierarchies.
+            // Pods in version 1 hierarchies.
             (VETH, nobody(VETH, false), "NotAPod", "address 3", "address 3"),
             (VETH, none(false), "NoRecord", "address 3", "address 3"),
-            // A virtual machine's kernel opened it; or one like a pod's own, which is as good.
+            // The kernel of a virtual machine opened it; or it was opened in the pod's cgroup all the same.
             (GUEST, nobody(GUEST, true), "NotAPod", "address 4", "address 4"),
             (GUEST, none(true), "NoRecord", "address 4", "address 4"),
             (GUEST, pod(GUEST), "pod! 4", "pod 4", "address 4"),
-            // On a bridge, the port's age counts, and nothing is known without the record.
+            // On a bridge, the age of the port counts, and without a record the pod is unknown.
             (BRIDGE, pod(VETH_PORT), "pod! 6", "pod 6", "address 5"),
             (BRIDGE, nobody(VETH_PORT, true), "NotAPod", "NotAPod", "address 5"),
             (BRIDGE, nobody(GUEST_PORT, true), "NotAPod", "address 7", "address 5"),
@@ -282,7 +283,7 @@ mod tests {
             (BRIDGE, none(false), "NoRecord", "NoRecord", "address 5"),
             (BRIDGE, origin(0, false, SocketOwner::Several), "Several", "Several", "address 5"),
             (VETH, origin(VETH, true, owned(STATIC)), "StaticPod", "StaticPod", "address 3"),
-            // An interface that nobody told of.
+            // An interface that the parent did not report.
             (9, pod(9), "Interface", "Interface", "Interface"),
             (BRIDGE, pod(9), "Interface", "Interface", "address 5"),
         ] {
@@ -304,7 +305,7 @@ mod tests {
                 let uid = PodUid::parse(UID).unwrap();
                 let peer = Peer { address: POD.into(), arrival: Arrival::Hook { pod: uid, on_node_network } };
                 let pod = Some(AttestedPod { uid, must_match: true });
-                let wanted = Caller { address, pod, interface_born_ms: None };
+                let wanted = Caller { address, pod, interface_first_seen_ms: None };
                 assert_eq!(attribution(mode).0.caller(&peer, Instant::now()).await, Ok(wanted));
             }
         }
@@ -315,7 +316,8 @@ mod tests {
     async fn vpc_cni_egress_address_is_not_sent_with_a_cgroup() {
         let egress = [169, 254, 172, 5];
         let uid = PodUid::parse(UID).unwrap();
-        let alone = Caller { address: None, pod: Some(AttestedPod { uid, must_match: true }), interface_born_ms: None };
+        let alone =
+            Caller { address: None, pod: Some(AttestedPod { uid, must_match: true }), interface_first_seen_ms: None };
         let hook = Peer { address: egress.into(), arrival: Arrival::Hook { pod: uid, on_node_network: false } };
         for mode in [Attestation::Require, Attestation::Prefer] {
             let (attribution, _parent) = attribution(mode);
@@ -324,7 +326,7 @@ mod tests {
             let found = attribution.caller(&peer, Instant::now()).await.unwrap();
             assert_eq!((found.address, found.pod), (None, alone.pod), "{mode:?}");
         }
-        // Without the cgroup it is an address like any other, and the server knows no pod there.
+        // Without the cgroup it is sent like any other address; the server has no pod with it.
         let (attribution, _parent) = attribution(Attestation::Off);
         let found = attribution.caller(&peer_at(egress, Some(VETH), None), Instant::now()).await.unwrap();
         assert_eq!((found.address, found.pod), (Some(egress.into()), None));
@@ -343,13 +345,13 @@ mod tests {
             assert!(Instant::now() >= deadline);
 
             let deadline = Instant::now() + Duration::from_millis(900);
-            let told = async {
+            let report = async {
                 tokio::time::sleep(Duration::from_millis(300)).await;
                 parent.send_replace(interfaces(&[9]));
                 parent.send_replace(interfaces(late));
             };
-            let (caller, ()) = tokio::join!(attribution.caller(&peer, deadline), told);
-            assert_eq!(caller.unwrap().interface_born_ms, Some(u64::from(origin.interface)));
+            let (caller, ()) = tokio::join!(attribution.caller(&peer, deadline), report);
+            assert_eq!(caller.unwrap().interface_first_seen_ms, Some(u64::from(origin.interface)));
             assert!(Instant::now() < deadline);
         }
     }
@@ -376,7 +378,7 @@ mod tests {
         assert_eq!(attribution.caller(&by_address(GUEST), now).await, Err(Unattributable::Elsewhere));
         let bridged = |port| peer(BRIDGE, origin(port, false, SocketOwner::Nobody));
         assert_eq!(attribution.caller(&bridged(VETH_PORT), now).await, Err(Unattributable::Elsewhere));
-        // Whose cgroup is known is at home anywhere: the server knows the address.
+        // An attested pod may use any interface: the server compares the address.
         let attested = peer(GUEST, origin(GUEST, true, owned(UID)));
         assert!(attribution.caller(&attested, now).await.is_ok());
 
@@ -392,9 +394,9 @@ mod tests {
         let address = |n: usize| IpAddr::from([10, 1, u8::try_from(n / 256).unwrap(), u8::try_from(n % 256).unwrap()]);
         let taken = (0..10_000).filter(|n| homes.is_home(address(*n), VETH, &living)).count();
         assert_eq!(taken, ADDRESSES_PER_INTERFACE_MAX);
-        assert!(homes.is_home(address(0), VETH, &living), "its old ones stay");
+        assert!(homes.is_home(address(0), VETH, &living), "earlier addresses stay");
         assert!(homes.is_home(POD.into(), GUEST, &living));
         assert!(homes.is_home(address(0), GUEST, &interfaces(&[GUEST])));
-        assert_eq!(homes.0.len(), 2, "what is gone is forgotten");
+        assert_eq!(homes.0.len(), 2, "addresses of removed interfaces are forgotten");
     }
 }

@@ -26,17 +26,17 @@ use tokio::{
     time::{Instant, Sleep, sleep_until, timeout},
 };
 
-/// Why a connection ended that the pod had not ended.
+/// The reason why a connection ended.
 enum End {
-    /// It did, or HTTP did.
+    /// The pod or hyper ended it.
     Http(hyper::Result<()>),
-    /// Too slow.
+    /// It exceeded a time limit.
     Late,
-    /// Another pod has its place.
+    /// Another pod took its slot.
     Evicted,
 }
 
-/// Serves the connection until it ends, is too slow, loses its place, or the agent stops.
+/// Serves the connection until it ends, exceeds a time limit, loses its slot, or the agent stops.
 pub(super) async fn serve<S: CredentialSource>(
     server: Arc<ImdsServer<S>>,
     tcp: TcpStream,
@@ -45,7 +45,7 @@ pub(super) async fn serve<S: CredentialSource>(
     stop: watch::Receiver<bool>,
 ) {
     if let Err(error) = tcp.set_nodelay(true) {
-        tracing::debug!(peer = %peer.address, %error, "a connection was gone before it was served");
+        tracing::debug!(peer = %peer.address, %error, "connection closed before it was served");
         return;
     }
     let phase = slot.phase();
@@ -59,7 +59,7 @@ pub(super) async fn serve<S: CredentialSource>(
         answer
     });
     let stream = TokioIo::new(Stream::new(tcp, phase, stop.clone()));
-    // Names in EC2's case: some scripts compare them as they stand.
+    // Header names in EC2's case: some scripts compare them literally.
     let connection =
         http1::Builder::new().max_buf_size(HEAD_LEN_MAX).title_case_headers(true).serve_connection(stream, service);
     let mut connection = pin!(connection);
@@ -74,11 +74,12 @@ pub(super) async fn serve<S: CredentialSource>(
         if let Poll::Ready(result) = connection.as_mut().poll(context) {
             return Poll::Ready(End::Http(result));
         }
-        // Who has just connected is about to ask, and who has begun to ask is answered; that answer ends the connection.
+        // A new connection is about to carry a request. It and a request that has begun are answered; the answer then ends
+        // the connection.
         if stopping && !ending && phase.is_resting() {
             ending = true;
             connection.as_mut().graceful_shutdown();
-            // It may be over with that.
+            // The connection may already be complete.
             context.waker().wake_by_ref();
         }
         if lost.as_mut().poll(context).is_ready() {
@@ -90,7 +91,7 @@ pub(super) async fn serve<S: CredentialSource>(
     let reason = match end {
         End::Http(Ok(())) => return,
         End::Http(Err(error)) => {
-            tracing::debug!(peer = %peer.address, %error, "a pod's connection ended");
+            tracing::debug!(peer = %peer.address, %error, "connection of a pod failed");
             if error.is_parse() { "not-http" } else { return }
         }
         End::Late => phase.name(),
@@ -128,17 +129,17 @@ impl<'a> Watchdog<'a> {
     }
 }
 
-/// Tells a connection that there is no place for it. The answer fits into an empty socket buffer; should it not, the
-/// connection just ends.
-pub(super) async fn refuse(tcp: TcpStream, turn: OwnedSemaphorePermit, stop: watch::Receiver<bool>) {
+/// Answers 429 to a connection without a slot. The answer fits into an empty socket buffer; if it does not, the connection
+/// just ends.
+pub(super) async fn refuse(tcp: TcpStream, permit: OwnedSemaphorePermit, stop: watch::Receiver<bool>) {
     let phase = Phase::new(Instant::now());
     let mut stream = Stream::new(tcp, &phase, stop);
-    let told = timeout(LINGER_TIME_MAX, async {
+    let sent = timeout(LINGER_TIME_MAX, async {
         stream.write_all(answer::TOO_MANY_CONNECTIONS).await?;
         stream.shutdown().await
     });
-    if !matches!(told.await, Ok(Ok(()))) {
-        tracing::trace!("a connection did not wait for its refusal");
+    if !matches!(sent.await, Ok(Ok(()))) {
+        tracing::trace!("connection ended before its refusal was sent");
     }
-    drop(turn);
+    drop(permit);
 }

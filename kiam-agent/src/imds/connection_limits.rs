@@ -1,5 +1,5 @@
-//! How many connections there may be, and whose. A pod that has none open is always let in; when all places are taken,
-//! the pod that holds most of them loses its idlest.
+//! Connection limits, per pod and in total. A pod without a connection always gets a slot: if all are taken, the pod that
+//! holds most of them loses its idlest connection.
 
 use super::{
     limits::{CONNECTIONS_MAX, CONNECTIONS_PER_POD_MAX, REFUSALS_MAX},
@@ -16,54 +16,54 @@ use tokio::{
     time::Instant,
 };
 
-/// All places.
+/// All connection slots.
 pub(crate) struct ConnectionSlots {
     table: Mutex<Table>,
     refusals: Arc<Semaphore>,
     gauge: Gauge,
 }
 
-/// Who holds which. Never an empty list.
+/// The slots of each holder, whose list is never empty.
 #[derive(Default)]
 struct Table {
     held: usize,
     holders: HashMap<Holder, Vec<Arc<Entry>>>,
 }
 
-/// What a connection and the table share.
+/// The state that a connection and the table share.
 #[derive(Debug)]
 struct Entry {
     phase: Phase,
     lost: Notify,
 }
 
-/// A connection's place; free again when dropped.
+/// The slot of a connection; freed on drop.
 pub(crate) struct Slot {
     slots: Arc<ConnectionSlots>,
     holder: Holder,
     entry: Arc<Entry>,
 }
 
-/// Why there is no place.
+/// The reason why there is no slot.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Full {
-    /// This pod holds as many as one may.
+    /// The pod has reached its limit.
     OfThisPod,
-    /// All are taken, and this pod holds some.
+    /// All slots are taken, and the pod holds some of them.
     Altogether,
 }
 
 impl ConnectionSlots {
-    /// All free; `gauge` follows their number.
+    /// Returns free slots; `gauge` follows the number of connections.
     pub(crate) fn new(gauge: Gauge) -> Self {
         let refusals = Arc::new(Semaphore::new(REFUSALS_MAX));
         Self { table: Mutex::default(), refusals, gauge }
     }
 
-    /// A place for a connection of `holder`.
+    /// Takes a slot for a connection of `holder`.
     ///
     /// # Errors
-    /// When this pod has to close another one first.
+    /// The pod must first close another connection.
     pub(crate) fn take(self: &Arc<Self>, holder: Holder) -> Result<Slot, Full> {
         let entry = Arc::new(Entry { phase: Phase::new(Instant::now()), lost: Notify::new() });
         self.table().take(holder, Arc::clone(&entry))?;
@@ -71,13 +71,13 @@ impl ConnectionSlots {
         Ok(Slot { slots: Arc::clone(self), holder, entry })
     }
 
-    /// A turn at telling a connection that there is no place; `None`: too many are being told already.
+    /// Returns a permit to answer a connection without a slot; `None` if too many are being answered already.
     pub(crate) fn refusal_permit(&self) -> Option<OwnedSemaphorePermit> {
         Arc::clone(&self.refusals).try_acquire_owned().ok()
     }
 
     fn table(&self) -> MutexGuard<'_, Table> {
-        // Nothing panics while it is held, and a count that is off is better than none.
+        // No code panics while it holds this lock, and an inexact count is better than no limits.
         self.table.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -99,7 +99,7 @@ impl Table {
         Ok(())
     }
 
-    /// Takes the idlest connection's place from the pod that holds most.
+    /// Evicts the idlest connection of the pod that holds most slots.
     fn evict(&mut self) {
         let largest = self.holders.iter().max_by_key(|(_, entries)| entries.len()).map(|(holder, _)| *holder);
         let Some(holder) = largest else { return };
@@ -123,7 +123,8 @@ impl Table {
     }
 }
 
-/// The least is the idlest: first those at rest, the longest first; then those that are busy, the oldest first.
+/// Returns the sort key by which the idlest connection is the least: first idle ones by idle time, longest first, then busy
+/// ones by age, oldest first.
 fn idleness(entry: &Entry) -> (bool, Instant) {
     match entry.phase.resting_since() {
         Some(since) => (false, since),
@@ -132,12 +133,12 @@ fn idleness(entry: &Entry) -> (bool, Instant) {
 }
 
 impl Slot {
-    /// Where the connection stands.
+    /// Returns the phase of the connection.
     pub(crate) fn phase(&self) -> &Phase {
         &self.entry.phase
     }
 
-    /// Waits until the place is lost to another pod.
+    /// Waits until the slot is lost to another pod.
     pub(crate) async fn lost(&self) {
         self.entry.lost.notified().await;
     }
@@ -188,7 +189,7 @@ mod tests {
         let full = CONNECTIONS_MAX / CONNECTIONS_PER_POD_MAX;
         let mut taken: Vec<Vec<Slot>> = Vec::new();
         for n in 0..full {
-            // Pod 3 holds most: one place of pod 5 is pod 100's.
+            // Pod 3 holds most slots.
             let count = if n == 5 { CONNECTIONS_PER_POD_MAX - 2 } else { CONNECTIONS_PER_POD_MAX - 1 };
             let count = if n == 3 { CONNECTIONS_PER_POD_MAX } else { count };
             taken.push((0..count).map(|_| slots.take(pod(n)).unwrap()).collect());
@@ -226,7 +227,7 @@ mod tests {
         let lost = taken.iter().filter(|slot| slot.lost().now_or_never().is_some()).count();
         assert_eq!(lost, 1);
         assert_eq!(slots.table().held, CONNECTIONS_MAX);
-        // The one that lost its place leaves; nobody else's is freed by that.
+        // The evicted connection ends without freeing another slot.
         drop(taken);
         assert_eq!(slots.table().held, 1);
     }
@@ -234,9 +235,9 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn concurrent_refusals_are_limited() {
         let slots = slots();
-        let turns: Vec<_> = (0..REFUSALS_MAX).map(|_| slots.refusal_permit().unwrap()).collect();
+        let permits: Vec<_> = (0..REFUSALS_MAX).map(|_| slots.refusal_permit().unwrap()).collect();
         assert!(slots.refusal_permit().is_none());
-        drop(turns);
+        drop(permits);
         assert!(slots.refusal_permit().is_some());
     }
 }

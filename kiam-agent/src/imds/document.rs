@@ -5,7 +5,7 @@ use bytes::Bytes;
 use jiff::Timestamp;
 use serde::{Serialize, Serializer};
 
-/// A credentials document, kiam's order.
+/// A document with credentials, in kiam's order.
 #[derive(Serialize)]
 #[serde(rename_all = "PascalCase")]
 struct Success<'a> {
@@ -20,7 +20,7 @@ struct Success<'a> {
     last_updated: Timestamp,
 }
 
-/// A document that says why there are none.
+/// A document without credentials, with the reason.
 #[derive(Serialize)]
 #[serde(rename_all = "PascalCase")]
 struct Failure<'a> {
@@ -30,10 +30,7 @@ struct Failure<'a> {
     last_updated: Timestamp,
 }
 
-/// The document of some credentials.
-///
-/// # Errors
-/// serde_json's; never for these types.
+/// Returns the document with these credentials. Serialisation cannot fail for these types.
 pub(super) fn credentials(credentials: &Credentials) -> serde_json::Result<Bytes> {
     let Credentials { access_key_id, secret_access_key, session_token, expiration, last_updated } = credentials;
     line(&Success {
@@ -47,10 +44,7 @@ pub(super) fn credentials(credentials: &Credentials) -> serde_json::Result<Bytes
     })
 }
 
-/// The document of a failure; `code` is not `Success`.
-///
-/// # Errors
-/// As [`credentials`].
+/// Returns the document of a failure; `code` must not be `Success`.
 pub(super) fn failure(code: &'static str, message: &str, now: Timestamp) -> serde_json::Result<Bytes> {
     line(&Failure { code, message, last_updated: now })
 }
@@ -61,7 +55,7 @@ fn line(document: &impl Serialize) -> serde_json::Result<Bytes> {
     Ok(bytes.into())
 }
 
-/// `YYYY-MM-DDTHH:MM:SSZ`, in UTC: several SDKs read nothing else.
+/// Writes `YYYY-MM-DDTHH:MM:SSZ` in UTC, the only format that several SDKs parse.
 fn seconds<S: Serializer>(time: &Timestamp, serializer: S) -> Result<S::Ok, S::Error> {
     serializer.collect_str(&time.strftime("%Y-%m-%dT%H:%M:%SZ"))
 }

@@ -1,4 +1,4 @@
-//! One request, from its head to its answer, its line in the log and its place in the metrics.
+//! One request, from its head to its answer, log line and metrics.
 
 use super::{
     ImdsServer,
@@ -40,7 +40,7 @@ impl Outcome {
     }
 }
 
-/// Answers a request. It never fails: what is wrong is an answer too.
+/// Answers a request. It never fails: errors are answers, too.
 pub(super) async fn handle<S: CredentialSource>(
     server: &ImdsServer<S>,
     peer: &Peer,
@@ -57,7 +57,7 @@ pub(super) async fn handle<S: CredentialSource>(
             answer(server, peer, parts.method(), &path, parts.headers()).await
         }
         Err(malformed) => {
-            tracing::debug!(peer = %peer.address, why = malformed.0, "a request is refused unread");
+            tracing::debug!(peer = %peer.address, why = malformed.0, "malformed request refused");
             Outcome::new(Handler::None, Answer::refused(Refusal::Malformed(malformed)))
         }
     };
@@ -66,17 +66,17 @@ pub(super) async fn handle<S: CredentialSource>(
     Ok(outcome.answer.into_response())
 }
 
-/// Reads a body that nobody needs, so that the connection can go on. Its length was checked.
+/// Reads a body and discards it, so that the connection can go on. Its length was checked before.
 async fn discard(body: Incoming, headers: &HeaderMap) {
     if matches!(request::body_len(headers), Ok(1..)) {
         let limit = usize::try_from(BODY_LEN_MAX).unwrap_or(usize::MAX);
         if let Err(error) = Limited::new(body, limit).collect().await {
-            tracing::debug!(error, "a body did not come");
+            tracing::debug!(error, "cannot read the body of a request");
         }
     }
 }
 
-/// What a well-formed request gets.
+/// Answers a well-formed request.
 async fn answer<S: CredentialSource>(
     server: &ImdsServer<S>,
     peer: &Peer,
@@ -106,7 +106,7 @@ async fn answer<S: CredentialSource>(
     }
 }
 
-/// What holds for every path, in the order of EC2: proxies, methods, tokens.
+/// Checks the rules for all paths, in EC2's order: proxies, methods, tokens.
 fn admit<S>(
     server: &ImdsServer<S>,
     peer: &Peer,
@@ -132,12 +132,13 @@ fn admit<S>(
     }
 }
 
-/// A session token. Depends on nothing but this process: a token that is late makes SDKs fall back to IMDSv1 for good.
+/// Returns a session token. It depends only on this process: SDKs that wait too long for a token fall back to IMDSv1 for
+/// good.
 fn mint<S>(server: &ImdsServer<S>, peer: &Peer, headers: &HeaderMap) -> Result<Answer, Refusal<'static>> {
     let ttl = request::single(headers, &request::TOKEN_TTL).ok().flatten();
     let ttl = ttl.and_then(|ttl| Ttl::parse(ttl.as_bytes())).ok_or(Refusal::Ttl)?;
     let token = server.tokens.mint(peer, ttl, clock::boottime_ms()).map_err(|error| {
-        tracing::error!(%error, "the kernel has no random bytes for a session token");
+        tracing::error!(%error, "cannot create a session token");
         Refusal::NoRandom
     })?;
     let answer = Answer::ok(Bytes::copy_from_slice(&token));
@@ -156,7 +157,7 @@ async fn role_list<S: CredentialSource>(server: &ImdsServer<S>, peer: &Peer) -> 
             Outcome { pod, ..Outcome::new(Handler::RoleName, Answer::empty_role()) }
         }
         Ok(Found { value: role, pod }) => {
-            // `/role` would make SDKs ask for `…/security-credentials//role`, and means the same role.
+            // With `/role` SDKs would request `…/security-credentials//role`; without the slash it is the same role.
             let role = role.trim_start_matches('/').to_owned();
             let answer = Answer::ok(Bytes::copy_from_slice(role.as_bytes()));
             Outcome { pod, role: Some(role), ..Outcome::new(Handler::RoleName, answer) }
@@ -177,7 +178,7 @@ async fn credentials<S: CredentialSource>(server: &ImdsServer<S>, peer: &Peer, r
     let outcome = Outcome { role: Some(role.to_owned()), ..Outcome::new(Handler::Credentials, Answer::empty_role()) };
     let document = found.and_then(|Found { value, pod }| {
         let document = document::credentials(&value).map_err(|error| {
-            tracing::error!(%error, "a credentials document cannot be made");
+            tracing::error!(%error, "cannot serialise a credentials document");
             Miss::Document
         })?;
         Ok((document, value.access_key_id, pod))
@@ -206,7 +207,7 @@ fn record(metrics: &Metrics, peer: &Peer, method: &Method, path: &str, outcome: 
             tracing::$level!(
                 status = answer.status.as_u16(),
                 %method,
-                // Escaped: a pod may not write lines of the log.
+                // Escaped, so that a pod cannot forge lines or fields of the log.
                 path = ?path,
                 peer = %peer.address,
                 interface = peer.interface(),

@@ -1,5 +1,5 @@
-//! What the kernel tells of a connection: where it went, where it came from, by which interface, and out of which pod's
-//! cgroup. What a client says of itself is never asked.
+//! The peer of a connection, from kernel evidence: addresses, the interface, and the pod's cgroup. What a client claims
+//! about itself is never used.
 
 use crate::attestation::{Origin, PodUid, Question, SocketOwner};
 use futures::{
@@ -12,27 +12,25 @@ use std::{
 };
 use tokio::net::TcpStream;
 
-/// What the kernel tells of an accepted connection.
+/// The kernel's evidence about accepted connections.
 pub(crate) trait Ingress: Send + Sync + 'static {
-    /// How a connection came whose local address is this; `None`: by no way that a pod's connection takes.
+    /// Returns how a connection with this local address arrived; `None` if no connection of a pod can have this address.
     fn arrived_by(&self, local: SocketAddr) -> Option<ArrivedBy>;
 
-    /// The index of the interface that the connection came in by.
-    ///
-    /// # Errors
-    /// The kernel's.
+    /// Returns the index of the interface by which the connection arrived.
     fn interface(&self, connection: &TcpStream) -> io::Result<u32>;
 
-    /// Who opened a connection. Asked at once; `None`: nobody can tell.
+    /// Returns the origin of a connection; `None` if it cannot be determined. The question is sent at once, before the
+    /// future is polled.
     fn attest(&self, question: Question) -> impl Future<Output = Option<Origin>> + Send + 'static;
 }
 
-/// How a connection came.
+/// How a connection arrived.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum ArrivedBy {
-    /// By an interface, with M as its local address.
+    /// By an interface, with the IMDS as its local address.
     Interface,
-    /// By a cgroup hook, which sent it to a listener's own address; `abi::BY_HOOK_NODE` or `abi::BY_HOOK_POD`.
+    /// By a cgroup hook, which redirected it to the own address of a listener; `abi::BY_HOOK_NODE` or `abi::BY_HOOK_POD`.
     Hook(u32),
 }
 
@@ -44,36 +42,36 @@ pub(crate) struct Peer {
     pub(crate) arrival: Arrival,
 }
 
-/// How a connection came, and what is known by that.
+/// How a connection arrived, with the evidence for its pod.
 #[derive(Debug, Clone)]
 pub(crate) enum Arrival {
     /// By an interface.
     Interface {
-        /// Its index; `None` when the kernel could not tell.
+        /// Index of the interface; `None` if the kernel did not report it.
         index: Option<u32>,
-        /// What is known of the socket that opened the connection.
+        /// The origin of the connection.
         attestation: PendingAttestation,
     },
-    /// By a hook, out of this pod's cgroup.
+    /// By a cgroup hook.
     Hook {
-        /// The pod.
+        /// The pod in whose cgroup the connection was opened.
         pod: PodUid,
-        /// Whether the pod's socket is in the node's network namespace: then its address tells nothing.
+        /// True if the pod's socket is in the node's network namespace; then its address does not identify the pod.
         on_node_network: bool,
     },
 }
 
-/// Whose a connection counts as, long before it is known which pod that is.
+/// The holder of a connection slot. A slot is needed before the pod at an address is known.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) enum Holder {
-    /// Whoever is at the address.
+    /// The pod at an address.
     Address(IpAddr),
-    /// A pod that shares its address with others.
+    /// An attested pod, which may share its address with others.
     Pod(PodUid),
 }
 
 impl Peer {
-    /// The pod whose cgroup the connection came from, as far as that is known by now.
+    /// Returns the pod in whose cgroup the connection was opened, if that is already known.
     pub(crate) fn attested(&self) -> Option<PodUid> {
         match &self.arrival {
             Arrival::Interface { attestation, .. } => match attestation.0.peek() {
@@ -84,7 +82,7 @@ impl Peer {
         }
     }
 
-    /// The index of the interface that the connection came in by, if it came by one and the kernel told which.
+    /// Returns the index of the interface by which the connection arrived, if the kernel reported one.
     pub(crate) const fn interface(&self) -> Option<u32> {
         match self.arrival {
             Arrival::Interface { index, .. } => index,
@@ -93,17 +91,17 @@ impl Peer {
     }
 }
 
-/// A question that was asked once and is answered once, for as long as the connection lives.
+/// The attestation of a connection, which is made once and kept for the life of the connection.
 #[derive(Clone)]
 pub(crate) struct PendingAttestation(Shared<BoxFuture<'static, Option<Origin>>>);
 
 impl PendingAttestation {
-    /// Keeps the answer.
+    /// Wraps the pending answer.
     pub(crate) fn new(answer: impl Future<Output = Option<Origin>> + Send + 'static) -> Self {
         Self(answer.boxed().shared())
     }
 
-    /// The answer; `None`: nobody can tell.
+    /// Waits for the origin; `None` if it cannot be determined.
     pub(crate) async fn answer(&self) -> Option<Origin> {
         self.0.clone().await
     }
@@ -113,7 +111,7 @@ impl fmt::Debug for PendingAttestation {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.0.peek() {
             Some(answer) => answer.fmt(f),
-            None => f.write_str("asked"),
+            None => f.write_str("pending"),
         }
     }
 }

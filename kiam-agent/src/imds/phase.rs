@@ -1,6 +1,7 @@
-//! Where a connection stands, and until when it may: new, resting, in a request's head, being answered.
+//! The phase of a connection (new, idle, reading a request's head, answering) and its deadline.
 //!
-//! One task moves a connection, so these are plain cells; atomics only because another may look for the idlest.
+//! Only the connection's task writes the phase. The cells are atomic because the search for the idlest connection reads
+//! them.
 
 use super::limits::{HEAD_TIME_MAX, IDLE_TIME_MAX, LINGER_TIME_MAX, REQUEST_TIME_MAX};
 use std::{
@@ -21,18 +22,18 @@ const NEW: u8 = 5;
 pub(crate) struct Phase {
     began: Instant,
     now: AtomicU8,
-    /// When this phase began, or for a request: its head. Microseconds after `began`.
+    /// Start of this phase, or of the head in a request's later phases: microseconds after `began`.
     since_us: AtomicU64,
 }
 
 impl Phase {
-    /// A connection's begin counts as its first request's: who connects and says nothing is as slow as who says
-    /// little.
+    /// Returns the phase of a new connection. Its start counts as the start of its first request, so that a silent client is
+    /// as slow as one that sends little.
     pub(crate) fn new(began: Instant) -> Self {
         Self { began, now: AtomicU8::new(NEW), since_us: AtomicU64::new(0) }
     }
 
-    /// Bytes came.
+    /// Records that bytes arrived.
     pub(crate) fn read(&self) {
         match self.now.load(Relaxed) {
             RESTING => self.enter(HEAD),
@@ -41,35 +42,35 @@ impl Phase {
         }
     }
 
-    /// A request's head is complete.
+    /// Records that a request's head is complete.
     pub(crate) fn request(&self) {
         if self.now.load(Relaxed) == RESTING {
-            // It came together with the request before it.
+            // The head arrived together with the request before it.
             self.enter(HEAD);
         }
         self.now.store(REQUEST, Relaxed);
     }
 
-    /// The answer is made.
+    /// Records that the answer is ready to be sent.
     pub(crate) fn answered(&self) {
         self.now.store(ANSWERED, Relaxed);
     }
 
-    /// The kernel has taken all bytes that were there to send.
+    /// Records that the kernel has taken all bytes to send.
     pub(crate) fn flushed(&self) {
         if self.now.load(Relaxed) == ANSWERED {
             self.enter(RESTING);
         }
     }
 
-    /// The last byte was sent.
+    /// Records that the last byte was sent.
     pub(crate) fn linger(&self) {
         if self.now.load(Relaxed) != LINGERING {
             self.enter(LINGERING);
         }
     }
 
-    /// When the connection is ended unless it has moved on.
+    /// Returns the time at which the connection is ended if it stays in this phase.
     pub(crate) fn deadline(&self) -> Instant {
         let allowed = match self.now.load(Relaxed) {
             RESTING => IDLE_TIME_MAX,
@@ -80,7 +81,7 @@ impl Phase {
         self.began + Duration::from_micros(self.since_us.load(Relaxed)) + allowed
     }
 
-    /// What the connection was too slow at, for metrics.
+    /// Returns the reason for metrics if the connection is ended in this phase.
     pub(crate) fn name(&self) -> &'static str {
         match self.now.load(Relaxed) {
             RESTING => "idle",
@@ -90,17 +91,17 @@ impl Phase {
         }
     }
 
-    /// Whether it is between two requests, with nothing read of the next one.
+    /// Returns true between two requests, while nothing of the next one is read.
     pub(crate) fn is_resting(&self) -> bool {
         self.now.load(Relaxed) == RESTING
     }
 
-    /// When it came to rest; `None` while it is not at rest.
+    /// Returns the time since which the connection is idle; `None` if it is not idle.
     pub(crate) fn resting_since(&self) -> Option<Instant> {
         self.is_resting().then(|| self.began + Duration::from_micros(self.since_us.load(Relaxed)))
     }
 
-    /// When the connection was accepted.
+    /// Returns the time at which the connection was accepted.
     pub(crate) const fn began(&self) -> Instant {
         self.began
     }
@@ -127,7 +128,7 @@ mod tests {
         phase.read();
         assert_eq!((phase.deadline(), phase.name()), (begin + HEAD_TIME_MAX, "slow-head"));
         phase.request();
-        // Bytes of a body, or of the next request, change nothing.
+        // Bytes of a body or of the next request do not change the phase.
         phase.read();
         assert_eq!((phase.deadline(), phase.name()), (begin + REQUEST_TIME_MAX, "slow-request"));
         assert_eq!(phase.resting_since(), None);

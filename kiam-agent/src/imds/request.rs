@@ -1,4 +1,4 @@
-//! What is refused before anything is looked up: requests that are too large, that could be read in two ways, or that
+//! Checks before any look-up: requests are refused that are too large, that two parsers could read differently, or that
 //! came through a proxy.
 
 use super::{
@@ -7,14 +7,14 @@ use super::{
 };
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, header};
 
-/// Carries a session token in a request.
+/// Header of a request with its session token.
 pub(super) const TOKEN: HeaderName = HeaderName::from_static("x-aws-ec2-metadata-token");
-/// Carries a token's life, in seconds, in the request for it and in the answer.
+/// Header with the time to live of a token, seconds, in the request for the token and in its answer.
 pub(super) const TOKEN_TTL: HeaderName = HeaderName::from_static("x-aws-ec2-metadata-token-ttl-seconds");
-/// Set by proxies; with IMDSv2 it means that somebody else asks.
+/// Header that proxies add.
 const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 
-/// Why a request is refused as it stands.
+/// The reason why a request is malformed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Malformed(pub(super) &'static str);
 
@@ -29,10 +29,7 @@ pub(super) enum Presented<'a> {
     Many,
 }
 
-/// The path of a request that is well-formed.
-///
-/// # Errors
-/// Any other request.
+/// Returns the path of a well-formed request.
 pub(super) fn path<B>(request: &Request<B>) -> Result<Path<'_>, Malformed> {
     let (uri, headers) = (request.uri(), request.headers());
     if uri.scheme().is_some() || uri.authority().is_some() {
@@ -44,7 +41,7 @@ pub(super) fn path<B>(request: &Request<B>) -> Result<Path<'_>, Malformed> {
     if headers.len() > HEADERS_MAX {
         return Err(Malformed("there are too many headers"));
     }
-    // hyper reads what it says and drops a length beside it; nobody who asks for metadata needs it.
+    // hyper would apply it and ignore a Content-Length next to it; no client of the IMDS needs it.
     if headers.contains_key(header::TRANSFER_ENCODING) {
         return Err(Malformed("the body has a transfer encoding"));
     }
@@ -54,14 +51,14 @@ pub(super) fn path<B>(request: &Request<B>) -> Result<Path<'_>, Malformed> {
     Path::parse(uri.path()).map_err(|ambiguous| Malformed(ambiguous.0))
 }
 
-/// The length of the body, bytes; hyper has refused what is no number, and two that differ.
+/// Returns the length of the body, bytes. hyper has already refused invalid and contradictory lengths.
 pub(super) fn body_len(headers: &HeaderMap) -> Result<u64, Malformed> {
     let Some(value) = headers.get(header::CONTENT_LENGTH) else { return Ok(0) };
     let length = value.to_str().ok().and_then(|text| text.parse().ok());
-    length.ok_or(Malformed("the length of the body is none"))
+    length.ok_or(Malformed("the length of the body is not a number"))
 }
 
-/// The request's session token.
+/// Returns the session token of the request.
 pub(super) fn token(headers: &HeaderMap) -> Presented<'_> {
     match single(headers, &TOKEN) {
         Ok(None) => Presented::None,
@@ -70,19 +67,19 @@ pub(super) fn token(headers: &HeaderMap) -> Presented<'_> {
     }
 }
 
-/// The header's value, in a request that carries it more than once: an error.
+/// Returns the value of a header, or an error if the request carries it more than once.
 pub(super) fn single<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Result<Option<&'a HeaderValue>, Many> {
     let mut values = headers.get_all(name).iter();
     let first = values.next();
     if values.next().is_some() { Err(Many) } else { Ok(first) }
 }
 
-/// A header that may stand once stands there more than once.
+/// A header that must be unique is repeated.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Many;
 
-/// Whether the request is of IMDSv2 and came through a proxy: EC2 refuses these, so that an open proxy in a pod lends
-/// its credentials to nobody.
+/// Returns true if the request is of IMDSv2 and came through a proxy. EC2 refuses these, so that an open proxy in a pod does
+/// not give away the pod's credentials.
 pub(super) fn is_forwarded(method: &Method, headers: &HeaderMap) -> bool {
     headers.contains_key(FORWARDED_FOR) && (method == Method::PUT || headers.contains_key(TOKEN))
 }

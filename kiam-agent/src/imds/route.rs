@@ -1,35 +1,35 @@
-//! What a path asks for. One parser and one table: a path is decoded once, and what could be read in two ways is
-//! refused. Nothing is forwarded, so all that is not in the table is closed.
+//! Paths and their routes. There is one parser and one table: a path is decoded once, and refused if another parser could
+//! read it differently. Nothing is forwarded, so all other paths are blocked.
 
 use std::{borrow::Cow, str};
 
-/// A path that can be read in one way only, decoded.
+/// An unambiguous path, decoded.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Path<'a>(Cow<'a, str>);
 
-/// What is asked for. `{version}` is any first segment: `latest`, `2021-07-15`, `1.0`.
+/// The route of a path. `{version}` is any first segment: `latest`, `2021-07-15`, `1.0`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Route<'a> {
-    /// `/{version}/meta-data/iam/security-credentials`, with and without a slash at its end.
+    /// `/{version}/meta-data/iam/security-credentials`, with or without a final slash.
     RoleList,
-    /// `/{version}/meta-data/iam/security-credentials/{role}`, where the role is a name, a path and a name, or an ARN.
+    /// `/{version}/meta-data/iam/security-credentials/{role}`; the role is a name, a path and a name, or an ARN.
     Credentials(&'a str),
     /// `/{version}/api/token`.
     Token,
-    /// All else.
+    /// Any other path.
     Blocked,
 }
 
-/// A path that is refused, and why.
+/// The reason why a path is refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Ambiguous(pub(super) &'static str);
 
 impl<'a> Path<'a> {
-    /// Decodes a path as it stands in the request line, without its query.
+    /// Decodes the path of a request line, without its query.
     ///
     /// # Errors
-    /// A path that another parser might read otherwise: not from the root, `.` and `..` segments, empty segments, an
-    /// encoded slash or percent sign, a backslash, control characters, bad escapes, bytes that are not UTF-8.
+    /// Another parser might read the path differently: it does not begin at the root, or has `.`, `..` or empty segments, an
+    /// encoded slash or percent sign, a backslash, control characters, bad escapes, or bytes that are not UTF-8.
     pub(super) fn parse(raw: &'a str) -> Result<Self, Ambiguous> {
         if !raw.starts_with('/') {
             return Err(Ambiguous("the path does not begin with a slash"));
@@ -49,12 +49,12 @@ impl<'a> Path<'a> {
         Ok(Self(path))
     }
 
-    /// The path, decoded.
+    /// Returns the decoded path.
     pub(super) fn as_str(&self) -> &str {
         &self.0
     }
 
-    /// What it asks for.
+    /// Returns the route of the path.
     pub(super) fn route(&self) -> Route<'_> {
         let Some((version, rest)) = self.0.strip_prefix('/').and_then(|path| path.split_once('/')) else {
             return Route::Blocked;
@@ -73,7 +73,7 @@ impl<'a> Path<'a> {
     }
 }
 
-/// Decodes `%XX` once.
+/// Decodes `%XX`, once.
 fn decode(raw: &str) -> Result<Cow<'_, str>, Ambiguous> {
     if !raw.contains('%') {
         return Ok(Cow::Borrowed(raw));

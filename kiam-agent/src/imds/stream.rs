@@ -1,4 +1,4 @@
-//! A pod's connection as hyper reads and writes it: tells the connection's phase, and ends without losing the answer.
+//! The stream of a pod's connection for hyper. It keeps the phase current and closes without losing the answer.
 
 use super::{limits::LINGER_LEN_MAX, phase::Phase};
 use socket2::SockRef;
@@ -14,7 +14,7 @@ use tokio::{
     sync::watch,
 };
 
-/// Bytes that are thrown away at a time.
+/// Bytes to discard with one read.
 const DISCARD_LEN: usize = 4 * 1024;
 
 /// A TCP stream that keeps `phase` current.
@@ -46,7 +46,7 @@ impl<'a> Stream<'a> {
         polled
     }
 
-    /// Reads until the client ends, or enough was read.
+    /// Reads until the client closes, or [`LINGER_LEN_MAX`] bytes are discarded.
     fn poll_discard(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         let mut space = [MaybeUninit::uninit(); DISCARD_LEN];
         while self.discarded < LINGER_LEN_MAX {
@@ -99,8 +99,8 @@ impl AsyncWrite for Stream<'_> {
         Poll::Ready(Ok(()))
     }
 
-    /// Ends our side, then reads what the client still sends: closing with unread input makes the kernel send a reset,
-    /// which can overtake the answer.
+    /// Closes the sending side, then reads what the client still sends: closing with unread input makes the kernel send a
+    /// reset, which can overtake the answer.
     fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         if !self.ended {
             ready!(Pin::new(&mut self.tcp).poll_shutdown(context))?;

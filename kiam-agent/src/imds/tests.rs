@@ -1,4 +1,4 @@
-//! The face with real bytes over loopback, where a pod is an address of 127.0.0.0/8, and the source is scripted.
+//! The IMDS server with real bytes over loopback. A pod is an address of 127.0.0.0/8, and the source is scripted.
 
 mod attested;
 mod contract;
@@ -31,12 +31,12 @@ use tokio::{
 };
 
 const SC: &str = "/latest/meta-data/iam/security-credentials";
-/// The interface of every test's pods, unless it says otherwise.
+/// The interface of the pods, unless a test sets another.
 const INTERFACE: u32 = 3;
-/// Long enough for anything but what a test waits for on purpose.
+/// Time limit for steps that should not take long.
 const PATIENCE: Duration = Duration::from_secs(10);
 
-/// A pod's address; its last byte chooses what [`Script`] answers.
+/// Returns the address of a pod; its last byte selects the answer of [`Script`].
 const fn pod(last: u8) -> Ipv4Addr {
     Ipv4Addr::new(127, 0, 1, last)
 }
@@ -47,10 +47,10 @@ const NO_ROLE: Ipv4Addr = pod(3);
 const SLASHED: Ipv4Addr = pod(4);
 const SLOW: Ipv4Addr = pod(5);
 
-/// What the source answers, by the caller's address: from 100 on, one error each.
+/// A source that answers by the caller's address: with an error from 100 on.
 struct Script;
 
-/// Each error of a source, at the address `pod(100 + index)`.
+/// Returns every error of a source; [`Script`] returns each at the address `pod(100 + index)`.
 fn errors() -> Vec<SourceError> {
     vec![
         SourceError::NotKnownYet,
@@ -114,33 +114,33 @@ impl CredentialSource for Script {
     }
 }
 
-/// The document of the only credentials that [`Script`] has.
+/// The document of the credentials of [`Script`].
 const DOCUMENT: &str = concat!(
     r#"{"Code":"Success","Type":"AWS-HMAC","AccessKeyId":"ASIAEXAMPLE","SecretAccessKey":"SECRETKEY","#,
     r#""Token":"SESSIONTOKEN","Expiration":"2026-11-21T09:16:34Z","LastUpdated":"2026-11-21T08:16:34Z"}"#,
     "\n"
 );
 
-/// What the kernel is made to tell, and how many accepted connections it was asked about.
+/// A kernel with scripted evidence, and the number of accepted connections.
 #[derive(Clone)]
 struct FakeIngress(Arc<Mutex<Kernel>>, Arc<AtomicUsize>);
 
 struct Kernel {
     arrived_by: Option<ArrivedBy>,
     interface: u32,
-    /// Of the next connections, each by its own port.
+    /// Origin of the next connections.
     origin: Option<Origin>,
-    /// How long it takes to tell the origin.
-    takes: Duration,
+    /// Delay of an attestation.
+    delay: Duration,
     questions: Vec<Question>,
 }
 
 impl FakeIngress {
-    /// Pods at addresses, on a node whose kernel knows no cgroups of theirs.
+    /// Returns the kernel of a node with pods in version 1 hierarchies.
     fn new() -> Self {
         let origin = Some(Origin { interface: INTERFACE, kubepods: false, owner: SocketOwner::Nobody });
-        let (arrived_by, takes) = (Some(ArrivedBy::Interface), Duration::ZERO);
-        let kernel = Kernel { arrived_by, interface: INTERFACE, origin, takes, questions: Vec::new() };
+        let (arrived_by, delay) = (Some(ArrivedBy::Interface), Duration::ZERO);
+        let kernel = Kernel { arrived_by, interface: INTERFACE, origin, delay, questions: Vec::new() };
         Self(Arc::new(Mutex::new(kernel)), Arc::default())
     }
 
@@ -148,7 +148,7 @@ impl FakeIngress {
         self.0.lock().unwrap()
     }
 
-    /// The next connections come out of this pod's cgroup.
+    /// Sets the owner of the next connections.
     fn opened_by(&self, owner: SocketOwner) {
         self.kernel().origin = Some(Origin { interface: INTERFACE, kubepods: true, owner });
     }
@@ -167,15 +167,15 @@ impl Ingress for FakeIngress {
     fn attest(&self, question: Question) -> impl Future<Output = Option<Origin>> + Send + 'static {
         let mut kernel = self.kernel();
         kernel.questions.push(question);
-        let (takes, origin) = (kernel.takes, kernel.origin);
+        let (delay, origin) = (kernel.delay, kernel.origin);
         async move {
-            sleep(takes).await;
+            sleep(delay).await;
             origin
         }
     }
 }
 
-/// A face that is open.
+/// A server that accepts connections.
 struct Open {
     address: SocketAddr,
     server: Arc<ImdsServer<Script>>,
@@ -220,14 +220,14 @@ impl Open {
         socket.connect(self.address).await.unwrap()
     }
 
-    /// Sends the bytes on a new connection, and reads until its end.
+    /// Sends the bytes on a new connection and reads until its end.
     async fn raw(&self, from: Ipv4Addr, bytes: impl AsRef<[u8]>) -> String {
         let mut stream = self.connect(from).await;
         stream.write_all(bytes.as_ref()).await.unwrap();
         rest(&mut stream).await
     }
 
-    /// One request with `Connection: close`; `headers` without the last line break.
+    /// Sends one request with `Connection: close`; `headers` is without the last line break.
     async fn ask(&self, from: Ipv4Addr, method: &str, target: &str, headers: &str) -> Reply {
         let end = if headers.is_empty() { "" } else { "\r\n" };
         let request =
@@ -253,14 +253,14 @@ impl Open {
     }
 }
 
-/// Reads until the connection's end, which must be an orderly one.
+/// Reads until the end of the connection, which must be orderly.
 async fn rest(stream: &mut TcpStream) -> String {
     let mut bytes = Vec::new();
     timeout(PATIENCE, stream.read_to_end(&mut bytes)).await.expect("the connection stays open").unwrap();
     String::from_utf8(bytes).unwrap()
 }
 
-/// Reads one answer with a length from a connection that goes on.
+/// Reads one answer with a length from a connection that stays open.
 async fn one(stream: &mut TcpStream) -> Reply {
     let mut bytes = Vec::new();
     let reading = async {
@@ -278,7 +278,7 @@ async fn one(stream: &mut TcpStream) -> Reply {
     timeout(PATIENCE, reading).await.expect("no answer")
 }
 
-/// An answer, taken apart.
+/// A parsed answer.
 #[derive(Debug)]
 struct Reply {
     status: u16,

@@ -1,6 +1,5 @@
-//! Session tokens (IMDSv2) without a table: a token is sealed, and says until when it counts. It counts only from the
-//! address and the interface that it was given to, or from the pod where pods share an address, and only until the node
-//! is booted again.
+//! Session tokens (IMDSv2) without a table: a token is sealed and contains its expiry. It is valid only from the address and
+//! interface that it was issued to (or from the pod, where pods share an address), and only until the node reboots.
 //!
 //! ```text
 //! base64url( nonce 12 | ChaCha20-Poly1305( expiry, ms since boot 8 ) | tag 16 )
@@ -18,43 +17,40 @@ use ring::{
 };
 use std::{io, net::IpAddr, path::Path};
 
-/// Length of a token, characters. A real one has 56.
+/// Length of a token, characters. A token of the real IMDS has 56.
 pub(super) const TOKEN_LEN: usize = 48;
-/// Longest life of a token, seconds (AWS: "X-aws-ec2-metadata-token-ttl-seconds").
+/// Longest time to live of a token, seconds (AWS: "X-aws-ec2-metadata-token-ttl-seconds").
 pub(super) const TTL_SECONDS_MAX: u32 = 21_600;
 
-/// Changes when the layout of a token, or what it is bound to, does.
+/// Version of the layout of a token and of its binding.
 const VERSION: u8 = 2;
 const EXPIRY_LEN: usize = 8;
 const TAG_LEN: usize = 16;
 const SEALED_LEN: usize = NONCE_LEN + EXPIRY_LEN + TAG_LEN;
-/// Of a boot id: a UUID in its usual form.
+/// Length of a boot id, which is a UUID in its usual form.
 const BOOT_ID_LEN: usize = 36;
 const BOUND_LEN: usize = 1 + BOOT_ID_LEN + 1 + UID_LEN;
-/// What a token is bound to.
+/// Kinds of [`Bound`].
 const TO_ADDRESS: u8 = 1;
 const TO_POD: u8 = 2;
 
 const _: () = assert!(TOKEN_LEN == SEALED_LEN / 3 * 4 && SEALED_LEN.is_multiple_of(3));
 
-/// What tells one boot of the node from another.
+/// The identity of one boot of the node.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct BootId([u8; BOOT_ID_LEN]);
 
 /// Reads the kernel's boot id.
-///
-/// # Errors
-/// When `/proc` is not there, or shows something else.
 pub(crate) fn boot_id() -> io::Result<BootId> {
     let text = std::fs::read(Path::new("/proc/sys/kernel/random/boot_id"))?;
     let id = text.trim_ascii_end().try_into();
     id.map(BootId).map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))
 }
 
-/// Why there is no token.
+/// An error of [`Tokens`].
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum TokenError {
-    #[error("the key of session tokens is none")]
+    #[error("the key of session tokens is invalid")]
     Key,
     #[error("the kernel has no random bytes")]
     Random,
@@ -62,24 +58,24 @@ pub(crate) enum TokenError {
     Seal,
 }
 
-/// Makes and checks tokens.
+/// Issues and checks tokens.
 pub(crate) struct Tokens {
     key: LessSafeKey,
     boot: BootId,
     random: SystemRandom,
 }
 
-/// Where a token is valid: all that it is bound to, as one string of bytes.
+/// The binding of a token to its peer, as one string of bytes.
 struct Bound([u8; BOUND_LEN]);
 
-/// How long a token shall live.
+/// The time to live of a token, seconds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Ttl(u32);
 
 impl Ttl {
-    /// Reads the header's value: a whole number of seconds from 1 to [`TTL_SECONDS_MAX`], digits only.
+    /// Parses the value of the header: a whole number of seconds from 1 to [`TTL_SECONDS_MAX`], digits only.
     pub(super) fn parse(value: &[u8]) -> Option<Self> {
-        // `parse` would take a sign as well.
+        // `parse` would also accept a sign.
         if !value.iter().all(u8::is_ascii_digit) {
             return None;
         }
@@ -87,29 +83,26 @@ impl Ttl {
         (1..=TTL_SECONDS_MAX).contains(&seconds).then_some(Self(seconds))
     }
 
-    /// In seconds.
+    /// Returns the number of seconds.
     pub(super) const fn seconds(self) -> u32 {
         self.0
     }
 }
 
 impl Tokens {
-    /// `key` must be random; the old and the new agent of an upgrade share it.
-    ///
-    /// # Errors
-    /// Never with a key of this length; ring checks it all the same.
+    /// `key` must be random; the old and the new agent of an upgrade share it. A key of this length is always valid.
     pub(crate) fn new(key: &Secret<[u8; 32]>, boot: BootId) -> Result<Self, TokenError> {
         let key = UnboundKey::new(&CHACHA20_POLY1305, key.expose()).map_err(|Unspecified| TokenError::Key)?;
         Ok(Self { key: LessSafeKey::new(key), boot, random: SystemRandom::new() })
     }
 
-    /// A token for `peer`, from `now_ms` (milliseconds since boot) on.
+    /// Issues a token for `peer` at `now_ms` (milliseconds since boot).
     ///
     /// # Errors
-    /// When the kernel has no random bytes.
+    /// The kernel has no random bytes.
     pub(super) fn mint(&self, peer: &Peer, ttl: Ttl, now_ms: u64) -> Result<[u8; TOKEN_LEN], TokenError> {
         let expiry_ms = now_ms.saturating_add(u64::from(ttl.0) * 1_000);
-        // 96 random bits: a repetition is to be feared after 2^48 tokens, which is ninety years of 100,000 a second.
+        // 96 random bits: a collision becomes likely after 2^48 tokens, which is ninety years at 100,000 per second.
         let mut nonce = [0; NONCE_LEN];
         self.random.fill(&mut nonce).map_err(|Unspecified| TokenError::Random)?;
         let mut expiry = expiry_ms.to_be_bytes();
@@ -127,7 +120,7 @@ impl Tokens {
         }
     }
 
-    /// Whether `token` was given to `peer` and has not expired at `now_ms`.
+    /// Returns true if `token` was issued to `peer` and has not expired at `now_ms`.
     pub(super) fn is_valid(&self, token: &[u8], peer: &Peer, now_ms: u64) -> bool {
         self.expiry_ms(token, peer).is_some_and(|expiry_ms| now_ms < expiry_ms)
     }
@@ -161,7 +154,7 @@ impl Bound {
                     IpAddr::V4(v4) => v4.to_ipv6_mapped(),
                     IpAddr::V6(v6) => v6,
                 };
-                // No interface has the index 0.
+                // The kernel never uses 0 as the index of an interface.
                 let interface = index.unwrap_or(0).to_be_bytes();
                 fill(TO_ADDRESS, &[&address.octets()[..], &interface].concat());
             }

@@ -1,6 +1,7 @@
 //! One HTTP/2 connection to one server: TCP, TLS, HTTP/2.
 //!
-//! tonic's own channel reconnects by itself and keeps choosing dead addresses; this one lives once, and its end is seen.
+//! tonic's own channel reconnects by itself and keeps choosing dead addresses; this connection never reconnects, and its end
+//! is visible.
 
 use http::{Request, Response, Uri};
 use hyper::{body::Incoming, client::conn::http2};
@@ -24,46 +25,46 @@ use tokio_rustls::TlsConnector;
 use tonic::body::Body;
 use tower_service::Service;
 
-/// A server in the same cluster answers a SYN in milliseconds; this includes one that was lost and sent again.
+/// Time limit of the TCP handshake: a server in the same cluster answers a SYN in milliseconds, and one SYN may be lost.
 const CONNECT_TIMEOUT: Duration = Duration::from_millis(1_500);
-/// For TLS: two round trips, and a signature on a server that may be busy with a thousand agents.
+/// Time limit of the TLS handshake: two round trips, and a signature on a server that may be busy with a thousand agents.
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(3);
-/// Bytes that stay unacknowledged for this long end the connection (`TCP_USER_TIMEOUT`).
-const UNACKNOWLEDGED_MAX: Duration = Duration::from_secs(3);
+/// Time after which unacknowledged bytes end the connection (`TCP_USER_TIMEOUT`).
+const UNACKNOWLEDGED_TIME_MAX: Duration = Duration::from_secs(3);
 /// Longest answer, bytes: credentials are below 4 KiB, a role's ARN below 2 KiB.
 const MESSAGE_LEN_MAX: usize = 64 * 1024;
 
-/// Why there is no connection to an address.
+/// A failed attempt to connect to an address.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum ConnectError {
-    #[error("no connection")]
+    #[error("cannot connect")]
     Tcp(#[source] io::Error),
-    #[error("TLS failed; the server's certificate must carry the host of --server-address and come from --ca")]
+    #[error("TLS failed; the server's certificate must be valid for the host of --server-address and signed by --ca")]
     Tls(#[source] io::Error),
-    #[error("HTTP/2 failed; is this a kiam server?")]
+    #[error("HTTP/2 failed; check that --server-address is a kiam server")]
     Http2(#[source] hyper::Error),
-    #[error("the server's name makes no URI")]
+    #[error("--server-address cannot be written as a URI")]
     Uri(#[source] http::Error),
-    #[error("not even the TCP connection within the time for one")]
+    #[error("the TCP handshake timed out")]
     TcpTimeout(#[source] Elapsed),
-    #[error("no TLS within the time for it")]
+    #[error("the TLS handshake timed out")]
     TlsTimeout(#[source] Elapsed),
 }
 
-/// An open connection, as the generated client uses it.
+/// An open connection, for the generated client.
 #[derive(Clone)]
 pub(crate) struct Connection {
     sender: http2::SendRequest<Body>,
 }
 
-/// The task that moves the connection's bytes; ends when the connection does, and ends it when dropped.
+/// The task that moves the connection's bytes. It ends with the connection, and ends the connection on drop.
 pub(super) struct Driver(JoinHandle<()>);
 
 impl Driver {
-    /// Waits for the connection's end.
+    /// Waits for the end of the connection.
     pub(super) async fn ended(&mut self) {
         if let Err(error) = (&mut self.0).await {
-            tracing::debug!(%error, "the connection's task ended badly");
+            tracing::debug!(%error, "the task of the connection failed");
         }
     }
 }
@@ -74,7 +75,7 @@ impl Drop for Driver {
     }
 }
 
-/// Connects to `address`, where a server named `name` should be.
+/// Connects to `address`; the server's certificate must be valid for `name`.
 pub(super) async fn connect(
     address: SocketAddr,
     name: ServerName<'static>,
@@ -105,7 +106,7 @@ pub(super) async fn connect(
 
 fn tune(tcp: &TcpStream) -> io::Result<()> {
     tcp.set_nodelay(true)?;
-    socket2::SockRef::from(tcp).set_tcp_user_timeout(Some(UNACKNOWLEDGED_MAX))
+    socket2::SockRef::from(tcp).set_tcp_user_timeout(Some(UNACKNOWLEDGED_TIME_MAX))
 }
 
 impl Service<Request<Body>> for Connection {
@@ -113,8 +114,8 @@ impl Service<Request<Body>> for Connection {
     type Error = hyper::Error;
     type Future = Pin<Box<dyn Future<Output = Result<Self::Response, Self::Error>> + Send>>;
 
-    /// Always: the generated client would turn a failure here into one that looks as if the server had sent it.
-    /// [`Self::call`] on a connection that is over fails as any other call.
+    /// Always ready: the generated client would convert an error here into one that looks like the server's.
+    /// [`Self::call`] on a closed connection fails like any other call.
     fn poll_ready(&mut self, _context: &mut Context<'_>) -> Poll<Result<(), hyper::Error>> {
         Poll::Ready(Ok(()))
     }

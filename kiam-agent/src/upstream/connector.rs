@@ -1,8 +1,8 @@
-//! Keeps one connection to one of the servers, for as long as the process runs.
+//! Keeps one connection to one of the servers for as long as the process runs.
 //!
-//! Each round resolves `--server-address` anew and tries every address, in random order and the one that just failed
-//! last, until one answers `GetHealth`: with TLS 1.3 a server's refusal of our certificate is only seen then. An idle
-//! connection is checked with the same call: kiam's server counts HTTP/2 pings as abuse, calls it always allows.
+//! Each round resolves `--server-address` again and tries every address, in random order and the one that just failed last,
+//! until one answers `GetHealth`: with TLS 1.3 a server's refusal of our certificate is visible only then. An idle connection
+//! is checked with the same call, because kiam's server treats HTTP/2 pings as abuse but always allows calls.
 
 use super::{
     connection::{self, ConnectError, Connection, Driver},
@@ -27,46 +27,46 @@ use tokio::{
 };
 use tonic::{Code, Status};
 
-/// First pause after a round in which no server could be reached.
+/// First pause after a round in which no server was reachable.
 const BACKOFF_MIN: Duration = Duration::from_millis(50);
-/// Longest such pause: when the servers are back, agents are within seconds, and not all at once.
+/// Longest such pause: when the servers are back, agents reconnect within seconds, and not all at once.
 const BACKOFF_MAX: Duration = Duration::from_secs(3);
-/// Most doubts that wait to be looked into; one is enough to have the connection checked.
-const DOUBTS_MAX: usize = 1;
+/// Most pending requests for a check of the connection; one is enough.
+const PENDING_CHECKS_MAX: usize = 1;
 
 /// An open connection, for requests.
 #[derive(Clone)]
 pub(crate) struct Link {
-    /// Unique in this process.
+    /// Identifier, unique in this process.
     pub(super) id: u64,
     pub(super) address: SocketAddr,
     pub(super) client: KiamServiceClient<Connection>,
 }
 
-/// How it stands with the servers.
+/// The state of the connection.
 pub(super) enum State {
-    /// Being tried for the first time since start or since the loss of a connection: worth waiting for.
+    /// The first round since the start or since the loss of a connection; requests wait for it.
     Connecting,
-    /// Reached.
+    /// Connected.
     Up(Link),
-    /// A whole round failed: not worth waiting for. Rounds go on.
+    /// A whole round failed; requests fail at once while rounds go on.
     Down,
 }
 
-/// Why no server could be reached in a round.
+/// The reason why no server was reachable in a round.
 #[derive(Debug, thiserror::Error)]
 enum RoundError {
     #[error("--server-address={server}")]
     Resolve { server: ServerAddress, source: ResolveError },
     #[error("server {address}")]
     Connect { address: SocketAddr, source: ConnectError },
-    #[error("server {address}: refused GetHealth; a server that does not trust our certificate does so")]
+    #[error("server {address}: GetHealth failed; check that the server trusts the certificate of --cert")]
     Health { address: SocketAddr, source: Status },
-    #[error("server {address}: no answer to GetHealth")]
+    #[error("server {address}: GetHealth timed out")]
     HealthTimeout { address: SocketAddr, source: Elapsed },
 }
 
-/// Keeps the connection; [`Self::run`] is its life.
+/// Keeps the connection while [`Self::run`] runs.
 pub(crate) struct Connector {
     config: UpstreamConfig,
     lookup: Lookup,
@@ -74,16 +74,16 @@ pub(crate) struct Connector {
     tls: Arc<tls::Client>,
     metrics: Arc<Metrics>,
     state: watch::Sender<State>,
-    doubts: (mpsc::Sender<u64>, mpsc::Receiver<u64>),
+    checks: (mpsc::Sender<u64>, mpsc::Receiver<u64>),
     reached: watch::Sender<bool>,
     links: u64,
 }
 
 impl Connector {
-    /// Nothing is opened yet.
+    /// Returns a connector that does not connect before [`Self::run`].
     ///
     /// # Errors
-    /// A server's name that no certificate can carry.
+    /// No certificate can be valid for the server's name.
     pub(crate) fn new(
         config: UpstreamConfig,
         tls: Arc<tls::Client>,
@@ -93,7 +93,7 @@ impl Connector {
         Self::with(config, tls, metrics, lookup)
     }
 
-    /// [`Self::new`] with another resolver than the system's.
+    /// Does as [`Self::new`] with another resolver than the system's.
     pub(super) fn with(
         config: UpstreamConfig,
         tls: Arc<tls::Client>,
@@ -103,18 +103,29 @@ impl Connector {
         let name = ServerName::try_from(config.server.host.clone())?;
         let (state, _) = watch::channel(State::Connecting);
         let (reached, _) = watch::channel(false);
-        Ok(Self { config, lookup, name, tls, metrics, state, doubts: mpsc::channel(DOUBTS_MAX), reached, links: 0 })
+        Ok(Self {
+            config,
+            lookup,
+            name,
+            tls,
+            metrics,
+            state,
+            checks: mpsc::channel(PENDING_CHECKS_MAX),
+            reached,
+            links: 0,
+        })
     }
 
     pub(super) fn state(&self) -> watch::Receiver<State> {
         self.state.subscribe()
     }
 
-    pub(super) fn doubts(&self) -> mpsc::Sender<u64> {
-        self.doubts.0.clone()
+    /// Returns the sender of requests to check a connection, by [`Link::id`].
+    pub(super) fn checks(&self) -> mpsc::Sender<u64> {
+        self.checks.0.clone()
     }
 
-    /// Turns true when a server was reached for the first time, and stays so.
+    /// Returns a watch that becomes and stays true when a server is reached for the first time.
     pub(crate) fn reached(&self) -> watch::Receiver<bool> {
         self.reached.subscribe()
     }
@@ -123,18 +134,18 @@ impl Connector {
     pub(crate) async fn run(mut self) {
         let mut backoff = backoff();
         let mut avoid = None;
-        let mut complaint = None;
+        let mut logged = None;
         loop {
             match self.round(avoid).await {
                 Ok((link, driver)) => {
                     backoff = self::backoff();
-                    complaint = None;
+                    logged = None;
                     tracing::info!(server = %link.address, name = %self.config.server, "connected to a server");
                     avoid = Some(link.address);
                     self.serve(link, driver).await;
                 }
                 Err(error) => {
-                    self.tell(&error, &mut complaint);
+                    log_once(&error, &mut logged);
                     self.state.send_replace(State::Down);
                     sleep(backoff.next().unwrap_or(BACKOFF_MAX)).await;
                 }
@@ -142,7 +153,7 @@ impl Connector {
         }
     }
 
-    /// One try at every address; the last one's error when all fail.
+    /// Tries every address once; returns the last error if all fail.
     async fn round(&mut self, avoid: Option<SocketAddr>) -> Result<(Link, Driver), RoundError> {
         let addresses = resolve::addresses(&self.lookup, avoid).await;
         let unresolved = |source| RoundError::Resolve { server: self.config.server.clone(), source };
@@ -156,7 +167,7 @@ impl Connector {
                 }
                 Err(failure) => {
                     self.metrics.connect_tried(false);
-                    tracing::debug!(error = %chain(&failure), "a server cannot be reached");
+                    tracing::debug!(error = %chain(&failure), "server not reachable");
                     error = failure;
                 }
             }
@@ -173,7 +184,7 @@ impl Connector {
         Ok((client, driver))
     }
 
-    /// The server answers on this connection.
+    /// Checks that the server answers on this connection.
     async fn check(&self, address: SocketAddr, mut client: KiamServiceClient<Connection>) -> Result<(), RoundError> {
         self.metrics.rpc_started(Rpc::Health);
         let outcome = timeout(self.config.keepalive_timeout, client.get_health(GetHealthRequest {})).await;
@@ -188,39 +199,39 @@ impl Connector {
         }
     }
 
-    /// Offers the connection until it ends or is found dead.
+    /// Provides the connection for requests until it ends or a check fails.
     async fn serve(&mut self, link: Link, mut driver: Driver) {
         self.metrics.set_connected(true);
         self.reached.send_replace(true);
         self.state.send_replace(State::Up(link.clone()));
         let every = self.config.keepalive_time;
-        let mut checks = interval_at(Instant::now() + every, every);
-        checks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut interval = interval_at(Instant::now() + every, every);
+        interval.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             tokio::select! {
                 () = driver.ended() => {
                     tracing::info!(server = %link.address, "the connection to the server ended");
                     break;
                 }
-                _ = checks.tick() => {}
-                Some(id) = self.doubts.1.recv() => if id != link.id { continue },
+                _ = interval.tick() => {}
+                Some(id) = self.checks.1.recv() => if id != link.id { continue },
             }
             if let Err(error) = self.check(link.address, link.client.clone()).await {
-                tracing::warn!(error = %chain(&error), "the connection to the server is given up");
+                tracing::warn!(error = %chain(&error), "closing the connection to the server: its check failed");
                 break;
             }
         }
         self.state.send_replace(State::Connecting);
         self.metrics.set_connected(false);
     }
+}
 
-    /// Says why no server can be reached, but not the same thing over and over.
-    fn tell(&self, error: &RoundError, complaint: &mut Option<String>) {
-        let text = chain(error);
-        if complaint.as_ref() != Some(&text) {
-            tracing::warn!(error = %text, "no server can be reached; trying on");
-            *complaint = Some(text);
-        }
+/// Logs why no server is reachable, unless it is the error of the last round.
+fn log_once(error: &RoundError, logged: &mut Option<String>) {
+    let text = chain(error);
+    if logged.as_ref() != Some(&text) {
+        tracing::warn!(error = %text, "no kiam server reachable; retrying");
+        *logged = Some(text);
     }
 }
 

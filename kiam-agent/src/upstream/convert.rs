@@ -1,4 +1,5 @@
-//! What the server's words mean. kiam's server gives every error the code Unknown, so its texts decide; ours keeps them.
+//! Conversion of the server's answers. kiam's server gives every error the code Unknown, so the texts decide; our server
+//! keeps these texts.
 
 use crate::source::{Caller, Credentials, Found, Pod, SourceError};
 use jiff::Timestamp;
@@ -9,22 +10,22 @@ use kiam_common::{
 use std::error::Error as _;
 use tonic::{Code, Response, Status};
 
-/// The code of a credentials document that holds some.
+/// The code of an answer with credentials.
 const SUCCESS: &str = "Success";
-/// Longest part of a server's message that is passed on, bytes: an STS error with its request id is below this.
+/// Longest part of a server's message that is passed on, bytes: an STS error with its request id is shorter.
 const MESSAGE_LEN_MAX: usize = 1_024;
 
-/// What to do with the outcome of a call.
+/// The consequence of the outcome of a call.
 pub(super) enum Verdict<T> {
-    /// This is the answer.
+    /// The answer is final.
     Final(Result<Found<T>, SourceError>),
-    /// It may be another one soon.
+    /// A retry may give another answer soon.
     Later(SourceError),
-    /// The call failed on its way; the connection may be over.
+    /// The call failed without an answer; the connection may be lost.
     Lost(Status),
 }
 
-/// An answer that can say which pod it is for.
+/// An answer that can name its pod.
 pub(super) trait Answered {
     /// Takes the pod out of the answer.
     fn take_seen(&mut self) -> Option<Seen>;
@@ -42,7 +43,7 @@ impl Answered for proto::Credentials {
     }
 }
 
-/// Judges the outcome of a call; `now_ms` is of `CLOCK_MONOTONIC`, and not before the answer came.
+/// Evaluates the outcome of a call. `now_ms` is of `CLOCK_MONOTONIC`, read after the answer arrived.
 pub(super) fn verdict<T: Answered>(outcome: Result<Response<T>, Status>, caller: Caller, now_ms: u64) -> Verdict<T> {
     match outcome {
         Ok(response) => {
@@ -57,8 +58,8 @@ pub(super) fn verdict<T: Answered>(outcome: Result<Response<T>, Status>, caller:
     }
 }
 
-/// The pod that the server answered for, if it can be the caller: it is the one whose cgroup the connection came from;
-/// where that is not known, no pod has been at its address for longer than its own interface exists.
+/// Returns the pod of the answer if it can be the caller: the attested pod; or, without attestation, a pod that is not older
+/// than the caller's interface.
 fn pod(seen: Option<Seen>, caller: Caller, now_ms: u64) -> Result<Option<Pod>, SourceError> {
     let age_ms = caller.interface_age_ms(now_ms);
     let Some(seen) = seen else {
@@ -66,7 +67,7 @@ fn pod(seen: Option<Seen>, caller: Caller, now_ms: u64) -> Result<Option<Pod>, S
         return if must_match || age_ms.is_some() { Err(SourceError::Unverified) } else { Ok(None) };
     };
     let is_caller = match caller.pod {
-        // A server that does not know of UIDs goes by the address.
+        // A server that does not compare UIDs looks up the address alone.
         Some(pod) => seen.pod_uid == pod.uid.as_str(),
         None => age_ms.is_none_or(|age_ms| seen.for_ms <= age_ms),
     };
@@ -78,7 +79,7 @@ fn pod(seen: Option<Seen>, caller: Caller, now_ms: u64) -> Result<Option<Pod>, S
 }
 
 fn of_status<T>(status: Status) -> Verdict<T> {
-    // Only what fails on this side has a cause; what the server sent has a code and a text.
+    // Only a local failure has a source; an error of the server has a code and a text.
     if status.source().is_some() {
         return Verdict::Lost(status);
     }
@@ -96,13 +97,13 @@ fn of_status<T>(status: Status) -> Verdict<T> {
     Verdict::Final(Err(error))
 }
 
-/// Of a server's text, what fits into an answer.
+/// Cuts a text of the server to what fits into an answer.
 fn shortened(text: &str) -> String {
     let end = text.floor_char_boundary(MESSAGE_LEN_MAX);
     text.get(..end).unwrap_or_default().to_owned()
 }
 
-/// Credentials as the server sent them, if they can be handed out at `now`.
+/// Converts the server's credentials, if they can be used at `now`.
 pub(super) fn credentials(sent: proto::Credentials, now: Timestamp) -> Result<Credentials, SourceError> {
     let proto::Credentials {
         code,
@@ -123,12 +124,12 @@ pub(super) fn credentials(sent: proto::Credentials, now: Timestamp) -> Result<Cr
         return unusable("a part of the credentials is missing");
     }
     let Ok(expiration) = expiration.parse::<Timestamp>() else {
-        return unusable("the time of expiry is none");
+        return unusable("the time of expiry is not a timestamp");
     };
     if expiration <= now {
         return unusable("the credentials have expired");
     }
-    // Only for the reader: a wrong one hurts nobody.
+    // Only informative, so an invalid one is replaced.
     let last_updated = last_updated.parse().unwrap_or(now);
     Ok(Credentials { access_key_id, secret_access_key, session_token, expiration, last_updated })
 }

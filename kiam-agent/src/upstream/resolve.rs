@@ -1,30 +1,30 @@
-//! From `--server-address` to the addresses to try, in which order.
+//! Resolution of `--server-address` to the addresses to try, in order.
 
 use futures::future::BoxFuture;
 use kiam_common::flags::ServerAddress;
 use std::{hash::BuildHasher as _, io, net::SocketAddr, time::Duration};
 use tokio::time::{error::Elapsed, timeout};
 
-/// Longest look-up of the server's name: resolv.conf(5) has a second nameserver asked after 5 seconds.
+/// Time limit of a look-up: the resolver queries a second nameserver after 5 seconds (resolv.conf(5)).
 const RESOLVE_TIMEOUT: Duration = Duration::from_secs(8);
-/// Most addresses tried in a round; a name that resolves to more is hardly that of kiam servers.
+/// Most addresses tried in a round; kiam servers hardly have more.
 const ADDRESSES_MAX: usize = 16;
 
-/// Looks a name up, anew at each call.
+/// A look-up of the server's name, made again at each call.
 pub(super) type Lookup = Box<dyn Fn() -> BoxFuture<'static, io::Result<Vec<SocketAddr>>> + Send + Sync>;
 
-/// Why there is no address.
+/// A failed look-up.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum ResolveError {
-    #[error("the name cannot be looked up")]
+    #[error("cannot resolve the name")]
     Failed(#[source] io::Error),
-    #[error("looking the name up takes too long")]
+    #[error("resolving the name timed out")]
     Timeout(#[source] Elapsed),
     #[error("the name has no address")]
     Nothing,
 }
 
-/// The system's resolver.
+/// Returns a look-up by the system's resolver.
 pub(super) fn system(server: &ServerAddress) -> Lookup {
     let ServerAddress { host, port } = server.clone();
     Box::new(move || {
@@ -33,7 +33,7 @@ pub(super) fn system(server: &ServerAddress) -> Lookup {
     })
 }
 
-/// The addresses to try: in random order, so that agents spread over servers; `avoid` last; none twice.
+/// Returns the addresses to try, without duplicates: in random order, so that agents spread over servers, and `avoid` last.
 pub(super) async fn addresses(lookup: &Lookup, avoid: Option<SocketAddr>) -> Result<Vec<SocketAddr>, ResolveError> {
     let found = timeout(RESOLVE_TIMEOUT, lookup()).await.map_err(ResolveError::Timeout)?;
     let found = in_order(found.map_err(ResolveError::Failed)?, avoid);
@@ -41,7 +41,7 @@ pub(super) async fn addresses(lookup: &Lookup, avoid: Option<SocketAddr>) -> Res
 }
 
 fn in_order(mut addresses: Vec<SocketAddr>, avoid: Option<SocketAddr>) -> Vec<SocketAddr> {
-    // Seeded by the system's random numbers.
+    // RandomState has random keys.
     let random = std::hash::RandomState::new();
     addresses.sort_by_cached_key(|address| (Some(*address) == avoid, random.hash_one(address)));
     addresses.dedup();

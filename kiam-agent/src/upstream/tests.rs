@@ -1,4 +1,4 @@
-//! The client of the server against real servers over mutual TLS, scripted by the pod's address.
+//! The client against real servers over mutual TLS, which answer by the pod's address.
 
 mod server;
 
@@ -13,11 +13,11 @@ use tokio::{
     time::{sleep, timeout},
 };
 
-/// Long enough for anything but what a test waits for on purpose.
+/// Time limit for steps that should not take long.
 const PATIENCE: Duration = Duration::from_secs(10);
 const BUDGET: Duration = Duration::from_millis(900);
 
-/// An agent's side.
+/// The client side.
 struct Agent {
     upstream: Upstream,
     reached: watch::Receiver<bool>,
@@ -31,7 +31,7 @@ impl Drop for Agent {
     }
 }
 
-/// An agent whose `kiam-server` has these addresses.
+/// Starts an agent for which `kiam-server` resolves to these addresses.
 fn agent(pki: &Pki, addresses: &[SocketAddr]) -> Agent {
     let config = UpstreamConfig {
         server: ServerAddress { host: "kiam-server".into(), port: 443 },
@@ -61,7 +61,7 @@ impl Agent {
         result
     }
 
-    /// Asks until a server is reached.
+    /// Sends requests until a server answers.
     async fn until_served(&self) -> Found<String> {
         let asking = async {
             loop {
@@ -81,14 +81,14 @@ impl Agent {
     }
 }
 
-/// A pod behind an interface that is older than the agent.
+/// Returns a pod behind an interface that is older than the agent.
 fn pod(address: &str) -> Caller {
-    Caller { address: Some(address.parse().unwrap()), pod: None, interface_born_ms: None }
+    Caller { address: Some(address.parse().unwrap()), pod: None, interface_first_seen_ms: None }
 }
 
-/// A pod behind an interface of that age.
+/// Returns a pod behind an interface of this age.
 fn young(address: &str, age_ms: u64) -> Caller {
-    Caller { interface_born_ms: Some(clock::monotonic_ms() - age_ms), ..pod(address) }
+    Caller { interface_first_seen_ms: Some(clock::monotonic_ms() - age_ms), ..pod(address) }
 }
 
 #[tokio::test]
@@ -96,8 +96,8 @@ async fn role_and_credentials() {
     let pki = Pki::new();
     let server = Server::start(&pki, "127.0.0.1:0").await;
     let agent = agent(&pki, &[server.address]);
-    let Found { value, pod: who } = agent.role(pod("10.0.0.1")).await.unwrap();
-    assert_eq!((value.as_str(), who.unwrap().name.as_str()), ("role-a", "pod-a"));
+    let Found { value, pod: found } = agent.role(pod("10.0.0.1")).await.unwrap();
+    assert_eq!((value.as_str(), found.unwrap().name.as_str()), ("role-a", "pod-a"));
     assert!(*agent.reached.borrow());
     let deadline = Instant::now() + BUDGET;
     let found = agent.upstream.credentials(pod("fd00::1"), "role-a", deadline).await.unwrap();
@@ -129,13 +129,13 @@ async fn request_carries_age_uid_and_wait() {
 
     let uid = "11111111-2222-4333-8444-aaaaaaaaaaaa";
     let attested = Some(AttestedPod { uid: PodUid::parse(uid).unwrap(), must_match: true });
-    let on_the_node = Caller { address: None, pod: attested, interface_born_ms: None };
+    let on_the_node = Caller { address: None, pod: attested, interface_first_seen_ms: None };
     drop(agent.role(on_the_node).await);
     drop(agent.role(Caller { pod: attested, ..pod("10.0.0.1") }).await);
-    // Each until its time is over: this server answers with another pod.
-    let mut told: Vec<_> = server.asked().into_iter().map(|asked| (asked.ip, asked.caller.unwrap().pod_uid)).collect();
-    told.dedup();
-    assert_eq!(told[told.len() - 2..], ["", "10.0.0.1"].map(|ip| (ip.to_owned(), Some(uid.to_owned()))));
+    // Both are retried until their deadline: this server answers with another pod.
+    let mut sent: Vec<_> = server.asked().into_iter().map(|asked| (asked.ip, asked.caller.unwrap().pod_uid)).collect();
+    sent.dedup();
+    assert_eq!(sent[sent.len() - 2..], ["", "10.0.0.1"].map(|ip| (ip.to_owned(), Some(uid.to_owned()))));
 }
 
 #[tokio::test]
@@ -160,7 +160,7 @@ async fn unknown_pod_is_retried_with_backoff() {
     let server = Server::start(&pki, "127.0.0.1:0").await;
     let agent = agent(&pki, &[server.address]);
     agent.until_served().await;
-    // Known from the fourth question on.
+    // The server knows this pod from the fourth request on.
     let found = agent.role(pod("10.0.2.4")).await.unwrap();
     assert_eq!(found.value, "role-a");
     let questions = |address: &str| server.asked().iter().filter(|asked| asked.ip == address).count();
@@ -182,7 +182,7 @@ async fn pod_older_than_its_interface_is_refused() {
     assert!(agent.role(pod("10.0.3.1")).await.is_ok());
     assert!(agent.role(young("10.0.3.1", 6_000)).await.is_ok());
     assert!(matches!(agent.role(young("10.0.3.1", 1_000)).await, Err(SourceError::Stale)));
-    // kiam's server says nothing of that.
+    // kiam's server does not report it.
     assert!(agent.role(pod("10.0.3.2")).await.is_ok());
     assert!(matches!(agent.role(young("10.0.3.2", 6_000)).await, Err(SourceError::Unverified)));
 }
@@ -191,7 +191,7 @@ async fn pod_older_than_its_interface_is_refused() {
 #[tokio::test]
 async fn without_a_server_requests_fail_fast() {
     let pki = Pki::new();
-    // A port that nobody else takes meanwhile.
+    // Reserves the port until the server starts.
     let reserved = tokio::net::TcpSocket::new_v4().unwrap();
     reserved.set_reuseport(true).unwrap();
     reserved.bind("127.0.0.1:0".parse().unwrap()).unwrap();
@@ -219,9 +219,9 @@ async fn lost_server_is_replaced_within_a_request() {
         let (used, other) = if first.asked().is_empty() { (&second, &first) } else { (&first, &second) };
         let before = other.asked().len();
         used.cut();
-        // Not a single failure: the connection's end is seen, or the call is made again.
+        // No request fails: the end of the connection is noticed, or the call is retried.
         agent.role(pod("10.0.0.1")).await.unwrap();
-        assert_eq!(other.asked().len(), before + 1, "the one that was lost is not the next");
+        assert_eq!(other.asked().len(), before + 1, "the lost server is not tried first");
         used.forget();
     }
 }
@@ -252,13 +252,13 @@ async fn silent_server_is_abandoned() {
     agent.until_served().await;
     let used = usize::from(servers[0].asked().is_empty());
     servers[used].silence();
-    // Noticed without a question of a pod.
+    // The silence is noticed without a request of a pod.
     let moved = async {
         while !agent.metrics().contains("kiam_agent_server_connects_total 2") {
             sleep(Duration::from_millis(20)).await;
         }
     };
-    timeout(Duration::from_secs(3), moved).await.expect("nobody notices");
+    timeout(Duration::from_secs(3), moved).await.expect("the agent does not notice");
     assert_eq!(agent.role(pod("10.0.0.1")).await.unwrap().value, "role-a");
     assert!(!servers[1 - used].asked().is_empty());
 }
@@ -267,8 +267,8 @@ async fn silent_server_is_abandoned() {
 async fn servers_with_wrong_certificates_are_refused() {
     let pki = Pki::new();
     for (what, server) in [
-        ("another authority's", Server::start(&Pki::new(), "127.0.0.1:0").await),
-        ("another name's", Server::start(&pki.with_name("other-server"), "127.0.0.1:0").await),
+        ("another authority", Server::start(&Pki::new(), "127.0.0.1:0").await),
+        ("another name", Server::start(&pki.with_name("other-server"), "127.0.0.1:0").await),
     ] {
         let agent = agent(&pki, &[server.address]);
         assert!(matches!(agent.role(pod("10.0.0.1")).await, Err(SourceError::Unreachable)), "{what}");

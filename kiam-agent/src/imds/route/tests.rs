@@ -2,7 +2,7 @@ use super::*;
 
 const ARN: &str = "arn:aws:iam::123456789012:role/team/role-c";
 
-/// The path's route; for credentials, the role.
+/// Returns the route of the path, with the role for credentials.
 fn route(raw: &str) -> Result<String, Ambiguous> {
     let path = Path::parse(raw)?;
     Ok(match path.route() {

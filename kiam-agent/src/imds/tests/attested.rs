@@ -1,4 +1,4 @@
-//! Whose a connection is when the kernel tells the cgroup that it was opened in.
+//! Attribution of connections whose cgroup the kernel reports.
 
 use super::*;
 use crate::attestation::PodUid;
@@ -91,7 +91,7 @@ async fn host_network_pods_are_distinguished_by_uid() {
     for (uid, own, other) in [(RED, 0, 1), (BLUE, 1, 0)] {
         open.ingress.opened_by(owned_by(uid));
         let header = format!("X-aws-ec2-metadata-token: {}", tokens[own]);
-        // A pod has no address of its own there, so it may well use another one.
+        // A pod has no address of its own there, so it may use any.
         let reply = open.ask(OTHER, "GET", SC, &header).await;
         assert_eq!(reply.body, format!("role-of-{uid}"));
         let header = format!("X-aws-ec2-metadata-token: {}", tokens[other]);
@@ -103,8 +103,8 @@ async fn host_network_pods_are_distinguished_by_uid() {
     assert_eq!(reply.status, 403, "a static pod: {reply:?}");
 }
 
-/// How long a parent takes that has much to do.
-const TOLD_AFTER: Duration = Duration::from_millis(400);
+/// Delay of the answer of a busy parent.
+const ANSWER_DELAY: Duration = Duration::from_millis(400);
 
 /// A stop waits for connections whose pod is still being looked up.
 #[tokio::test]
@@ -112,7 +112,7 @@ async fn stop_waits_for_pending_attestations() {
     let open = open(ImdsV1::Allow).await;
     open.ingress.kernel().arrived_by = Some(ArrivedBy::Hook(BY_HOOK_NODE));
     open.ingress.opened_by(owned_by(RED));
-    open.ingress.kernel().takes = TOLD_AFTER;
+    open.ingress.kernel().delay = ANSWER_DELAY;
     let mut stream = open.connect(PERMITTED).await;
     let accepted = timeout(PATIENCE, async {
         while open.ingress.kernel().questions.is_empty() {
@@ -121,7 +121,7 @@ async fn stop_waits_for_pending_attestations() {
     });
     accepted.await.unwrap();
     let begin = Instant::now();
-    // With the stop's end the worker ends.
+    // The worker exits when the stop returns.
     let stopped = async {
         open.server.stop(PATIENCE).await;
         begin.elapsed()
@@ -129,7 +129,7 @@ async fn stop_waits_for_pending_attestations() {
     let head = format!("GET {SC}");
     let (stopped, reply) = tokio::join!(stopped, asked(&mut stream, &head));
     assert_eq!(reply.body, format!("role-of-{RED}"));
-    assert!(stopped >= TOLD_AFTER / 2, "it did not wait: {stopped:?}");
+    assert!(stopped >= ANSWER_DELAY / 2, "it did not wait: {stopped:?}");
 }
 
 #[tokio::test]

@@ -1,4 +1,4 @@
-//! What clients that mean well get.
+//! Answers to well-behaved clients.
 
 use super::*;
 
@@ -40,9 +40,9 @@ async fn paths_statuses_and_bodies() {
 async fn header_names_are_written_as_in_ec2() {
     let open = open(ImdsV1::Allow).await;
     let put = "PUT /latest/api/token HTTP/1.0\r\nX-aws-ec2-metadata-token-ttl-seconds: 60\r\n\r\n";
-    let told = open.raw(PERMITTED, put).await;
+    let answer = open.raw(PERMITTED, put).await;
     for name in ["X-Aws-Ec2-Metadata-Token-Ttl-Seconds: 60", "Server: EC2ws", "Content-Type: text/plain", "Date: "] {
-        assert!(told.contains(&format!("\r\n{name}")), "{name}: {told}");
+        assert!(answer.contains(&format!("\r\n{name}")), "{name}: {answer}");
     }
 }
 
@@ -53,11 +53,11 @@ async fn source_failures_have_their_status_and_kiams_text() {
     let unknown = "rpc error: code = Unknown desc =";
     let unverified = errors()[4].to_string();
     let unusable = errors()[8].to_string();
-    let nobodys = "the connection belongs to no known pod".to_owned();
+    let no_pod = "the connection belongs to no known pod".to_owned();
     let table = [
         (503, format!("{unknown} pod not found"), "no pod found".to_owned()),
         (503, format!("{unknown} pod not found"), "no pod found".to_owned()),
-        (403, nobodys.clone(), nobodys),
+        (403, no_pod.clone(), no_pod),
         (403, format!("{unknown} multiple running pods found"), format!("{unknown} multiple running pods found")),
         (403, unverified.clone(), unverified),
         (404, "empty role".to_owned(), format!("{unknown} role can't be empty")),

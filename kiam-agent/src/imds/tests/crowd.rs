@@ -3,7 +3,7 @@
 use super::*;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 
-/// Both ends of all connections are in this process.
+/// Raises the limit of open files: both ends of all connections are in this process.
 fn raise_descriptors() {
     let (_, hard) = getrlimit(Resource::RLIMIT_NOFILE).unwrap();
     assert!(hard >= 4_096, "this test needs `ulimit -Hn` of 4096");
@@ -40,7 +40,7 @@ async fn connection_65_of_a_pod_gets_429() {
     let request = format!("GET {SC} HTTP/1.1\r\nHost: x\r\n\r\n");
     let reply = Reply::parse(&open.raw(PERMITTED, &request).await);
     assert_eq!((reply.status, reply.header("retry-after")), (429, Some("1")));
-    assert_eq!(open.get(OTHER, SC).await.body, "role-a", "others are not concerned");
+    assert_eq!(open.get(OTHER, SC).await.body, "role-a", "other pods are not affected");
     streams.pop();
     until_open(&open, limits::CONNECTIONS_PER_POD_MAX - 1).await;
     assert_eq!(open.get(PERMITTED, SC).await.body, "role-a");
@@ -59,10 +59,10 @@ async fn new_pod_gets_in_when_all_slots_are_taken() {
         streams.push(stream);
     }
     until_open(&open, limits::CONNECTIONS_MAX).await;
-    // A holder that has some must wait; it is told.
+    // A holder of some slots must wait and gets 429.
     let request = format!("GET {SC} HTTP/1.1\r\nHost: x\r\n\r\n");
     assert_eq!(Reply::parse(&open.raw(pod(95 - 2), &request).await).status, 429);
-    // Newcomers get in, one after another, and only the large holders pay.
+    // New pods get in, one after another, and only large holders lose slots.
     for n in 1..=20 {
         let mut stream = open.connect(Ipv4Addr::new(127, 0, 2, n)).await;
         stream.write_all(request.as_bytes()).await.unwrap();

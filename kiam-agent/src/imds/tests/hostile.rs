@@ -1,4 +1,4 @@
-//! What nobody who means well sends.
+//! Requests of hostile clients.
 
 use super::*;
 
@@ -52,13 +52,13 @@ async fn ambiguous_requests_are_refused_and_end_connection() {
     ] {
         let mut stream = open.connect(PERMITTED).await;
         stream.write_all(request.as_bytes()).await.unwrap();
-        let told = rest(&mut stream).await;
+        let answer = rest(&mut stream).await;
         if status == 0 {
-            assert_eq!(told, "", "{what}");
+            assert_eq!(answer, "", "{what}");
             continue;
         }
-        assert_eq!(Reply::parse(&told).status, status, "{what}: {told}");
-        assert!(!told.contains("role-a"), "{what}: {told}");
+        assert_eq!(Reply::parse(&answer).status, status, "{what}: {answer}");
+        assert!(!answer.contains("role-a"), "{what}: {answer}");
     }
     assert_eq!(open.get(PERMITTED, SC).await.body, "role-a", "and it goes on");
 }
@@ -72,8 +72,8 @@ async fn answer_arrives_although_bytes_are_unread() {
         let mut stream = open.connect(PERMITTED).await;
         stream.write_all(head.as_bytes()).await.unwrap();
         stream.readable().await.unwrap();
-        // It was refused by its head. A connection that is closed by now answers this with a reset, after which
-        // nothing more can be written, and some clients' systems forget what they had received.
+        // The request was refused by its head. If the connection were closed by now, this would be answered with a reset,
+        // after which nothing more can be written, and some clients' systems discard what they had received.
         stream.write_all(body.as_bytes()).await.unwrap();
         assert_eq!(Reply::parse(&rest(&mut stream).await).status, 400);
         stream.write_all(b"y").await.unwrap();
@@ -89,9 +89,9 @@ async fn request_after_a_refused_one_is_not_read() {
         "Content-Length: 9999\r\n".into(),
     ] {
         let request = format!("GET {SC} HTTP/1.1\r\nHost: x\r\n{headers}\r\n{smuggled}");
-        let told = open.raw(PERMITTED, request).await;
-        assert_eq!(told.matches("HTTP/1.1 ").count(), 1, "{told}");
-        assert_eq!(Reply::parse(&told).status, 400);
+        let answers = open.raw(PERMITTED, request).await;
+        assert_eq!(answers.matches("HTTP/1.1 ").count(), 1, "{answers}");
+        assert_eq!(Reply::parse(&answers).status, 400);
     }
 }
 
@@ -120,10 +120,10 @@ async fn unknown_interface_gets_no_credentials() {
     assert!(took >= limits::ANSWER_TIME_MAX && took < Duration::from_secs(3), "{took:?}");
 
     let attestation = open.get(PERMITTED, SC);
-    let told = async {
+    let report = async {
         sleep(Duration::from_millis(100)).await;
         open.interfaces.send_replace(known(&[INTERFACE, 99]));
     };
-    let (reply, ()) = tokio::join!(attestation, told);
+    let (reply, ()) = tokio::join!(attestation, report);
     assert_eq!(reply.body, "role-a", "the parent's message came in time");
 }

@@ -1,4 +1,4 @@
-//! Connections that carry more than one request, old clients, and the agent's end.
+//! Connections with more than one request, old clients, and the stop of the agent.
 
 use super::*;
 
@@ -16,7 +16,7 @@ async fn connection_carries_many_requests() {
         stream.write_all(get("HTTP/1.1", &target, "").as_bytes()).await.unwrap();
         assert_eq!(one(&mut stream).await.body, wanted, "{round}");
     }
-    // What is wrong, but clear, ends nothing.
+    // Errors that are not ambiguous do not end the connection.
     for target in ["/latest/user-data", &format!("{SC}/role-b")] {
         stream.write_all(get("HTTP/1.1", target, "").as_bytes()).await.unwrap();
         assert!(one(&mut stream).await.status >= 400);
@@ -34,8 +34,8 @@ async fn pipelined_requests_are_answered_in_order() {
         get("HTTP/1.1", &format!("{SC}/role-a"), ""),
         get("HTTP/1.1", SC, "Connection: close\r\n"),
     ];
-    let told = open.raw(PERMITTED, requests.concat()).await;
-    let statuses: Vec<&str> = told.match_indices("HTTP/1.1 ").map(|(at, _)| &told[at + 9..at + 12]).collect();
+    let answers = open.raw(PERMITTED, requests.concat()).await;
+    let statuses: Vec<&str> = answers.match_indices("HTTP/1.1 ").map(|(at, _)| &answers[at + 9..at + 12]).collect();
     assert_eq!(statuses, ["200", "404", "200", "200"]);
 }
 
@@ -95,7 +95,7 @@ async fn stop_drains_requests_and_accepts_no_more() {
 
     let begin = Instant::now();
     let begins = async {
-        // By now those at rest have ended, and this one would have, too.
+        // By now idle connections have ended; a new one must not have.
         assert_eq!(rest(&mut resting).await, "");
         new.write_all(get("HTTP/1.1", SC, "").as_bytes()).await.unwrap();
         (one(&mut new).await, rest(&mut new).await)
@@ -106,7 +106,7 @@ async fn stop_drains_requests_and_accepts_no_more() {
     assert!(begin.elapsed() < Duration::from_secs(2), "{:?}", begin.elapsed());
     open.accepting.await.unwrap();
     let socket = TcpSocket::new_v4().unwrap();
-    assert!(socket.connect(open.address).await.is_err(), "nobody listens any more");
+    assert!(socket.connect(open.address).await.is_err(), "the listener is closed");
 }
 
 #[tokio::test]

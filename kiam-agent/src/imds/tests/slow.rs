@@ -1,14 +1,14 @@
-//! Clients that take their time, in real time: each of these tests takes as long as the limit that it is about.
+//! Slow clients, in real time: each test takes as long as the limit that it tests.
 
 use super::*;
 
-/// How long until the other side ends the connection, and what it said.
+/// Returns the time until the server ends the connection, and what it sent.
 async fn ended(stream: &mut TcpStream) -> (Duration, String) {
     let begin = Instant::now();
     let mut bytes = Vec::new();
     match timeout(PATIENCE, stream.read_to_end(&mut bytes)).await.expect("the connection stays open") {
         Ok(_) => {}
-        // Unread bytes turn an end into a reset; it is an end all the same.
+        // Unread bytes turn the end into a reset.
         Err(error) => assert_eq!(error.kind(), io::ErrorKind::ConnectionReset),
     }
     (begin.elapsed(), String::from_utf8(bytes).unwrap())
@@ -23,9 +23,9 @@ fn assert_about(took: Duration, wanted: Duration) {
 async fn silent_connection_is_ended() {
     let open = open(ImdsV1::Allow).await;
     let mut stream = open.connect(PERMITTED).await;
-    let (took, told) = ended(&mut stream).await;
+    let (took, sent) = ended(&mut stream).await;
     assert_about(took, limits::HEAD_TIME_MAX);
-    assert_eq!(told, "");
+    assert_eq!(sent, "");
     assert!(open.metrics().contains(r#"kiam_agent_connections_ended_total{reason="slow-head"} 1"#));
 }
 
@@ -58,7 +58,7 @@ async fn second_head_has_its_limit_too() {
     assert_eq!(one(&mut stream).await.body, "role-a");
     sleep(limits::REQUEST_TIME_MAX + Duration::from_millis(500)).await;
     stream.write_all(request.as_bytes()).await.unwrap();
-    assert_eq!(one(&mut stream).await.body, "role-a", "a rest is no head");
+    assert_eq!(one(&mut stream).await.body, "role-a", "idle time does not count");
     stream.write_all(b"GET /").await.unwrap();
     assert_about(ended(&mut stream).await.0, limits::HEAD_TIME_MAX);
 }
@@ -75,13 +75,13 @@ async fn slow_body_is_awaited_but_not_forever() {
 #[tokio::test]
 async fn client_that_does_not_read_is_cut_off() {
     let open = open(ImdsV1::Allow).await;
-    // A small buffer is soon full of answers: a large one takes tens of thousands of them.
+    // A small buffer is soon full of answers; a large one holds tens of thousands of them.
     let socket = TcpSocket::new_v4().unwrap();
     socket.set_recv_buffer_size(4 * 1024).unwrap();
     socket.bind((PERMITTED, 0).into()).unwrap();
     let mut stream = socket.connect(open.address).await.unwrap();
     let request = format!("GET {SC}/role-a HTTP/1.1\r\nHost: x\r\n\r\n").repeat(100);
-    // Until the other side's buffers are full as well, and nothing moves any more.
+    // Writes until the buffers of the other side are full as well and nothing moves.
     let begin = Instant::now();
     let mut moved = begin;
     loop {
@@ -91,8 +91,10 @@ async fn client_that_does_not_read_is_cut_off() {
                 assert!(moved - begin < PATIENCE, "the agent reads on and on");
             }
             Ok(Err(_)) => break,
-            // What the agent has read by then is answered first.
-            Err(_elapsed) => assert!(moved.elapsed() < limits::REQUEST_TIME_MAX + PATIENCE, "it is never cut off"),
+            // Requests that the agent has already read are answered first.
+            Err(_elapsed) => {
+                assert!(moved.elapsed() < limits::REQUEST_TIME_MAX + PATIENCE, "the client is never cut off")
+            }
         }
     }
     assert!(moved.elapsed() > Duration::from_secs(2), "cut off at once");

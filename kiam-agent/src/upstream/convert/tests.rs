@@ -2,9 +2,9 @@ use super::*;
 use crate::{attestation::PodUid, source::AttestedPod};
 
 fn caller(age_ms: Option<u64>) -> Caller {
-    // As of NOW_MS.
+    // At NOW_MS.
     let address = Some([10, 0, 0, 7].into());
-    Caller { address, pod: None, interface_born_ms: age_ms.map(|age| NOW_MS - age) }
+    Caller { address, pod: None, interface_first_seen_ms: age_ms.map(|age| NOW_MS - age) }
 }
 
 const UID: &str = "11111111-2222-4333-8444-aaaaaaaaaaaa";
@@ -26,7 +26,7 @@ fn role(seen_for_ms: Option<u64>) -> proto::Role {
     proto::Role { name: "role-a".into(), seen }
 }
 
-/// The verdict in one word.
+/// Returns the verdict in one word.
 fn word<T>(verdict: Verdict<T>) -> String {
     match verdict {
         Verdict::Final(Ok(Found { pod, .. })) => format!("found {:?}", pod.map(|pod| pod.name)),
@@ -59,10 +59,10 @@ fn uid_decides_where_it_is_known() {
     const OTHER: &str = "11111111-2222-4333-8444-bbbbbbbbbbbb";
     for (seen_for_ms, uid, must_match, age_ms, wanted) in [
         (Some(0), UID, false, None, r#"found Some("pod-a")"#),
-        // The interface was made anew, the pod was not.
+        // The interface was created again, the pod was not.
         (Some(u64::MAX), UID, false, Some(5), r#"found Some("pod-a")"#),
         (Some(u64::MAX), UID, true, Some(5), r#"found Some("pod-a")"#),
-        // The server goes by the address alone.
+        // The server looks up the address alone.
         (Some(0), OTHER, false, None, "later Stale"),
         (Some(0), OTHER, true, Some(500), "later Stale"),
         // kiam's own server.

@@ -44,13 +44,13 @@ impl Pki {
         Self { folder: TempDir::new().unwrap(), ca, issuer, server_name: "kiam-server".into() }
     }
 
-    /// The same authority, but the server's certificate carries another name.
+    /// Returns the same authority with another name in the server's certificate.
     pub(super) fn with_name(&self, name: &str) -> Self {
         let issuer = Arc::clone(&self.issuer);
         Self { folder: TempDir::new().unwrap(), ca: self.ca.clone(), issuer, server_name: name.into() }
     }
 
-    /// The same authority for servers, but agents' certificates come from another one.
+    /// Returns the same authority for servers, with agents' certificates from `other`.
     pub(super) fn with_agent_of(&self, other: &Self) -> Self {
         Self { issuer: Arc::clone(&other.issuer), ..self.with_name(&self.server_name) }
     }
@@ -63,13 +63,13 @@ impl Pki {
         self.files("server", std::slice::from_ref(&self.server_name), ExtendedKeyUsagePurpose::ServerAuth)
     }
 
-    fn files(&self, whose: &str, names: &[String], usage: ExtendedKeyUsagePurpose) -> TlsFiles {
+    fn files(&self, owner: &str, names: &[String], usage: ExtendedKeyUsagePurpose) -> TlsFiles {
         let key = KeyPair::generate().unwrap();
         let mut params = CertificateParams::new(names.to_vec()).unwrap();
         params.extended_key_usages = vec![usage];
         let cert = params.signed_by(&key, &self.issuer).unwrap().pem();
         let write = |name: &str, text: &str| {
-            let path = Path::new(self.folder.path()).join(format!("{whose}-{name}.pem"));
+            let path = Path::new(self.folder.path()).join(format!("{owner}-{name}.pem"));
             fs::write(&path, text).unwrap();
             path
         };
@@ -77,15 +77,15 @@ impl Pki {
     }
 }
 
-/// A question that was asked.
+/// A received request.
 #[derive(Debug, Clone)]
 pub(super) struct Asked {
     pub(super) ip: String,
     pub(super) caller: Option<proto::Caller>,
 }
 
-/// Answers: `10.0.1.x` with an error each, `10.0.2.n` from the n-th question on, `10.0.3.1` as seen for 5 s,
-/// `10.0.3.2` as kiam's own server, all others with `role-a`.
+/// A scripted server. It answers `10.0.1.x` with an error each, `10.0.2.n` from the n-th request on, `10.0.3.1` as seen for
+/// 5 s, `10.0.3.2` like kiam's own server, and all others with `role-a`.
 #[derive(Clone, Default)]
 struct Script {
     asked: Arc<Mutex<Vec<Asked>>>,
@@ -186,32 +186,32 @@ impl Server {
         Self { address, script, connections, accepting }
     }
 
-    /// All questions so far.
+    /// Returns all requests so far.
     pub(super) fn asked(&self) -> Vec<Asked> {
         self.script.asked.lock().unwrap().clone()
     }
 
-    /// Forgets them.
+    /// Forgets all requests.
     pub(super) fn forget(&self) {
         self.script.asked.lock().unwrap().clear();
     }
 
-    /// Cuts all connections.
+    /// Closes all connections.
     pub(super) fn cut(&self) {
         self.connections.lock().unwrap().abort_all();
     }
 
-    /// Whether the streams of calls are reset, all but `GetHealth`.
+    /// Sets whether the streams of calls except `GetHealth` are reset.
     pub(super) fn reset_calls(&self, reset: bool) {
         self.script.reset_calls.store(reset, Ordering::Relaxed);
     }
 
-    /// How many were.
+    /// Returns the number of reset streams.
     pub(super) fn resets(&self) -> usize {
         self.script.resets.load(Ordering::Relaxed)
     }
 
-    /// From now on nothing is answered, though connections stay open.
+    /// Stops answering, while connections stay open.
     pub(super) fn silence(&self) {
         self.script.silent.store(true, Ordering::Relaxed);
     }
