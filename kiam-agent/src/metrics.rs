@@ -1,4 +1,4 @@
-//! Every metric of the agent: name, help, labels. kiam's keep their names and meaning; ours begin with `kiam_agent_`.
+//! All metrics of the agent: name, help, labels. kiam's metrics keep their names and meaning; ours begin with `kiam_agent_`.
 
 mod datapath;
 mod grpc;
@@ -23,12 +23,12 @@ use std::{
 };
 use tonic::Code;
 
-/// kiam's buckets: 1 ms to 4.096 s, doubling.
-const LATENCY_FIRST: f64 = 0.001;
-/// Of kiam's buckets.
-const LATENCY_BUCKETS: u16 = 13;
+/// Upper bound of the first latency bucket, seconds. As in kiam, each further one doubles, up to 4.096 s.
+const LATENCY_BUCKET_FIRST_SECONDS: f64 = 0.001;
+/// Number of latency buckets, as in kiam.
+const LATENCY_BUCKET_COUNT: u16 = 13;
 
-/// The part of the metadata service that answered.
+/// The handler of a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) enum Handler {
     RoleName,
@@ -36,13 +36,13 @@ pub(crate) enum Handler {
     /// All other paths, which kiam would have forwarded.
     Proxy,
     Token,
-    /// Requests that were refused before their path was looked at.
+    /// Requests refused before their path was read.
     None,
 }
 
 impl EncodeLabelValue for Handler {
     fn encode(&self, encoder: &mut LabelValueEncoder<'_>) -> Result<(), fmt::Error> {
-        // kiam's words, where it has one.
+        // kiam's names, where kiam has one.
         encoder.write_str(match self {
             Self::RoleName => "roleName",
             Self::Credentials => "credentials",
@@ -69,7 +69,7 @@ struct ReasonLabel {
     reason: &'static str,
 }
 
-/// The metrics of the worker. Those of the datapath are [`Datapath`]'s.
+/// The metrics of the worker. [`Datapath`] has those of the parent.
 pub(crate) struct Metrics {
     latency: Family<HandlerLabel, Histogram, fn() -> Histogram>,
     success: Family<HandlerLabel, Counter>,
@@ -88,7 +88,7 @@ pub(crate) struct Metrics {
 }
 
 impl Metrics {
-    /// Registers all of them.
+    /// Creates and registers all metrics.
     pub(crate) fn new(registry: &mut Registry) -> Self {
         let metrics = Self {
             latency: Family::new_with_constructor(latency),
@@ -118,23 +118,23 @@ impl Metrics {
         metadata.register("responses", "Answers by status", self.responses.clone());
         metadata.register("credential_fetch_errors", "Failures to get credentials", self.fetch_errors.clone());
         metadata.register("find_role_errors", "Failures to find a pod's role", self.find_role_errors.clone());
-        metadata.register("empty_role", "Pods without a role that asked for it", self.empty_role.clone());
+        metadata.register("empty_role", "Requests for the role of a pod that has none", self.empty_role.clone());
         metadata.register("proxy_requests_blocked", "Requests for paths that are not served", self.blocked.clone());
     }
 
     fn register_ours(&self, registry: &mut Registry) {
         let agent = registry.sub_registry_with_prefix("kiam_agent");
-        agent.register("refusals", "Requests not answered with 200, by what was wrong", self.refusals.clone());
+        agent.register("refusals", "Requests not answered with 200, by reason", self.refusals.clone());
         agent.register("connections", "Open connections from pods", self.connections.clone());
-        let help = "Connections from pods that the agent ended, by why";
+        let help = "Connections from pods that the agent ended, by reason";
         agent.register("connections_ended", help, self.connections_ended.clone());
         agent.register("server_connected", "1 while a server is connected", self.server_connected.clone());
         agent.register("server_connects", "Connections made to servers", self.server_connects.clone());
-        let help = "Tries to connect to a server that failed";
+        let help = "Failed attempts to connect to a server";
         agent.register("server_connect_errors", help, self.server_connect_errors.clone());
     }
 
-    /// A request of a pod was answered. `refusal`: what was wrong, if something was.
+    /// Counts an answered request of a pod, with the reason if it was refused.
     pub(crate) fn answered(&self, handler: Handler, code: u16, took: Duration, refusal: Option<&'static str>) {
         self.latency.get_or_create(&HandlerLabel { handler }).observe(took.as_secs_f64());
         self.responses.get_or_create(&ResponseLabels { handler, code }).inc();
@@ -146,59 +146,59 @@ impl Metrics {
         }
     }
 
-    /// The role of a pod that asked for it was not found.
+    /// Counts a failure to find the role of a pod.
     pub(crate) fn role_failed(&self) {
         self.find_role_errors.get_or_create(&HandlerLabel { handler: Handler::RoleName }).inc();
     }
 
-    /// A pod without a role asked for it.
+    /// Counts a request for the role of a pod that has none.
     pub(crate) fn role_empty(&self) {
         self.empty_role.get_or_create(&HandlerLabel { handler: Handler::RoleName }).inc();
     }
 
-    /// A pod's request for credentials failed.
+    /// Counts a failed request for credentials.
     pub(crate) fn credentials_failed(&self) {
         self.fetch_errors.get_or_create(&HandlerLabel { handler: Handler::Credentials }).inc();
     }
 
-    /// A pod asked for a path that is not served.
+    /// Counts a request for a path that is not served.
     pub(crate) fn path_blocked(&self) {
         self.blocked.inc();
     }
 
-    /// The number of open connections.
+    /// Returns the gauge of open connections.
     pub(crate) fn connections(&self) -> &Gauge {
         &self.connections
     }
 
-    /// The agent ended a connection that the pod had not.
+    /// Counts a connection that the agent ended.
     pub(crate) fn connection_ended(&self, reason: &'static str) {
         self.connections_ended.get_or_create(&ReasonLabel { reason }).inc();
     }
 
-    /// A try to connect to a server ended.
+    /// Counts an attempt to connect to a server.
     pub(crate) fn connect_tried(&self, connected: bool) {
         if connected { &self.server_connects } else { &self.server_connect_errors }.inc();
     }
 
-    /// Whether a server is connected now.
+    /// Sets whether a server is connected.
     pub(crate) fn set_connected(&self, connected: bool) {
         self.server_connected.set(i64::from(connected));
     }
 
-    /// A call to a server begins.
+    /// Counts the start of a call to a server.
     pub(crate) fn rpc_started(&self, rpc: Rpc) {
         self.grpc.started(rpc.method());
     }
 
-    /// A call to a server ended.
+    /// Counts the end of a call to a server.
     pub(crate) fn rpc_handled(&self, rpc: Rpc, code: Code) {
         self.grpc.handled(rpc.method(), code);
     }
 }
 
 fn latency() -> Histogram {
-    Histogram::new(exponential_buckets(LATENCY_FIRST, 2.0, LATENCY_BUCKETS))
+    Histogram::new(exponential_buckets(LATENCY_BUCKET_FIRST_SECONDS, 2.0, LATENCY_BUCKET_COUNT))
 }
 
 #[cfg(test)]

@@ -1,4 +1,4 @@
-//! The parent's figures, as of its last message: packets in the kernel, conditions, starts of the worker.
+//! The parent's metrics, from its last message: packets in the kernel, conditions, starts of the worker.
 
 use crate::report::{Notice, Status};
 use prometheus_client::{
@@ -9,12 +9,12 @@ use prometheus_client::{
 use std::{collections::BTreeMap, fmt};
 use tokio::sync::watch;
 
-/// Shows the newest [`Status`] whenever metrics are asked for: series of interfaces that are gone go with them.
+/// Collects the newest [`Status`] at every scrape. Series of removed interfaces disappear with them.
 #[derive(Debug)]
 pub(crate) struct Datapath(watch::Receiver<Status>);
 
 impl Datapath {
-    /// Shows what `status` receives.
+    /// Returns a collector of the status in `status`.
     pub(crate) const fn new(status: watch::Receiver<Status>) -> Self {
         Self(status)
     }
@@ -24,24 +24,25 @@ impl Collector for Datapath {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), fmt::Error> {
         let Status { conditions, packets, repairs, notices, probes, worker_starts, fallback_answers } =
             self.0.borrow().clone();
-        let help = "Packets to the metadata service by interface (empty: none with a program) and what became of them";
+        let help =
+            "Packets to the metadata service by interface and outcome; no interface for backstop, guard and hooks";
         let mut family = encoder.encode_descriptor("kiam_agent_packets", help, None, MetricType::Counter)?;
         for packet in &packets {
             let labels = [("interface", packet.interface.as_str()), ("reason", packet.reason.as_str())];
             ConstCounter::new(packet.packets).encode(family.encode_family(&labels)?)?;
         }
-        let help = "1 for each thing that must hold for the agent to be ready and does, 0 for each that does not";
+        let help = "1 for each readiness condition that is met, 0 for one that is not";
         let mut family = encoder.encode_descriptor("kiam_agent_condition", help, None, MetricType::Gauge)?;
         for condition in &conditions {
-            let holds = ConstGauge::new(i64::from(condition.problem.is_none()));
-            holds.encode(family.encode_family(&[("condition", condition.name.as_str())])?)?;
+            let met = ConstGauge::new(i64::from(condition.problem.is_none()));
+            met.encode(family.encode_family(&[("condition", condition.name.as_str())])?)?;
         }
-        let help = "What somebody removed or changed, and the agent set up again";
+        let help = "Objects that something removed or changed, and the agent restored";
         let mut family = encoder.encode_descriptor("kiam_agent_repairs", help, None, MetricType::Counter)?;
         for (what, times) in &repairs {
             ConstCounter::new(*times).encode(family.encode_family(&[("what", what.as_str())])?)?;
         }
-        let help = "Things that the node's owner should know, by what they are about; kiam-agent health has the words";
+        let help = "Warnings for the operator that do not affect readiness, by subject; see kiam-agent status";
         let mut family = encoder.encode_descriptor("kiam_agent_notices", help, None, MetricType::Gauge)?;
         for (about, number) in by_subject(&notices) {
             ConstGauge::new(number).encode(family.encode_family(&[("about", about)])?)?;
@@ -53,10 +54,10 @@ impl Collector for Datapath {
             answered.encode(family.encode_family(&[("family", probe.family.as_str())])?)?;
         }
         let starts = ConstCounter::new(worker_starts);
-        let help = "Starts of the process that answers pods";
+        let help = "Starts of the worker, the process that answers pods";
         starts.encode(encoder.encode_descriptor("kiam_agent_worker_starts", help, None, MetricType::Counter)?)?;
         let answers = ConstCounter::new(fallback_answers);
-        let help = "Connections answered with a fixed 503 while no such process ran";
+        let help = "Connections answered with a fixed 503 while no worker ran";
         answers.encode(encoder.encode_descriptor("kiam_agent_fallback_answers", help, None, MetricType::Counter)?)
     }
 }

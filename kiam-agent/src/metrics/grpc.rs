@@ -1,4 +1,4 @@
-//! The methods of the server, for counting calls.
+//! The methods of the server, for the metrics of calls.
 
 /// A method of `kiam.KiamService`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
