@@ -1,5 +1,5 @@
-//! `kiam-agent status`: what the agent of this node says, what is in the kernel, what is wrong and what to do. It looks,
-//! and changes nothing.
+//! `kiam-agent status`: the report of this node's agent, kiam's objects in the kernel, and problems with how to fix them. It
+//! changes nothing.
 
 mod problems;
 mod tables;
@@ -17,31 +17,27 @@ use std::{
     process::ExitCode,
 };
 
-/// Of the shape below: a field that is added does not change it, one that goes or means something else does.
+/// Version of the JSON. It changes when a field is removed or gets another meaning, not when one is added.
 const SCHEMA: u32 = 1;
 
-/// What `--output json` prints.
+/// The output of `--output json`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 struct Status {
     /// [`SCHEMA`].
     schema: u32,
-    /// An agent runs, and all that it needs to serve pods holds: the exit code.
+    /// True if an agent answers and all its conditions are met; determines the exit code.
     ok: bool,
-    /// What the agent says; `None`: none answers.
+    /// The report of the agent; `None` if no agent answers.
     agent: Option<Report>,
-    /// What is in the kernel.
     kernel: Kernel,
-    /// What is wrong, or good to know.
+    /// Problems and notices.
     problems: Vec<Problem>,
 }
 
-/// Looks, and prints. The exit code is that of an exec probe: 0 when pods are served.
-///
-/// # Errors
-/// No right to look, or an agent that doesn't answer as it should.
+/// Prints the status. The exit code is 0 if pods are served.
 pub(crate) fn run(config: &StatusConfig) -> anyhow::Result<ExitCode> {
-    let status = look(config).map_err(|error| match is_refused(&error) {
-        true => error.context("only root may look"),
+    let status = collect(config).map_err(|error| match is_refused(&error) {
+        true => error.context("permission denied: only root may look at the status; run the command as root"),
         false => error,
     })?;
     let mut stdout = io::stdout().lock();
@@ -52,7 +48,7 @@ pub(crate) fn run(config: &StatusConfig) -> anyhow::Result<ExitCode> {
     Ok(if status.ok { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-fn look(config: &StatusConfig) -> anyhow::Result<Status> {
+fn collect(config: &StatusConfig) -> anyhow::Result<Status> {
     let asked = parent::ask::<Report>(&config.agent.probe_socket, config.agent.timeout);
     let (agent, absence) = match asked {
         Ok(report) => (Some(report), None),
@@ -68,13 +64,13 @@ fn look(config: &StatusConfig) -> anyhow::Result<Status> {
     Ok(Status { schema: SCHEMA, ok: agent.as_ref().is_some_and(|agent| agent.ready), agent, kernel, problems })
 }
 
-/// Where the agent has found pods' cgroups, or where they are as a rule.
+/// Returns the kubepods cgroup that the agent uses, or the default.
 fn kubepods_of(agent: Option<&Report>) -> KubepodsAt {
     let known = agent.and_then(|agent| agent.datapath.as_ref()?.kubepods.clone());
     known.map_or(KubepodsAt::Auto, KubepodsAt::Path)
 }
 
-/// Nobody listens there; all else that can go wrong is no proof of that.
+/// Returns true if nothing listens at the status socket. Other errors do not prove that there is no agent.
 fn is_absence(error: &anyhow::Error) -> bool {
     matches!(kind(error), Some(io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused))
 }

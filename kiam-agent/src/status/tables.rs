@@ -1,4 +1,4 @@
-//! The tables of the status, each of one part of it.
+//! The tables of the status.
 
 use super::problems::{Problem, Severity};
 use crate::report::{Attached, Choice, ExemptReport, FenceReport, InterfaceReport, PacketCount, ProgramReport, Status};
@@ -12,13 +12,13 @@ fn table(header: &[&str]) -> Table {
     table
 }
 
-/// A table, or a word where it would be empty.
+/// Returns the table as text, or `none` if it is empty.
 fn or_none(table: &Table) -> String {
     if table.is_empty() { "none".to_owned() } else { table.to_string() }
 }
 
 pub(super) fn choices(choices: &[Choice]) -> String {
-    let mut table = table(&["", "asked for", "in use", "why"]);
+    let mut table = table(&["", "configured", "in use", "why"]);
     for Choice { what, given, in_use, why } in choices {
         table.add_row([what, given.as_deref().unwrap_or_default(), in_use, why]);
     }
@@ -26,7 +26,7 @@ pub(super) fn choices(choices: &[Choice]) -> String {
 }
 
 pub(super) fn interfaces(interfaces: &[InterfaceReport]) -> String {
-    let mut table = table(&["interface", "index", "what it is", "programs"]);
+    let mut table = table(&["interface", "index", "role", "programs"]);
     for InterfaceReport { index, name, kind, roles, bridge, programs, problem } in interfaces {
         let of = bridge.as_ref().map(|bridge| format!(" of {bridge}")).unwrap_or_default();
         let programs = match problem {
@@ -34,13 +34,13 @@ pub(super) fn interfaces(interfaces: &[InterfaceReport]) -> String {
             None if programs.is_empty() => Cell::new("none").fg(Color::Red),
             None => Cell::new(programs.join("\n")),
         };
-        let what = format!("{}{of} ({kind})", roles.join(", "));
-        table.add_row([Cell::new(name), Cell::new(index), Cell::new(what), programs]);
+        let role = format!("{}{of} ({kind})", roles.join(", "));
+        table.add_row([Cell::new(name), Cell::new(index), Cell::new(role), programs]);
     }
     or_none(&table)
 }
 
-/// The sum of each reason, and which interfaces it is of; the most first.
+/// Returns the sum for each reason, with the interfaces, largest first.
 pub(super) fn packets(packets: &[PacketCount]) -> String {
     let mut reasons: BTreeMap<&str, Vec<(u64, &str)>> = BTreeMap::new();
     for PacketCount { interface, reason, packets } in packets {
@@ -57,7 +57,7 @@ pub(super) fn packets(packets: &[PacketCount]) -> String {
     or_none(&table)
 }
 
-/// What went wrong and was set right, in a line.
+/// Returns repairs, last probes and starts of the worker, in one line.
 pub(super) fn upkeep(status: &Status) -> String {
     let repairs: Vec<String> =
         status.repairs.iter().filter(|(_, times)| **times > 0).map(|(what, times)| format!("{what} {times}")).collect();
@@ -69,21 +69,21 @@ pub(super) fn upkeep(status: &Status) -> String {
         .collect();
     let probes = if probes.is_empty() { "none".to_owned() } else { probes.join(", ") };
     format!(
-        "repaired: {repairs}; last probes: {probes}; starts of the worker: {}; answers while there was none: {}",
+        "repaired: {repairs}; last probes: {probes}; worker starts: {}; connections answered with 503 without a worker: {}",
         status.worker_starts, status.fallback_answers
     )
 }
 
-/// Those that are attached, then those that the agent runs by itself.
+/// Returns the attached programs, then those that the agent runs itself.
 pub(super) fn programs<'a>(attached: &[Attached], loaded: impl Iterator<Item = &'a ProgramReport>) -> String {
-    let mut table = table(&["program", "id", "at", "by"]);
+    let mut table = table(&["program", "id", "attached to", "by"]);
     for place in attached {
         let Attached { program, id, hook, interface, .. } = place;
         let at = interface.as_ref().map_or_else(|| hook.clone(), |interface| format!("{interface} {hook}"));
         table.add_row([program.clone(), id.to_string(), at, held_by(place)]);
     }
     for ProgramReport { name, id } in loaded.filter(|loaded| !attached.iter().any(|place| place.id == loaded.id)) {
-        table.add_row([name, id.to_string().as_str(), "nowhere", "the agent holds it"]);
+        table.add_row([name, id.to_string().as_str(), "not attached", "held by the agent"]);
     }
     or_none(&table)
 }
@@ -101,7 +101,7 @@ pub(super) fn fence(fence: &[FenceReport]) -> String {
     for family in fence {
         let FenceReport { family: name, rules, at_boot, verdict, ahead } = family;
         let mut text: Vec<String> = rules.iter().map(|preference| rule(*preference, at_boot)).collect();
-        text.extend(ahead.iter().map(|rule| format!("before it, of others: {rule}")));
+        text.extend(ahead.iter().map(|rule| format!("rule of another program before the fence: {rule}")));
         let text = if text.is_empty() { "none".to_owned() } else { text.join("\n") };
         let verdict = verdict.as_deref().unwrap_or("no route");
         let colour = if family.stands() && ahead.is_empty() { Color::Reset } else { Color::Red };
@@ -115,7 +115,7 @@ fn rule(preference: u32, at_boot: &[u32]) -> String {
     format!("pref {preference}{boot}")
 }
 
-/// By folder.
+/// Returns the pins by folder.
 pub(super) fn pins(pins: &[PathBuf]) -> String {
     let mut folders: BTreeMap<String, Vec<String>> = BTreeMap::new();
     for pin in pins {
@@ -123,7 +123,7 @@ pub(super) fn pins(pins: &[PathBuf]) -> String {
         let folder = part(pin.parent().map(std::path::Path::as_os_str));
         folders.entry(folder).or_default().push(part(pin.file_name()));
     }
-    let mut table = table(&["folder", "pinned there"]);
+    let mut table = table(&["folder", "pins"]);
     for (folder, names) in folders {
         table.add_row([folder, names.join("\n")]);
     }
@@ -133,13 +133,13 @@ pub(super) fn pins(pins: &[PathBuf]) -> String {
 pub(super) fn exempt(pods: &[ExemptReport]) -> String {
     let mut table = table(&["pod", "cgroup", "why"]);
     for ExemptReport { cgroup, pod, why } in pods {
-        table.add_row([pod.as_deref().unwrap_or("not there any more"), &cgroup.to_string(), why]);
+        table.add_row([pod.as_deref().unwrap_or("gone"), &cgroup.to_string(), why]);
     }
     or_none(&table)
 }
 
 pub(super) fn problems(problems: &[Problem]) -> String {
-    let mut table = table(&["about", "what, and what to do"]);
+    let mut table = table(&["about", "problem and what to do"]);
     for Problem { severity, about, text } in problems {
         let about = match severity {
             Severity::Problem => Cell::new(about).fg(Color::Red),

@@ -1,4 +1,4 @@
-//! The status for people: a first line that says it all, tables, and what is wrong last, where a terminal shows it.
+//! The status for people: a summary line, tables, and problems last, where a terminal shows them.
 
 use super::{Status, tables};
 use crate::report::{Kernel, Report};
@@ -8,10 +8,7 @@ const GREEN: &str = "\x1b[1;32m";
 const RED: &str = "\x1b[1;31m";
 const PLAIN: &str = "\x1b[0m";
 
-/// Prints it. Colours only on a terminal, as the tables do.
-///
-/// # Errors
-/// Nobody reads.
+/// Prints the status, with colours only on a terminal.
 pub(super) fn print(status: &Status, out: &mut impl Write) -> io::Result<()> {
     writeln!(out, "{}", headline(status, io::stdout().is_terminal()))?;
     if let Some(agent) = &status.agent {
@@ -31,8 +28,8 @@ fn headline(status: &Status, colours: bool) -> String {
                 (false, _) => "is not ready",
             };
             let conditions = &agent.status.conditions;
-            let hold = conditions.iter().filter(|condition| condition.problem.is_none()).count();
-            format!("kiam-agent {} {state}; {hold} of {} conditions hold", agent.version, conditions.len())
+            let met = conditions.iter().filter(|condition| condition.problem.is_none()).count();
+            format!("kiam-agent {} {state}; {met} of {} conditions met", agent.version, conditions.len())
         }
     };
     match (colours, status.ok) {
@@ -44,7 +41,7 @@ fn headline(status: &Status, colours: bool) -> String {
 
 fn print_agent(agent: &Report, out: &mut impl Write) -> io::Result<()> {
     if let Some(datapath) = &agent.datapath {
-        section(out, "What is in use, and why", &tables::choices(&datapath.choices))?;
+        section(out, "In use, and why", &tables::choices(&datapath.choices))?;
         section(out, "Interfaces", &tables::interfaces(&datapath.interfaces))?;
     }
     section(out, "Packets to the metadata service", &tables::packets(&agent.status.packets))?;
@@ -58,14 +55,14 @@ fn print_kernel(status: &Status, out: &mut impl Write) -> io::Result<()> {
     section(out, "Programs", &tables::programs(attached, loaded))?;
     section(out, "Fence", &tables::fence(fence))?;
     section(out, "Pins", &tables::pins(pins))?;
-    let owner = owner.as_ref().map_or("nobody yet".to_owned(), |owner| {
-        format!("generation {}, of the agents with --run-dir={}", owner.generation, owner.run_dir)
+    let owner = owner.as_ref().map_or("no agent yet".to_owned(), |owner| {
+        format!("generation {}, by an agent with --run-dir={}", owner.generation, owner.run_dir)
     });
     section(out, "Claimed by", &owner)?;
     section(out, "Exempt pods", &tables::exempt(exempt))
 }
 
-/// Tables stand below their titles, all else beside them.
+/// Prints a title with a table below it, or with a single line after it.
 fn section(out: &mut impl Write, title: &str, text: &str) -> io::Result<()> {
     let space = if text.contains('\n') { "\n" } else { ": " };
     writeln!(out, "{title}{space}{text}")

@@ -134,7 +134,7 @@ fn text_output_matches_the_json() {
         let first = text.lines().next().unwrap_or_default();
         let count = report["agent"]["conditions"].as_array().map_or(0, Vec::len);
         let headline =
-            format!("kiam-agent {} serves this node; {count} of {count} conditions hold", env!("CARGO_PKG_VERSION"));
+            format!("kiam-agent {} serves this node; {count} of {count} conditions met", env!("CARGO_PKG_VERSION"));
         ensure!(first == headline, "{first}\n{headline}");
         for place in report["kernel"]["attached"].as_array().context("attached")? {
             let cells = [&place["program"], &place["hook"]].map(|cell| cell.as_str().unwrap_or_default());
