@@ -150,7 +150,7 @@ pub(crate) struct RedirectArgs {
     /// Mount point of the BPF file system.
     #[arg(long, env = "KIAM_BPFFS", default_value = "/sys/fs/bpf", value_name = "DIRECTORY")]
     pub(crate) bpffs: String,
-    /// How pods' connections are redirected to the agent: tc by a program on each interface, cgroup by hooks on the kubepods
+    /// Redirection of pods' connections to the agent: tc uses a program on each interface, cgroup uses hooks on the kubepods
     /// cgroup (v2). auto selects tc, and adds cgroup if --host-network-pods=enforce needs it.
     #[arg(long, env = "KIAM_REDIRECT", default_value = "auto", value_name = "auto|tc|cgroup|tc,cgroup")]
     pub(crate) redirect: String,
@@ -158,15 +158,14 @@ pub(crate) struct RedirectArgs {
     /// their annotation.
     #[arg(long, env = "KIAM_HOST_NETWORK_PODS", default_value = "ignore", value_name = "ignore|enforce")]
     pub(crate) host_network_pods: String,
-    /// How the program is attached to interfaces: auto selects tcx if the kernel has it (Linux 6.6), else a clsact filter.
+    /// Attachment of the program to interfaces: auto selects tcx if the kernel has it (Linux 6.6), else a clsact filter.
     #[arg(long, env = "KIAM_TC", default_value = "auto", value_name = "auto|tcx|clsact")]
     pub(crate) tc: String,
     /// Redirection of the IPv6 address of the IMDS: auto enables it if the kernel has IPv6.
     #[arg(long, env = "KIAM_IPV6", default_value = "auto", value_name = "auto")]
     pub(crate) ipv6: String,
-    /// How the pod of a connection is identified: require uses only the cgroup that opened it and refuses connections
-    /// without that evidence; prefer falls back to the address where the kernel cannot report the cgroup; off uses the
-    /// address alone.
+    /// Evidence for the pod of a connection: require accepts only the cgroup in which it was opened; prefer falls back to the
+    /// pod's address where the kernel cannot report the cgroup; off uses the address alone.
     #[arg(long, env = "KIAM_ATTESTATION", default_value = "prefer", value_name = "require|prefer|off")]
     pub(crate) attestation: String,
     /// The kubelet's cgroup for pods, in the version 2 hierarchy: auto finds kubepods.slice or kubepods at the root of the

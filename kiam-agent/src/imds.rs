@@ -85,7 +85,7 @@ impl<S: CredentialSource> ImdsServer<S> {
             };
             match accepted {
                 Ok((stream, peer)) => self.admit(ingress, stream, peer),
-                Err(error) if is_of_the_connection(&error) => {
+                Err(error) if is_connection_error(&error) => {
                     tracing::debug!(%error, "connection closed before it was accepted");
                 }
                 Err(error) => {
@@ -187,8 +187,8 @@ impl<S: CredentialSource> ImdsServer<S> {
             Err(full) => full,
         };
         let reason = match full {
-            Full::OfThisPod => "limit-pod",
-            Full::Altogether => "limit-all",
+            Full::Pod => "limit-pod",
+            Full::Total => "limit-all",
         };
         self.metrics.connection_ended(reason);
         tracing::debug!(?holder, reason, "connection refused");
@@ -205,7 +205,7 @@ impl<S: CredentialSource> ImdsServer<S> {
 }
 
 /// Returns true if accept failed because of the accepted connection (accept(2) returns its pending errors).
-fn is_of_the_connection(error: &io::Error) -> bool {
+fn is_connection_error(error: &io::Error) -> bool {
     use io::ErrorKind::{ConnectionAborted, ConnectionRefused, ConnectionReset, HostUnreachable, NetworkUnreachable};
     matches!(
         error.kind(),

@@ -98,7 +98,7 @@ pub(crate) enum SourceError {
     /// The server does not name the pod of its answer (kiam's own server never does), and the answer could be for another
     /// pod: the interface is younger than the agent, so that its address may have been another pod's, or the pod must be
     /// identified by its cgroup.
-    #[error("the server does not say which pod it answers for, and the address alone is not enough")]
+    #[error("the server does not name the pod it answers for, and the address alone is not enough")]
     Unverified,
     /// The pod has no role.
     #[error("the pod is annotated with no role")]
@@ -107,7 +107,7 @@ pub(crate) enum SourceError {
     #[error("forbidden by policy")]
     Forbidden,
     /// The server could not get the credentials; contains its message.
-    #[error("the server says: {message}")]
+    #[error("error of the server: {message}")]
     Upstream { message: String },
     /// The credentials that the server sent cannot be used.
     #[error("the server's answer cannot be used: {what}")]

@@ -124,8 +124,8 @@ impl Upstream {
     fn log_if_unverified<T>(&self, result: &Result<T, SourceError>) {
         if matches!(result, Err(SourceError::Unverified)) && !self.unverified_logged.swap(true, Ordering::Relaxed) {
             tracing::warn!(
-                "the server does not say which pod it answers for, as kiam's own server: pods started after this agent, \
-                 and pods on the node's network, get no credentials; replace the server (logged once)"
+                "this server does not name the pod it answers for, just as kiam's own: pods started after this agent, and \
+                 pods on the node's network, get no credentials until the server is replaced; logged once"
             );
         }
     }

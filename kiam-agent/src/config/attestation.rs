@@ -1,16 +1,16 @@
-//! How the pod of a connection is identified.
+//! `--attestation` and `--kubepods-cgroup`.
 
 use kiam_common::flags::{self, Problems};
 use std::path::PathBuf;
 
-/// How the pod of a connection is identified. Pods on the node's network are identified by their cgroups in every mode.
+/// Evidence for the pod of a connection. Pods on the node's network are identified by their cgroups in every mode.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Attestation {
-    /// By its cgroup only.
+    /// The cgroup only.
     Require,
-    /// By its cgroup where the kernel reports it, else by its address.
+    /// The cgroup where the kernel can report it, else the address.
     Prefer,
-    /// By its address only.
+    /// The address only.
     Off,
 }
 

@@ -34,14 +34,14 @@ pub(crate) struct DatapathConfig {
     pub(crate) worker_gid: u32,
 }
 
-/// How the TC programs are attached.
+/// Attachment of the TC programs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum TcAttach {
-    /// By a TCX link if the kernel has TCX, else by a clsact filter.
+    /// A TCX link if the kernel has TCX, else a clsact filter.
     Auto,
-    /// By a TCX link.
+    /// A TCX link.
     Tcx,
-    /// By a clsact filter.
+    /// A clsact filter.
     Clsact,
 }
 

@@ -2,12 +2,12 @@
 
 use kiam_common::flags::Problems;
 
-/// How pods' connections are redirected to the agent.
+/// Redirection of pods' connections to the agent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct RedirectMode {
-    /// By a TC program on each interface with pods behind it.
+    /// True to use a TC program on each interface with pods behind it.
     pub(crate) tc: bool,
-    /// By hooks on the kubepods cgroup.
+    /// True to use hooks on the kubepods cgroup.
     pub(crate) cgroup: bool,
     /// True if the agent chose the mode.
     pub(crate) auto: bool,

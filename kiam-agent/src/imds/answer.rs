@@ -201,7 +201,7 @@ impl Miss {
     /// Returns status, reason and texts of this miss.
     fn rendering(&self) -> Rendering<'_> {
         use StatusCode as S;
-        /// For a miss that kiam words differently on the two paths.
+        /// Renders a miss that kiam words differently on the two paths.
         fn two<'a>(status: S, refusal: &'static str, role: &'a str, credentials: &'a str) -> Rendering<'a> {
             Rendering { status, refusal, role: role.into(), credentials: credentials.into() }
         }

@@ -48,9 +48,9 @@ pub(crate) struct Slot {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Full {
     /// The pod has reached its limit.
-    OfThisPod,
+    Pod,
     /// All slots are taken, and the pod holds some of them.
-    Altogether,
+    Total,
 }
 
 impl ConnectionSlots {
@@ -86,11 +86,11 @@ impl Table {
     fn take(&mut self, holder: Holder, entry: Arc<Entry>) -> Result<(), Full> {
         let held = self.holders.get(&holder).map_or(0, Vec::len);
         if held >= CONNECTIONS_PER_POD_MAX {
-            return Err(Full::OfThisPod);
+            return Err(Full::Pod);
         }
         if self.held >= CONNECTIONS_MAX {
             if held > 0 {
-                return Err(Full::Altogether);
+                return Err(Full::Total);
             }
             self.evict();
         }
@@ -176,7 +176,7 @@ mod tests {
     async fn a_pod_has_64_slots_and_reuses_freed_ones() {
         let slots = slots();
         let mut taken: Vec<Slot> = (0..CONNECTIONS_PER_POD_MAX).map(|_| slots.take(pod(1)).unwrap()).collect();
-        assert_eq!(slots.take(pod(1)).err(), Some(Full::OfThisPod));
+        assert_eq!(slots.take(pod(1)).err(), Some(Full::Pod));
         assert!(slots.take(pod(2)).is_ok());
         taken.pop();
         assert!(slots.take(pod(1)).is_ok());
@@ -196,7 +196,7 @@ mod tests {
         }
         let held: usize = taken.iter().map(Vec::len).sum();
         let others: Vec<Slot> = (held..CONNECTIONS_MAX).map(|n| slots.take(pod(10_000 + n)).unwrap()).collect();
-        assert_eq!(slots.take(pod(5)).err(), Some(Full::Altogether), "it holds some");
+        assert_eq!(slots.take(pod(5)).err(), Some(Full::Total), "it holds some");
 
         advance(Duration::from_secs(1)).await;
         rest(&taken[3][7]);
@@ -222,7 +222,7 @@ mod tests {
             advance(Duration::from_millis(1)).await;
         }
         let more = slots.take(pod(9)).err();
-        assert_eq!(more, Some(Full::Altogether));
+        assert_eq!(more, Some(Full::Total));
         let _newcomer = slots.take(pod(60_000)).unwrap();
         let lost = taken.iter().filter(|slot| slot.lost().now_or_never().is_some()).count();
         assert_eq!(lost, 1);

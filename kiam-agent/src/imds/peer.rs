@@ -25,12 +25,12 @@ pub(crate) trait Ingress: Send + Sync + 'static {
     fn attest(&self, question: Question) -> impl Future<Output = Option<Origin>> + Send + 'static;
 }
 
-/// How a connection arrived.
+/// The way by which a connection arrived.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum ArrivedBy {
-    /// By an interface, with the IMDS as its local address.
+    /// An interface; the connection's local address is the IMDS.
     Interface,
-    /// By a cgroup hook, which redirected it to the own address of a listener; `abi::BY_HOOK_NODE` or `abi::BY_HOOK_POD`.
+    /// A cgroup hook, which redirected it to the own address of a listener; `abi::BY_HOOK_NODE` or `abi::BY_HOOK_POD`.
     Hook(u32),
 }
 
@@ -42,17 +42,17 @@ pub(crate) struct Peer {
     pub(crate) arrival: Arrival,
 }
 
-/// How a connection arrived, with the evidence for its pod.
+/// The way by which a connection arrived, with the evidence for its pod.
 #[derive(Debug, Clone)]
 pub(crate) enum Arrival {
-    /// By an interface.
+    /// An interface.
     Interface {
         /// Index of the interface; `None` if the kernel did not report it.
         index: Option<u32>,
         /// The origin of the connection.
         attestation: PendingAttestation,
     },
-    /// By a cgroup hook.
+    /// A cgroup hook.
     Hook {
         /// The pod in whose cgroup the connection was opened.
         pod: PodUid,

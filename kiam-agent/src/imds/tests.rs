@@ -228,7 +228,7 @@ impl Open {
     }
 
     /// Sends one request with `Connection: close`; `headers` is without the last line break.
-    async fn ask(&self, from: Ipv4Addr, method: &str, target: &str, headers: &str) -> Reply {
+    async fn request(&self, from: Ipv4Addr, method: &str, target: &str, headers: &str) -> Reply {
         let end = if headers.is_empty() { "" } else { "\r\n" };
         let request =
             format!("{method} {target} HTTP/1.1\r\nHost: 169.254.169.254\r\nConnection: close\r\n{headers}{end}\r\n");
@@ -236,12 +236,12 @@ impl Open {
     }
 
     async fn get(&self, from: Ipv4Addr, target: &str) -> Reply {
-        self.ask(from, "GET", target, "").await
+        self.request(from, "GET", target, "").await
     }
 
     async fn token(&self, from: Ipv4Addr, ttl: u32) -> String {
         let header = format!("X-aws-ec2-metadata-token-ttl-seconds: {ttl}");
-        let reply = self.ask(from, "PUT", "/latest/api/token", &header).await;
+        let reply = self.request(from, "PUT", "/latest/api/token", &header).await;
         assert_eq!(reply.status, 200, "{reply:?}");
         reply.body
     }

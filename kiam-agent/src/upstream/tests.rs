@@ -63,7 +63,7 @@ impl Agent {
 
     /// Sends requests until a server answers.
     async fn until_served(&self) -> Found<String> {
-        let asking = async {
+        let served = async {
             loop {
                 match self.role(pod("10.0.0.1")).await {
                     Ok(found) => return found,
@@ -71,7 +71,7 @@ impl Agent {
                 }
             }
         };
-        timeout(PATIENCE, asking).await.expect("never served")
+        timeout(PATIENCE, served).await.expect("never served")
     }
 
     fn metrics(&self) -> String {
@@ -102,7 +102,7 @@ async fn role_and_credentials() {
     let deadline = Instant::now() + BUDGET;
     let found = agent.upstream.credentials(pod("fd00::1"), "role-a", deadline).await.unwrap();
     assert_eq!(found.value.access_key_id, "ASIAEXAMPLE");
-    assert_eq!(server.asked().last().unwrap().ip, "fd00::1", "as Kubernetes writes it");
+    assert_eq!(server.requests().last().unwrap().ip, "fd00::1", "as Kubernetes writes it");
     let metrics = agent.metrics();
     for line in [
         "kiam_agent_server_connected 1",
@@ -120,11 +120,11 @@ async fn request_carries_age_uid_and_wait() {
     let agent = agent(&pki, &[server.address]);
     agent.until_served().await;
     agent.role(young("10.0.0.1", 60_000)).await.unwrap();
-    let asked = server.asked();
-    let caller = asked.last().unwrap().caller.clone().unwrap();
+    let requests = server.requests();
+    let caller = requests.last().unwrap().caller.clone().unwrap();
     assert!((60_000..61_000).contains(&caller.interface_age_ms.unwrap()), "{caller:?}");
     assert!((600..=800).contains(&caller.wait_ms), "{caller:?}");
-    let first = asked[0].caller.as_ref().unwrap();
+    let first = requests[0].caller.as_ref().unwrap();
     assert_eq!((first.interface_age_ms, first.pod_uid.as_deref()), (None, None));
 
     let uid = "11111111-2222-4333-8444-aaaaaaaaaaaa";
@@ -133,7 +133,8 @@ async fn request_carries_age_uid_and_wait() {
     drop(agent.role(on_the_node).await);
     drop(agent.role(Caller { pod: attested, ..pod("10.0.0.1") }).await);
     // Both are retried until their deadline: this server answers with another pod.
-    let mut sent: Vec<_> = server.asked().into_iter().map(|asked| (asked.ip, asked.caller.unwrap().pod_uid)).collect();
+    let mut sent: Vec<_> =
+        server.requests().into_iter().map(|request| (request.ip, request.caller.unwrap().pod_uid)).collect();
     sent.dedup();
     assert_eq!(sent[sent.len() - 2..], ["", "10.0.0.1"].map(|ip| (ip.to_owned(), Some(uid.to_owned()))));
 }
@@ -163,13 +164,13 @@ async fn unknown_pod_is_retried_with_backoff() {
     // The server knows this pod from the fourth request on.
     let found = agent.role(pod("10.0.2.4")).await.unwrap();
     assert_eq!(found.value, "role-a");
-    let questions = |address: &str| server.asked().iter().filter(|asked| asked.ip == address).count();
-    assert_eq!(questions("10.0.2.4"), 4);
+    let count = |address: &str| server.requests().iter().filter(|request| request.ip == address).count();
+    assert_eq!(count("10.0.2.4"), 4);
 
     let begin = Instant::now();
     assert!(matches!(agent.role(pod("10.0.1.1")).await, Err(SourceError::NotKnownYet)));
     assert!(begin.elapsed() > BUDGET / 2, "{:?}", begin.elapsed());
-    assert!((4..=20).contains(&questions("10.0.1.1")), "{}", questions("10.0.1.1"));
+    assert!((4..=20).contains(&count("10.0.1.1")), "{}", count("10.0.1.1"));
 }
 
 /// A pod older than its interface is refused, and so is a server that cannot report the age.
@@ -216,12 +217,12 @@ async fn lost_server_is_replaced_within_a_request() {
     let agent = agent(&pki, &[first.address, second.address]);
     agent.until_served().await;
     for _ in 0..10 {
-        let (used, other) = if first.asked().is_empty() { (&second, &first) } else { (&first, &second) };
-        let before = other.asked().len();
+        let (used, other) = if first.requests().is_empty() { (&second, &first) } else { (&first, &second) };
+        let before = other.requests().len();
         used.cut();
         // No request fails: the end of the connection is noticed, or the call is retried.
         agent.role(pod("10.0.0.1")).await.unwrap();
-        assert_eq!(other.asked().len(), before + 1, "the lost server is not tried first");
+        assert_eq!(other.requests().len(), before + 1, "the lost server is not tried first");
         used.forget();
     }
 }
@@ -250,7 +251,7 @@ async fn silent_server_is_abandoned() {
     let servers = [Server::start(&pki, "127.0.0.1:0").await, Server::start(&pki, "127.0.0.2:0").await];
     let agent = agent(&pki, &[servers[0].address, servers[1].address]);
     agent.until_served().await;
-    let used = usize::from(servers[0].asked().is_empty());
+    let used = usize::from(servers[0].requests().is_empty());
     servers[used].silence();
     // The silence is noticed without a request of a pod.
     let moved = async {
@@ -260,7 +261,7 @@ async fn silent_server_is_abandoned() {
     };
     timeout(Duration::from_secs(3), moved).await.expect("the agent does not notice");
     assert_eq!(agent.role(pod("10.0.0.1")).await.unwrap().value, "role-a");
-    assert!(!servers[1 - used].asked().is_empty());
+    assert!(!servers[1 - used].requests().is_empty());
 }
 
 #[tokio::test]
@@ -272,7 +273,7 @@ async fn servers_with_wrong_certificates_are_refused() {
     ] {
         let agent = agent(&pki, &[server.address]);
         assert!(matches!(agent.role(pod("10.0.0.1")).await, Err(SourceError::Unreachable)), "{what}");
-        assert!(server.asked().is_empty(), "{what}");
+        assert!(server.requests().is_empty(), "{what}");
         assert!(!*agent.reached.borrow());
     }
 }
@@ -285,5 +286,5 @@ async fn server_that_refuses_our_certificate_is_unreached() {
     // The server's certificate is fine; the agent's own comes from elsewhere.
     let agent = agent(&trusted.with_agent_of(&stranger), &[server.address]);
     assert!(matches!(agent.role(pod("10.0.0.1")).await, Err(SourceError::Unreachable)));
-    assert!(!*agent.reached.borrow() && server.asked().is_empty());
+    assert!(!*agent.reached.borrow() && server.requests().is_empty());
 }

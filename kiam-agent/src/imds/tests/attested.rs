@@ -12,7 +12,7 @@ fn owned_by(uid: &str) -> SocketOwner {
     SocketOwner::Pod(PodUid::parse(uid).unwrap())
 }
 
-async fn asked(stream: &mut TcpStream, request: &str) -> Reply {
+async fn exchange(stream: &mut TcpStream, request: &str) -> Reply {
     stream.write_all(format!("{request} HTTP/1.1\r\nHost: x\r\n\r\n").as_bytes()).await.unwrap();
     one(stream).await
 }
@@ -38,7 +38,7 @@ async fn unattributable_peer_gets_a_token_but_no_role() {
     }
 }
 
-/// Without an answer of the parent the client is asked to try again.
+/// Without an answer of the parent the client gets an error and is to retry.
 #[tokio::test]
 async fn silent_parent_is_a_503_with_retry_after() {
     let open = open(ImdsV1::Allow).await;
@@ -55,9 +55,9 @@ async fn connection_is_attested_once_for_its_life() {
     open.ingress.opened_by(owned_by(RED));
     let mut stream = open.connect(PERMITTED).await;
     let port = stream.local_addr().unwrap().port();
-    assert_eq!(asked(&mut stream, &format!("GET {SC}")).await.body, "role-a");
+    assert_eq!(exchange(&mut stream, &format!("GET {SC}")).await.body, "role-a");
     open.ingress.opened_by(SocketOwner::Nobody);
-    assert_eq!(asked(&mut stream, &format!("GET {SC}")).await.body, "role-a");
+    assert_eq!(exchange(&mut stream, &format!("GET {SC}")).await.body, "role-a");
     assert_eq!(open.ingress.kernel().questions, [Question::new(INTERFACE, PERMITTED.into(), port)]);
 }
 
@@ -92,14 +92,14 @@ async fn host_network_pods_are_distinguished_by_uid() {
         open.ingress.opened_by(owned_by(uid));
         let header = format!("X-aws-ec2-metadata-token: {}", tokens[own]);
         // A pod has no address of its own there, so it may use any.
-        let reply = open.ask(OTHER, "GET", SC, &header).await;
+        let reply = open.request(OTHER, "GET", SC, &header).await;
         assert_eq!(reply.body, format!("role-of-{uid}"));
         let header = format!("X-aws-ec2-metadata-token: {}", tokens[other]);
-        assert_eq!(open.ask(PERMITTED, "GET", SC, &header).await.status, 401, "another pod's token");
+        assert_eq!(open.request(PERMITTED, "GET", SC, &header).await.status, 401, "another pod's token");
     }
     open.ingress.opened_by(owned_by(STATIC));
     let token = open.token(PERMITTED, 60).await;
-    let reply = open.ask(PERMITTED, "GET", SC, &format!("X-aws-ec2-metadata-token: {token}")).await;
+    let reply = open.request(PERMITTED, "GET", SC, &format!("X-aws-ec2-metadata-token: {token}")).await;
     assert_eq!(reply.status, 403, "a static pod: {reply:?}");
 }
 
@@ -127,7 +127,7 @@ async fn stop_waits_for_pending_attestations() {
         begin.elapsed()
     };
     let head = format!("GET {SC}");
-    let (stopped, reply) = tokio::join!(stopped, asked(&mut stream, &head));
+    let (stopped, reply) = tokio::join!(stopped, exchange(&mut stream, &head));
     assert_eq!(reply.body, format!("role-of-{RED}"));
     assert!(stopped >= ANSWER_DELAY / 2, "it did not wait: {stopped:?}");
 }
@@ -140,7 +140,7 @@ async fn host_network_pods_have_their_own_limits() {
     let mut held = Vec::new();
     for _ in 0..limits::CONNECTIONS_PER_POD_MAX {
         let mut stream = open.connect(PERMITTED).await;
-        assert_eq!(asked(&mut stream, &format!("GET {SC}")).await.status, 200);
+        assert_eq!(exchange(&mut stream, &format!("GET {SC}")).await.status, 200);
         held.push(stream);
     }
     assert_eq!(open.get(PERMITTED, SC).await.status, 429);

@@ -100,27 +100,27 @@ async fn source_failures_have_their_status_and_kiams_text() {
 #[tokio::test]
 async fn tokens() {
     let open = open(ImdsV1::Allow).await;
-    let reply = open.ask(PERMITTED, "PUT", "/latest/api/token", "X-AWS-EC2-METADATA-TOKEN-TTL-SECONDS: 300").await;
+    let reply = open.request(PERMITTED, "PUT", "/latest/api/token", "X-AWS-EC2-METADATA-TOKEN-TTL-SECONDS: 300").await;
     assert_eq!(reply.status, 200);
     assert_eq!(reply.header("x-aws-ec2-metadata-token-ttl-seconds"), Some("300"));
     assert_eq!(reply.header("server"), Some("EC2ws"));
     assert_eq!(reply.header("content-type"), Some("text/plain; charset=utf-8"));
 
     let with = format!("X-aws-ec2-metadata-token: {}", reply.body);
-    assert_eq!(open.ask(PERMITTED, "GET", SC, &with).await.body, "role-a");
-    assert_eq!(open.ask(PERMITTED, "GET", &format!("{SC}/role-a"), &with).await.body, DOCUMENT);
-    assert_eq!(open.ask(OTHER, "GET", SC, &with).await.status, 401, "another pod's");
-    assert_eq!(open.ask(PERMITTED, "GET", "/latest/user-data", &with).await.status, 404);
+    assert_eq!(open.request(PERMITTED, "GET", SC, &with).await.body, "role-a");
+    assert_eq!(open.request(PERMITTED, "GET", &format!("{SC}/role-a"), &with).await.body, DOCUMENT);
+    assert_eq!(open.request(OTHER, "GET", SC, &with).await.status, 401, "another pod's");
+    assert_eq!(open.request(PERMITTED, "GET", "/latest/user-data", &with).await.status, 404);
     open.ingress.kernel().interface = INTERFACE + 1;
-    assert_eq!(open.ask(PERMITTED, "GET", SC, &with).await.status, 401, "another interface");
+    assert_eq!(open.request(PERMITTED, "GET", SC, &with).await.status, 401, "another interface");
     open.ingress.kernel().interface = INTERFACE;
 
     for bad in ["X-aws-ec2-metadata-token: ", "X-aws-ec2-metadata-token: whatever"] {
-        assert_eq!(open.ask(PERMITTED, "GET", SC, bad).await.status, 401, "{bad}");
-        assert_eq!(open.ask(PERMITTED, "GET", "/latest/user-data", bad).await.status, 401, "{bad}");
+        assert_eq!(open.request(PERMITTED, "GET", SC, bad).await.status, 401, "{bad}");
+        assert_eq!(open.request(PERMITTED, "GET", "/latest/user-data", bad).await.status, 401, "{bad}");
     }
     let twice = format!("{with}\r\n{with}");
-    assert_eq!(open.ask(PERMITTED, "GET", SC, &twice).await.status, 400);
+    assert_eq!(open.request(PERMITTED, "GET", SC, &twice).await.status, 400);
 }
 
 #[tokio::test]
@@ -128,13 +128,13 @@ async fn token_expires() {
     let open = open(ImdsV1::Allow).await;
     let with = format!("X-aws-ec2-metadata-token: {}", open.token(PERMITTED, 1).await);
     let begin = Instant::now();
-    assert_eq!(open.ask(PERMITTED, "GET", SC, &with).await.status, 200);
-    while open.ask(PERMITTED, "GET", SC, &with).await.status == 200 {
+    assert_eq!(open.request(PERMITTED, "GET", SC, &with).await.status, 200);
+    while open.request(PERMITTED, "GET", SC, &with).await.status == 200 {
         assert!(begin.elapsed() < PATIENCE, "it never ends");
         sleep(Duration::from_millis(20)).await;
     }
     assert!(begin.elapsed() > Duration::from_millis(900), "{:?}", begin.elapsed());
-    assert_eq!(open.ask(PERMITTED, "GET", SC, &with).await.status, 401);
+    assert_eq!(open.request(PERMITTED, "GET", SC, &with).await.status, 401);
 }
 
 #[tokio::test]
@@ -142,16 +142,16 @@ async fn token_ttl_has_bounds() {
     let open = open(ImdsV1::Allow).await;
     let name = "X-aws-ec2-metadata-token-ttl-seconds";
     for bad in ["", "0", "-1", "21601", "1.5", "x", "+60", "99999999999999999999"] {
-        let reply = open.ask(PERMITTED, "PUT", "/latest/api/token", &format!("{name}: {bad}")).await;
+        let reply = open.request(PERMITTED, "PUT", "/latest/api/token", &format!("{name}: {bad}")).await;
         assert_eq!(reply.status, 400, "{bad:?}");
         assert_eq!(reply.header("content-type"), Some("text/html; charset=utf-8"));
         assert!(reply.body.contains("<title>400 - Bad Request</title>"), "{}", reply.body);
     }
-    assert_eq!(open.ask(PERMITTED, "PUT", "/latest/api/token", "").await.status, 400);
+    assert_eq!(open.request(PERMITTED, "PUT", "/latest/api/token", "").await.status, 400);
     let twice = format!("{name}: 60\r\n{name}: 60");
-    assert_eq!(open.ask(PERMITTED, "PUT", "/latest/api/token", &twice).await.status, 400);
+    assert_eq!(open.request(PERMITTED, "PUT", "/latest/api/token", &twice).await.status, 400);
     for good in ["1", "21600"] {
-        let reply = open.ask(PERMITTED, "PUT", "/2021-07-15/api/token", &format!("{name}: {good}")).await;
+        let reply = open.request(PERMITTED, "PUT", "/2021-07-15/api/token", &format!("{name}: {good}")).await;
         assert_eq!((reply.status, reply.header(&name.to_lowercase())), (200, Some(good)));
     }
 }
@@ -165,7 +165,7 @@ async fn imds_v1_deny_requires_a_token_everywhere() {
         assert!(reply.body.contains("401 - Unauthorized"));
     }
     let with = format!("X-aws-ec2-metadata-token: {}", open.token(PERMITTED, 60).await);
-    assert_eq!(open.ask(PERMITTED, "GET", SC, &with).await.body, "role-a");
+    assert_eq!(open.request(PERMITTED, "GET", SC, &with).await.body, "role-a");
 }
 
 /// IMDSv2 through a proxy is refused, and no header changes the identity of the pod.
@@ -175,14 +175,15 @@ async fn forwarded_imdsv2_is_refused() {
     let token = open.token(PERMITTED, 60).await;
     let ttl = "X-aws-ec2-metadata-token-ttl-seconds: 60";
     for forwarded in ["X-Forwarded-For: 127.0.1.3", "x-forwarded-for: 1.2.3.4", "X-FORWARDED-FOR:"] {
-        let put = open.ask(PERMITTED, "PUT", "/latest/api/token", &format!("{ttl}\r\n{forwarded}")).await;
+        let put = open.request(PERMITTED, "PUT", "/latest/api/token", &format!("{ttl}\r\n{forwarded}")).await;
         assert_eq!(put.status, 403, "{forwarded}");
-        let get = open.ask(PERMITTED, "GET", SC, &format!("X-aws-ec2-metadata-token: {token}\r\n{forwarded}")).await;
+        let get =
+            open.request(PERMITTED, "GET", SC, &format!("X-aws-ec2-metadata-token: {token}\r\n{forwarded}")).await;
         assert_eq!(get.status, 403, "{forwarded}");
-        assert_eq!(open.ask(PERMITTED, "GET", SC, forwarded).await.body, "role-a", "IMDSv1: {forwarded}");
+        assert_eq!(open.request(PERMITTED, "GET", SC, forwarded).await.body, "role-a", "IMDSv1: {forwarded}");
     }
     for header in ["Forwarded: for=127.0.1.3", "X-Real-IP: 127.0.1.3", "Via: 1.1 x", "Host: 127.0.1.3"] {
-        assert_eq!(open.ask(PERMITTED, "GET", SC, header).await.body, "role-a", "{header}");
+        assert_eq!(open.request(PERMITTED, "GET", SC, header).await.body, "role-a", "{header}");
     }
 }
 
@@ -192,15 +193,15 @@ async fn methods() {
     let credentials = format!("{SC}/role-a");
     for method in ["POST", "PUT", "DELETE", "PATCH", "OPTIONS", "TRACE", "BREW"] {
         for target in [SC, &credentials, "/latest/user-data"] {
-            let reply = open.ask(PERMITTED, method, target, "").await;
+            let reply = open.request(PERMITTED, method, target, "").await;
             assert_eq!((reply.status, reply.header("allow")), (405, Some("GET, HEAD")), "{method} {target}");
         }
     }
     for method in ["GET", "HEAD", "POST", "DELETE"] {
-        let reply = open.ask(PERMITTED, method, "/latest/api/token", "").await;
+        let reply = open.request(PERMITTED, method, "/latest/api/token", "").await;
         assert_eq!((reply.status, reply.header("allow")), (405, Some("PUT")), "{method}");
     }
-    let head = open.ask(PERMITTED, "HEAD", &credentials, "").await;
+    let head = open.request(PERMITTED, "HEAD", &credentials, "").await;
     let length = DOCUMENT.len().to_string();
     assert_eq!((head.status, head.body.as_str(), head.header("content-length")), (200, "", Some(length.as_str())));
 }

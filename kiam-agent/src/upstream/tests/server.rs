@@ -79,7 +79,7 @@ impl Pki {
 
 /// A received request.
 #[derive(Debug, Clone)]
-pub(super) struct Asked {
+pub(super) struct Received {
     pub(super) ip: String,
     pub(super) caller: Option<proto::Caller>,
 }
@@ -88,7 +88,7 @@ pub(super) struct Asked {
 /// 5 s, `10.0.3.2` like kiam's own server, and all others with `role-a`.
 #[derive(Clone, Default)]
 struct Script {
-    asked: Arc<Mutex<Vec<Asked>>>,
+    requests: Arc<Mutex<Vec<Received>>>,
     silent: Arc<AtomicBool>,
     reset_calls: Arc<AtomicBool>,
     resets: Arc<AtomicUsize>,
@@ -96,8 +96,8 @@ struct Script {
 
 impl Script {
     fn answer(&self, ip: &str, caller: Option<proto::Caller>) -> Result<Option<Seen>, Status> {
-        let mut asked = self.asked.lock().unwrap();
-        asked.push(Asked { ip: ip.to_owned(), caller });
+        let mut requests = self.requests.lock().unwrap();
+        requests.push(Received { ip: ip.to_owned(), caller });
         let seen = |for_ms| {
             let (pod_namespace, pod_name) = ("default".into(), "pod-a".into());
             Ok(Some(Seen { pod_namespace, pod_name, pod_uid: "u".into(), for_ms }))
@@ -107,7 +107,7 @@ impl Script {
             "10.0.1.2" => Err(Status::unknown("multiple running pods found")),
             "10.0.1.3" => Err(Status::unknown("forbidden by policy")),
             "10.0.1.4" => Err(Status::unknown("AccessDenied")),
-            "10.0.2.4" if asked.iter().filter(|asked| asked.ip == ip).count() < 4 => {
+            "10.0.2.4" if requests.iter().filter(|request| request.ip == ip).count() < 4 => {
                 Err(Status::unknown("pod not found"))
             }
             "10.0.3.1" => seen(5_000),
@@ -187,13 +187,13 @@ impl Server {
     }
 
     /// Returns all requests so far.
-    pub(super) fn asked(&self) -> Vec<Asked> {
-        self.script.asked.lock().unwrap().clone()
+    pub(super) fn requests(&self) -> Vec<Received> {
+        self.script.requests.lock().unwrap().clone()
     }
 
     /// Forgets all requests.
     pub(super) fn forget(&self) {
-        self.script.asked.lock().unwrap().clear();
+        self.script.requests.lock().unwrap().clear();
     }
 
     /// Closes all connections.
