@@ -1,3 +1,5 @@
+//! Command lines of kiam and of this agent.
+
 use super::*;
 use clap::CommandFactory as _;
 use kiam_common::flags::{EXIT_USAGE, exit_code};

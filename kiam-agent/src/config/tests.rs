@@ -1,3 +1,5 @@
+//! Defaults, values and refusals of the configuration.
+
 use super::{KubepodsAt, *};
 use crate::args;
 use kiam_common::telemetry::LogFormat;

@@ -69,7 +69,7 @@ pub(super) async fn serve<S: CredentialSource>(
     let mut stopped = pin!(stopped_receiver.wait_for(|stop| *stop));
     let (mut stopping, mut ending) = (false, false);
     let end = poll_fn(|context| {
-        // Before the connection: from then on it reads all that has come.
+        // Before the connection is polled: from then on it reads all bytes that have arrived.
         stopping = stopping || stopped.as_mut().poll(context).is_ready();
         if let Poll::Ready(result) = connection.as_mut().poll(context) {
             return Poll::Ready(End::Http(result));

@@ -31,8 +31,8 @@ impl<'a> Stream<'a> {
         Self { tcp, phase, stop, ended: false, discarded: 0 }
     }
 
-    /// Reads. Once the agent stops, what has come is read although the runtime has not heard of it yet: a resting
-    /// connection that has been asked something is not ended.
+    /// Reads. Once the agent stops, it also reads bytes whose arrival the runtime has not noticed yet, so that an idle
+    /// connection with an unread request is not ended.
     fn poll_arrived(&mut self, context: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let polled = Pin::new(&mut self.tcp).poll_read(context, buffer);
         if polled.is_pending() && *self.stop.borrow() {

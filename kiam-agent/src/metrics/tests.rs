@@ -1,3 +1,5 @@
+//! Names, labels and values of the metrics.
+
 use super::*;
 use crate::report::{Condition, Notice, PacketCount, ProbeResult, Status};
 use tokio::sync::watch;

@@ -1,3 +1,5 @@
+//! Paths with their routes, and ambiguous paths.
+
 use super::*;
 
 const ARN: &str = "arn:aws:iam::123456789012:role/team/role-c";

@@ -102,7 +102,7 @@ async fn stop_drains_requests_and_accepts_no_more() {
     };
     let ((), answer, (first, second)) = tokio::join!(open.server.stop(PATIENCE), one(&mut busy), begins);
     assert_eq!(answer.body, "role-a");
-    assert_eq!((first.body.as_str(), second.as_str()), ("role-a", ""), "one request is answered, and that is all");
+    assert_eq!((first.body.as_str(), second.as_str()), ("role-a", ""), "exactly one request is answered");
     assert!(begin.elapsed() < Duration::from_secs(2), "{:?}", begin.elapsed());
     open.accepting.await.unwrap();
     let socket = TcpSocket::new_v4().unwrap();
@@ -121,7 +121,7 @@ async fn stop_does_not_wait_forever() {
     assert!(took >= Duration::from_millis(300) && took < Duration::from_secs(1), "{took:?}");
 }
 
-/// A connection that is open and at rest: one request was answered.
+/// Returns an idle connection, on which one request was answered.
 async fn resting(open: &Open, from: Ipv4Addr) -> TcpStream {
     let mut stream = open.connect(from).await;
     stream.write_all(get("HTTP/1.1", SC, "").as_bytes()).await.unwrap();
@@ -129,26 +129,27 @@ async fn resting(open: &Open, from: Ipv4Addr) -> TcpStream {
     stream
 }
 
-/// Stops the agent once it has read the first part of a request, sends the other part a moment later, and returns what
-/// came of it.
+/// Stops the agent after it has read the first part of a request, sends the other part a moment later, and returns the
+/// answer.
 async fn stop_within(open: &Open, stream: &mut TcpStream, first: &str, second: &str) -> Reply {
     stream.write_all(first.as_bytes()).await.unwrap();
     sleep(Duration::from_millis(100)).await;
-    let asks = async {
+    let request = async {
         sleep(Duration::from_millis(100)).await;
         stream.write_all(second.as_bytes()).await.unwrap();
         Reply::parse(&rest(stream).await)
     };
-    tokio::join!(open.server.stop(PATIENCE), asks).1
+    tokio::join!(open.server.stop(PATIENCE), request).1
 }
 
 fn assert_last_answer(reply: &Reply) {
     assert_eq!((reply.status, reply.body.as_str()), (200, "role-a"));
-    assert_eq!(reply.header("connection"), Some("close"), "the client must not ask on this connection again");
+    assert_eq!(reply.header("connection"), Some("close"), "the client must not use this connection again");
 }
 
+/// A request is answered if the agent has read a part of its head when it stops.
 #[tokio::test]
-async fn a_head_that_a_stop_meets_half_way_is_answered() {
+async fn stop_answers_a_request_with_half_a_head() {
     let request = get("HTTP/1.1", SC, "");
     for half in [1, request.len() / 2, request.len() - 1] {
         let open = open(ImdsV1::Allow).await;
@@ -162,44 +163,46 @@ async fn a_head_that_a_stop_meets_half_way_is_answered() {
     assert_last_answer(&stop_within(&open, &mut kept, first, second).await);
 }
 
+/// A client is answered if it has connected and sent nothing when the agent stops.
 #[tokio::test]
-async fn a_client_that_has_sent_nothing_when_the_agent_stops_is_answered() {
+async fn stop_answers_a_new_connection() {
     let open = open(ImdsV1::Allow).await;
     let mut new = open.connect(PERMITTED).await;
     assert_last_answer(&stop_within(&open, &mut new, "", &get("HTTP/1.1", SC, "")).await);
 }
 
 #[tokio::test]
-async fn a_request_that_is_being_answered_when_the_agent_stops_is_answered() {
+async fn stop_answers_a_request_in_progress() {
     let open = open(ImdsV1::Allow).await;
     let mut busy = open.connect(SLOW).await;
     assert_last_answer(&stop_within(&open, &mut busy, &get("HTTP/1.1", SC, ""), "").await);
 }
 
-/// One thread: between the send and the stop nobody looks for what has come.
+/// A request on an idle connection is answered if it has arrived when the agent stops. The test has one thread, so nothing
+/// reads the request between its arrival and the stop.
 #[tokio::test]
-async fn what_has_come_on_a_resting_connection_by_the_time_of_a_stop_is_answered() {
+async fn stop_answers_unread_requests_of_idle_connections() {
     for sent in [get("HTTP/1.1", SC, "").as_str(), "GET "] {
         let open = open(ImdsV1::Allow).await;
         let mut kept = resting(&open, PERMITTED).await;
         sleep(Duration::from_millis(50)).await;
         assert_eq!(kept.try_write(sent.as_bytes()).unwrap(), sent.len());
-        let asks = async {
+        let request = async {
             let request = get("HTTP/1.1", SC, "");
             kept.write_all(&request.as_bytes()[sent.len()..]).await.unwrap();
             Reply::parse(&rest(&mut kept).await)
         };
-        assert_last_answer(&tokio::join!(open.server.stop(PATIENCE), asks).1);
+        assert_last_answer(&tokio::join!(open.server.stop(PATIENCE), request).1);
     }
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_stop_waits_for_a_connection_that_has_just_been_accepted() {
+async fn stop_waits_for_a_just_accepted_connection() {
     let open = open(ImdsV1::Allow).await;
     let (kernel, address) = (open.ingress.clone(), open.address);
     let (accepted, is_accepted) = tokio::sync::oneshot::channel();
     let client = std::thread::spawn(move || {
-        // Accepted, it waits for this, and has no place yet.
+        // The accepted connection waits for this lock and has no slot yet.
         let held = kernel.kernel();
         let mut stream = std::net::TcpStream::connect(address).unwrap();
         io::Write::write_all(&mut stream, get("HTTP/1.1", SC, "").as_bytes()).unwrap();
@@ -216,7 +219,7 @@ async fn a_stop_waits_for_a_connection_that_has_just_been_accepted() {
     let mut stream = client.join().unwrap();
     stream.set_nonblocking(true).unwrap();
     let mut bytes = Vec::new();
-    io::Read::read_to_end(&mut stream, &mut bytes).expect("the stop was over before the connection");
+    io::Read::read_to_end(&mut stream, &mut bytes).expect("the stop returned before the connection ended");
     assert_last_answer(&Reply::parse(std::str::from_utf8(&bytes).unwrap()));
 }
 

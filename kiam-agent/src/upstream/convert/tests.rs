@@ -1,3 +1,5 @@
+//! Answers and errors of both servers, and their conversion.
+
 use super::*;
 use crate::{attestation::PodUid, source::AttestedPod};
 
