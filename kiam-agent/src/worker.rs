@@ -77,7 +77,7 @@ async fn serve(handoff: Handoff, config: Config) -> anyhow::Result<()> {
     let mut tasks = Tasks::default();
     tasks.add_fallible("attestation client", asking);
     for listener in listeners {
-        // Elsewhere the parent answers whoever comes while no worker does.
+        // On the other listeners the parent answers connections while there is no worker.
         let alone = !listener.local_addr()?.ip().is_loopback();
         let listener = to_tokio(listener).context("a listening socket of the parent's")?;
         let (server, ingress) = (Arc::clone(&server), ingress.clone());

@@ -6,7 +6,7 @@ const NAME_LEN_MAX: usize = 15;
 const LOOPBACK: &str = "lo";
 
 /// The interfaces with pods behind them: those that a positive pattern and no negative pattern matches. With only negative
-/// patterns: all that none of them matches. Never `lo`.
+/// patterns, all that no pattern matches. Never `lo`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct InterfaceMatch {
     wanted: Vec<Pattern>,
@@ -29,7 +29,7 @@ pub(crate) enum PatternError {
     Empty,
     #[error("{0:?} names no interface after the !")]
     NoName(String),
-    #[error("{0:?}: `{1}` cannot be part of an interface name; only a + at the end matches any continuation")]
+    #[error("{0:?}: `{1}` cannot be part of an interface name; a + at the end matches every continuation")]
     Character(String, char),
     #[error("{0:?} is longer than the {NAME_LEN_MAX} bytes of an interface name")]
     TooLong(String),

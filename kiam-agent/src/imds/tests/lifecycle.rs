@@ -223,9 +223,10 @@ async fn stop_waits_for_a_just_accepted_connection() {
     assert_last_answer(&Reply::parse(std::str::from_utf8(&bytes).unwrap()));
 }
 
-/// One thread: between the connection and the stop nobody accepts.
+/// A connection that waits to be accepted is answered at a stop if no other process accepts from the socket. The test has
+/// one thread, so the connection is not accepted before the stop.
 #[tokio::test]
-async fn who_waits_where_nobody_else_accepts_is_answered_at_a_stop() {
+async fn stop_accepts_waiting_connections_if_alone() {
     let open = open(ImdsV1::Allow).await;
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();

@@ -93,7 +93,7 @@ async fn client_that_does_not_read_is_cut_off() {
             Ok(Err(_)) => break,
             // Requests that the agent has already read are answered first.
             Err(_elapsed) => {
-                assert!(moved.elapsed() < limits::REQUEST_TIME_MAX + PATIENCE, "the client is never cut off")
+                assert!(moved.elapsed() < limits::REQUEST_TIME_MAX + PATIENCE, "the client is never cut off");
             }
         }
     }
