@@ -1,8 +1,8 @@
 //! The command line, with every value as text. [`crate::config`] interprets the values, so that all bad ones are
 //! reported at once.
 //!
-//! kiam's flags keep their names, including those of kiam 3. Each flag has an environment variable; a flag on the command
-//! line wins.
+//! kiam's flags keep their names, including those of kiam 3. Each flag has an environment variable; a flag on the
+//! command line wins.
 
 mod kiam;
 
@@ -16,8 +16,8 @@ use std::ffi::OsString;
 const SWITCHES: &[&str] =
     &["json-log", "allow-ip-query", "take-over", "iptables", "iptables-remove", "grpc-keepalive-permit-without-stream"];
 
-/// Intercepts pods' requests to the EC2 instance metadata service (IMDS) and answers them with credentials of the IAM role
-/// in each pod's annotation.
+/// Intercepts pods' requests to the EC2 instance metadata service (IMDS) and answers them with credentials of the IAM
+/// role in each pod's annotation.
 #[derive(Debug, Parser)]
 #[command(name = "kiam-agent", version, args_conflicts_with_subcommands = true, max_term_width = 120)]
 pub(crate) struct Cli {
@@ -31,13 +31,13 @@ pub(crate) struct Cli {
 /// The subcommands of `kiam-agent`.
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
-    /// Remove everything that agents have left in the kernel: programs, maps, rules and routes. Pods can then reach the real
-    /// IMDS if the network allows it.
+    /// Remove everything that agents have left in the kernel: programs, maps, rules and routes. Pods can then reach the
+    /// real IMDS if the network allows it.
     Cleanup(Box<CleanupArgs>),
     /// Check the health of the agent in this pod, for exec probes. Exits 0 if the agent is ready.
     Health(HealthArgs),
-    /// Show the state of this node: the agent, kiam's objects in the kernel, and problems with how to fix them. Exits 0 if an
-    /// agent is serving pods.
+    /// Show the state of this node: the agent, kiam's objects in the kernel, and problems with how to fix them. Exits 0
+    /// if an agent is serving pods.
     Status(StatusArgs),
     /// The unprivileged process of the agent, started by the agent itself.
     #[command(hide = true)]
@@ -118,8 +118,8 @@ pub(crate) struct ImdsArgs {
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Server")]
 pub(crate) struct UpstreamArgs {
-    /// Address of the kiam server. The server's certificate must be valid for this host; the host may resolve to several
-    /// servers.
+    /// Address of the kiam server. The server's certificate must be valid for this host; the host may resolve to
+    /// several servers.
     #[arg(long, env = "KIAM_SERVER_ADDRESS", default_value = "localhost:9610", value_name = "HOST:PORT")]
     pub(crate) server_address: String,
     /// Interval at which an idle connection to the server is checked.
@@ -150,26 +150,27 @@ pub(crate) struct RedirectArgs {
     /// Mount point of the BPF file system.
     #[arg(long, env = "KIAM_BPFFS", default_value = "/sys/fs/bpf", value_name = "DIRECTORY")]
     pub(crate) bpffs: String,
-    /// Redirection of pods' connections to the agent: tc uses a program on each interface, cgroup uses hooks on the kubepods
-    /// cgroup (v2). auto selects tc, and adds cgroup if --host-network-pods=enforce needs it.
+    /// Redirection of pods' connections to the agent: tc uses a program on each interface, cgroup uses hooks on the
+    /// kubepods cgroup (v2). auto selects tc, and adds cgroup if --host-network-pods=enforce needs it.
     #[arg(long, env = "KIAM_REDIRECT", default_value = "auto", value_name = "auto|tc|cgroup|tc,cgroup")]
     pub(crate) redirect: String,
-    /// Treatment of hostNetwork pods: ignore leaves them the node role, as kiam does; enforce gives them only the role in
-    /// their annotation.
+    /// Treatment of hostNetwork pods: ignore leaves them the node role, as kiam does; enforce gives them only the role
+    /// in their annotation.
     #[arg(long, env = "KIAM_HOST_NETWORK_PODS", default_value = "ignore", value_name = "ignore|enforce")]
     pub(crate) host_network_pods: String,
-    /// Attachment of the program to interfaces: auto selects tcx if the kernel has it (Linux 6.6), else a clsact filter.
+    /// Attachment of the program to interfaces: auto selects tcx if the kernel has it (Linux 6.6), else a clsact
+    /// filter.
     #[arg(long, env = "KIAM_TC", default_value = "auto", value_name = "auto|tcx|clsact")]
     pub(crate) tc: String,
     /// Redirection of the IPv6 address of the IMDS: auto enables it if the kernel has IPv6.
     #[arg(long, env = "KIAM_IPV6", default_value = "auto", value_name = "auto")]
     pub(crate) ipv6: String,
-    /// Evidence for the pod of a connection: require accepts only the cgroup in which it was opened; prefer falls back to the
-    /// pod's address where the kernel cannot report the cgroup; off uses the address alone.
+    /// Evidence for the pod of a connection: require accepts only the cgroup in which it was opened; prefer falls back
+    /// to the pod's address where the kernel cannot report the cgroup; off uses the address alone.
     #[arg(long, env = "KIAM_ATTESTATION", default_value = "prefer", value_name = "require|prefer|off")]
     pub(crate) attestation: String,
-    /// The kubelet's cgroup for pods, in the version 2 hierarchy: auto finds kubepods.slice or kubepods at the root of the
-    /// hierarchy, wherever it is mounted.
+    /// The kubelet's cgroup for pods, in the version 2 hierarchy: auto finds kubepods.slice or kubepods at the root of
+    /// the hierarchy, wherever it is mounted.
     #[arg(long, env = "KIAM_KUBEPODS_CGROUP", default_value = "auto", value_name = "auto|DIRECTORY")]
     pub(crate) kubepods_cgroup: String,
     #[command(flatten)]
@@ -187,8 +188,8 @@ pub(crate) struct RedirectArgs {
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Redirect")]
 pub(crate) struct TakeOverArgs {
-    /// Delete the nat rules of kiam, kube2iam and other programs that divert pods' connections to the IMDS. Without this flag
-    /// the agent reports such rules and is not ready.
+    /// Delete the nat rules of kiam, kube2iam and other programs that divert pods' connections to the IMDS. Without
+    /// this flag the agent reports such rules and is not ready.
     #[arg(long, env = "KIAM_TAKE_OVER", default_value = "false", default_missing_value = "true")]
     #[arg(num_args = 0..=1, require_equals = true, value_name = "BOOL", hide_possible_values = true)]
     pub(crate) take_over: String,
@@ -200,8 +201,8 @@ pub(crate) struct TakeOverArgs {
 pub(crate) struct ExemptArgs {
     /// ServiceAccounts whose pods keep the node role with --host-network-pods=enforce, by exact names. Takes a
     /// comma-separated list and can be repeated. The list replaces the default. `default` expands to aws-node,
-    /// cloud-controller-manager, ebs-csi-node-sa and efs-csi-node-sa in kube-system; `none` exempts no pod. The agent's own
-    /// pod is always exempt.
+    /// cloud-controller-manager, ebs-csi-node-sa and efs-csi-node-sa in kube-system; `none` exempts no pod. The agent's
+    /// own pod is always exempt.
     #[arg(long, env = "KIAM_EXEMPT", default_value = "default", value_name = "NAMESPACE/SERVICEACCOUNT")]
     #[arg(value_delimiter = ',')]
     pub(crate) exempt: Vec<String>,

@@ -1,5 +1,5 @@
-//! The configuration: every value of the command line, parsed and bounded. Building a [`Config`] opens and binds nothing,
-//! and reports all problems at once.
+//! The configuration: every value of the command line, parsed and bounded. Building a [`Config`] opens and binds
+//! nothing, and reports all problems at once.
 
 mod account;
 mod attestation;

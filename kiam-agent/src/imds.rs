@@ -1,8 +1,8 @@
 //! The metadata service for pods: HTTP/1 on the listeners to which the kernel redirects pods' connections.
 //!
-//! The modules in the order of a request's life: [`connection_limits`], [`connection`] with [`stream`] and [`phase`] (bytes
-//! and time limits), [`peer`] and [`attribution`] (the pod), [`handler`] (one request), [`request`] (checks before the
-//! look-up), [`route`], [`token`] (IMDSv2), [`answer`] and [`document`]. [`limits`] has every bound.
+//! The modules in the order of a request's life: [`connection_limits`], [`connection`] with [`stream`] and [`phase`]
+//! (bytes and time limits), [`peer`] and [`attribution`] (the pod), [`handler`] (one request), [`request`] (checks
+//! before the look-up), [`route`], [`token`] (IMDSv2), [`answer`] and [`document`]. [`limits`] has every bound.
 
 mod answer;
 mod attribution;
@@ -48,7 +48,8 @@ pub(crate) struct ImdsServer<S> {
     slots: Arc<ConnectionSlots>,
     /// Bounds connections whose pod is not yet known.
     anonymous: Arc<Semaphore>,
-    /// Each task that accepts or serves connections keeps a receiver until it ends, so that `closed` waits for the last one.
+    /// Each task that accepts or serves connections keeps a receiver until it ends, so that `closed` waits for the last
+    /// one.
     stop: watch::Sender<bool>,
 }
 
@@ -73,8 +74,8 @@ impl<S: CredentialSource> ImdsServer<S> {
         })
     }
 
-    /// Accepts connections until [`Self::stop`]. With `alone`, when no other process accepts from this socket, it then also
-    /// accepts those that wait.
+    /// Accepts connections until [`Self::stop`]. With `alone`, when no other process accepts from this socket, it then
+    /// also accepts those that wait.
     pub(crate) async fn accept_from(self: &Arc<Self>, listener: TcpListener, ingress: &impl Ingress, alone: bool) {
         let mut stop = self.stop.subscribe();
         loop {
@@ -102,7 +103,8 @@ impl<S: CredentialSource> ImdsServer<S> {
         }
     }
 
-    /// Accepts no more connections, and waits at most `drain_time` for those that are being answered or have just begun.
+    /// Accepts no more connections, and waits at most `drain_time` for those that are being answered or have just
+    /// begun.
     pub(crate) async fn stop(&self, drain_time: Duration) {
         self.stop.send_replace(true);
         if timeout(drain_time, self.stop.closed()).await.is_err() {
@@ -159,7 +161,8 @@ impl<S: CredentialSource> ImdsServer<S> {
         self.serve(stream, Peer { address, arrival: Arrival::Interface { index, attestation } }, slot);
     }
 
-    /// Waits for the connection record, which alone identifies the pod. There is none if no hook sent the connection here.
+    /// Waits for the connection record, which alone identifies the pod. There is none if no hook sent the connection
+    /// here.
     fn admit_by_hook(self: &Arc<Self>, ingress: &impl Ingress, stream: TcpStream, peer: SocketAddr, hook: u32) {
         let Ok(permit) = Arc::clone(&self.anonymous).try_acquire_owned() else {
             return self.metrics.connection_ended("limit-all");
@@ -171,7 +174,8 @@ impl<S: CredentialSource> ImdsServer<S> {
             let origin = timeout(limits::ANSWER_TIME_MAX, attestation).await.ok().flatten();
             let Some(SocketOwner::Pod(pod)) = origin.map(|origin| origin.owner) else {
                 server.metrics.connection_ended("no-record");
-                return tracing::warn!(%peer, ?origin, "refused: connection to the hook listener without a matching record");
+                tracing::warn!(%peer, ?origin, "refused: connection to the hook listener without a matching record");
+                return;
             };
             let Some((stream, slot)) = server.slot(stream, Holder::Pod(pod)) else { return };
             let arrival = Arrival::Hook { pod, on_node_network: hook == BY_HOOK_NODE };

@@ -1,4 +1,5 @@
-//! All metrics of the agent: name, help, labels. kiam's metrics keep their names and meaning; ours begin with `kiam_agent_`.
+//! All metrics of the agent: name, help, labels. kiam's metrics keep their names and meaning; ours begin with
+//! `kiam_agent_`.
 
 mod datapath;
 mod grpc;

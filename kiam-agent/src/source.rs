@@ -9,13 +9,13 @@ use tokio::time::Instant;
 /// The caller, from kernel evidence: an address, a pod, or both.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Caller {
-    /// The connection's peer address, never v4-mapped. `None` if it does not identify a pod: on the node's network, and for
-    /// addresses of [`crate::vpc_cni`].
+    /// The connection's peer address, never v4-mapped. `None` if it does not identify a pod: on the node's network, and
+    /// for addresses of [`crate::vpc_cni`].
     pub(crate) address: Option<IpAddr>,
     /// The pod in whose cgroup the connection was opened; `None` if the kernel cannot report it.
     pub(crate) pod: Option<AttestedPod>,
-    /// Time at which the connection's interface appeared, milliseconds of `CLOCK_MONOTONIC`; `None` if it existed before the
-    /// agent started.
+    /// Time at which the connection's interface appeared, milliseconds of `CLOCK_MONOTONIC`; `None` if it existed
+    /// before the agent started.
     pub(crate) interface_first_seen_ms: Option<u64>,
 }
 
@@ -95,9 +95,9 @@ pub(crate) enum SourceError {
     /// More than one pod is known at the caller's address.
     #[error("several pods are known at this address")]
     Ambiguous,
-    /// The server does not name the pod of its answer (kiam's own server never does), and the answer could be for another
-    /// pod: the interface is younger than the agent, so that its address may have been another pod's, or the pod must be
-    /// identified by its cgroup.
+    /// The server does not name the pod of its answer (kiam's own server never does), and the answer could be for
+    /// another pod: the interface is younger than the agent, so that its address may have been another pod's, or the
+    /// pod must be identified by its cgroup.
     #[error("the server does not name the pod it answers for, and the address alone is not enough")]
     Unverified,
     /// The pod has no role.

@@ -1,5 +1,5 @@
-//! `kiam-agent status`: the report of this node's agent, kiam's objects in the kernel, and problems with how to fix them. It
-//! changes nothing.
+//! `kiam-agent status`: the report of this node's agent, kiam's objects in the kernel, and problems with how to fix
+//! them. It changes nothing.
 
 mod problems;
 mod tables;

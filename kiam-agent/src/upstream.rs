@@ -1,8 +1,8 @@
 //! The kiam server as a source of credentials: `kiam.KiamService` over mutual TLS.
 //!
-//! [`connector`] keeps one connection to one of the servers behind `--server-address`. Requests of pods use it, and move to
-//! the next connection when it is lost. A pod's request fails as soon as it is clear that no server is reachable; the agent
-//! itself keeps running. An unchanged kiam v4 server works, too ([`convert`]).
+//! [`connector`] keeps one connection to one of the servers behind `--server-address`. Requests of pods use it, and
+//! move to the next connection when it is lost. A pod's request fails as soon as it is clear that no server is
+//! reachable; the agent itself keeps running. An unchanged kiam v4 server works, too ([`convert`]).
 
 mod connection;
 mod connector;
@@ -35,8 +35,8 @@ use tokio::{
 };
 use tonic::{Request, Response, Status};
 
-/// Milliseconds subtracted from the time that the server may wait for a pod, so that its «not found» arrives in time even
-/// on a busy machine.
+/// Milliseconds subtracted from the time that the server may wait for a pod, so that its «not found» arrives in time
+/// even on a busy machine.
 const WAIT_MARGIN_MS: u64 = 100;
 
 /// A pending call, boxed so that one loop serves both methods.
@@ -61,8 +61,8 @@ impl Upstream {
         }
     }
 
-    /// Calls until there is a final answer. Retries with backoff if the call failed with its connection (by then there may
-    /// be another one), or if the pod is not known yet (our server waits for the pod, kiam's does not).
+    /// Calls until there is a final answer. Retries with backoff if the call failed with its connection (by then there
+    /// may be another one), or if the pod is not known yet (our server waits for the pod, kiam's does not).
     async fn call<T>(
         &self,
         rpc: Rpc,
@@ -124,8 +124,8 @@ impl Upstream {
     fn log_if_unverified<T>(&self, result: &Result<T, SourceError>) {
         if matches!(result, Err(SourceError::Unverified)) && !self.unverified_logged.swap(true, Ordering::Relaxed) {
             tracing::warn!(
-                "this server does not name the pod it answers for, just as kiam's own: pods started after this agent, and \
-                 pods on the node's network, get no credentials until the server is replaced; logged once"
+                "this server does not name the pod it answers for, just as kiam's own: pods started after this agent, \
+                 and pods on the node's network, get no credentials until the server is replaced; logged once"
             );
         }
     }
@@ -175,8 +175,8 @@ fn proto_caller(caller: Caller, deadline: Instant) -> proto::Caller {
     }
 }
 
-/// Returns the address as Kubernetes writes it, or an empty text for a pod without one. kiam's own server finds no pod with
-/// an empty address, or one whose answer is not accepted.
+/// Returns the address as Kubernetes writes it, or an empty text for a pod without one. kiam's own server finds no pod
+/// with an empty address, or one whose answer is not accepted.
 fn ip(caller: Caller) -> String {
     caller.address.map(|address| address.to_string()).unwrap_or_default()
 }

@@ -1,5 +1,5 @@
-//! The egress addresses of the VPC CNI: addresses that pods of an IPv6 cluster have only for IPv4. Every node uses the same
-//! ones, and the Kubernetes API does not contain them, so such an address does not identify a pod.
+//! The egress addresses of the VPC CNI: addresses that pods of an IPv6 cluster have only for IPv4. Every node uses the
+//! same ones, and the Kubernetes API does not contain them, so such an address does not identify a pod.
 
 use std::net::{IpAddr, Ipv4Addr};
 

@@ -5,8 +5,8 @@ const NAME_LEN_MAX: usize = 15;
 /// The loopback interface. No pod is behind it, so no pattern matches it.
 const LOOPBACK: &str = "lo";
 
-/// The interfaces with pods behind them: those that a positive pattern and no negative pattern matches. With only negative
-/// patterns, all that no pattern matches. Never `lo`.
+/// The interfaces with pods behind them: those that a positive pattern and no negative pattern matches. With only
+/// negative patterns, all that no pattern matches. Never `lo`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct InterfaceMatch {
     wanted: Vec<Pattern>,

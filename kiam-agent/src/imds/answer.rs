@@ -1,5 +1,5 @@
-//! Statuses and bodies of all answers. Errors that the agent itself detects look as in EC2; where kiam has a text for an
-//! error, that text is kept.
+//! Statuses and bodies of all answers. Errors that the agent itself detects look as in EC2; where kiam has a text for
+//! an error, that text is kept.
 
 use super::{attribution::Unattributable, document, request::Malformed};
 use crate::source::SourceError;
@@ -142,8 +142,8 @@ impl Answer {
         Self::error(status, refusal, format!("{role}\n").into()).retry_if_unavailable()
     }
 
-    /// Returns the answer of the credentials path without credentials: a document with kiam's text as its message, because
-    /// SDKs parse a document here.
+    /// Returns the answer of the credentials path without credentials: a document with kiam's text as its message,
+    /// because SDKs parse a document here.
     pub(super) fn no_credentials(miss: &Miss, now: Timestamp) -> Self {
         let Rendering { status, refusal, role: _, credentials } = miss.rendering();
         let message = format!("error fetching credentials: {credentials}");

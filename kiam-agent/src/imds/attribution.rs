@@ -1,7 +1,7 @@
-//! Attribution: the decision which pod a connection belongs to. It belongs to the pod in whose cgroup it was opened, at the
-//! peer's address. Where the kernel cannot report the cgroup (pods in version 1 hierarchies, or behind the kernel of a
-//! virtual machine) it belongs to the pod at the peer's address, and it must arrive by the interface on which that address
-//! was first seen.
+//! Attribution: the decision which pod a connection belongs to. It belongs to the pod in whose cgroup it was opened, at
+//! the peer's address. Where the kernel cannot report the cgroup (pods in version 1 hierarchies, or behind the kernel
+//! of a virtual machine) it belongs to the pod at the peer's address, and it must arrive by the interface on which that
+//! address was first seen.
 
 use super::peer::{Arrival, Peer};
 use crate::{

@@ -74,8 +74,8 @@ pub(super) async fn serve<S: CredentialSource>(
         if let Poll::Ready(result) = connection.as_mut().poll(context) {
             return Poll::Ready(End::Http(result));
         }
-        // A new connection is about to carry a request. It and a request that has begun are answered; the answer then ends
-        // the connection.
+        // A new connection is about to carry a request. It and a request that has begun are answered; the answer then
+        // ends the connection.
         if stopping && !ending && phase.is_resting() {
             ending = true;
             connection.as_mut().graceful_shutdown();
@@ -129,8 +129,8 @@ impl<'a> Watchdog<'a> {
     }
 }
 
-/// Answers 429 to a connection without a slot. The answer fits into an empty socket buffer; if it does not, the connection
-/// just ends.
+/// Answers 429 to a connection without a slot. The answer fits into an empty socket buffer; if it does not, the
+/// connection just ends.
 pub(super) async fn refuse(tcp: TcpStream, permit: OwnedSemaphorePermit, stop: watch::Receiver<bool>) {
     let phase = Phase::new(Instant::now());
     let mut stream = Stream::new(tcp, &phase, stop);

@@ -1,5 +1,5 @@
-//! Connection limits, per pod and in total. A pod without a connection always gets a slot: if all are taken, the pod that
-//! holds most of them loses its idlest connection.
+//! Connection limits, per pod and in total. A pod without a connection always gets a slot: if all are taken, the pod
+//! that holds most of them loses its idlest connection.
 
 use super::{
     limits::{CONNECTIONS_MAX, CONNECTIONS_PER_POD_MAX, REFUSALS_MAX},
@@ -123,8 +123,8 @@ impl Table {
     }
 }
 
-/// Returns the sort key by which the idlest connection is the least: first idle ones by idle time, longest first, then busy
-/// ones by age, oldest first.
+/// Returns the sort key by which the idlest connection is the least: first idle ones by idle time, longest first, then
+/// busy ones by age, oldest first.
 fn idleness(entry: &Entry) -> (bool, Instant) {
     match entry.phase.resting_since() {
         Some(since) => (false, since),

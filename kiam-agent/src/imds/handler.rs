@@ -132,8 +132,8 @@ fn admit<S>(
     }
 }
 
-/// Returns a session token. It depends only on this process: SDKs that wait too long for a token fall back to IMDSv1 for
-/// good.
+/// Returns a session token. It depends only on this process: SDKs that wait too long for a token fall back to IMDSv1
+/// for good.
 fn mint<S>(server: &ImdsServer<S>, peer: &Peer, headers: &HeaderMap) -> Result<Answer, Refusal<'static>> {
     let ttl = request::single(headers, &request::TOKEN_TTL).ok().flatten();
     let ttl = ttl.and_then(|ttl| Ttl::parse(ttl.as_bytes())).ok_or(Refusal::Ttl)?;

@@ -15,15 +15,16 @@ pub(crate) const BODY_LEN_MAX: u64 = 4 * 1024;
 pub(crate) const HEAD_TIME_MAX: Duration = Duration::from_secs(2);
 /// Time from a request's first byte until the kernel has taken the last byte of the answer.
 pub(crate) const REQUEST_TIME_MAX: Duration = Duration::from_secs(5);
-/// Longest pause between two requests of a connection: SDKs refresh after minutes at the earliest, so a connection that is
-/// idle for this long will hardly be used again.
+/// Longest pause between two requests of a connection: SDKs refresh after minutes at the earliest, so a connection that
+/// is idle for this long will hardly be used again.
 pub(crate) const IDLE_TIME_MAX: Duration = Duration::from_secs(60);
-/// Time to read the pod's last bytes after the answer: closing with unread input sends a reset, which can discard the answer.
+/// Time to read the pod's last bytes after the answer: closing with unread input sends a reset, which can discard the
+/// answer.
 pub(crate) const LINGER_TIME_MAX: Duration = Duration::from_secs(1);
 /// Most bytes that are read then.
 pub(crate) const LINGER_LEN_MAX: usize = 16 * 1024;
-/// Most connections of one address, or of one pod on the node's network: enough for a pod with many processes that all start
-/// at once.
+/// Most connections of one address, or of one pod on the node's network: enough for a pod with many processes that all
+/// start at once.
 pub(crate) const CONNECTIONS_PER_POD_MAX: usize = 64;
 /// Most connections in total: with 16 KiB each, 16 MiB.
 pub(crate) const CONNECTIONS_MAX: usize = 1_024;

@@ -14,7 +14,8 @@ use tokio::net::TcpStream;
 
 /// The kernel's evidence about accepted connections.
 pub(crate) trait Ingress: Send + Sync + 'static {
-    /// Returns how a connection with this local address arrived; `None` if no connection of a pod can have this address.
+    /// Returns how a connection with this local address arrived; `None` if no connection of a pod can have this
+    /// address.
     fn arrived_by(&self, local: SocketAddr) -> Option<ArrivedBy>;
 
     /// Returns the index of the interface by which the connection arrived.

@@ -27,8 +27,8 @@ pub(crate) struct Phase {
 }
 
 impl Phase {
-    /// Returns the phase of a new connection. Its start counts as the start of its first request, so that a silent client is
-    /// as slow as one that sends little.
+    /// Returns the phase of a new connection. Its start counts as the start of its first request, so that a silent
+    /// client is as slow as one that sends little.
     pub(crate) fn new(began: Instant) -> Self {
         Self { began, now: AtomicU8::new(NEW), since_us: AtomicU64::new(0) }
     }

@@ -78,8 +78,8 @@ pub(super) fn single<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Result<Op
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Many;
 
-/// Returns true if the request is of IMDSv2 and came through a proxy. EC2 refuses these, so that an open proxy in a pod does
-/// not give away the pod's credentials.
+/// Returns true if the request is of IMDSv2 and came through a proxy. EC2 refuses these, so that an open proxy in a pod
+/// does not give away the pod's credentials.
 pub(super) fn is_forwarded(method: &Method, headers: &HeaderMap) -> bool {
     headers.contains_key(FORWARDED_FOR) && (method == Method::PUT || headers.contains_key(TOKEN))
 }

@@ -1,5 +1,5 @@
-//! Paths and their routes. There is one parser and one table: a path is decoded once, and refused if another parser could
-//! read it differently. Nothing is forwarded, so all other paths are blocked.
+//! Paths and their routes. There is one parser and one table: a path is decoded once, and refused if another parser
+//! could read it differently. Nothing is forwarded, so all other paths are blocked.
 
 use std::{borrow::Cow, str};
 
@@ -28,8 +28,9 @@ impl<'a> Path<'a> {
     /// Decodes the path of a request line, without its query.
     ///
     /// # Errors
-    /// Another parser might read the path differently: it does not begin at the root, or has `.`, `..` or empty segments, an
-    /// encoded slash or percent sign, a backslash, control characters, bad escapes, or bytes that are not UTF-8.
+    /// Another parser might read the path differently: it does not begin at the root, or has `.`, `..` or empty
+    /// segments, an encoded slash or percent sign, a backslash, control characters, bad escapes, or bytes that are not
+    /// UTF-8.
     pub(super) fn parse(raw: &'a str) -> Result<Self, Ambiguous> {
         if !raw.starts_with('/') {
             return Err(Ambiguous("the path does not begin with a slash"));

@@ -99,8 +99,8 @@ impl AsyncWrite for Stream<'_> {
         Poll::Ready(Ok(()))
     }
 
-    /// Closes the sending side, then reads what the client still sends: closing with unread input makes the kernel send a
-    /// reset, which can overtake the answer.
+    /// Closes the sending side, then reads what the client still sends: closing with unread input makes the kernel send
+    /// a reset, which can overtake the answer.
     fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         if !self.ended {
             ready!(Pin::new(&mut self.tcp).poll_shutdown(context))?;

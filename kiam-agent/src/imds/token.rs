@@ -1,5 +1,6 @@
-//! Session tokens (IMDSv2) without a table: a token is sealed and contains its expiry. It is valid only from the address and
-//! interface that it was issued to (or from the pod, where pods share an address), and only until the node reboots.
+//! Session tokens (IMDSv2) without a table: a token is sealed and contains its expiry. It is valid only from the
+//! address and interface that it was issued to (or from the pod, where pods share an address), and only until the node
+//! reboots.
 //!
 //! ```text
 //! base64url( nonce 12 | ChaCha20-Poly1305( expiry, ms since boot 8 ) | tag 16 )

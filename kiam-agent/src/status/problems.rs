@@ -51,8 +51,8 @@ pub(super) fn of_absence(kernel: &Kernel, absence: &str) -> Problem {
             .to_owned()
     } else {
         format!(
-            "this node is not closed over {}: parts of the fence are missing, so pods may reach the real metadata service \
-             and the node role. Start an agent, which closes the node",
+            "this node is not closed over {}: parts of the fence are missing, so pods may reach the real metadata \
+             service and the node role. Start an agent, which closes the node",
             open.join(" and ")
         )
     };

@@ -69,7 +69,7 @@ pub(super) fn upkeep(status: &Status) -> String {
         .collect();
     let probes = if probes.is_empty() { "none".to_owned() } else { probes.join(", ") };
     format!(
-        "repaired: {repairs}; last probes: {probes}; worker starts: {}; connections answered with 503 without a worker: {}",
+        "repaired: {repairs}; last probes: {probes}; worker starts: {}; answers without a worker: {}",
         status.worker_starts, status.fallback_answers
     )
 }

@@ -1,7 +1,7 @@
 //! One HTTP/2 connection to one server: TCP, TLS, HTTP/2.
 //!
-//! tonic's own channel reconnects by itself and keeps choosing dead addresses; this connection never reconnects, and its end
-//! is visible.
+//! tonic's own channel reconnects by itself and keeps choosing dead addresses; this connection never reconnects, and
+//! its end is visible.
 
 use http::{Request, Response, Uri};
 use hyper::{body::Incoming, client::conn::http2};
@@ -25,9 +25,11 @@ use tokio_rustls::TlsConnector;
 use tonic::body::Body;
 use tower_service::Service;
 
-/// Time limit of the TCP handshake: a server in the same cluster answers a SYN in milliseconds, and one SYN may be lost.
+/// Time limit of the TCP handshake: a server in the same cluster answers a SYN in milliseconds, and one SYN may be
+/// lost.
 const CONNECT_TIMEOUT: Duration = Duration::from_millis(1_500);
-/// Time limit of the TLS handshake: two round trips, and a signature on a server that may be busy with a thousand agents.
+/// Time limit of the TLS handshake: two round trips, and a signature on a server that may be busy with a thousand
+/// agents.
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(3);
 /// Time after which unacknowledged bytes end the connection (`TCP_USER_TIMEOUT`).
 const UNACKNOWLEDGED_TIME_MAX: Duration = Duration::from_secs(3);

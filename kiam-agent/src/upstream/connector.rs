@@ -1,8 +1,9 @@
 //! Keeps one connection to one of the servers for as long as the process runs.
 //!
-//! Each round resolves `--server-address` again and tries every address, in random order and the one that just failed last,
-//! until one answers `GetHealth`: with TLS 1.3 a server's refusal of our certificate is visible only then. An idle connection
-//! is checked with the same call, because kiam's server treats HTTP/2 pings as abuse but always allows calls.
+//! Each round resolves `--server-address` again and tries every address, in random order and the one that just failed
+//! last, until one answers `GetHealth`: with TLS 1.3 a server's refusal of our certificate is visible only then. An
+//! idle connection is checked with the same call, because kiam's server treats HTTP/2 pings as abuse but always allows
+//! calls.
 
 use super::{
     connection::{self, ConnectError, Connection, Driver},

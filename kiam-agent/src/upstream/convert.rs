@@ -1,5 +1,5 @@
-//! Conversion of the server's answers. kiam's server gives every error the code Unknown, so the texts decide; our server
-//! keeps these texts.
+//! Conversion of the server's answers. kiam's server gives every error the code Unknown, so the texts decide; our
+//! server keeps these texts.
 
 use crate::source::{Caller, Credentials, Found, Pod, SourceError};
 use jiff::Timestamp;
@@ -58,8 +58,8 @@ pub(super) fn verdict<T: Answered>(outcome: Result<Response<T>, Status>, caller:
     }
 }
 
-/// Returns the pod of the answer if it can be the caller: the attested pod; or, without attestation, a pod that is not older
-/// than the caller's interface.
+/// Returns the pod of the answer if it can be the caller: the attested pod; or, without attestation, a pod that is not
+/// older than the caller's interface.
 fn pod(seen: Option<Seen>, caller: Caller, now_ms: u64) -> Result<Option<Pod>, SourceError> {
     let age_ms = caller.interface_age_ms(now_ms);
     let Some(seen) = seen else {

@@ -33,7 +33,8 @@ pub(super) fn system(server: &ServerAddress) -> Lookup {
     })
 }
 
-/// Returns the addresses to try, without duplicates: in random order, so that agents spread over servers, and `avoid` last.
+/// Returns the addresses to try, without duplicates: in random order, so that agents spread over servers, and `avoid`
+/// last.
 pub(super) async fn addresses(lookup: &Lookup, avoid: Option<SocketAddr>) -> Result<Vec<SocketAddr>, ResolveError> {
     let found = timeout(RESOLVE_TIMEOUT, lookup()).await.map_err(ResolveError::Timeout)?;
     let found = in_order(found.map_err(ResolveError::Failed)?, avoid);

@@ -72,8 +72,8 @@ async fn answer_arrives_although_bytes_are_unread() {
         let mut stream = open.connect(PERMITTED).await;
         stream.write_all(head.as_bytes()).await.unwrap();
         stream.readable().await.unwrap();
-        // The request was refused by its head. If the connection were closed by now, this would be answered with a reset,
-        // after which nothing more can be written, and some clients' systems discard what they had received.
+        // The request was refused by its head. If the connection were closed by now, this would be answered with a
+        // reset, after which nothing more can be written, and some clients' systems discard what they had received.
         stream.write_all(body.as_bytes()).await.unwrap();
         assert_eq!(Reply::parse(&rest(&mut stream).await).status, 400);
         stream.write_all(b"y").await.unwrap();

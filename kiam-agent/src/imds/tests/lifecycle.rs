@@ -178,8 +178,8 @@ async fn stop_answers_a_request_in_progress() {
     assert_last_answer(&stop_within(&open, &mut busy, &get("HTTP/1.1", SC, ""), "").await);
 }
 
-/// A request on an idle connection is answered if it has arrived when the agent stops. The test has one thread, so nothing
-/// reads the request between its arrival and the stop.
+/// A request on an idle connection is answered if it has arrived when the agent stops. The test has one thread, so
+/// nothing reads the request between its arrival and the stop.
 #[tokio::test]
 async fn stop_answers_unread_requests_of_idle_connections() {
     for sent in [get("HTTP/1.1", SC, "").as_str(), "GET "] {
@@ -223,8 +223,8 @@ async fn stop_waits_for_a_just_accepted_connection() {
     assert_last_answer(&Reply::parse(std::str::from_utf8(&bytes).unwrap()));
 }
 
-/// A connection that waits to be accepted is answered at a stop if no other process accepts from the socket. The test has
-/// one thread, so the connection is not accepted before the stop.
+/// A connection that waits to be accepted is answered at a stop if no other process accepts from the socket. The test
+/// has one thread, so the connection is not accepted before the stop.
 #[tokio::test]
 async fn stop_accepts_waiting_connections_if_alone() {
     let open = open(ImdsV1::Allow).await;

@@ -84,8 +84,8 @@ pub(super) struct Received {
     pub(super) caller: Option<proto::Caller>,
 }
 
-/// A scripted server. It answers `10.0.1.x` with an error each, `10.0.2.n` from the n-th request on, `10.0.3.1` as seen for
-/// 5 s, `10.0.3.2` like kiam's own server, and all others with `role-a`.
+/// A scripted server. It answers `10.0.1.x` with an error each, `10.0.2.n` from the n-th request on, `10.0.3.1` as seen
+/// for 5 s, `10.0.3.2` like kiam's own server, and all others with `role-a`.
 #[derive(Clone, Default)]
 struct Script {
     requests: Arc<Mutex<Vec<Received>>>,
