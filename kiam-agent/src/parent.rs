@@ -3,6 +3,7 @@
 
 mod active;
 mod attestor;
+mod channels;
 mod drain;
 mod exemptions;
 mod fallback;
@@ -18,23 +19,22 @@ pub(crate) use token_key::remove as remove_token_key;
 use crate::{
     config::{Config, DatapathConfig},
     datapath::{
-        self, Datapath,
-        node::{interface_ages::InterfaceAges, kubepods::Kubepods},
+        self,
+        node::interface_ages::InterfaceAges,
         ownership::{
             node_lock::{NodeLock, OtherAgents},
             owner::Installation,
         },
     },
-    exemptions::Known,
-    report::{Condition, DatapathReport, Interface, Status},
 };
 use active::{ActiveAgent, Ended};
 use anyhow::{Context as _, bail};
+pub(crate) use channels::Channels;
+use channels::not_owner;
 use std::{fs::DirBuilder, os::unix::fs::DirBuilderExt as _, path::Path, time::Duration};
 use takeover::{Predecessor, TakeoverLock};
 use tokio::{
     signal::unix::{Signal, SignalKind, signal},
-    sync::watch,
     time::sleep,
 };
 pub(crate) use worker::WorkerState;
@@ -44,24 +44,6 @@ pub(crate) use worker::WorkerState;
 pub(crate) const STAND_BY: &str = "stand-by";
 /// Between two tries to see who serves the node, when one that seemed to does not.
 const LOOK_AGAIN: Duration = Duration::from_secs(1);
-
-/// What the tasks of the parent tell each other: the newest value is all that counts.
-pub(crate) struct Channels {
-    /// The interfaces that carry connections.
-    pub(crate) interfaces: watch::Sender<Vec<Interface>>,
-    /// Below which cgroup the kubelet keeps those of pods; `None` where there is none that programs know.
-    pub(crate) kubepods: watch::Sender<Option<Kubepods>>,
-    /// Which pods keep the node's role.
-    pub(crate) exempt: watch::Sender<Known>,
-    /// How the datapath is.
-    pub(crate) status: watch::Sender<Status>,
-    /// The datapath, while it is this agent's.
-    pub(crate) datapath: watch::Sender<Option<DatapathReport>>,
-    /// Whether a worker answers.
-    pub(crate) worker: watch::Sender<WorkerState>,
-    /// How often the datapath became this agent's.
-    pub(crate) terms: watch::Sender<u64>,
-}
 
 /// SIGTERM and SIGINT.
 struct Stop {
@@ -96,16 +78,8 @@ pub(crate) fn run(config: &Config) -> anyhow::Result<()> {
 async fn run_until_stopped(config: &Config) -> anyhow::Result<()> {
     let stop = Stop::new()?;
     make_run_dir(&config.datapath.run_dir)?;
-    let channels = Channels {
-        interfaces: watch::Sender::new(Vec::new()),
-        kubepods: watch::Sender::new(None),
-        exempt: watch::Sender::new(exemptions::recall(config)),
-        status: watch::Sender::new(Status::default()),
-        datapath: watch::Sender::new(None),
-        worker: watch::Sender::new(WorkerState::default()),
-        terms: watch::Sender::new(0),
-    };
-    publish_conditions(&channels, vec![not_owner("this agent is starting")]);
+    let channels = Channels::new(exemptions::recall(config));
+    channels.publish_conditions(vec![not_owner("this agent is starting")]);
     let (interface_ages, ages_ended) = InterfaceAges::watch()?;
     tokio::select! {
         ended = serve_in_turns(config, &channels, &interface_ages, stop) => ended,
@@ -174,54 +148,6 @@ async fn stand_by(run_dir: &Path) -> anyhow::Result<TakeoverLock> {
         drop(takeover_lock);
         sleep(LOOK_AGAIN).await;
     }
-}
-
-fn announce(channels: &Channels, interfaces: Vec<Interface>) {
-    channels.interfaces.send_if_modified(|known| {
-        let changed = *known != interfaces;
-        *known = interfaces;
-        changed
-    });
-}
-
-fn publish(channels: &Channels, datapath: &Datapath, exemptions: &Condition) {
-    publish_kubepods(channels, datapath);
-    channels.datapath.send_replace(Some(datapath.report()));
-    channels.status.send_modify(|status| {
-        status.packets = datapath.packets();
-        status.repairs = datapath.repairs();
-        status.notices = datapath.notices();
-        status.probes = datapath.probes().to_vec();
-    });
-    publish_conditions(channels, datapath.conditions().chain([exemptions]).cloned().collect());
-}
-
-fn publish_kubepods(channels: &Channels, datapath: &Datapath) {
-    channels.kubepods.send_if_modified(|known| {
-        let changed = known.as_ref() != datapath.kubepods();
-        if changed {
-            *known = datapath.kubepods().cloned();
-        }
-        changed
-    });
-}
-
-/// Said when it changes, not every ten seconds.
-fn publish_conditions(channels: &Channels, conditions: Vec<Condition>) {
-    let known: Vec<Condition> = channels.status.borrow().conditions.clone();
-    for condition in conditions.iter().filter(|condition| !known.contains(condition)) {
-        match &condition.problem {
-            Some(problem) if condition.name == datapath::OWNER => tracing::info!("{problem}"),
-            Some(problem) => tracing::error!(condition = condition.name, "{problem}"),
-            None => tracing::info!(condition = condition.name, "holds"),
-        }
-    }
-    channels.status.send_modify(|status| status.conditions = conditions);
-}
-
-/// The condition that every other one depends on, when it does not hold.
-fn not_owner(problem: &str) -> Condition {
-    Condition { name: datapath::OWNER.to_owned(), problem: Some(problem.to_owned()) }
 }
 
 /// For root alone, but passable: the probe socket and the key have modes of their own.

@@ -94,12 +94,12 @@ fn bind(path: &Path) -> anyhow::Result<UnixListener> {
 /// # Errors
 /// As [`bind`].
 pub(super) async fn serve(path: &Path, channels: &Channels) -> anyhow::Result<()> {
-    let mut terms = channels.terms.subscribe();
+    let mut claims = channels.claims.subscribe();
     loop {
         let listener = bind(path)?;
         tokio::select! {
             () = answer_all(&listener, channels) => {}
-            changed = terms.changed() => changed?,
+            changed = claims.changed() => changed?,
         }
     }
 }
@@ -155,7 +155,7 @@ mod tests {
             status: watch::Sender::new(Status { conditions, ..Status::default() }),
             datapath: watch::Sender::default(),
             worker: watch::Sender::new(WorkerState::default()),
-            terms: watch::Sender::new(0),
+            claims: watch::Sender::new(0),
         }
     }
 
@@ -183,7 +183,7 @@ mod tests {
         let asked = async {
             until_told(&path, &new).await;
             // The new one has not taken over, and the old one claims everything again.
-            old.terms.send_modify(|terms| *terms += 1);
+            old.claims.send_modify(|claims| *claims += 1);
             until_told(&path, &old).await;
         };
         let served = futures::future::try_join(serve(&path, &old), serve(&path, &new));

@@ -2,12 +2,13 @@
 //! to stop.
 
 use super::{
-    Channels, STAND_BY, Stop, announce,
+    STAND_BY, Stop,
     attestor::Attestor,
+    channels::{Channels, not_owner},
     drain,
     exemptions::{self, Exemptions},
     fallback::{self, Fallback},
-    not_owner, publish, publish_conditions, publish_kubepods, sweep,
+    sweep,
     takeover::{Predecessor, Successor, Successors, TakeoverLock},
     token_key,
     worker::Supervisor,
@@ -74,7 +75,7 @@ impl ActiveAgent<'_> {
         predecessor: Option<Predecessor>,
     ) -> anyhow::Result<Ended> {
         let (config, channels) = (&self.config.datapath, self.channels);
-        publish_conditions(channels, vec![not_owner("this agent is starting")]);
+        channels.publish_conditions(vec![not_owner("this agent is starting")]);
         channels.worker.send_modify(|worker| worker.ready = false);
         // Subscribed before the first look, so that nothing falls between the two.
         let mut changes = Changes::subscribe()?;
@@ -162,19 +163,19 @@ impl ActiveAgent<'_> {
     /// Makes the datapath this agent's, and listens for the one that comes next.
     async fn claim(&mut self, datapath: &mut Datapath, exemptions: &mut Exemptions<'_>) -> anyhow::Result<Successors> {
         // The next connection may be one for this agent's worker.
-        datapath.announce_interfaces(|interfaces| announce(self.channels, interfaces)).await?;
-        publish_kubepods(self.channels, datapath);
+        datapath.announce_interfaces(|interfaces| self.channels.publish_interfaces(interfaces)).await?;
+        self.channels.publish_kubepods(datapath);
         datapath.claim()?;
         self.lock.downgrade()?;
         let successors = Successors::listen(&self.config.datapath.run_dir, self.interface_ages.clone())?;
         // Before the hooks run: a pod that is exempt is refused at no moment.
         exemptions.reconcile();
-        self.channels.terms.send_modify(|terms| *terms += 1);
-        datapath.reconcile(|interfaces| announce(self.channels, interfaces)).await;
+        self.channels.claims.send_modify(|claims| *claims += 1);
+        datapath.reconcile(|interfaces| self.channels.publish_interfaces(interfaces)).await;
         datapath.remove_other_layouts()?;
         datapath.self_check().await;
         datapath.probe().await;
-        publish(self.channels, datapath, exemptions.condition());
+        self.channels.publish(datapath, exemptions.condition());
         Ok(successors)
     }
 
@@ -220,17 +221,17 @@ impl ActiveAgent<'_> {
                 },
                 Event::Inspect => {
                     datapath.self_check().await;
-                    datapath.reconcile(|interfaces| announce(self.channels, interfaces)).await;
+                    datapath.reconcile(|interfaces| self.channels.publish_interfaces(interfaces)).await;
                     exemptions.reconcile();
                     datapath.probe().await;
                 }
                 Event::Exempt => exemptions.reconcile(),
                 Event::Look => {
-                    datapath.reconcile(|interfaces| announce(self.channels, interfaces)).await;
+                    datapath.reconcile(|interfaces| self.channels.publish_interfaces(interfaces)).await;
                     exemptions.reconcile();
                 }
             }
-            publish(self.channels, datapath, exemptions.condition());
+            self.channels.publish(datapath, exemptions.condition());
         }
     }
 
@@ -241,7 +242,7 @@ impl ActiveAgent<'_> {
     /// Until nobody needs the listening sockets of this term any more; told to stop or not.
     async fn withdraw(&self, datapath: &Datapath) -> Ended {
         self.channels.datapath.send_replace(None);
-        publish_conditions(self.channels, vec![Condition { name: STAND_BY.to_owned(), problem: None }]);
+        self.channels.publish_conditions(vec![Condition { name: STAND_BY.to_owned(), problem: None }]);
         drain::until_empty(datapath.listeners()).await;
         tracing::info!("handed over: standing by, to be told to stop or to serve again");
         Ended::Succeeded
@@ -256,11 +257,11 @@ async fn until_fit(channels: &Channels) {
     loop {
         let problem = exempt.borrow_and_update().problem();
         let Some(problem) = problem else { break };
-        publish_conditions(channels, vec![waiting.clone(), exemptions::condition(Some(problem))]);
+        channels.publish_conditions(vec![waiting.clone(), exemptions::condition(Some(problem))]);
         // It fails when this agent ends.
         drop(exempt.changed().await);
     }
-    publish_conditions(channels, vec![waiting]);
+    channels.publish_conditions(vec![waiting]);
     let mut worker = channels.worker.subscribe();
     drop(worker.wait_for(|worker| worker.ready && worker.server_reached).await);
 }

@@ -1,7 +1,7 @@
 //! Pods that keep the node's role: brings what is known of them to the kernel programs, and to disk, while the datapath is
 //! this agent's.
 
-use super::Channels;
+use super::channels::Channels;
 use crate::{
     attestation::PodUid,
     config::Config,

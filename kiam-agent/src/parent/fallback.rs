@@ -1,6 +1,6 @@
 //! The fixed answer while no worker runs: an SDK retries a 503 at once, and hangs on a socket that nobody accepts on.
 
-use super::{Channels, worker::WorkerState};
+use super::{channels::Channels, worker::WorkerState};
 use std::{net, sync::Arc, time::Duration};
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},

@@ -1,6 +1,6 @@
 //! Starts the worker, starts it again when it ends, and speaks with it.
 
-use super::{Channels, attestor::Attestor};
+use super::{attestor::Attestor, channels::Channels};
 use crate::worker_protocol::{self, TOKEN_KEY_LEN, ToParent, ToWorker};
 use anyhow::{Context as _, bail};
 use backon::{BackoffBuilder as _, ExponentialBuilder};
