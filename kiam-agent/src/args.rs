@@ -227,7 +227,7 @@ pub(crate) struct PathArgs {
     #[arg(long, env = "KIAM_STATE_DIR", default_value = "/var/lib/kiam", value_name = "DIRECTORY")]
     pub(crate) state_dir: String,
     /// Status socket, at which the agent answers `kiam-agent health` and `status` [default: probe.sock in --run-dir].
-    #[arg(long, env = "KIAM_PROBE_SOCKET", value_name = "PATH")]
+    #[arg(long, visible_alias = "status-socket", env = "KIAM_PROBE_SOCKET", value_name = "PATH")]
     pub(crate) probe_socket: Option<String>,
 }
 

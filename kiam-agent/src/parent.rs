@@ -12,7 +12,6 @@ mod takeover;
 mod token_key;
 mod worker;
 
-pub(crate) use crate::status_socket::{Health, ask};
 pub(crate) use takeover::remove_leftovers as remove_upgrade_files;
 pub(crate) use token_key::remove as remove_token_key;
 
@@ -26,22 +25,18 @@ use crate::{
             owner::Installation,
         },
     },
+    status_socket,
 };
 use active::{ActiveAgent, Ended};
 use anyhow::{Context as _, bail};
-pub(crate) use channels::Channels;
-use channels::not_owner;
+use channels::{Channels, not_owner};
 use std::{fs::DirBuilder, os::unix::fs::DirBuilderExt as _, path::Path, time::Duration};
 use takeover::{Predecessor, TakeoverLock};
 use tokio::{
     signal::unix::{Signal, SignalKind, signal},
     time::sleep,
 };
-pub(crate) use worker::WorkerState;
 
-/// The only condition of an agent that stands by. It is a ready one: of two pods of a DaemonSet the older is ended only
-/// when the younger is ready, whichever of the two serves.
-pub(crate) const STAND_BY: &str = "stand-by";
 /// Between two tries to see who serves the node, when one that seemed to does not.
 const LOOK_AGAIN: Duration = Duration::from_secs(1);
 
@@ -81,11 +76,12 @@ async fn run_until_stopped(config: &Config) -> anyhow::Result<()> {
     let channels = Channels::new(exemptions::recall(config));
     channels.publish_conditions(vec![not_owner("this agent is starting")]);
     let (interface_ages, ages_ended) = InterfaceAges::watch()?;
+    let socket = &config.datapath.probe_socket;
     tokio::select! {
         ended = serve_in_turns(config, &channels, &interface_ages, stop) => ended,
         ended = ages_ended => Err(ended?),
         never = crate::exemptions::follow(&config.exempt, &channels.exempt) => match never {},
-        ended = crate::status_socket::serve(&config.datapath.probe_socket, &channels) => ended,
+        ended = status_socket::serve(socket, || channels.report(), channels.claims.subscribe()) => ended,
     }
 }
 

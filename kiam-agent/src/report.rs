@@ -102,6 +102,15 @@ pub(crate) struct Report {
     pub(crate) status: Status,
 }
 
+/// The part of a [`Report`] that exec probes read.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+pub(crate) struct Health {
+    /// Pods are served.
+    pub(crate) ready: bool,
+    /// What must hold for that.
+    pub(crate) conditions: Vec<Condition>,
+}
+
 /// The datapath that an agent keeps up.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct DatapathReport {

@@ -3,7 +3,9 @@
 use crate::{
     args::{self, Command},
     config::{CleanupConfig, Config, HealthConfig, LogConfig, StatusConfig},
-    datapath, exemptions, parent, status, worker, worker_protocol,
+    datapath, exemptions, parent,
+    report::Health,
+    status, status_socket, worker, worker_protocol,
 };
 use anyhow::Context as _;
 use kiam_common::{
@@ -98,7 +100,7 @@ fn clean_up(config: &CleanupConfig) -> anyhow::Result<ExitCode> {
 }
 
 fn tell_health(config: &HealthConfig) -> anyhow::Result<ExitCode> {
-    let health: parent::Health = parent::ask(&config.probe_socket, config.timeout)?;
+    let health: Health = status_socket::ask(&config.probe_socket, config.timeout)?;
     let mut stdout = std::io::stdout().lock();
     for condition in &health.conditions {
         match &condition.problem {

@@ -7,8 +7,9 @@ mod view;
 
 use crate::{
     config::{KubepodsAt, Output, StatusConfig},
-    datapath, parent,
+    datapath,
     report::{Kernel, Report},
+    status_socket,
 };
 use problems::Problem;
 use serde::Serialize;
@@ -49,7 +50,7 @@ pub(crate) fn run(config: &StatusConfig) -> anyhow::Result<ExitCode> {
 }
 
 fn collect(config: &StatusConfig) -> anyhow::Result<Status> {
-    let asked = parent::ask::<Report>(&config.agent.probe_socket, config.agent.timeout);
+    let asked = status_socket::ask::<Report>(&config.agent.probe_socket, config.agent.timeout);
     let (agent, absence) = match asked {
         Ok(report) => (Some(report), None),
         Err(error) if is_absence(&error) => (None, Some(format!("{error:#}"))),

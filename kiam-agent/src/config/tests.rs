@@ -203,10 +203,12 @@ fn ignored_kiam_flags_are_explained() {
 #[test]
 fn health_and_cleanup_configurations() {
     let argv = |text: &str| text.split(' ').map(OsString::from).collect::<Vec<_>>();
-    let parsed = args::parse(argv("kiam-agent health --probe-socket=/run/x.sock --timeout=500ms")).unwrap();
-    let Some(args::Command::Health(health)) = parsed.command else { panic!("not health") };
-    let wanted = HealthConfig { probe_socket: "/run/x.sock".into(), timeout: Duration::from_millis(500) };
-    assert_eq!(HealthConfig::try_from(health).unwrap(), wanted);
+    for flag in ["--probe-socket", "--status-socket"] {
+        let parsed = args::parse(argv(&format!("kiam-agent health {flag}=/run/x.sock --timeout=500ms"))).unwrap();
+        let Some(args::Command::Health(health)) = parsed.command else { panic!("not health") };
+        let wanted = HealthConfig { probe_socket: "/run/x.sock".into(), timeout: Duration::from_millis(500) };
+        assert_eq!(HealthConfig::try_from(health).unwrap(), wanted);
+    }
 
     let parsed = args::parse(argv("kiam-agent cleanup --bpffs=/bpf --level=debug")).unwrap();
     let Some(args::Command::Cleanup(cleanup)) = parsed.command else { panic!("not cleanup") };

@@ -2,9 +2,9 @@
 //! to stop.
 
 use super::{
-    STAND_BY, Stop,
+    Stop,
     attestor::Attestor,
-    channels::{Channels, not_owner},
+    channels::{Channels, not_owner, stand_by},
     drain,
     exemptions::{self, Exemptions},
     fallback::{self, Fallback},
@@ -23,7 +23,6 @@ use crate::{
         },
         ownership::node_lock::NodeLock,
     },
-    report::Condition,
 };
 use std::time::Duration;
 use tokio::time::{MissedTickBehavior, interval, sleep};
@@ -242,7 +241,7 @@ impl ActiveAgent<'_> {
     /// Until nobody needs the listening sockets of this term any more; told to stop or not.
     async fn withdraw(&self, datapath: &Datapath) -> Ended {
         self.channels.datapath.send_replace(None);
-        self.channels.publish_conditions(vec![Condition { name: STAND_BY.to_owned(), problem: None }]);
+        self.channels.publish_conditions(vec![stand_by()]);
         drain::until_empty(datapath.listeners()).await;
         tracing::info!("handed over: standing by, to be told to stop or to serve again");
         Ended::Succeeded

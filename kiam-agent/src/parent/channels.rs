@@ -4,26 +4,30 @@ use super::worker::WorkerState;
 use crate::{
     datapath::{self, Datapath, node::kubepods::Kubepods},
     exemptions::Known,
-    report::{Condition, DatapathReport, Interface, Status},
+    report::{Condition, DatapathReport, Interface, Report, Status},
 };
 use tokio::sync::watch;
 
+/// The only condition of an agent that stands by, and a met one: a DaemonSet ends the older of two pods only when the
+/// younger is ready, whichever of them is active.
+const STAND_BY: &str = "stand-by";
+
 /// The watch channels that the parent's tasks share.
-pub(crate) struct Channels {
+pub(super) struct Channels {
     /// The interfaces that carry connections of pods.
-    pub(crate) interfaces: watch::Sender<Vec<Interface>>,
+    pub(super) interfaces: watch::Sender<Vec<Interface>>,
     /// The cgroup below which the kubelet keeps those of pods; `None` if the programs can't use one.
-    pub(crate) kubepods: watch::Sender<Option<Kubepods>>,
+    pub(super) kubepods: watch::Sender<Option<Kubepods>>,
     /// The pods that keep the node's role.
-    pub(crate) exempt: watch::Sender<Known>,
+    pub(super) exempt: watch::Sender<Known>,
     /// State of the datapath.
-    pub(crate) status: watch::Sender<Status>,
+    pub(super) status: watch::Sender<Status>,
     /// The datapath, while this agent is the active one.
-    pub(crate) datapath: watch::Sender<Option<DatapathReport>>,
+    pub(super) datapath: watch::Sender<Option<DatapathReport>>,
     /// State of the worker.
-    pub(crate) worker: watch::Sender<WorkerState>,
+    pub(super) worker: watch::Sender<WorkerState>,
     /// How often this agent has claimed the datapath.
-    pub(crate) claims: watch::Sender<u64>,
+    pub(super) claims: watch::Sender<u64>,
 }
 
 impl Channels {
@@ -85,9 +89,62 @@ impl Channels {
         }
         self.status.send_modify(|status| status.conditions = conditions);
     }
+
+    /// Returns the state of the agent, for the status socket.
+    pub(super) fn report(&self) -> Report {
+        let conditions = self.conditions();
+        Report {
+            ready: conditions.iter().all(|condition| condition.problem.is_none()),
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            datapath: self.datapath.borrow().clone(),
+            status: Status { conditions, ..self.status.borrow().clone() },
+        }
+    }
+
+    /// Returns all conditions: those that were published, and those of the worker.
+    fn conditions(&self) -> Vec<Condition> {
+        let worker = *self.worker.borrow();
+        let mut conditions = self.status.borrow().conditions.clone();
+        if conditions.iter().any(|condition| condition.name == STAND_BY) {
+            // An agent that stands by has no worker and needs none.
+            return conditions;
+        }
+        let problem = |holds: bool, problem: &str| (!holds).then(|| problem.to_owned());
+        conditions.push(Condition {
+            name: "worker".to_owned(),
+            problem: problem(worker.ready, "no worker answers yet: its log lines say why"),
+        });
+        conditions.push(Condition {
+            name: "server-reached".to_owned(),
+            problem: problem(
+                worker.server_reached,
+                "no server was reached since the agent started: look at --server-address and the certificates",
+            ),
+        });
+        conditions
+    }
+}
+
+/// Returns the condition of an agent that stands by.
+pub(super) fn stand_by() -> Condition {
+    Condition { name: STAND_BY.to_owned(), problem: None }
 }
 
 /// Returns the condition that all others depend on, as not met.
 pub(super) fn not_owner(problem: &str) -> Condition {
     Condition { name: datapath::OWNER.to_owned(), problem: Some(problem.to_owned()) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn agent_that_stands_by_is_ready_without_a_worker() {
+        let channels = Channels::new(Known::default());
+        channels.publish_conditions(vec![stand_by()]);
+        assert!(channels.report().ready);
+        channels.publish_conditions(Vec::new());
+        assert!(!channels.report().ready, "no worker");
+    }
 }

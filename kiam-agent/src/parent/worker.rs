@@ -37,11 +37,11 @@ const DID_WELL: Duration = Duration::from_secs(30);
 
 /// Whether a worker answers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub(crate) struct WorkerState {
+pub(super) struct WorkerState {
     /// It accepts connections.
-    pub(crate) ready: bool,
+    pub(super) ready: bool,
     /// A server was reached since this agent started, by this worker or an earlier one.
-    pub(crate) server_reached: bool,
+    pub(super) server_reached: bool,
 }
 
 /// The one that keeps a worker running.
