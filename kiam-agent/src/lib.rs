@@ -15,6 +15,7 @@ mod clock;
 mod config;
 mod datapath;
 mod exemptions;
+mod files;
 mod imds;
 mod metrics;
 mod parent;

@@ -1,7 +1,7 @@
 //! The status socket: a unix socket on which the agent sends its [`Report`] to each client that connects, and reads
 //! nothing from it. Exec probes (`kiam-agent health`) and `kiam-agent status` are clients.
 
-use crate::report::Report;
+use crate::{files, report::Report};
 use anyhow::{Context as _, bail};
 use serde::de::DeserializeOwned;
 use std::{
@@ -44,12 +44,7 @@ pub(crate) async fn serve(
 /// Binds the socket, for root only, and replaces one that an earlier agent left behind. Fails if the folder is missing
 /// or the path is too long for a socket (107 bytes, unix(7)).
 fn bind(path: &Path) -> anyhow::Result<UnixListener> {
-    match fs::remove_file(path) {
-        Err(error) if error.kind() != ErrorKind::NotFound => {
-            return Err(error).with_context(|| format!("--probe-socket: replacing {}", path.display()));
-        }
-        _ => {}
-    }
+    files::remove_if_present(path).context("--probe-socket")?;
     let listener = UnixListener::bind(path).with_context(|| format!("--probe-socket: binding {}", path.display()))?;
     fs::set_permissions(path, Permissions::from_mode(0o600))?;
     Ok(listener)

@@ -5,6 +5,7 @@ use super::{Lists, known::PODS_MAX};
 use crate::{
     attestation::PodUid,
     config::{ACCOUNTS_MAX, Account},
+    files,
 };
 use anyhow::{Context as _, bail, ensure};
 use serde::{Deserialize, Serialize};
@@ -13,7 +14,7 @@ use std::{
     fs::{self, DirBuilder, File, OpenOptions},
     io::{self, Read as _, Write as _},
     os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _},
-    path::{Path, PathBuf},
+    path::Path,
 };
 
 const NAME: &str = "exempt.json";
@@ -96,13 +97,8 @@ fn replace(folder: &Path, bytes: &[u8]) -> io::Result<()> {
 /// # Errors
 /// The kernel's, with the path.
 pub(crate) fn remove(folder: &Path) -> anyhow::Result<()> {
-    for path in [NAME, DRAFT].map(|name| folder.join(name)) as [PathBuf; 2] {
-        match fs::remove_file(&path) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => {
-                return Err(error).with_context(|| format!("removing {}", path.display()));
-            }
-            _ => {}
-        }
+    for name in [NAME, DRAFT] {
+        files::remove_if_present(&folder.join(name))?;
     }
     Ok(())
 }

@@ -23,12 +23,12 @@ pub(super) use lock::TakeoverLock;
 pub(super) use predecessor::{Successor, Successors};
 pub(super) use successor::{Predecessor, ask, is_answered, watch};
 
+use crate::files;
 use anyhow::{Context as _, bail};
 use kiam_common::abi::LAYOUT;
 use serde::{Deserialize, Serialize};
 use std::{
-    fmt, fs,
-    io::{self, ErrorKind},
+    fmt,
     path::{Path, PathBuf},
     time::Duration,
 };
@@ -170,17 +170,9 @@ fn socket(run_dir: &Path) -> PathBuf {
 /// A file cannot be removed.
 pub(crate) fn remove_leftovers(run_dir: &Path) -> anyhow::Result<()> {
     for path in [socket(run_dir), lock::path(run_dir)] {
-        remove(&path).with_context(|| format!("removing {}", path.display()))?;
+        files::remove_if_present(&path)?;
     }
     Ok(())
-}
-
-/// That there is none is fine.
-fn remove(path: &Path) -> io::Result<()> {
-    match fs::remove_file(path) {
-        Err(error) if error.kind() != ErrorKind::NotFound => Err(error),
-        _ => Ok(()),
-    }
 }
 
 #[cfg(test)]

@@ -1,7 +1,7 @@
 //! The key that seals session tokens: in a file that only root can read, so that the old and the new agent of an
 //! upgrade, and a restarted one, open each other's tokens. The folder is on tmpfs: a reboot makes a new one.
 
-use crate::worker_protocol::TOKEN_KEY_LEN;
+use crate::{files, worker_protocol::TOKEN_KEY_LEN};
 use anyhow::{Context as _, bail};
 use kiam_common::secret::Secret;
 use ring::rand::{SecureRandom as _, SystemRandom};
@@ -43,13 +43,7 @@ pub(super) fn open(run_dir: &Path) -> anyhow::Result<Secret<[u8; TOKEN_KEY_LEN]>
 /// # Errors
 /// The file cannot be removed.
 pub(crate) fn remove(run_dir: &Path) -> anyhow::Result<()> {
-    let path = run_dir.join(FILE);
-    match fs::remove_file(&path) {
-        Err(error) if error.kind() != ErrorKind::NotFound => {
-            Err(error).with_context(|| format!("removing {}", path.display()))
-        }
-        _ => Ok(()),
-    }
+    files::remove_if_present(&run_dir.join(FILE))
 }
 
 /// Written beside and linked into place: of two agents that start at once, one makes the key and both read it whole.

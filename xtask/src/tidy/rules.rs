@@ -10,7 +10,7 @@ pub(super) struct Rule {
     pub(super) except: &'static [&'static str],
 }
 
-pub(super) const RULES: [Rule; 23] = [
+pub(super) const RULES: [Rule; 25] = [
     // Shared by kernel and user space: no std, no other room.
     Rule { room: "kiam-common/src/abi", never: &["*"], except: &["crate::abi", "core", "aya", "zerocopy"] },
     Rule { room: "kiam-common/src/secret", never: &["crate"], except: &["crate::secret"] },
@@ -63,6 +63,7 @@ pub(super) const RULES: [Rule; 23] = [
             "crate::attestation",
             "crate::clock",
             "crate::config",
+            "crate::files",
             "crate::report",
             "crate::sys",
             "crate::vpc_cni",
@@ -105,6 +106,12 @@ pub(super) const RULES: [Rule; 23] = [
     Rule { room: "kiam-agent/src/metrics", never: &["crate"], except: &["crate::metrics", "crate::report"] },
     Rule { room: "kiam-agent/src/report", never: &["crate"], except: &["crate::report"] },
     Rule { room: "kiam-agent/src/attestation", never: &["crate"], except: &["crate::attestation"] },
+    Rule {
+        room: "kiam-agent/src/status_socket",
+        never: &["crate"],
+        except: &["crate::status_socket", "crate::files", "crate::report"],
+    },
+    Rule { room: "kiam-agent/src/files", never: &["crate"], except: &["crate::files"] },
     Rule { room: "kiam-agent/src/sys", never: &["crate"], except: &["crate::sys"] },
 ];
 

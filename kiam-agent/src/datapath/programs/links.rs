@@ -1,7 +1,6 @@
 //! Links that are pinned: the kernel runs a program for as long as the pin of its link exists, without any process.
 
-use super::pins::Pins;
-use crate::sys;
+use crate::{files, sys};
 use anyhow::Context as _;
 use aya::programs::links::FdLink;
 use std::{io::ErrorKind, os::fd::BorrowedFd, path::Path};
@@ -14,7 +13,7 @@ pub(super) fn replace_program(pin: &Path, program: BorrowedFd<'_>) -> anyhow::Re
         Err(error) if error.kind() == ErrorKind::NotFound => Ok(false),
         // Another process detached it, or its interface is gone, and the index was assigned to another one.
         Err(error) if error.raw_os_error() == Some(libc::ENOLINK) => {
-            Pins::remove(pin)?;
+            files::remove_if_present(pin)?;
             Ok(false)
         }
         Err(error) => Err(error).with_context(|| format!("updating the link {}", pin.display())),

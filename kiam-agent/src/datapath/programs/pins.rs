@@ -6,6 +6,7 @@
 //! kiam/v1/           maps and links of one layout
 //! ```
 
+use crate::files;
 use anyhow::{Context as _, bail};
 use kiam_common::abi::{LAYOUT, MAP_OWNER, PROG_GUARD, PROG_GUARD_IN, PROG_PROBE_OUT, PROG_TC_INGRESS};
 use nix::sys::statfs::{BPF_FS_MAGIC, statfs};
@@ -104,8 +105,7 @@ pub(crate) fn layouts(root: &Path) -> io::Result<Vec<Pins>> {
 
 /// Removes the map of the owner, and the project's folder.
 pub(crate) fn remove_root(root: &Path) -> anyhow::Result<()> {
-    let owner = owner(root);
-    Pins::remove(&owner).with_context(|| format!("removing {}", owner.display()))?;
+    files::remove_if_present(&owner(root))?;
     fs::remove_dir(root).with_context(|| format!("removing {}", root.display()))
 }
 
@@ -162,25 +162,12 @@ impl Pins {
         Ok(interfaces)
     }
 
-    /// Removes a pin; that there is none is fine. The kernel drops what was pinned once nobody holds it.
-    ///
-    /// # Errors
-    /// The kernel's.
-    pub(crate) fn remove(path: &Path) -> io::Result<()> {
-        match fs::remove_file(path) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
-            _ => Ok(()),
-        }
-    }
-
     /// Removes every pin, and the folder. The backstop's link goes first: even after a backstop of another layout is
     /// attached, it would keep choosing its own listener.
     pub(crate) fn remove_all(&self) -> anyhow::Result<()> {
-        let backstop = self.backstop();
-        Self::remove(&backstop).with_context(|| format!("removing {}", backstop.display()))?;
+        files::remove_if_present(&self.backstop())?;
         for entry in fs::read_dir(&self.folder)? {
-            let path = entry?.path();
-            Self::remove(&path).with_context(|| format!("removing {}", path.display()))?;
+            files::remove_if_present(&entry?.path())?;
         }
         fs::remove_dir(&self.folder).with_context(|| format!("removing {}", self.folder.display()))
     }

@@ -5,7 +5,7 @@ use super::{
     links,
     pins::{LinkOf, Pins},
 };
-use crate::config::TcAttach;
+use crate::{config::TcAttach, files};
 use anyhow::Context as _;
 use aya::programs::{
     LinkOrder, ProgramError, SchedClassifier, TcAttachType,
@@ -135,7 +135,7 @@ fn clsact(program: &mut SchedClassifier, place: &Place, name: &str) -> anyhow::R
 
 /// Detaches a program from an interface that no longer needs it, or removes the pin of an interface that is gone.
 pub(crate) fn detach(place: &Place, hook: Hook, name: Option<&str>) -> anyhow::Result<()> {
-    Pins::remove(&place.pin).with_context(|| format!("removing {}", place.pin.display()))?;
+    files::remove_if_present(&place.pin)?;
     match name {
         Some(name) if hook != Hook::Tcx => remove_filter(name, place.direction, place.handle).map(drop),
         _ => Ok(()),

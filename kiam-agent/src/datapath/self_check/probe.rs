@@ -12,13 +12,16 @@ mod frame;
 
 pub(crate) use device::{ensure as ensure_device, remove as remove_device};
 
-use crate::datapath::{
-    node::{family::Family, roles::PROBE},
-    programs::{
-        object::Object,
-        pins::{LinkOf, Pins},
-        tc::{self, Hook, Place},
+use crate::{
+    datapath::{
+        node::{family::Family, roles::PROBE},
+        programs::{
+            object::Object,
+            pins::{LinkOf, Pins},
+            tc::{self, Hook, Place},
+        },
     },
+    files,
 };
 use anyhow::{Context as _, bail};
 use aya::{
@@ -85,7 +88,7 @@ impl Probe {
         let families = device::route_back(netlink, index, families).await?;
         if self.watched != Some(index) {
             for other in pins.linked_interfaces(LinkOf::Probe)?.into_iter().filter(|&other| other != index) {
-                Pins::remove(&pins.link(LinkOf::Probe, other))?;
+                files::remove_if_present(&pins.link(LinkOf::Probe, other))?;
             }
             tc::attach(object.classifier(PROG_PROBE_OUT)?, &Place::probe(pins, index), hook, PROBE)?;
             self.watched = Some(index);

@@ -1,7 +1,7 @@
 //! The side of the agent that serves: it listens for one that comes after it.
 
-use super::{ANSWER, About, Say, TAKING, TAKING_EACH, Wire, remove, socket};
-use crate::datapath::node::interface_ages::InterfaceAges;
+use super::{ANSWER, About, Say, TAKING, TAKING_EACH, Wire, socket};
+use crate::{datapath::node::interface_ages::InterfaceAges, files};
 use anyhow::{Context as _, bail};
 use std::{
     fs::{self, Permissions},
@@ -54,7 +54,7 @@ impl Successors {
 fn bind(run_dir: &Path) -> anyhow::Result<UnixListener> {
     let path = socket(run_dir);
     let draft = path.with_extension("new");
-    remove(&draft).with_context(|| format!("removing {}", draft.display()))?;
+    files::remove_if_present(&draft)?;
     let listener = UnixListener::bind(&draft).with_context(|| format!("--run-dir: binding {}", draft.display()))?;
     fs::set_permissions(&draft, Permissions::from_mode(0o600))?;
     fs::rename(&draft, &path).with_context(|| format!("--run-dir: making {}", path.display()))?;

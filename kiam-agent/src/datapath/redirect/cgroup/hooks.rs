@@ -5,6 +5,7 @@ use crate::{
         node::kubepods::Kubepods,
         programs::{object::Object, pins::Pins},
     },
+    files,
     sys::{
         cgroup_link::{cgroup_of_pinned_link, pin_cgroup_link},
         update_pinned_link,
@@ -52,7 +53,8 @@ pub(super) fn attach(object: &mut Object, pins: &Pins, kubepods: &Kubepods, upda
             Ok(id) if id == kubepods.id() && !update => Ok(()),
             Ok(id) if id == kubepods.id() => update_pinned_link(&pin, fd),
             Ok(_another_or_none) => {
-                Pins::remove(&pin).and_then(|()| pin_cgroup_link(fd, cgroup.as_fd(), attach_type, &pin))
+                files::remove_if_present(&pin)?;
+                pin_cgroup_link(fd, cgroup.as_fd(), attach_type, &pin)
             }
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
                 pin_cgroup_link(fd, cgroup.as_fd(), attach_type, &pin)
@@ -67,8 +69,7 @@ pub(super) fn attach(object: &mut Object, pins: &Pins, kubepods: &Kubepods, upda
 /// Detaches all programs, from whatever cgroup they are attached to.
 pub(super) fn detach(pins: &Pins) -> anyhow::Result<()> {
     for Hook { program, .. } in HOOKS {
-        let pin = pins.hook(program);
-        Pins::remove(&pin).with_context(|| format!("removing {}", pin.display()))?;
+        files::remove_if_present(&pins.hook(program))?;
     }
     Ok(())
 }
