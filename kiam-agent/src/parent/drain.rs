@@ -3,7 +3,7 @@
 //! both.
 
 use kiam_common::abi::{IMDS_PORT, IMDS_V4, IMDS_V6};
-use nix::sys::stat::fstat;
+use rustix::fs::fstat;
 use socket2::{SockFilter, SockRef};
 use std::{collections::HashSet, fs, net::TcpListener, time::Duration};
 use tokio::time::{Instant, sleep};

@@ -3,8 +3,7 @@
 
 use crate::datapath::programs::pins;
 use anyhow::{Context as _, bail};
-use nix::sys::stat::{fstat, major, minor};
-use rustix::fs::{FlockOperation, flock};
+use rustix::fs::{FlockOperation, flock, fstat, major, minor};
 use std::{
     fs::{self, DirBuilder, File},
     io,

@@ -8,7 +8,7 @@ use super::{
 };
 use crate::sys::sockopt::{self, XT_COUNTERS_LEN};
 use anyhow::{Context as _, bail};
-use nix::fcntl::{Flock, FlockArg};
+use rustix::fs::{FlockOperation, flock};
 use std::{fs::File, thread, time::Duration};
 
 /// `IPT_SO_SET_REPLACE`, `IPT_SO_SET_ADD_COUNTERS`: setting has the numbers of getting.
@@ -22,18 +22,17 @@ const LOCK_TRIES: u32 = 50;
 const LOCK_PAUSE: Duration = Duration::from_millis(100);
 
 /// Keeps others from changing the tables between our reading and our replacing.
-pub(in crate::datapath) struct Lock(#[expect(dead_code, reason = "held, not read")] Flock<File>);
+pub(in crate::datapath) struct Lock(#[expect(dead_code, reason = "held, not read")] File);
 
 impl Lock {
     /// Waits for the lock of the host's iptables. Does not create the file: other programs would not use it.
     pub(in crate::datapath) fn take() -> anyhow::Result<Self> {
-        let mut file = File::open(LOCK).with_context(|| {
+        let file = File::open(LOCK).with_context(|| {
             format!("opening {LOCK} (in a pod: mount the host's file there, so that kube-proxy and others wait)")
         })?;
         for _ in 0..LOCK_TRIES {
-            match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
-                Ok(lock) => return Ok(Self(lock)),
-                Err((unlocked, _)) => file = unlocked,
+            if flock(&file, FlockOperation::NonBlockingLockExclusive).is_ok() {
+                return Ok(Self(file));
             }
             thread::sleep(LOCK_PAUSE);
         }
