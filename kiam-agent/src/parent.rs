@@ -38,7 +38,7 @@ use tokio::{
 };
 
 /// Between two tries to see who serves the node, when one that seemed to does not.
-const LOOK_AGAIN: Duration = Duration::from_secs(1);
+const STAND_BY_RETRY_PAUSE: Duration = Duration::from_secs(1);
 
 /// SIGTERM and SIGINT.
 struct Stop {
@@ -142,7 +142,7 @@ async fn stand_by(run_dir: &Path) -> anyhow::Result<TakeoverLock> {
             return Ok(takeover_lock);
         }
         drop(takeover_lock);
-        sleep(LOOK_AGAIN).await;
+        sleep(STAND_BY_RETRY_PAUSE).await;
     }
 }
 

@@ -36,7 +36,7 @@ use tokio::{
 /// Most threads: four answer more than a node's pods can ask.
 const THREADS_MAX: usize = 4;
 /// How long connections may go on after the agent was told to stop: as long as a request may take.
-const DRAIN: Duration = imds::limits::REQUEST_TIME_MAX;
+const DRAIN_TIME_MAX: Duration = imds::limits::REQUEST_TIME_MAX;
 
 /// Runs until the parent says stop, or is gone.
 ///
@@ -98,7 +98,7 @@ async fn serve(handoff: Handoff, config: Config) -> anyhow::Result<()> {
         end = running.first_to_end() => return Err(end.into()),
     }
     tracing::info!("stopping: no new connections");
-    server.stop(DRAIN).await;
+    server.stop(DRAIN_TIME_MAX).await;
     Ok(())
 }
 

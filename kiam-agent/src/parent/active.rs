@@ -28,12 +28,12 @@ use std::time::Duration;
 use tokio::time::{MissedTickBehavior, interval, sleep};
 
 /// How often the datapath is looked at when nothing is heard.
-const SELF_CHECK: Duration = Duration::from_secs(10);
+const SELF_CHECK_INTERVAL: Duration = Duration::from_secs(10);
 /// How soon it is looked at again when something could not be set up: an interface that is coming or going, a program that
 /// the kernel is still taking off.
-const RETRY: Duration = Duration::from_secs(1);
+const RECONCILE_RETRY_PAUSE: Duration = Duration::from_secs(1);
 /// How often the packet counters are read: metrics are scraped every 15 seconds at most.
-const COUNTERS: Duration = Duration::from_secs(5);
+const COUNTERS_INTERVAL: Duration = Duration::from_secs(5);
 
 /// How a term ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -186,8 +186,8 @@ impl ActiveAgent<'_> {
         changes: &mut Changes,
         successors: &mut Successors,
     ) -> anyhow::Result<Ended> {
-        let mut self_check = interval(SELF_CHECK);
-        let mut counters = interval(COUNTERS);
+        let mut self_check = interval(SELF_CHECK_INTERVAL);
+        let mut counters = interval(COUNTERS_INTERVAL);
         self_check.set_missed_tick_behavior(MissedTickBehavior::Delay);
         counters.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
@@ -199,7 +199,7 @@ impl ActiveAgent<'_> {
                     Change::Filters => Event::Inspect,
                     Change::Node => Event::Look,
                 },
-                () = sleep(RETRY), if !datapath.is_reconciled() => Event::Look,
+                () = sleep(RECONCILE_RETRY_PAUSE), if !datapath.is_reconciled() => Event::Look,
                 () = exemptions.due() => Event::Exempt,
                 _ = self_check.tick() => Event::Inspect,
                 _ = counters.tick() => Event::Count,

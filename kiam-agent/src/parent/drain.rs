@@ -10,14 +10,14 @@ use tokio::time::{Instant, sleep};
 
 /// The least time: packets that were on their way to the old sockets have arrived, and a lost answer was sent again
 /// (after 1 s, RFC 6298).
-const LEAST: Duration = Duration::from_millis(1_500);
+const DRAIN_TIME_MIN: Duration = Duration::from_millis(1_500);
 /// The most: a client that never completes its connection would hold it half-open for a minute. With what a worker may
 /// take to finish (7 s) it stays below the grace period of the pod.
-const MOST: Duration = Duration::from_secs(8);
+const DRAIN_TIME_MAX: Duration = Duration::from_secs(8);
 /// The most at the agent's end: an answer to a SYN that was lost is sent again after a second.
-const MOST_AT_END: Duration = Duration::from_secs(2);
+const STOP_TIME_MAX: Duration = Duration::from_secs(2);
 /// Between two looks: the kernel does not tell.
-const LOOK: Duration = Duration::from_millis(100);
+const POLL_INTERVAL: Duration = Duration::from_millis(100);
 
 /// A classic BPF program that drops segments with SYN and without ACK. For a filter of a TCP socket, byte 13 is the
 /// header's flags (linux/filter.h has the codes).
@@ -38,9 +38,9 @@ const LISTEN: &str = "0A";
 
 /// Waits until nothing is left in the queues of the sockets, which others accept from meanwhile.
 pub(super) async fn until_empty(listeners: &[TcpListener]) {
-    if !wait(&listeners.iter().collect::<Vec<_>>(), LEAST, MOST).await {
+    if !wait(&listeners.iter().collect::<Vec<_>>(), DRAIN_TIME_MIN, DRAIN_TIME_MAX).await {
         tracing::warn!(
-            "connections that were begun before the hand-over are cut off: they did not come about in {MOST:?}"
+            "connections that were begun before the hand-over are cut off: they did not come about in {DRAIN_TIME_MAX:?}"
         );
     }
 }
@@ -57,9 +57,9 @@ pub(super) fn shut(listeners: &[&TcpListener]) {
 
 /// As [`until_empty`], at the agent's end, on sockets that are shut.
 pub(super) async fn until_done(listeners: &[&TcpListener]) {
-    if !wait(listeners, Duration::ZERO, MOST_AT_END).await {
+    if !wait(listeners, Duration::ZERO, STOP_TIME_MAX).await {
         tracing::warn!(
-            "connections that were begun before the end are cut off: they did not come about in {MOST_AT_END:?}"
+            "connections that were begun before the end are cut off: they did not come about in {STOP_TIME_MAX:?}"
         );
     }
 }
@@ -83,7 +83,7 @@ async fn wait(listeners: &[&TcpListener], least: Duration, most: Duration) -> bo
         if is_empty().await && is_empty().await {
             return true;
         }
-        sleep(LOOK).await;
+        sleep(POLL_INTERVAL).await;
     }
     false
 }
@@ -179,7 +179,7 @@ mod tests {
         assert_eq!(connect().unwrap_err().kind(), ErrorKind::TimedOut);
         assert!(!wait(&[&listener], Duration::ZERO, Duration::from_millis(300)).await, "one waits");
         let (mut accepted, _) = listener.accept().unwrap();
-        assert!(wait(&[&listener], Duration::ZERO, MOST_AT_END).await);
+        assert!(wait(&[&listener], Duration::ZERO, STOP_TIME_MAX).await);
         early.write_all(b"ask").unwrap();
         let mut asked = [0; 3];
         accepted.read_exact(&mut asked).unwrap();

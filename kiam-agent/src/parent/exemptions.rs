@@ -20,7 +20,7 @@ use tokio::{sync::watch, time::sleep};
 const EXEMPTIONS: &str = "exemptions";
 /// How often the cgroups are looked at while a pod that shall be exempt has none: the kubelet is just making it, and
 /// nobody tells.
-const LOOK_FOR_CGROUP: Duration = Duration::from_millis(250);
+const CGROUP_POLL_INTERVAL: Duration = Duration::from_millis(250);
 
 /// What is known at the start: what an earlier agent has left.
 pub(super) fn recall(config: &Config) -> Known {
@@ -115,7 +115,7 @@ impl<'a> Exemptions<'a> {
 async fn one_has_a_cgroup(awaited: &BTreeSet<PodUid>, kubepods: Option<Kubepods>) {
     let Some(kubepods) = kubepods.filter(|_| !awaited.is_empty()) else { return future::pending().await };
     loop {
-        sleep(LOOK_FOR_CGROUP).await;
+        sleep(CGROUP_POLL_INTERVAL).await;
         if kubepods.pods().is_ok_and(|found| found.values().any(|pod| awaited.contains(pod))) {
             return;
         }

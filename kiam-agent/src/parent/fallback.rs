@@ -19,9 +19,9 @@ const ANSWER: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\n\
     \r\n\
     the kiam agent restarts: ask again in a second";
 /// Unread input of a closed connection resets it, and the answer with it: this much is read and thrown away…
-const DISCARD_BYTES: u64 = 16 * 1024;
+const DISCARD_LEN_MAX: u64 = 16 * 1024;
 /// …for this long at most.
-const DISCARD_TIME: Duration = Duration::from_secs(1);
+const DISCARD_TIME_MAX: Duration = Duration::from_secs(1);
 /// Connections answered at one time; further ones wait in the accept queue.
 const CONCURRENT: usize = 256;
 /// Pause after a failed accept: it fails for want of descriptors, which others must give back first.
@@ -99,10 +99,10 @@ async fn wait_for_worker(worker: &mut watch::Receiver<WorkerState>, ready: bool)
 
 /// Answers, then reads what the client still sends, so that the answer arrives.
 async fn answer(mut connection: TcpStream) {
-    let answered = timeout(DISCARD_TIME, async {
+    let answered = timeout(DISCARD_TIME_MAX, async {
         connection.write_all(ANSWER).await?;
         connection.shutdown().await?;
-        tokio::io::copy(&mut connection.take(DISCARD_BYTES), &mut tokio::io::sink()).await
+        tokio::io::copy(&mut connection.take(DISCARD_LEN_MAX), &mut tokio::io::sink()).await
     });
     // When the client's time is over, or it has gone, nothing more is to be done for it.
     if let Ok(Err(error)) = answered.await {

@@ -8,7 +8,7 @@ use std::{thread, time::Duration};
 use tokio::sync::oneshot;
 
 /// How often.
-const PAUSE: Duration = Duration::from_secs(10);
+const SWEEP_INTERVAL: Duration = Duration::from_secs(10);
 
 /// Starts the thread, which ends when what is returned is dropped. That ends with it, and says why it ended.
 ///
@@ -19,7 +19,7 @@ pub(super) fn start(pins: &Pins) -> anyhow::Result<oneshot::Receiver<anyhow::Err
     let (end, ended) = oneshot::channel();
     thread::Builder::new().name("sweep".to_owned()).spawn(move || {
         while !end.is_closed() {
-            thread::sleep(PAUSE);
+            thread::sleep(SWEEP_INTERVAL);
             match flows.sweep(Duration::from_millis(clock::monotonic_ms())) {
                 Ok(0) => {}
                 Ok(swept) => tracing::debug!(swept, "records of connections that were never accepted"),

@@ -45,11 +45,11 @@ const PROTOCOL: u32 = 1;
 /// The owner's socket, in `--run-dir`.
 const SOCKET: &str = "agent.sock";
 /// How long an agent that lives may take to answer: its longest work without a pause is loading the programs.
-const ANSWER: Duration = Duration::from_secs(2);
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(2);
 /// How long a newcomer may take from `Given` to `Done`, and how much more for each interface: of another layout it makes
 /// a link for each, which waits for the kernel (20 ms seen); of the same one it changes those that are there (0.1 ms).
-const TAKING: Duration = Duration::from_secs(10);
-const TAKING_EACH: Duration = Duration::from_millis(50);
+const TAKEOVER_TIME_MAX: Duration = Duration::from_secs(10);
+const TAKEOVER_TIME_PER_INTERFACE: Duration = Duration::from_millis(50);
 /// Longest line, bytes: the times of 8,192 interfaces with 40 bytes each.
 const LINE_LEN_MAX: u64 = 1024 * 1024;
 

@@ -24,16 +24,16 @@ use tokio::{
 };
 
 /// A worker that has not been heard for this long hangs: it sends a heartbeat each second.
-const SILENCE: Duration = Duration::from_secs(10);
+const SILENCE_MAX: Duration = Duration::from_secs(10);
 /// The worker may take this long to finish what it has begun; then it is ended.
-const DRAIN: Duration = Duration::from_secs(7);
+const STOP_TIMEOUT: Duration = Duration::from_secs(7);
 /// How long a killed process may take to end.
-const KILL: Duration = Duration::from_secs(2);
+const KILL_TIMEOUT: Duration = Duration::from_secs(2);
 /// First and longest pause before a worker is started again.
-const RESTART_MIN: Duration = Duration::from_millis(10);
-const RESTART_MAX: Duration = Duration::from_secs(5);
+const RESTART_PAUSE_MIN: Duration = Duration::from_millis(10);
+const RESTART_PAUSE_MAX: Duration = Duration::from_secs(5);
 /// A worker that ran for this long did well: the next one is started at once.
-const DID_WELL: Duration = Duration::from_secs(30);
+const BACKOFF_RESET_AFTER: Duration = Duration::from_secs(30);
 
 /// Whether a worker answers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -91,10 +91,10 @@ impl Supervisor {
                 Ok(()) => tracing::error!("the worker ended: {status}"),
                 Err(error) => tracing::error!("the worker was ended: {error:#}"),
             }
-            if started.elapsed() > DID_WELL {
+            if started.elapsed() > BACKOFF_RESET_AFTER {
                 pauses = self::pauses();
             }
-            sleep(pauses.next().unwrap_or(RESTART_MAX)).await;
+            sleep(pauses.next().unwrap_or(RESTART_PAUSE_MAX)).await;
         }
     }
 
@@ -110,7 +110,7 @@ impl Supervisor {
             tracing::debug!("the worker cannot be told to stop: {error:#}");
         }
         let Some(mut worker) = self.running.lock().await.take() else { return Ok(()) };
-        match timeout(DRAIN, worker.child.wait()).await {
+        match timeout(STOP_TIMEOUT, worker.child.wait()).await {
             Ok(_) => Ok(()),
             Err(_) => end(&mut worker.child).await.map(drop),
         }
@@ -170,7 +170,7 @@ impl Supervisor {
         line.push(b'\n');
         let mut running = self.running.lock().await;
         let Some(Running { control, .. }) = running.as_mut() else { bail!("no worker to tell") };
-        match timeout(SILENCE, control.write_all(&line)).await {
+        match timeout(SILENCE_MAX, control.write_all(&line)).await {
             Ok(written) => written.context("it has gone"),
             Err(_) => bail!("it takes in nothing"),
         }
@@ -184,15 +184,19 @@ impl Supervisor {
 }
 
 fn pauses() -> backon::ExponentialBackoff {
-    ExponentialBuilder::new().with_min_delay(RESTART_MIN).with_max_delay(RESTART_MAX).without_max_times().build()
+    ExponentialBuilder::new()
+        .with_min_delay(RESTART_PAUSE_MIN)
+        .with_max_delay(RESTART_PAUSE_MAX)
+        .without_max_times()
+        .build()
 }
 
 /// Reads the worker's bytes; returns when it has gone.
 async fn listen(mut reader: OwnedReadHalf, channels: &Channels) -> anyhow::Result<()> {
     let mut byte = [0];
     loop {
-        let Ok(read) = timeout(SILENCE, reader.read(&mut byte)).await else {
-            bail!("it has not been heard for {} s", SILENCE.as_secs());
+        let Ok(read) = timeout(SILENCE_MAX, reader.read(&mut byte)).await else {
+            bail!("it has not been heard for {} s", SILENCE_MAX.as_secs());
         };
         if matches!(read, Ok(0) | Err(_)) {
             return Ok(());
@@ -214,6 +218,7 @@ async fn end(child: &mut Child) -> anyhow::Result<String> {
     {
         tracing::debug!("cannot kill the worker: {error}");
     }
-    let status = timeout(KILL, child.wait()).await.context("the worker does not end; ending the agent ends it")??;
+    let status =
+        timeout(KILL_TIMEOUT, child.wait()).await.context("the worker does not end; ending the agent ends it")??;
     Ok(status.to_string())
 }

@@ -15,7 +15,7 @@ use tokio::{
 };
 
 /// How often the parent is told that the worker lives.
-const HEARTBEAT: Duration = Duration::from_secs(1);
+const HEARTBEAT_INTERVAL: Duration = Duration::from_secs(1);
 /// Longest message of the parent, bytes: a status of 8,192 interfaces with eight counters of 80 bytes each.
 const MESSAGE_LEN_MAX: u64 = 8 * 1024 * 1024;
 
@@ -63,7 +63,7 @@ pub(super) async fn listen(socket: OwnedReadHalf, news: &News) -> anyhow::Result
 /// Tells the parent that the worker is ready, then that it lives, and when a server was reached. Never returns.
 pub(super) async fn tell(mut socket: OwnedWriteHalf, mut reached: watch::Receiver<bool>) {
     send(&mut socket, ToParent::Ready).await;
-    let mut heartbeat = interval(HEARTBEAT);
+    let mut heartbeat = interval(HEARTBEAT_INTERVAL);
     heartbeat.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut told = false;
     loop {

@@ -24,7 +24,7 @@ impl TakeoverLock {
     /// # Errors
     /// Another one is becoming the owner; which one, and what to do.
     pub(in crate::parent) async fn soon(run_dir: &Path) -> anyhow::Result<Self> {
-        if let Ok(takeover_lock) = timeout(super::ANSWER, Self::wait(run_dir)).await {
+        if let Ok(takeover_lock) = timeout(super::ANSWER_TIMEOUT, Self::wait(run_dir)).await {
             return takeover_lock;
         }
         let path = path(run_dir);

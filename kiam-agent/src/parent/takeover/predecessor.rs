@@ -1,6 +1,6 @@
 //! The side of the agent that serves: it listens for one that comes after it.
 
-use super::{ANSWER, About, Say, TAKING, TAKING_EACH, Wire, socket};
+use super::{ANSWER_TIMEOUT, About, Say, TAKEOVER_TIME_MAX, TAKEOVER_TIME_PER_INTERFACE, Wire, socket};
 use crate::{datapath::node::interface_ages::InterfaceAges, files};
 use anyhow::{Context as _, bail};
 use std::{
@@ -88,7 +88,7 @@ async fn converse(
     tell: &mpsc::Sender<Successor>,
 ) -> anyhow::Result<()> {
     let mut wire = Wire::new(stream);
-    let about = match timeout(ANSWER, wire.hear()).await {
+    let about = match timeout(ANSWER_TIMEOUT, wire.hear()).await {
         Err(_) => bail!("it says nothing"),
         Ok(Ok(Say::TakeOver(about))) => about,
         Ok(Ok(Say::Watch)) => {
@@ -118,7 +118,7 @@ impl Successor {
     /// # Errors
     /// It has gone before it was done, or takes too long: then everything must be made this agent's again.
     pub(in crate::parent) async fn take_over(mut self, interfaces: usize) -> anyhow::Result<()> {
-        let patience = TAKING + TAKING_EACH * u32::try_from(interfaces)?;
+        let patience = TAKEOVER_TIME_MAX + TAKEOVER_TIME_PER_INTERFACE * u32::try_from(interfaces)?;
         tracing::info!(successor = %self.about, "handing over");
         self.wire.say(Say::Given).await?;
         match timeout(patience, self.wire.hear()).await {

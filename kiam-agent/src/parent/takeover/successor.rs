@@ -1,6 +1,6 @@
 //! The side of the agent that comes later: it asks, takes, and says that it is done.
 
-use super::{ANSWER, About, OtherProtocol, Say, Wire, socket};
+use super::{ANSWER_TIMEOUT, About, OtherProtocol, Say, Wire, socket};
 use anyhow::{Context as _, bail};
 use std::{io::ErrorKind, path::Path};
 use tokio::{
@@ -20,7 +20,7 @@ pub(in crate::parent) struct Predecessor {
 /// # Errors
 /// It cannot be understood; with what to do.
 pub(in crate::parent) async fn ask(run_dir: &Path) -> anyhow::Result<Option<Predecessor>> {
-    let conversation = timeout(ANSWER, async {
+    let conversation = timeout(ANSWER_TIMEOUT, async {
         let mut wire = connect(run_dir).await?;
         wire.say(Say::TakeOver(About::this())).await?;
         let answer = wire.hear().await?;
@@ -41,7 +41,9 @@ pub(in crate::parent) async fn ask(run_dir: &Path) -> anyhow::Result<Option<Pred
             Ok(None)
         }
         Err(Elapsed { .. }) => {
-            tracing::warn!("the agent that serves this node does not answer for {ANSWER:?}: taking over without it");
+            tracing::warn!(
+                "the agent that serves this node does not answer for {ANSWER_TIMEOUT:?}: taking over without it"
+            );
             Ok(None)
         }
     }
@@ -56,7 +58,7 @@ impl Predecessor {
     /// Asks it to stop repairing. However it answers, the datapath is this agent's to take then: one that does not
     /// answer finds out by the generation.
     pub(in crate::parent) async fn take(&mut self) {
-        let given = timeout(ANSWER, async {
+        let given = timeout(ANSWER_TIMEOUT, async {
             self.wire.say(Say::Take).await?;
             match self.wire.hear().await? {
                 Say::Given => Ok(()),
@@ -66,7 +68,7 @@ impl Predecessor {
         match given.await {
             Ok(Ok(())) => {}
             Ok(Err(error)) => tracing::warn!("the other agent did not hand over: {error:#}"),
-            Err(Elapsed { .. }) => tracing::warn!("the other agent does not answer for {ANSWER:?}"),
+            Err(Elapsed { .. }) => tracing::warn!("the other agent does not answer for {ANSWER_TIMEOUT:?}"),
         }
     }
 
