@@ -52,7 +52,7 @@ impl Stop {
     }
 
     /// Returns when this agent was told to stop since the last call returned.
-    async fn told(&mut self) {
+    async fn requested(&mut self) {
         tokio::select! {
             _ = self.terminate.recv() => {}
             _ = self.interrupt.recv() => {}
@@ -78,7 +78,7 @@ async fn run_until_stopped(config: &Config) -> anyhow::Result<()> {
     let (interface_ages, ages_ended) = InterfaceAges::watch()?;
     let socket = &config.datapath.probe_socket;
     tokio::select! {
-        ended = serve_in_turns(config, &channels, &interface_ages, stop) => ended,
+        ended = serve_and_stand_by(config, &channels, &interface_ages, stop) => ended,
         ended = ages_ended => Err(ended?),
         never = crate::exemptions::follow(&config.exempt, &channels.exempt) => match never {},
         ended = status_socket::serve(socket, || channels.report(), channels.claims.subscribe()) => ended,
@@ -87,7 +87,7 @@ async fn run_until_stopped(config: &Config) -> anyhow::Result<()> {
 
 /// Serves; and when another agent has taken over, stands by: to be told to stop, or to serve again when that one has
 /// gone.
-async fn serve_in_turns(
+async fn serve_and_stand_by(
     config: &Config,
     channels: &Channels,
     interface_ages: &InterfaceAges,
@@ -96,17 +96,17 @@ async fn serve_in_turns(
     let run_dir = &config.datapath.run_dir;
     datapath::close_unguarded(&config.datapath.bpffs).await?;
     let lock = NodeLock::open(&config.datapath.bpffs)?;
-    let mut takeover_lock = TakeoverLock::soon(run_dir).await?;
-    let mut predecessor = meet(&lock, &config.datapath).await?;
+    let mut takeover_lock = TakeoverLock::acquire(run_dir).await?;
+    let mut predecessor = find_predecessor(&lock, &config.datapath).await?;
     loop {
-        let mut term = ActiveAgent { config, channels, interface_ages, lock: &lock, stop: &mut stop };
-        match term.serve(takeover_lock, predecessor.take()).await? {
+        let mut active_agent = ActiveAgent { config, channels, interface_ages, lock: &lock, stop: &mut stop };
+        match active_agent.serve(takeover_lock, predecessor.take()).await? {
             Ended::Stopped => return Ok(()),
-            Ended::Succeeded => {}
+            Ended::HandedOver => {}
         }
         tokio::select! {
-            again = stand_by(run_dir) => takeover_lock = again?,
-            () = stop.told() => return Ok(()),
+            acquired = wait_until_unserved(run_dir) => takeover_lock = acquired?,
+            () = stop.requested() => return Ok(()),
         }
         tracing::warn!("the agent that served this node has ended: serving again");
         lock.lock_shared_or_exclusive().await?;
@@ -117,7 +117,7 @@ async fn serve_in_turns(
 ///
 /// # Errors
 /// It cannot be followed; with what to do.
-async fn meet(lock: &NodeLock, config: &DatapathConfig) -> anyhow::Result<Option<Predecessor>> {
+async fn find_predecessor(lock: &NodeLock, config: &DatapathConfig) -> anyhow::Result<Option<Predecessor>> {
     if lock.lock_shared_or_exclusive().await? == OtherAgents::Absent {
         return Ok(None);
     }
@@ -130,15 +130,15 @@ async fn meet(lock: &NodeLock, config: &DatapathConfig) -> anyhow::Result<Option
             owner.run_dir()
         );
     }
-    takeover::ask(&config.run_dir).await
+    takeover::request(&config.run_dir).await
 }
 
 /// Waits until no agent serves the node, and nobody else is about to.
-async fn stand_by(run_dir: &Path) -> anyhow::Result<TakeoverLock> {
+async fn wait_until_unserved(run_dir: &Path) -> anyhow::Result<TakeoverLock> {
     loop {
-        takeover::watch(run_dir).await;
+        takeover::until_agent_ends(run_dir).await;
         let takeover_lock = TakeoverLock::wait(run_dir).await?;
-        if !takeover::is_answered(run_dir).await {
+        if !takeover::is_served(run_dir).await {
             return Ok(takeover_lock);
         }
         drop(takeover_lock);

@@ -4,7 +4,7 @@
 use super::{
     Stop,
     attestor::Attestor,
-    channels::{Channels, not_owner, stand_by},
+    channels::{Channels, not_owner, standing_by},
     drain,
     exemptions::{self, Exemptions},
     fallback::{self, Fallback},
@@ -41,7 +41,7 @@ pub(super) enum Ended {
     /// This agent was told to stop.
     Stopped,
     /// Another agent has the datapath.
-    Succeeded,
+    HandedOver,
 }
 
 /// What an agent's terms have in common.
@@ -55,10 +55,10 @@ pub(super) struct ActiveAgent<'a> {
 
 /// What there is to do.
 enum Event {
-    Look,
-    Inspect,
-    Exempt,
-    Count,
+    Reconcile,
+    SelfCheck,
+    ReconcileExemptions,
+    ReadCounters,
     HandOver(Successor),
     Stop,
 }
@@ -139,9 +139,9 @@ impl ActiveAgent<'_> {
             Some(mut predecessor) => {
                 self.interface_ages.adopt(std::mem::take(&mut predecessor.interface_ages));
                 tokio::select! {
-                    () = self.stop.told() => return Ok(Ended::Stopped),
-                    () = until_fit(self.channels) => {
-                        predecessor.take().await;
+                    () = self.stop.requested() => return Ok(Ended::Stopped),
+                    () = until_able_to_serve(self.channels) => {
+                        predecessor.take_datapath().await;
                         Some(predecessor)
                     }
                     () = predecessor.ended() => {
@@ -193,39 +193,39 @@ impl ActiveAgent<'_> {
         loop {
             // Only the waiting is given up for something else, never a repair.
             let event = tokio::select! {
-                () = self.stop.told() => Event::Stop,
+                () = self.stop.requested() => Event::Stop,
                 successor = successors.next() => Event::HandOver(successor?),
                 change = changes.wait() => match change? {
-                    Change::Filters => Event::Inspect,
-                    Change::Node => Event::Look,
+                    Change::Filters => Event::SelfCheck,
+                    Change::Node => Event::Reconcile,
                 },
-                () = sleep(RECONCILE_RETRY_PAUSE), if !datapath.is_reconciled() => Event::Look,
-                () = exemptions.due() => Event::Exempt,
-                _ = self_check.tick() => Event::Inspect,
-                _ = counters.tick() => Event::Count,
+                () = sleep(RECONCILE_RETRY_PAUSE), if !datapath.is_reconciled() => Event::Reconcile,
+                () = exemptions.due() => Event::ReconcileExemptions,
+                _ = self_check.tick() => Event::SelfCheck,
+                _ = counters.tick() => Event::ReadCounters,
             };
             match event {
                 Event::Stop => return Ok(Ended::Stopped),
-                Event::Count => {}
+                Event::ReadCounters => {}
                 _ if !datapath.is_ours()? => {
                     tracing::warn!("another agent has taken this node's datapath: leaving it to that one");
                     return Ok(self.withdraw(datapath).await);
                 }
-                Event::HandOver(successor) => match successor.take_over(self.interfaces()).await {
+                Event::HandOver(successor) => match successor.hand_over(self.interfaces()).await {
                     Ok(()) => return Ok(self.withdraw(datapath).await),
                     Err(error) => {
                         tracing::warn!("the other agent did not take over: {error:#}; this one goes on");
                         *successors = self.claim(datapath, exemptions).await?;
                     }
                 },
-                Event::Inspect => {
+                Event::SelfCheck => {
                     datapath.self_check().await;
                     datapath.reconcile(|interfaces| self.channels.publish_interfaces(interfaces)).await;
                     exemptions.reconcile();
                     datapath.probe().await;
                 }
-                Event::Exempt => exemptions.reconcile(),
-                Event::Look => {
+                Event::ReconcileExemptions => exemptions.reconcile(),
+                Event::Reconcile => {
                     datapath.reconcile(|interfaces| self.channels.publish_interfaces(interfaces)).await;
                     exemptions.reconcile();
                 }
@@ -241,16 +241,16 @@ impl ActiveAgent<'_> {
     /// Until nobody needs the listening sockets of this term any more; told to stop or not.
     async fn withdraw(&self, datapath: &Datapath) -> Ended {
         self.channels.datapath.send_replace(None);
-        self.channels.publish_conditions(vec![stand_by()]);
+        self.channels.publish_conditions(vec![standing_by()]);
         drain::until_empty(datapath.listeners()).await;
         tracing::info!("handed over: standing by, to be told to stop or to serve again");
-        Ended::Succeeded
+        Ended::HandedOver
     }
 }
 
 /// Pods would not notice a change: this agent knows who is exempt, its worker answers, and has what it needs to answer
 /// well.
-async fn until_fit(channels: &Channels) {
+async fn until_able_to_serve(channels: &Channels) {
     let waiting = not_owner("another agent serves this node until this one has a worker and has reached a server");
     let mut exempt = channels.exempt.subscribe();
     loop {

@@ -48,15 +48,15 @@ impl Attestor {
 }
 
 struct AttestorThread {
-    of: Attestor,
-    flows: ConnectionRecords,
+    attestor: Attestor,
+    records: ConnectionRecords,
     pods: Option<Pods>,
 }
 
 impl AttestorThread {
-    fn open(of: Attestor) -> anyhow::Result<Self> {
-        let flows = ConnectionRecords::open(&of.pins)?;
-        Ok(Self { of, flows, pods: None })
+    fn open(attestor: Attestor) -> anyhow::Result<Self> {
+        let records = ConnectionRecords::open(&attestor.pins)?;
+        Ok(Self { attestor, records, pods: None })
     }
 
     fn answer_all(&mut self, socket: &UnixDatagram) -> anyhow::Result<()> {
@@ -81,13 +81,13 @@ impl AttestorThread {
         self.follow_kubepods();
         let mut hits = Vec::new();
         for interface in self.interfaces_behind(question.interface) {
-            hits.extend(self.flows.take(&key(question, interface))?.map(|flow| (interface, flow)));
+            hits.extend(self.records.take(&key(question, interface))?.map(|record| (interface, record)));
         }
         let (interface, owner) = match hits.as_slice() {
             [] => (0, SocketOwner::NoRecord),
-            [(interface, flow)] => {
+            [(interface, record)] => {
                 let pod = match &mut self.pods {
-                    Some(pods) => pods.of(flow.ancestors).context("reading the cgroups of pods")?,
+                    Some(pods) => pods.of(record.ancestors).context("reading the cgroups of pods")?,
                     None => None,
                 };
                 (*interface, pod.map_or(SocketOwner::Nobody, SocketOwner::Pod))
@@ -100,7 +100,7 @@ impl AttestorThread {
     /// The interfaces whose program can know who opened a connection that came in by this one: of a bridge its ports,
     /// because what comes up to the bridge has lost its socket.
     fn interfaces_behind(&self, interface: u32) -> Vec<u32> {
-        let known = self.of.interfaces.borrow();
+        let known = self.attestor.interfaces.borrow();
         let is_bridge = known.iter().any(|known| known.index == interface && known.kind == InterfaceKind::Bridge);
         if !is_bridge {
             return vec![interface];
@@ -110,7 +110,7 @@ impl AttestorThread {
 
     /// The kubelet may have made its tree anew, or for the first time.
     fn follow_kubepods(&mut self) {
-        let found = self.of.kubepods.borrow();
+        let found = self.attestor.kubepods.borrow();
         if self.pods.as_ref().map(Pods::kubepods) != found.as_ref() {
             self.pods = found.clone().map(Pods::new);
         }

@@ -126,7 +126,7 @@ impl Channels {
 }
 
 /// Returns the condition of an agent that stands by.
-pub(super) fn stand_by() -> Condition {
+pub(super) fn standing_by() -> Condition {
     Condition { name: STAND_BY.to_owned(), problem: None }
 }
 
@@ -142,7 +142,7 @@ mod tests {
     #[test]
     fn agent_that_stands_by_is_ready_without_a_worker() {
         let channels = Channels::new(Known::default());
-        channels.publish_conditions(vec![stand_by()]);
+        channels.publish_conditions(vec![standing_by()]);
         assert!(channels.report().ready);
         channels.publish_conditions(Vec::new());
         assert!(!channels.report().ready, "no worker");

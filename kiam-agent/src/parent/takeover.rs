@@ -21,7 +21,7 @@ mod successor;
 
 pub(super) use lock::TakeoverLock;
 pub(super) use predecessor::{Successor, Successors};
-pub(super) use successor::{Predecessor, ask, is_answered, watch};
+pub(super) use successor::{Predecessor, is_served, request, until_agent_ends};
 
 use crate::files;
 use anyhow::{Context as _, bail};
@@ -55,15 +55,15 @@ const LINE_LEN_MAX: u64 = 1024 * 1024;
 
 /// What agents say to each other.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-enum Say {
+enum Message {
     /// Of the newcomer: it wants to be the owner.
-    TakeOver(About),
+    TakeOver(AgentInfo),
     /// Of one that stands by: it wants to see the owner end.
     Watch,
     /// Of the owner: go on.
     Welcome {
         /// The owner.
-        about: About,
+        about: AgentInfo,
         /// When each interface appeared: index, milliseconds of `CLOCK_MONOTONIC`.
         #[serde(rename = "births")]
         interface_ages: Vec<(u32, u64)>,
@@ -78,21 +78,21 @@ enum Say {
 
 /// Who an agent is, for the other one's log.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) struct About {
+pub(super) struct AgentInfo {
     version: String,
     layout: String,
     /// In its own container.
     pid: u32,
 }
 
-impl About {
+impl AgentInfo {
     fn this() -> Self {
         let (version, layout) = (env!("CARGO_PKG_VERSION").to_owned(), LAYOUT.to_owned());
         Self { version, layout, pid: std::process::id() }
     }
 }
 
-impl fmt::Display for About {
+impl fmt::Display for AgentInfo {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "process {} of version {}, layout {}", self.pid, self.version, self.layout)
     }
@@ -107,7 +107,8 @@ struct Version {
 #[derive(Serialize, Deserialize)]
 struct Line {
     protocol: u32,
-    say: Say,
+    #[serde(rename = "say")]
+    message: Message,
 }
 
 /// One end of a conversation.
@@ -124,8 +125,8 @@ impl Wire {
         Self { reader: BufReader::new(reader), writer, line: Vec::new() }
     }
 
-    async fn say(&mut self, say: Say) -> anyhow::Result<()> {
-        let mut line = serde_json::to_vec(&Line { protocol: PROTOCOL, say })?;
+    async fn send(&mut self, message: Message) -> anyhow::Result<()> {
+        let mut line = serde_json::to_vec(&Line { protocol: PROTOCOL, message })?;
         line.push(b'\n');
         self.writer.write_all(&line).await.context("it has gone")
     }
@@ -134,7 +135,7 @@ impl Wire {
     ///
     /// # Errors
     /// It has gone, talks nonsense, or speaks another version.
-    async fn hear(&mut self) -> anyhow::Result<Say> {
+    async fn receive(&mut self) -> anyhow::Result<Message> {
         (&mut self.reader).take(LINE_LEN_MAX).read_until(b'\n', &mut self.line).await?;
         if self.line.pop() != Some(b'\n') {
             bail!("it has gone");
@@ -144,12 +145,12 @@ impl Wire {
         if protocol != PROTOCOL {
             return Err(OtherProtocol { theirs: protocol }.into());
         }
-        Ok(serde_json::from_slice::<Line>(&line).context("it says what no agent says")?.say)
+        Ok(serde_json::from_slice::<Line>(&line).context("it says what no agent says")?.message)
     }
 
     /// Waits until the other one has gone.
     async fn ended(&mut self) {
-        while self.hear().await.is_ok() {}
+        while self.receive().await.is_ok() {}
     }
 }
 

@@ -77,7 +77,7 @@ impl Supervisor {
     /// A worker hangs and cannot be ended: then the agent ends, and the kernel ends the worker. One that cannot be started
     /// is tried again; meanwhile pods get the fixed answer.
     pub(super) async fn run(&self, channels: &Channels) -> anyhow::Result<()> {
-        let mut pauses = pauses();
+        let mut backoff = backoff();
         loop {
             let started = Instant::now();
             let ended = match self.start(channels).await {
@@ -92,9 +92,9 @@ impl Supervisor {
                 Err(error) => tracing::error!("the worker was ended: {error:#}"),
             }
             if started.elapsed() > BACKOFF_RESET_AFTER {
-                pauses = self::pauses();
+                backoff = self::backoff();
             }
-            sleep(pauses.next().unwrap_or(RESTART_PAUSE_MAX)).await;
+            sleep(backoff.next().unwrap_or(RESTART_PAUSE_MAX)).await;
         }
     }
 
@@ -183,7 +183,7 @@ impl Supervisor {
     }
 }
 
-fn pauses() -> backon::ExponentialBackoff {
+fn backoff() -> backon::ExponentialBackoff {
     ExponentialBuilder::new()
         .with_min_delay(RESTART_PAUSE_MIN)
         .with_max_delay(RESTART_PAUSE_MAX)

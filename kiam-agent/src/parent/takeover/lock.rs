@@ -23,7 +23,7 @@ impl TakeoverLock {
     ///
     /// # Errors
     /// Another one is becoming the owner; which one, and what to do.
-    pub(in crate::parent) async fn soon(run_dir: &Path) -> anyhow::Result<Self> {
+    pub(in crate::parent) async fn acquire(run_dir: &Path) -> anyhow::Result<Self> {
         if let Ok(takeover_lock) = timeout(super::ANSWER_TIMEOUT, Self::wait(run_dir)).await {
             return takeover_lock;
         }
@@ -42,13 +42,13 @@ impl TakeoverLock {
     pub(in crate::parent) async fn wait(run_dir: &Path) -> anyhow::Result<Self> {
         let path = path(run_dir);
         let file = open(&path)?;
-        let (tell, told) = oneshot::channel();
+        let (sender, receiver) = oneshot::channel();
         // flock(2) has no time limit: a thread waits. What it gets when nobody waits any more, it gives back.
-        thread::Builder::new().name("turn".to_owned()).spawn(move || {
+        thread::Builder::new().name("takeover-lock".to_owned()).spawn(move || {
             let locked = flock(&file, FlockOperation::LockExclusive).map(|()| file);
-            drop(tell.send(locked));
+            drop(sender.send(locked));
         })?;
-        let file = told.await.context("the thread that waits has ended")?;
+        let file = receiver.await.context("the thread that waits has ended")?;
         Ok(Self { _lock: file.with_context(|| format!("locking {}", path.display()))? })
     }
 }

@@ -1,6 +1,6 @@
 //! The side of the agent that serves: it listens for one that comes after it.
 
-use super::{ANSWER_TIMEOUT, About, Say, TAKEOVER_TIME_MAX, TAKEOVER_TIME_PER_INTERFACE, Wire, socket};
+use super::{ANSWER_TIMEOUT, AgentInfo, Message, TAKEOVER_TIME_MAX, TAKEOVER_TIME_PER_INTERFACE, Wire, socket};
 use crate::{datapath::node::interface_ages::InterfaceAges, files};
 use anyhow::{Context as _, bail};
 use std::{
@@ -21,14 +21,14 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
 /// Those that come. Dropping it ends all conversations, those of the agents that stand by among them.
 pub(in crate::parent) struct Successors {
-    coming: mpsc::Receiver<Successor>,
+    ready: mpsc::Receiver<Successor>,
     _listening: JoinSet<()>,
 }
 
 /// One that is ready to take the datapath.
 pub(in crate::parent) struct Successor {
     wire: Wire,
-    about: About,
+    about: AgentInfo,
 }
 
 impl Successors {
@@ -38,15 +38,15 @@ impl Successors {
     /// The path is too long for a socket (107 bytes, unix(7)), or the folder cannot be written to.
     pub(in crate::parent) fn listen(run_dir: &Path, interface_ages: InterfaceAges) -> anyhow::Result<Self> {
         let listener = bind(run_dir)?;
-        let (tell, coming) = mpsc::channel(1);
+        let (sender, ready) = mpsc::channel(1);
         let mut listening = JoinSet::new();
-        listening.spawn(accept(listener, interface_ages, tell));
-        Ok(Self { coming, _listening: listening })
+        listening.spawn(accept(listener, interface_ages, sender));
+        Ok(Self { ready, _listening: listening })
     }
 
     /// The next one.
     pub(in crate::parent) async fn next(&mut self) -> anyhow::Result<Successor> {
-        self.coming.recv().await.context("the task that listens for other agents has ended")
+        self.ready.recv().await.context("the task that listens for other agents has ended")
     }
 }
 
@@ -61,14 +61,14 @@ fn bind(run_dir: &Path) -> anyhow::Result<UnixListener> {
     Ok(listener)
 }
 
-async fn accept(listener: UnixListener, interface_ages: InterfaceAges, tell: mpsc::Sender<Successor>) {
+async fn accept(listener: UnixListener, interface_ages: InterfaceAges, sender: mpsc::Sender<Successor>) {
     let mut conversations = JoinSet::new();
     loop {
         match listener.accept().await {
             Ok((stream, _)) => {
-                let (interface_ages, tell) = (interface_ages.clone(), tell.clone());
+                let (interface_ages, sender) = (interface_ages.clone(), sender.clone());
                 conversations.spawn(async move {
-                    if let Err(error) = converse(stream, &interface_ages, &tell).await {
+                    if let Err(error) = converse(stream, &interface_ages, &sender).await {
                         tracing::info!("another agent did not take over: {error:#}");
                     }
                 });
@@ -85,28 +85,28 @@ async fn accept(listener: UnixListener, interface_ages: InterfaceAges, tell: mps
 async fn converse(
     stream: UnixStream,
     interface_ages: &InterfaceAges,
-    tell: &mpsc::Sender<Successor>,
+    sender: &mpsc::Sender<Successor>,
 ) -> anyhow::Result<()> {
     let mut wire = Wire::new(stream);
-    let about = match timeout(ANSWER_TIMEOUT, wire.hear()).await {
+    let about = match timeout(ANSWER_TIMEOUT, wire.receive()).await {
         Err(_) => bail!("it says nothing"),
-        Ok(Ok(Say::TakeOver(about))) => about,
-        Ok(Ok(Say::Watch)) => {
+        Ok(Ok(Message::TakeOver(about))) => about,
+        Ok(Ok(Message::Watch)) => {
             wire.ended().await;
             return Ok(());
         }
         Ok(Ok(other)) => bail!("it begins with {other:?}"),
         Ok(Err(error)) => {
             // It finds out by the version of whatever is said.
-            wire.say(Say::Given).await?;
+            wire.send(Message::Given).await?;
             return Err(error);
         }
     };
-    tracing::info!(newcomer = %about, "another agent is about to take over");
-    wire.say(Say::Welcome { about: About::this(), interface_ages: interface_ages.known() }).await?;
-    match wire.hear().await? {
+    tracing::info!(successor = %about, "another agent is about to take over");
+    wire.send(Message::Welcome { about: AgentInfo::this(), interface_ages: interface_ages.known() }).await?;
+    match wire.receive().await? {
         // It fails when this agent is ending.
-        Say::Take => drop(tell.send(Successor { wire, about }).await),
+        Message::Take => drop(sender.send(Successor { wire, about }).await),
         other => bail!("it goes on with {other:?}"),
     }
     Ok(())
@@ -117,15 +117,15 @@ impl Successor {
     ///
     /// # Errors
     /// It has gone before it was done, or takes too long: then everything must be made this agent's again.
-    pub(in crate::parent) async fn take_over(mut self, interfaces: usize) -> anyhow::Result<()> {
-        let patience = TAKEOVER_TIME_MAX + TAKEOVER_TIME_PER_INTERFACE * u32::try_from(interfaces)?;
+    pub(in crate::parent) async fn hand_over(mut self, interfaces: usize) -> anyhow::Result<()> {
+        let time_max = TAKEOVER_TIME_MAX + TAKEOVER_TIME_PER_INTERFACE * u32::try_from(interfaces)?;
         tracing::info!(successor = %self.about, "handing over");
-        self.wire.say(Say::Given).await?;
-        match timeout(patience, self.wire.hear()).await {
-            Ok(Ok(Say::Done)) => Ok(()),
+        self.wire.send(Message::Given).await?;
+        match timeout(time_max, self.wire.receive()).await {
+            Ok(Ok(Message::Done)) => Ok(()),
             Ok(Ok(other)) => bail!("it says {other:?} instead of being done"),
             Ok(Err(error)) => Err(error),
-            Err(_) => bail!("it is not done after {patience:?}"),
+            Err(_) => bail!("it is not done after {time_max:?}"),
         }
     }
 }

@@ -1,6 +1,6 @@
 //! The side of the agent that comes later: it asks, takes, and says that it is done.
 
-use super::{ANSWER_TIMEOUT, About, OtherProtocol, Say, Wire, socket};
+use super::{ANSWER_TIMEOUT, AgentInfo, Message, OtherProtocol, Wire, socket};
 use anyhow::{Context as _, bail};
 use std::{io::ErrorKind, path::Path};
 use tokio::{
@@ -19,16 +19,16 @@ pub(in crate::parent) struct Predecessor {
 ///
 /// # Errors
 /// It cannot be understood; with what to do.
-pub(in crate::parent) async fn ask(run_dir: &Path) -> anyhow::Result<Option<Predecessor>> {
+pub(in crate::parent) async fn request(run_dir: &Path) -> anyhow::Result<Option<Predecessor>> {
     let conversation = timeout(ANSWER_TIMEOUT, async {
         let mut wire = connect(run_dir).await?;
-        wire.say(Say::TakeOver(About::this())).await?;
-        let answer = wire.hear().await?;
+        wire.send(Message::TakeOver(AgentInfo::this())).await?;
+        let answer = wire.receive().await?;
         anyhow::Ok((wire, answer))
     });
     match conversation.await {
-        Ok(Ok((wire, Say::Welcome { about, interface_ages }))) => {
-            tracing::info!(owner = %about, "another agent serves this node: taking over from it when pods can be served");
+        Ok(Ok((wire, Message::Welcome { about, interface_ages }))) => {
+            tracing::info!(predecessor = %about, "another agent serves this node: taking over from it when pods can be served");
             Ok(Some(Predecessor { wire, interface_ages }))
         }
         Ok(Ok((_, other))) => bail!("the agent that serves this node answers {other:?} to the question to take over"),
@@ -57,11 +57,11 @@ impl Predecessor {
 
     /// Asks it to stop repairing. However it answers, the datapath is this agent's to take then: one that does not
     /// answer finds out by the generation.
-    pub(in crate::parent) async fn take(&mut self) {
+    pub(in crate::parent) async fn take_datapath(&mut self) {
         let given = timeout(ANSWER_TIMEOUT, async {
-            self.wire.say(Say::Take).await?;
-            match self.wire.hear().await? {
-                Say::Given => Ok(()),
+            self.wire.send(Message::Take).await?;
+            match self.wire.receive().await? {
+                Message::Given => Ok(()),
                 other => bail!("it answers {other:?}"),
             }
         });
@@ -74,17 +74,17 @@ impl Predecessor {
 
     /// Tells it that everything is in place.
     pub(in crate::parent) async fn done(mut self) {
-        if let Err(error) = self.wire.say(Say::Done).await {
+        if let Err(error) = self.wire.send(Message::Done).await {
             tracing::debug!("the other agent was not told that all is done: {error:#}");
         }
     }
 }
 
 /// Returns when no owner answers any more, at once if none does.
-pub(in crate::parent) async fn watch(run_dir: &Path) {
+pub(in crate::parent) async fn until_agent_ends(run_dir: &Path) {
     let watched = async {
         let mut wire = connect(run_dir).await?;
-        wire.say(Say::Watch).await?;
+        wire.send(Message::Watch).await?;
         wire.ended().await;
         anyhow::Ok(())
     };
@@ -94,7 +94,7 @@ pub(in crate::parent) async fn watch(run_dir: &Path) {
 }
 
 /// Whether an owner listens.
-pub(in crate::parent) async fn is_answered(run_dir: &Path) -> bool {
+pub(in crate::parent) async fn is_served(run_dir: &Path) -> bool {
     connect(run_dir).await.is_ok()
 }
 

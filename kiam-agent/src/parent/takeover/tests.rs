@@ -12,92 +12,92 @@ fn listen(run_dir: &tempfile::TempDir) -> Successors {
     Successors::listen(run_dir.path(), InterfaceAges::default()).unwrap()
 }
 
-async fn ask_living(run_dir: &tempfile::TempDir) -> Predecessor {
-    ask(run_dir.path()).await.unwrap().expect("it lives")
+async fn request_served(run_dir: &tempfile::TempDir) -> Predecessor {
+    request(run_dir.path()).await.unwrap().expect("it answers")
 }
 
 #[tokio::test]
-async fn one_asks_takes_and_is_done() {
+async fn takeover_is_requested_taken_and_confirmed() {
     let run_dir = run_dir();
     let mut successors = listen(&run_dir);
-    let mut newcomer = ask_living(&run_dir).await;
-    assert!(successors.next().now_or_never().is_none(), "it has not said that it could serve");
-    let owner = async { successors.next().await.unwrap().take_over(1).await };
-    let (handed_over, ()) = tokio::join!(owner, async {
-        newcomer.take().await;
-        newcomer.done().await;
+    let mut predecessor = request_served(&run_dir).await;
+    assert!(successors.next().now_or_never().is_none(), "it has not sent Take");
+    let handing_over = async { successors.next().await.unwrap().hand_over(1).await };
+    let (handed_over, ()) = tokio::join!(handing_over, async {
+        predecessor.take_datapath().await;
+        predecessor.done().await;
     });
     handed_over.unwrap();
 }
 
 #[tokio::test]
-async fn one_that_goes_before_it_is_done_has_not_taken_over() {
+async fn successor_that_ends_early_has_not_taken_over() {
     let run_dir = run_dir();
     let mut successors = listen(&run_dir);
-    let mut newcomer = ask_living(&run_dir).await;
-    let owner = async { successors.next().await.unwrap().take_over(1).await };
-    let (handed_over, ()) = tokio::join!(owner, async {
-        newcomer.take().await;
-        drop(newcomer);
+    let mut predecessor = request_served(&run_dir).await;
+    let handing_over = async { successors.next().await.unwrap().hand_over(1).await };
+    let (handed_over, ()) = tokio::join!(handing_over, async {
+        predecessor.take_datapath().await;
+        drop(predecessor);
     });
     assert_eq!(handed_over.unwrap_err().to_string(), "it has gone");
 }
 
 #[tokio::test]
-async fn who_is_not_there_is_not_waited_for() {
+async fn absent_agent_is_not_waited_for() {
     let run_dir = run_dir();
     let start = Instant::now();
-    assert!(ask(run_dir.path()).await.unwrap().is_none());
+    assert!(request(run_dir.path()).await.unwrap().is_none());
     // Killed: its socket is there still.
     drop(UnixListener::bind(socket(run_dir.path())).unwrap());
-    assert!(ask(run_dir.path()).await.unwrap().is_none());
-    watch(run_dir.path()).await;
-    assert!(!is_answered(run_dir.path()).await);
+    assert!(request(run_dir.path()).await.unwrap().is_none());
+    until_agent_ends(run_dir.path()).await;
+    assert!(!is_served(run_dir.path()).await);
     assert!(start.elapsed() < ANSWER_TIMEOUT);
 }
 
 #[tokio::test]
-async fn who_does_not_answer_is_given_up() {
+async fn silent_agent_is_given_up() {
     let run_dir = run_dir();
     let _stopped = UnixListener::bind(socket(run_dir.path())).unwrap();
     let start = Instant::now();
-    assert!(ask(run_dir.path()).await.unwrap().is_none());
+    assert!(request(run_dir.path()).await.unwrap().is_none());
     assert!(start.elapsed() >= ANSWER_TIMEOUT);
 }
 
 #[tokio::test]
-async fn the_watch_ends_with_the_owner() {
+async fn watch_ends_with_the_active_agent() {
     let run_dir = run_dir();
     let successors = listen(&run_dir);
-    let mut watched = std::pin::pin!(watch(run_dir.path()));
+    let mut watched = std::pin::pin!(until_agent_ends(run_dir.path()));
     let early = timeout(Duration::from_millis(200), &mut watched).await;
-    assert!(early.is_err(), "the owner is there");
+    assert!(early.is_err(), "the agent still runs");
     drop(successors);
     watched.await;
 }
 
 #[tokio::test]
-async fn a_new_owner_listens_in_the_place_of_the_old_one() {
+async fn new_active_agent_replaces_the_socket() {
     let run_dir = run_dir();
     let old = listen(&run_dir);
     let mut new = listen(&run_dir);
     drop(old);
-    let mut newcomer = ask_living(&run_dir).await;
-    let owner = async { new.next().await.unwrap().take_over(1).await };
-    let (handed_over, ()) = tokio::join!(owner, async {
-        newcomer.take().await;
-        newcomer.done().await;
+    let mut predecessor = request_served(&run_dir).await;
+    let handing_over = async { new.next().await.unwrap().hand_over(1).await };
+    let (handed_over, ()) = tokio::join!(handing_over, async {
+        predecessor.take_datapath().await;
+        predecessor.done().await;
     });
     handed_over.unwrap();
 }
 
 #[tokio::test]
-async fn another_version_of_the_language_is_refused_by_both() {
+async fn both_sides_refuse_another_protocol_version() {
     let run_dir = run_dir();
     let _successors = listen(&run_dir);
     let mut stranger = Wire::new(UnixStream::connect(socket(run_dir.path())).await.unwrap());
     stranger.writer.write_all(b"{\"protocol\":2,\"please\":{}}\n").await.unwrap();
-    // Whatever the answer says, the version tells.
+    // Whatever else the answer contains, it has the version.
     let mut answer = String::new();
     stranger.reader.read_line(&mut answer).await.unwrap();
     assert!(answer.contains("\"protocol\":1"), "{answer}");
@@ -109,18 +109,18 @@ async fn another_version_of_the_language_is_refused_by_both() {
         stream.write_all(b"{\"protocol\":2,\"thanks\":{}}\n").await.unwrap();
         stream
     };
-    let (asked, _stream) = tokio::join!(ask(run_dir.path()), stranger);
+    let (asked, _stream) = tokio::join!(request(run_dir.path()), stranger);
     let Err(error) = asked else { panic!("understood") };
     let text = format!("{error:#}");
     assert!(text.contains("stop it first") && text.contains("version 2"), "{text}");
 }
 
 #[tokio::test]
-async fn one_at_a_time_becomes_the_owner() {
+async fn one_agent_at_a_time_takes_over() {
     let run_dir = run_dir();
-    let takeover_lock = TakeoverLock::soon(run_dir.path()).await.unwrap();
-    let Err(error) = TakeoverLock::soon(run_dir.path()).await else { panic!("two at a time") };
+    let takeover_lock = TakeoverLock::acquire(run_dir.path()).await.unwrap();
+    let Err(error) = TakeoverLock::acquire(run_dir.path()).await else { panic!("two at a time") };
     assert!(error.to_string().contains("upgrade.lock"), "{error:#}");
     drop(takeover_lock);
-    TakeoverLock::soon(run_dir.path()).await.unwrap();
+    TakeoverLock::acquire(run_dir.path()).await.unwrap();
 }
