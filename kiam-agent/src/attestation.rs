@@ -1,21 +1,22 @@
-//! Who opened a connection: what the worker asks of the parent, and what it is told. Both are of one size and come as
-//! one datagram each, so that the parent has nothing to parse: any bytes of the right length are a question.
+//! The wire format of attestation: the worker asks the parent which pod opened a connection. Questions and answers have
+//! a fixed size and are one message each, so the parent has nothing to parse: any bytes of the right length are a
+//! question.
 
 use std::{fmt, net::IpAddr};
 
-/// Longest UID of a pod: a UUID in its usual form (RFC 9562).
+/// Longest UID of a pod in bytes: a UUID in its usual form (RFC 9562).
 pub(crate) const UID_LEN: usize = 36;
-/// A UUID without its hyphens: the UID of a pod that the kubelet reads from a file of its own.
+/// Length of the UID of a static pod, which the kubelet reads from a local file: a UUID without hyphens.
 const STATIC_UID_LEN: usize = 32;
-/// Where a UUID has its hyphens.
+/// Positions of the hyphens in a UUID.
 const HYPHENS: [usize; 4] = [8, 13, 18, 23];
 
-/// The UID of a pod, as its cgroup is named.
+/// The UID of a pod, as the name of its cgroup contains it.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) struct PodUid([u8; UID_LEN]);
 
 impl PodUid {
-    /// `None` when it is neither a UUID nor the hash that static pods have.
+    /// Parses a UID: a UUID, or the hash of a static pod.
     pub(crate) fn parse(text: &str) -> Option<Self> {
         let mut bytes = [0; UID_LEN];
         bytes.get_mut(..text.len())?.copy_from_slice(text.as_bytes());
@@ -36,19 +37,19 @@ impl PodUid {
         well_formed.then_some(uid)
     }
 
-    /// The text.
+    /// Returns the UID as text.
     pub(crate) fn as_str(&self) -> &str {
         // Digits and hyphens only.
         self.0.get(..self.len()).and_then(|bytes| str::from_utf8(bytes).ok()).unwrap_or_default()
     }
 
-    /// As bytes, filled up with zeros.
+    /// Returns the UID as bytes, padded with zeros.
     pub(crate) const fn bytes(&self) -> &[u8; UID_LEN] {
         &self.0
     }
 
-    /// Whether it is a static pod's: the kubelet's own, by a hash of its file. The API server knows a mirror of such a
-    /// pod by another UID, and anybody's mirror can claim any hash.
+    /// Returns whether it belongs to a static pod: the kubelet's hash of the pod's file. In the API server such a pod
+    /// has a mirror with another UID, and anyone who creates a mirror pod can claim any hash.
     pub(crate) fn is_static(&self) -> bool {
         self.len() == STATIC_UID_LEN
     }
@@ -70,12 +71,12 @@ impl fmt::Display for PodUid {
     }
 }
 
-/// Who opened this connection?
+/// Question of the worker: which pod opened this connection?
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Question {
-    /// The answer's will be the same.
+    /// Identifier, which the answer repeats.
     pub(crate) id: u64,
-    /// The interface that the connection came in by, or `abi::BY_HOOK_NODE`, `abi::BY_HOOK_POD`.
+    /// Interface by which the connection arrived, or `abi::BY_HOOK_NODE`, `abi::BY_HOOK_POD`.
     pub(crate) interface: u32,
     /// The client's address, as 16 bytes.
     pub(crate) address: [u8; 16],
@@ -83,42 +84,42 @@ pub(crate) struct Question {
     pub(crate) port: u16,
 }
 
-/// Who opened a connection.
+/// Answer of the parent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Answer {
-    /// The question's.
+    /// Identifier of the question.
     pub(crate) id: u64,
-    /// What is known.
+    /// Evidence about the connection.
     pub(crate) origin: Origin,
 }
 
-/// What the kernel knows of the socket that opened a connection.
+/// The kernel's evidence about the socket that opened a connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Origin {
-    /// The interface that the first packet came in by: a port, where the connection's own is a bridge. 0: not known.
+    /// Interface by which the first packet arrived; for a connection from a bridge, its port. 0 if unknown.
     pub(crate) interface: u32,
-    /// Whether pods have cgroups that the kernel programs know.
+    /// Whether the kernel programs have the kubepods cgroup.
     pub(crate) kubepods: bool,
-    /// Whose it is.
+    /// Owner of the socket.
     pub(crate) owner: SocketOwner,
 }
 
-/// Whose socket it is.
+/// Owner of a socket.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum SocketOwner {
-    /// A pod's.
+    /// A pod.
     Pod(PodUid),
-    /// No pod's: its cgroup is none of a pod, or the kernel told none.
+    /// No pod: its cgroup belongs to no pod, or the kernel returned none.
     Nobody,
-    /// There is no record of the connection.
+    /// The connection has no record.
     NoRecord,
-    /// More than one port of the bridge has a record of such a connection.
+    /// Several ports of the bridge have a record of such a connection.
     Several,
 }
 
-/// Bytes of a [`Question`].
+/// Length of a [`Question`] in bytes.
 pub(crate) const QUESTION_LEN: usize = 8 + 4 + 16 + 2;
-/// Bytes of an [`Answer`].
+/// Length of an [`Answer`] in bytes.
 pub(crate) const ANSWER_LEN: usize = 8 + 4 + 1 + 1 + UID_LEN;
 
 const POD: u8 = 1;
@@ -127,7 +128,7 @@ const NO_RECORD: u8 = 3;
 const SEVERAL: u8 = 4;
 
 impl Question {
-    /// About a connection from this address and port.
+    /// Creates a question about a connection from this address and port.
     pub(crate) const fn new(interface: u32, address: IpAddr, port: u16) -> Self {
         let address = match address {
             IpAddr::V4(v4) => v4.to_ipv6_mapped().octets(),
@@ -136,13 +137,13 @@ impl Question {
         Self { id: 0, interface, address, port }
     }
 
-    /// As it is sent.
+    /// Encodes the message.
     pub(crate) fn to_bytes(self) -> [u8; QUESTION_LEN] {
         let Self { id, interface, address, port } = self;
         joined([&id.to_ne_bytes(), &interface.to_ne_bytes(), &address, &port.to_ne_bytes()])
     }
 
-    /// Of a datagram; `None` when it has another length.
+    /// Decodes a message; `None` if it has another length.
     pub(crate) fn from_bytes(bytes: &[u8]) -> Option<Self> {
         let (id, rest) = bytes.split_first_chunk()?;
         let (interface, rest) = rest.split_first_chunk()?;
@@ -158,7 +159,7 @@ impl Question {
 }
 
 impl Answer {
-    /// As it is sent.
+    /// Encodes the message.
     pub(crate) fn to_bytes(self) -> [u8; ANSWER_LEN] {
         let Self { id, origin: Origin { interface, kubepods, owner } } = self;
         let (kind, uid) = match owner {
@@ -170,7 +171,7 @@ impl Answer {
         joined([&id.to_ne_bytes(), &interface.to_ne_bytes(), &[u8::from(kubepods)], &[kind], &uid])
     }
 
-    /// Of a datagram; `None` when it is none.
+    /// Decodes a message; `None` if it is invalid.
     pub(crate) fn from_bytes(bytes: &[u8]) -> Option<Self> {
         let (id, rest) = bytes.split_first_chunk()?;
         let (interface, rest) = rest.split_first_chunk()?;
@@ -188,7 +189,7 @@ impl Answer {
     }
 }
 
-/// `LEN` must be the sum of the parts' lengths.
+/// Concatenates the parts. `LEN` must be the sum of their lengths.
 fn joined<const LEN: usize, const PARTS: usize>(parts: [&[u8]; PARTS]) -> [u8; LEN] {
     let mut bytes = [0; LEN];
     bytes.iter_mut().zip(parts.into_iter().flatten()).for_each(|(to, from)| *to = *from);
@@ -203,7 +204,7 @@ mod tests {
     const STATIC: &str = "0123456789abcdef0123456789abcdef";
 
     #[test]
-    fn a_uid_is_a_uuid_or_a_static_pods_hash() {
+    fn uid_is_a_uuid_or_the_hash_of_a_static_pod() {
         for (text, is_static) in [(UID, false), (STATIC, true)] {
             let uid = PodUid::parse(text).unwrap();
             assert_eq!((uid.as_str(), uid.is_static()), (text, is_static));
@@ -228,7 +229,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_sent_is_what_is_received_and_has_one_length() {
+    fn messages_survive_the_wire_and_have_one_length() {
         let asked = Question { id: 7, ..Question::new(3, "10.0.0.7".parse().unwrap(), 4711) };
         let bytes = asked.to_bytes();
         assert_eq!(Question::from_bytes(&bytes), Some(asked));
@@ -239,9 +240,9 @@ mod tests {
 
         let uid = PodUid::parse(UID).unwrap();
         for owner in [SocketOwner::Pod(uid), SocketOwner::Nobody, SocketOwner::NoRecord, SocketOwner::Several] {
-            let told = Answer { id: u64::MAX, origin: Origin { interface: 9, kubepods: true, owner } };
-            let bytes = told.to_bytes();
-            assert_eq!(Answer::from_bytes(&bytes), Some(told));
+            let answer = Answer { id: u64::MAX, origin: Origin { interface: 9, kubepods: true, owner } };
+            let bytes = answer.to_bytes();
+            assert_eq!(Answer::from_bytes(&bytes), Some(answer));
             assert_eq!(Answer::from_bytes(&bytes[1..]), None);
         }
         assert_eq!(Answer::from_bytes(&[0; ANSWER_LEN]), None);

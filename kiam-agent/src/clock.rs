@@ -1,13 +1,13 @@
-//! The kernel's clocks. Neither can be set, so neither can be turned back.
+//! The kernel's clocks that cannot be set, and so never run backwards.
 
 use rustix::time::{ClockId, clock_gettime};
 
-/// Milliseconds of `CLOCK_MONOTONIC`, which stands still while the node sleeps: ages of interfaces.
+/// Returns milliseconds of `CLOCK_MONOTONIC`, which stops while the node sleeps. Used for ages of interfaces.
 pub(crate) fn monotonic_ms() -> u64 {
     milliseconds(ClockId::Monotonic)
 }
 
-/// Milliseconds since the node was booted (`CLOCK_BOOTTIME`), sleep included: lives of session tokens.
+/// Returns milliseconds since boot (`CLOCK_BOOTTIME`), including sleep. Used for lifetimes of session tokens.
 pub(crate) fn boottime_ms() -> u64 {
     milliseconds(ClockId::Boottime)
 }

@@ -1,11 +1,11 @@
-//! Which pods keep the node's role where hostNetwork pods have their own: those of this node that run as one of the
-//! ServiceAccounts of `--exempt`.
+//! Exempt pods: the pods of this node that run as one of the ServiceAccounts of `--exempt`. They keep the node's role
+//! where hostNetwork pods get their own.
 //!
-//! The Kubernetes API itself tells it ([`watch`]), so that no kiam server and no metadata service is needed for it, on a
-//! node's first boot neither. What it told last is on disk ([`mod@file`]) for a boot without it. What is known ([`known`])
-//! goes to the datapath, which knows pods by their cgroups.
+//! The list comes from the Kubernetes API ([`watch`]), so it needs neither a kiam server nor IMDS, not even at the
+//! first boot of a node. The last list is on disk ([`mod@file`]) for a boot without the API. The current list
+//! ([`known`]) goes to the datapath, which identifies pods by their cgroups.
 //!
-//! Of a pod nothing is asked but its metadata, and of that nothing is kept but its UID.
+//! Only the metadata of pods is requested, and only UIDs are kept.
 
 mod file;
 mod known;

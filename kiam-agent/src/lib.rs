@@ -1,13 +1,12 @@
-//! The agent of a node: catches pods' requests to the metadata service and answers them with credentials of their
-//! roles. The life of a request:
+//! The agent of a node: it receives pods' requests to IMDS and answers them with credentials of their roles. The life
+//! of a request:
 //!
-//! 1. A pod's SYN to M:80 is assigned to the agent's listening socket in the kernel ([`datapath`], kiam-ebpf).
-//! 2. The worker accepts, and learns from the kernel by which interface the connection came (`imds`).
-//! 3. The route table says what is asked; the server says which role the pod has and gives the credentials
-//!    (`source`, `upstream`).
+//! 1. The kernel redirects a pod's connection to IMDS to a listening socket of the agent ([`datapath`], kiam-ebpf).
+//! 2. The worker accepts it, and finds the pod by the kernel's evidence (`imds`).
+//! 3. The worker routes the request, and gets the pod's role and credentials from the server (`source`, `upstream`).
 //!
-//! Two processes, which [`worker_protocol`] joins: the privileged [`parent`] owns 1 and parses nothing that a pod sends; the
-//! `worker` owns 2 and 3 and can do nothing else.
+//! There are two processes, connected by [`worker_protocol`]: the privileged [`parent`] does step 1 and parses nothing
+//! that a pod sends; the `worker` does steps 2 and 3 and can do nothing else.
 
 mod args;
 mod attestation;

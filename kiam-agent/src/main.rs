@@ -1,4 +1,4 @@
-//! `kiam-agent`: see the library for what it does.
+//! The `kiam-agent` binary. The code is in the library.
 
 fn main() -> std::process::ExitCode {
     kiam_agent::main()

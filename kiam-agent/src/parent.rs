@@ -1,5 +1,6 @@
-//! The privileged process: it holds maps, links, rules and the listening sockets, and keeps them right. It parses no
-//! byte that comes from a pod. Its death ends the worker and empties the listeners' slots; all else stays pinned, closed.
+//! The privileged process. It owns the maps, links, rules and listening sockets and reconciles them, and parses no byte
+//! that comes from a pod. Its death ends the worker and empties the listener slots; all else stays pinned, and the node
+//! stays closed.
 
 mod active;
 mod attestor;
@@ -37,10 +38,10 @@ use tokio::{
     time::sleep,
 };
 
-/// Between two tries to see who serves the node, when one that seemed to does not.
+/// Pause before an agent that stands by connects to the active agent again.
 const STAND_BY_RETRY_PAUSE: Duration = Duration::from_secs(1);
 
-/// SIGTERM and SIGINT.
+/// Requests to stop: SIGTERM and SIGINT.
 struct Stop {
     terminate: Signal,
     interrupt: Signal,
@@ -51,7 +52,7 @@ impl Stop {
         Ok(Self { terminate: signal(SignalKind::terminate())?, interrupt: signal(SignalKind::interrupt())? })
     }
 
-    /// Returns when this agent was told to stop since the last call returned.
+    /// Returns once a signal has arrived since the last call returned.
     async fn requested(&mut self) {
         tokio::select! {
             _ = self.terminate.recv() => {}
@@ -60,10 +61,7 @@ impl Stop {
     }
 }
 
-/// Runs the agent until it is told to stop.
-///
-/// # Errors
-/// What keeps the datapath from coming up, or a worker that cannot be stopped. The node stays closed.
+/// Runs the agent until it receives SIGTERM or SIGINT. An error leaves the node closed.
 pub(crate) fn run(config: &Config) -> anyhow::Result<()> {
     // One thread: the kernel ends the worker when the thread that started it ends (PR_SET_PDEATHSIG).
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
@@ -85,8 +83,7 @@ async fn run_until_stopped(config: &Config) -> anyhow::Result<()> {
     }
 }
 
-/// Serves; and when another agent has taken over, stands by: to be told to stop, or to serve again when that one has
-/// gone.
+/// Serves pods, stands by after another agent has taken over, and serves again once that one has ended.
 async fn serve_and_stand_by(
     config: &Config,
     channels: &Channels,
@@ -113,15 +110,13 @@ async fn serve_and_stand_by(
     }
 }
 
-/// The agent that serves this node, if one does and answers.
-///
-/// # Errors
-/// It cannot be followed; with what to do.
+/// Returns the active agent of this node, if there is one and it answers.
 async fn find_predecessor(lock: &NodeLock, config: &DatapathConfig) -> anyhow::Result<Option<Predecessor>> {
     if lock.lock_shared_or_exclusive().await? == OtherAgents::Absent {
         return Ok(None);
     }
-    let owner = Installation::recorded(lock.root())?.context("an agent lives on this node, but has claimed nothing")?;
+    let owner =
+        Installation::recorded(lock.root())?.context("an agent runs on this node, but has not claimed the datapath")?;
     if !owner.is(&Installation::of(&config.run_dir).context("--run-dir")?) {
         bail!(
             "an agent of another installation serves this node ({}; its --run-dir is {}): stop it first, or start this \
@@ -133,7 +128,7 @@ async fn find_predecessor(lock: &NodeLock, config: &DatapathConfig) -> anyhow::R
     takeover::request(&config.run_dir).await
 }
 
-/// Waits until no agent serves the node, and nobody else is about to.
+/// Waits until no agent serves the node and none is about to take over.
 async fn wait_until_unserved(run_dir: &Path) -> anyhow::Result<TakeoverLock> {
     loop {
         takeover::until_agent_ends(run_dir).await;
@@ -146,11 +141,12 @@ async fn wait_until_unserved(run_dir: &Path) -> anyhow::Result<TakeoverLock> {
     }
 }
 
-/// For root alone, but passable: the probe socket and the key have modes of their own.
+/// Creates `--run-dir`. Other users can pass through it but not list it: the status socket and the token key have modes
+/// of their own.
 fn make_run_dir(path: &Path) -> anyhow::Result<()> {
     DirBuilder::new()
         .recursive(true)
         .mode(0o711)
         .create(path)
-        .with_context(|| format!("--run-dir: cannot make {}", path.display()))
+        .with_context(|| format!("--run-dir: cannot create {}", path.display()))
 }

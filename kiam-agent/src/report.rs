@@ -1,103 +1,102 @@
-//! What there is to tell of a node: what a running agent says of itself, over its probe socket ([`Report`]), and what
-//! anybody finds in the kernel who looks ([`Kernel`]). Both are part of what `kiam-agent status --output json` prints, whose
-//! shape `docs/agent.md` promises.
+//! The state of a node: the report that a running agent sends over its status socket ([`Report`]), and the inventory of
+//! the kernel ([`Kernel`]). `kiam-agent status --output json` prints both; `docs/agent.md` promises the format.
 
 use serde::{Deserialize, Serialize};
 use std::{collections::BTreeMap, path::PathBuf};
 
-/// What an interface is, as far as it matters for whose connections come by it.
+/// Kind of an interface, as far as it matters for attribution.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) enum InterfaceKind {
-    /// The node's end of a pair: the kernel knows the sockets at the other end.
+    /// The node's end of a veth pair: the sockets at the other end belong to this kernel.
     Veth,
-    /// A bridge: what is known of a connection is known at its ports.
+    /// A bridge: connection records belong to its ports.
     Bridge,
-    /// Anything else, a virtual machine's for instance: the sockets behind it are another kernel's.
+    /// Any other, for instance that of a virtual machine: the sockets behind it belong to another kernel.
     Other,
 }
 
-/// An interface that pods are behind.
+/// An interface that leads to pods.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Interface {
-    /// The kernel's index, unique within the network namespace as long as it runs.
+    /// The kernel's index, unique within the network namespace as long as the node runs.
     pub(crate) index: u32,
-    /// The interface's name.
+    /// Name of the interface.
     pub(crate) name: String,
-    /// When the agent saw it appear: milliseconds of `CLOCK_MONOTONIC`. `None`: it was there before the agent.
+    /// Time at which the agent saw it appear: milliseconds of `CLOCK_MONOTONIC`. `None` if it is older than the agent.
     pub(crate) first_seen_ms: Option<u64>,
-    /// Index of the bridge that it is a port of: connections come in by the bridge then.
+    /// Index of the bridge that it is a port of; its connections arrive by the bridge.
     pub(crate) bridge: Option<u32>,
-    /// What it is.
+    /// Kind of the interface.
     pub(crate) kind: InterfaceKind,
 }
 
-/// How the datapath is.
+/// State of an agent and its datapath.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub(crate) struct Status {
-    /// What must hold for the agent to be ready.
+    /// Conditions for the agent to be ready.
     pub(crate) conditions: Vec<Condition>,
-    /// Packets to M, by interface and reason; the interface is empty for those that the backstop dropped.
+    /// Packets to IMDS by interface and reason. The interface is empty for those that the backstop dropped.
     pub(crate) packets: Vec<PacketCount>,
-    /// How often something was found missing and set up again, by what it was.
+    /// Number of repairs by the name of the repaired part.
     pub(crate) repairs: BTreeMap<String, u64>,
-    /// What the node's owner should know although pods are served.
+    /// Warnings for the operator that do not affect readiness.
     pub(crate) notices: Vec<Notice>,
-    /// What became of the last probes through the datapath.
+    /// Results of the last reachability probes.
     pub(crate) probes: Vec<ProbeResult>,
-    /// How often the worker was started.
+    /// Number of starts of the worker.
     pub(crate) worker_starts: u64,
-    /// Connections answered by the parent because no worker ran.
+    /// Number of connections that the parent answered because no worker ran.
     pub(crate) fallback_answers: u64,
 }
 
-/// One of the things that must hold for the agent to be ready.
+/// One of the conditions for the agent to be ready.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Condition {
-    /// What it is about: `listener`, `fence-ipv4`, …
+    /// Name: `listener`, `fence-ipv4`, …
     pub(crate) name: String,
-    /// `None` when it holds, else what is wrong and what to do.
+    /// `None` if the condition is met, else the problem and what to do.
     pub(crate) problem: Option<String>,
 }
 
-/// Something that the node's owner should know, and that keeps nobody from being served.
+/// A warning for the operator that does not affect readiness.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Notice {
-    /// What it is about: `foreign-program`, …
+    /// Subject: `foreign-program`, …
     pub(crate) about: String,
-    /// What it is, and what to do.
+    /// The problem, and what to do.
     pub(crate) text: String,
 }
 
-/// What became of a probe through the datapath.
+/// Result of a reachability probe.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct ProbeResult {
-    /// The address family.
+    /// Address family.
     pub(crate) family: String,
-    /// The listening socket has answered it.
+    /// Whether the listening socket has answered.
     pub(crate) answered: bool,
 }
 
-/// A counter of the datapath.
+/// A packet counter of the datapath.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct PacketCount {
-    /// The interface's name, empty for the backstop.
+    /// Name of the interface; empty for the backstop.
     pub(crate) interface: String,
-    /// `kiam_common::abi::Reason::name`.
+    /// Name of the `kiam_common::abi::Reason`.
     pub(crate) reason: String,
-    /// Packets since the maps were made.
+    /// Packets since the maps were created.
     pub(crate) packets: u64,
 }
 
-/// An agent, as it tells of itself. There is nothing of a pod in it but what counters count.
+/// The report of an agent. The only facts about pods in it are counters.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Report {
-    /// Pods are served; `kiam-agent health` says the same.
+    /// Pods are served; the exit code of `kiam-agent health`.
     pub(crate) ready: bool,
-    /// Its version.
+    /// Version of the agent.
     pub(crate) version: String,
-    /// Its datapath; `None` while another agent serves the node, or this one is just starting.
+    /// Its datapath; `None` while another agent is active, or this one is starting.
     pub(crate) datapath: Option<DatapathReport>,
-    /// How that is, and the worker; its fields stand beside these.
+    /// State of the datapath and the worker; its fields are on the same level as these.
     #[serde(flatten)]
     pub(crate) status: Status,
 }
@@ -107,54 +106,54 @@ pub(crate) struct Report {
 pub(crate) struct Health {
     /// Pods are served.
     pub(crate) ready: bool,
-    /// What must hold for that.
+    /// Conditions for that.
     pub(crate) conditions: Vec<Condition>,
 }
 
-/// The datapath that an agent keeps up.
+/// The datapath of the active agent.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct DatapathReport {
-    /// The number of this agent's claim.
+    /// Number of this agent's claim.
     pub(crate) generation: u64,
-    /// What was chosen, and why.
+    /// Choices of the agent, with reasons.
     pub(crate) choices: Vec<Choice>,
-    /// Below which cgroup pods are, where programs know it.
+    /// The kubepods cgroup, if the programs use it.
     pub(crate) kubepods: Option<PathBuf>,
-    /// The interfaces that pods are behind, those that lead out, and those that are matched in vain.
+    /// The interfaces that lead to pods, the uplinks, and those that match `--host-interface` but cannot be used.
     pub(crate) interfaces: Vec<InterfaceReport>,
-    /// The programs that are loaded, attached or not.
+    /// The loaded programs, attached or not.
     pub(crate) programs: Vec<ProgramReport>,
 }
 
-/// What a flag came to on this node, or what was found out about the kernel.
+/// Effect of a flag on this node, or a detected property of the kernel.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Choice {
-    /// The flag; or, without `--`, what of the kernel.
+    /// The flag, or, without `--`, the property of the kernel.
     pub(crate) what: String,
-    /// What was asked for; `None` where nobody is asked.
+    /// Value of the flag; `None` for a property of the kernel.
     pub(crate) given: Option<String>,
-    /// What is in use.
+    /// Value in use.
     pub(crate) in_use: String,
-    /// Why that.
+    /// Reason.
     pub(crate) why: String,
 }
 
-/// An interface that matters here.
+/// An interface that matters to the datapath.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct InterfaceReport {
     /// The kernel's index.
     pub(crate) index: u32,
     /// Its name.
     pub(crate) name: String,
-    /// What it is: `veth`, `bridge`, `guest` (a virtual machine's, or the like) or `other`.
+    /// Kind: `veth`, `bridge`, `guest` (of a virtual machine or the like) or `other`.
     pub(crate) kind: String,
-    /// What it is to us, one or two: `pod`, `port` (of a bridge that pods are behind), `uplink`, `probe` (our own), `unfit`.
+    /// Roles, one or two: `pod`, `port` (of a bridge that leads to pods), `uplink`, `probe` (the agent's own), `unfit`.
     pub(crate) roles: Vec<String>,
-    /// The bridge that it is a port of.
+    /// Name of the bridge that it is a port of.
     pub(crate) bridge: Option<String>,
-    /// The programs that the agent has put on it.
+    /// Programs that the agent has attached to it.
     pub(crate) programs: Vec<String>,
-    /// Why there is none although `--host-interface` matches it.
+    /// Reason why it has none although `--host-interface` matches it.
     pub(crate) problem: Option<String>,
 }
 
@@ -163,20 +162,20 @@ pub(crate) struct InterfaceReport {
 pub(crate) struct ProgramReport {
     /// Its name.
     pub(crate) name: String,
-    /// The kernel's number of it, as `bpftool prog` shows it.
+    /// The kernel's number, as `bpftool prog` shows it.
     pub(crate) id: u32,
 }
 
-/// What of kiam's is in the kernel, with an agent or without one.
+/// Kiam's objects in the kernel, whether an agent runs or not.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize)]
 pub(crate) struct Kernel {
-    /// Whose the datapath is, or was last.
+    /// Owner of the datapath, present or last.
     pub(crate) owner: Option<OwnerReport>,
-    /// Everything that is pinned.
+    /// All pins.
     pub(crate) pins: Vec<PathBuf>,
-    /// The programs that are attached.
+    /// The attached programs.
     pub(crate) attached: Vec<Attached>,
-    /// The fence, of each family that the kernel has.
+    /// The fence of each address family that the kernel has.
     pub(crate) fence: Vec<FenceReport>,
     /// The pods that keep the node's role.
     pub(crate) exempt: Vec<ExemptReport>,
@@ -185,18 +184,18 @@ pub(crate) struct Kernel {
 /// A pod that keeps the node's role.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub(crate) struct ExemptReport {
-    /// The identifier of its cgroup.
+    /// Identifier of its cgroup.
     pub(crate) cgroup: u64,
-    /// Its UID, if there is such a cgroup.
+    /// UID of the pod, if the cgroup exists.
     pub(crate) pod: Option<String>,
-    /// Why it is exempt: `service-account`, or `agent`.
+    /// Reason: `service-account` or `agent`.
     pub(crate) why: String,
 }
 
 /// The agent that claimed the datapath last.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub(crate) struct OwnerReport {
-    /// The number of its claim.
+    /// Number of its claim.
     pub(crate) generation: u64,
     /// Its `--run-dir`.
     pub(crate) run_dir: String,
@@ -207,47 +206,48 @@ pub(crate) struct OwnerReport {
 pub(crate) struct Attached {
     /// Its name.
     pub(crate) program: String,
-    /// The kernel's number of it.
+    /// The kernel's number.
     pub(crate) id: u32,
     /// `tcx/ingress`, `tcx/egress`, `clsact/ingress`, `clsact/egress`, `netns/sk_lookup` or `cgroup`.
     pub(crate) hook: String,
-    /// The interface that it is on; its index, if it has gone. Of the hooks of interfaces.
+    /// For hooks of interfaces: name of the interface, or its index if it no longer exists.
     pub(crate) interface: Option<String>,
-    /// The kernel's number of the link; of all hooks but clsact.
+    /// For all hooks but clsact: the kernel's number of the link.
     pub(crate) link: Option<u32>,
-    /// Where the link is pinned.
+    /// Path of the link's pin.
     pub(crate) pin: Option<PathBuf>,
-    /// The filter's preference; of clsact.
+    /// For clsact: preference of the filter.
     pub(crate) preference: Option<u32>,
-    /// The filter's handle; of clsact.
+    /// For clsact: handle of the filter.
     pub(crate) handle: Option<u32>,
 }
 
-/// The fence of a family.
+/// The fence of an address family.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub(crate) struct FenceReport {
     /// `IPv4` or `IPv6`.
     pub(crate) family: String,
-    /// The preferences of those of its rules that stand: 5, 6 and 7 when it is whole.
+    /// Preferences of its present rules: 5, 6 and 7 if it is complete.
     pub(crate) rules: Vec<u32>,
-    /// Those of them that were set when the node booted, and not by an agent.
+    /// Preferences of the rules that were added at boot and not by an agent.
     pub(crate) at_boot: Vec<u32>,
-    /// What packets to M meet in its table: `local`, `blackhole`, or nothing.
+    /// Route for IMDS in its table: `local`, `blackhole`, or none.
     pub(crate) verdict: Option<String>,
-    /// The rules of others that come before it, and may let pods' packets by.
+    /// Foreign rules with a higher priority, which may let pods' packets pass.
     pub(crate) ahead: Vec<String>,
 }
 
 impl FenceReport {
-    /// Whether it keeps pods' packets in.
+    /// Returns whether it keeps pods' packets on the node.
     pub(crate) const fn stands(&self) -> bool {
         self.rules.len() == FENCE_RULES && self.verdict.is_some()
     }
 }
 
-/// The rules of a fence that is whole.
+/// Number of rules of a complete fence.
 const FENCE_RULES: usize = 3;
 
+/// Creates a condition that is met if the result is `Ok`.
 pub(crate) fn condition(name: &str, result: anyhow::Result<()>) -> Condition {
     Condition { name: name.to_owned(), problem: result.err().map(|error| format!("{error:#}")) }
 }

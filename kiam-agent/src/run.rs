@@ -1,4 +1,4 @@
-//! From the command line to the process that it asks for, and to the exit code.
+//! Runs the subcommand of the command line, and returns the exit code.
 
 use crate::{
     args::{self, Command},
@@ -18,7 +18,7 @@ use std::{env, io::Write as _, os::fd::AsFd as _, os::unix::net::UnixStream, pro
 /// The program's name, in front of its messages.
 const PROGRAM: &str = "kiam-agent";
 
-/// Runs what the command line asks for. Exit codes: 0, 1 for a failure, 64 for a wrong command line.
+/// Runs the subcommand. Exit codes: 0 for success, 1 for a failure, 64 for a wrong command line.
 #[must_use]
 pub fn main() -> ExitCode {
     let cli = match args::parse(env::args_os()) {
@@ -34,7 +34,7 @@ pub fn main() -> ExitCode {
             CleanupConfig::try_from(*cleanup).map_err(Failure::Usage).and_then(|config| Ok(clean_up(&config)?))
         }
         Some(Command::Health(health)) => {
-            HealthConfig::try_from(health).map_err(Failure::Usage).and_then(|config| Ok(tell_health(&config)?))
+            HealthConfig::try_from(health).map_err(Failure::Usage).and_then(|config| Ok(print_health(&config)?))
         }
         Some(Command::Status(status)) => {
             StatusConfig::try_from(status).map_err(Failure::Usage).and_then(|config| Ok(status::run(&config)?))
@@ -82,7 +82,7 @@ fn run(config: &Config) -> anyhow::Result<ExitCode> {
 fn run_worker(config: Config) -> anyhow::Result<ExitCode> {
     start_log(&config.log)?;
     let control = UnixStream::from(std::io::stdin().as_fd().try_clone_to_owned()?);
-    let handoff = worker_protocol::receive(control).context("the worker is started by the agent itself")?;
+    let handoff = worker_protocol::receive(control).context("`worker` is not for use by hand: the agent starts it")?;
     worker::run(handoff, config)?;
     Ok(ExitCode::SUCCESS)
 }
@@ -95,11 +95,11 @@ fn clean_up(config: &CleanupConfig) -> anyhow::Result<ExitCode> {
     parent::remove_token_key(&redirect.run_dir)?;
     parent::remove_upgrade_files(&redirect.run_dir)?;
     exemptions::remove(&redirect.state_dir)?;
-    tracing::info!("removed: pods reach the real metadata service again");
+    tracing::info!("removed: pods reach the real IMDS again");
     Ok(ExitCode::SUCCESS)
 }
 
-fn tell_health(config: &HealthConfig) -> anyhow::Result<ExitCode> {
+fn print_health(config: &HealthConfig) -> anyhow::Result<ExitCode> {
     let health: Health = status_socket::ask(&config.probe_socket, config.timeout)?;
     let mut stdout = std::io::stdout().lock();
     for condition in &health.conditions {

@@ -66,7 +66,8 @@ async fn answer_all(listener: &UnixListener, report: impl Fn() -> Report) {
     }
 }
 
-/// Reads the report of a running agent, or the part of it that `T` has: [`Health`](crate::report::Health), for instance.
+/// Reads the report of a running agent, or the part of it that `T` has: [`Health`](crate::report::Health), for
+/// instance.
 ///
 /// # Errors
 /// If no agent runs there, the cause is an [`std::io::Error`] of that kind.

@@ -1,4 +1,4 @@
-//! System calls that no crate offers safely: this crate's only `unsafe`.
+//! System calls without a safe wrapper in any crate: the only `unsafe` code of this crate.
 #![expect(unsafe_code, reason = "raw system calls; each block says why it is sound")]
 
 pub(crate) mod cgroup_link;
@@ -37,11 +37,11 @@ struct LinkUpdate {
     old_program_fd: u32,
 }
 
-/// Puts another program behind a pinned link, without a moment in which none runs (`bpf_link_update`,
-/// kernel/bpf/syscall.c). aya offers this for TCX links only.
+/// Replaces the program of a pinned link atomically (`bpf_link_update`, kernel/bpf/syscall.c). aya offers this for TCX
+/// links only.
 ///
 /// # Errors
-/// The kernel's: `ENOENT` when nothing is pinned there, `ENOLINK` when what the link was attached to is gone.
+/// `ENOENT` if nothing is pinned there, `ENOLINK` if the link's target no longer exists.
 pub(crate) fn update_pinned_link(pin: &Path, program: BorrowedFd<'_>) -> io::Result<()> {
     let link = open_pin(pin)?;
     let attr = LinkUpdate {
@@ -57,7 +57,7 @@ fn open_pin(pin: &Path) -> io::Result<OwnedFd> {
     let path = CString::new(pin.as_os_str().as_bytes())?;
     let attr = ObjGet { path: path.as_ptr() as u64, fd: 0, flags: 0 };
     let fd = bpf(BPF_OBJ_GET, &attr)?;
-    // SAFETY: the kernel has just made this descriptor for us, and nobody else knows it.
+    // SAFETY: the kernel has just created this descriptor, and no other code has it.
     Ok(unsafe { OwnedFd::from_raw_fd(fd) })
 }
 
@@ -71,10 +71,8 @@ fn unsigned(fd: RawFd) -> io::Result<u32> {
     u32::try_from(fd).map_err(io::Error::other)
 }
 
-/// Lets an IPv6 socket answer from an address that is not the node's (`IPV6_TRANSPARENT`, ipv6(7)); needs CAP_NET_ADMIN.
-///
-/// # Errors
-/// The kernel's.
+/// Lets an IPv6 socket answer from an address that is not the node's (`IPV6_TRANSPARENT`, ipv6(7)). Needs
+/// CAP_NET_ADMIN.
 pub(crate) fn set_ipv6_transparent(socket: &impl AsFd, on: bool) -> io::Result<()> {
     let on = libc::c_int::from(on);
     let len = libc::socklen_t::try_from(size_of::<libc::c_int>()).map_err(io::Error::other)?;
@@ -84,15 +82,12 @@ pub(crate) fn set_ipv6_transparent(socket: &impl AsFd, on: bool) -> io::Result<(
     if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 
-/// Room for the control messages of an accepted connection: its packet information and what else is switched on.
+/// Bytes for the control messages of an accepted connection: its packet information and other enabled messages.
 const CONTROL_LEN: usize = 512;
 
-/// The interface that an accepted TCP connection came in by, at layer 3 (for a bridged pod: the bridge). The kernel
-/// keeps it with the socket; the listener must have `IP_PKTINFO` or `IPV6_RECVPKTINFO` set (`do_ip_getsockopt` in
+/// Returns the interface by which an accepted TCP connection arrived, at layer 3 (for a bridged pod: the bridge). The
+/// kernel stores it in the socket; the listener must have `IP_PKTINFO` or `IPV6_RECVPKTINFO` set (`do_ip_getsockopt` in
 /// net/ipv4/ip_sockglue.c, `do_ipv6_getsockopt` in net/ipv6/ipv6_sockglue.c).
-///
-/// # Errors
-/// The kernel's, or `NotFound` when the socket carries no packet information.
 pub(crate) fn ingress_interface(connection: &impl AsFd, ipv6: bool) -> io::Result<u32> {
     let (level, option) =
         if ipv6 { (libc::SOL_IPV6, libc::IPV6_2292PKTOPTIONS) } else { (libc::SOL_IP, libc::IP_PKTOPTIONS) };
@@ -100,7 +95,7 @@ pub(crate) fn ingress_interface(connection: &impl AsFd, ipv6: bool) -> io::Resul
     let mut control = [MaybeUninit::<u64>::zeroed(); CONTROL_LEN / size_of::<u64>()];
     let mut len = libc::socklen_t::try_from(CONTROL_LEN).map_err(io::Error::other)?;
     let fd = connection.as_fd().as_raw_fd();
-    // SAFETY: the buffer is live, and `len` is its size; the kernel writes at most that much and says how much.
+    // SAFETY: the buffer is live, and `len` is its size; the kernel writes at most that much and returns how much.
     let result = unsafe { libc::getsockopt(fd, level, option, control.as_mut_ptr().cast(), &raw mut len) };
     if result != 0 {
         return Err(io::Error::last_os_error());
@@ -112,7 +107,7 @@ pub(crate) fn ingress_interface(connection: &impl AsFd, ipv6: bool) -> io::Resul
     interface_of(&message).ok_or_else(|| io::Error::new(io::ErrorKind::NotFound, "no packet information on the socket"))
 }
 
-/// The interface index in the packet information among a message's control messages.
+/// Returns the interface index from the packet information in a message's control messages.
 fn interface_of(message: &libc::msghdr) -> Option<u32> {
     // SAFETY: the header describes a live buffer that the kernel filled; the CMSG macros stay within it.
     let mut cursor = unsafe { libc::CMSG_FIRSTHDR(message) };

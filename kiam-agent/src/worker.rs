@@ -1,4 +1,4 @@
-//! The unprivileged process: answers pods and speaks to the server, and can do nothing else.
+//! The unprivileged process: it answers pods and calls the server, and can do nothing else.
 
 mod admin;
 mod attestation_client;
@@ -33,15 +33,12 @@ use tokio::{
     sync::watch,
 };
 
-/// Most threads: four answer more than a node's pods can ask.
+/// Most threads: four answer more requests than a node's pods can send.
 const THREADS_MAX: usize = 4;
-/// How long connections may go on after the agent was told to stop: as long as a request may take.
+/// Time that connections have to finish after a request to stop: as long as a request may take.
 const DRAIN_TIME_MAX: Duration = imds::limits::REQUEST_TIME_MAX;
 
-/// Runs until the parent says stop, or is gone.
-///
-/// # Errors
-/// What keeps the worker from starting, or made it end.
+/// Runs until the parent sends `Stop` or has ended.
 pub(crate) fn run(handoff: Handoff, config: Config) -> anyhow::Result<()> {
     privileges::drop_all(&config.datapath, &handoff.control).context("giving up privileges")?;
     seccomp::confine()?;
@@ -69,32 +66,32 @@ async fn serve(handoff: Handoff, config: Config) -> anyhow::Result<()> {
     let reached = connector.reached();
     let tokens = Tokens::new(&token_key, imds::boot_id().context("reading the boot id")?)?;
     let own = listeners.iter().map(std::net::TcpListener::local_addr).collect::<Result<_, _>>()?;
-    let (client, asking) = attestation_client::open(client).context("the parent's witness")?;
+    let (client, attestation) = attestation_client::open(client).context("the attestation socket")?;
     let ingress = KernelIngress::new(client, own);
     let source = Upstream::new(&connector, Arc::clone(&metrics));
     let attribution = Attribution::new(datapath.attestation, known_interfaces);
     let server = ImdsServer::new(source, attribution, tokens, imds.v1, metrics);
     let mut tasks = Tasks::default();
-    tasks.add_fallible("attestation client", asking);
+    tasks.add_fallible("attestation client", attestation);
     for listener in listeners {
         // On the other listeners the parent answers connections while there is no worker.
         let alone = !listener.local_addr()?.ip().is_loopback();
-        let listener = to_tokio(listener).context("a listening socket of the parent's")?;
+        let listener = to_tokio(listener).context("a listening socket of the parent")?;
         let (server, ingress) = (Arc::clone(&server), ingress.clone());
         tasks.add("listener", async move { server.accept_from(listener, &ingress, alone).await });
     }
     spawn_admin(&mut tasks, Admin { registry, status: known_status, reached: reached.clone() }, admin_listeners);
     tasks.add("certificates", tls.watch());
     tasks.add("upstream connector", connector.run());
-    let (hear, say) = control::open(control).context("the control socket")?;
-    tasks.add("control socket", control::tell(say, reached));
+    let (reader, writer) = control::open(control).context("the control socket")?;
+    tasks.add("control socket", control::report(writer, reached));
     let mut running = tasks.start();
     tracing::info!(uid = datapath.worker_uid, gid = datapath.worker_gid, "answering pods");
 
     let news = News { interfaces, status };
     tokio::select! {
         _ = terminate.recv() => {}
-        stopped = control::listen(hear, &news) => stopped?,
+        stopped = control::listen(reader, &news) => stopped?,
         end = running.first_to_end() => return Err(end.into()),
     }
     tracing::info!("stopping: no new connections");
@@ -116,7 +113,8 @@ fn to_tokio(listener: std::net::TcpListener) -> io::Result<TcpListener> {
     TcpListener::from_std(listener)
 }
 
-/// The files belong to a Secret, and the worker is not root: that is the usual reason why it can't read them.
+/// Loads the TLS files. They usually come from a Secret, and the worker is not root, so it may not be able to read
+/// them.
 fn load_tls(config: &UpstreamConfig, uid: u32, gid: u32) -> anyhow::Result<Arc<tls::Client>> {
     tls::Client::load(&config.tls).map_err(|error| {
         let denied =

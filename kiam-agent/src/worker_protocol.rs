@@ -1,9 +1,9 @@
-//! The language of the two processes of the agent: what the privileged parent hands to the worker at its start, and
-//! what they tell each other afterwards.
+//! The protocol between the agent's two processes: the handoff from the privileged parent to a new worker, and the
+//! messages between them.
 //!
 //! The control socket is the worker's standard input. The parent sends one message with the sockets attached, then JSON
-//! lines ([`ToWorker`]). The worker answers with single bytes ([`ToParent`]), so that the parent parses nothing that
-//! comes from a process that pods talk to.
+//! lines ([`ToWorker`]). The worker answers with single bytes ([`ToParent`]), so that the parent parses nothing from
+//! the process that pods connect to.
 
 use crate::report::{Interface, Status};
 use kiam_common::{abi::SLOTS, secret::Secret};
@@ -21,47 +21,47 @@ use std::{
     },
 };
 
-/// Bytes of the key that seals session tokens (ChaCha20-Poly1305, RFC 8439).
+/// Length in bytes of the key that seals session tokens (ChaCha20-Poly1305, RFC 8439).
 pub(crate) const TOKEN_KEY_LEN: usize = 32;
-/// Most descriptors that are handed over: the witness and the listening sockets.
+/// Most descriptors in a handoff: the attestation socket and the listening sockets.
 const MAX_DESCRIPTORS: usize = 1 + SLOTS as usize;
 
-/// What the worker gets at its start.
+/// Everything that the worker receives when it starts.
 pub(crate) struct Handoff {
-    /// The listening sockets that pods' connections come to, non-blocking.
+    /// The listening sockets for pods' connections, non-blocking.
     pub(crate) listeners: Vec<TcpListener>,
-    /// Seals session tokens; the same for the old and the new agent of an upgrade.
+    /// The key that seals session tokens; the two agents of an upgrade share it.
     pub(crate) token_key: Secret<[u8; TOKEN_KEY_LEN]>,
-    /// The worker's end of the socket that it asks over who opened a connection (`crate::attestation`).
+    /// The worker's end of the attestation socket (`crate::attestation`).
     pub(crate) client: UnixDatagram,
     /// The worker's end of the control socket.
     pub(crate) control: UnixStream,
 }
 
-/// What the parent tells the worker, one JSON document a line.
+/// Messages of the parent to the worker, one JSON document per line.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub(crate) enum ToWorker {
-    /// All interfaces that the TC program is attached to; sent before a new one can carry a connection.
+    /// All interfaces with the TC program; sent before a new one can carry a connection.
     Interfaces(Vec<Interface>),
-    /// How the datapath is, every few seconds and at every change.
+    /// State of the datapath; sent every few seconds and after every change.
     Status(Status),
-    /// Finish what has begun, and end. The socket's end says something else: the parent has died.
+    /// A request to finish open requests and end. The end of the socket means that the parent has died.
     Stop,
 }
 
-/// What the worker tells the parent: one byte.
+/// Messages of the worker to the parent, one byte each.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum ToParent {
-    /// It accepts connections from now on.
+    /// The worker accepts connections.
     Ready,
-    /// It has reached a server, for the first time since it started.
+    /// The worker has reached a server for the first time since it started.
     ServerReached,
-    /// It lives; each second.
+    /// The worker is alive; sent each second.
     Heartbeat,
 }
 
 impl ToParent {
-    /// The byte on the wire.
+    /// Returns the byte on the wire.
     pub(crate) const fn byte(self) -> u8 {
         match self {
             Self::Ready => b'R',
@@ -70,7 +70,7 @@ impl ToParent {
         }
     }
 
-    /// The message of a byte, if it is one.
+    /// Returns the message that a byte encodes, if it is one.
     pub(crate) const fn from_byte(byte: u8) -> Option<Self> {
         match byte {
             b'R' => Some(Self::Ready),
@@ -81,10 +81,7 @@ impl ToParent {
     }
 }
 
-/// Sends the sockets, the witness first, and the key to a worker that has just been started.
-///
-/// # Errors
-/// The kernel's, when the socket's other end is gone.
+/// Sends the sockets and the key to a new worker. The attestation socket is the first one.
 pub(crate) fn send(
     control: &UnixStream,
     client: BorrowedFd<'_>,
@@ -102,10 +99,7 @@ pub(crate) fn send(
     Ok(())
 }
 
-/// Receives in the worker what [`send`] sent.
-///
-/// # Errors
-/// The kernel's; or `InvalidData` when the process was not started by a parent.
+/// Receives in the worker what [`send`] sent. Fails with `InvalidData` if no parent started the process.
 pub(crate) fn receive(control: UnixStream) -> io::Result<Handoff> {
     let mut key = [0; TOKEN_KEY_LEN];
     let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MAX_DESCRIPTORS))];
@@ -122,7 +116,7 @@ pub(crate) fn receive(control: UnixStream) -> io::Result<Handoff> {
     let client = fds.next().map(UnixDatagram::from);
     let listeners: Vec<TcpListener> = fds.map(TcpListener::from).collect();
     let Some(client) = client.filter(|_| received.bytes == TOKEN_KEY_LEN && !listeners.is_empty()) else {
-        return Err(io::Error::new(io::ErrorKind::InvalidData, "no hand-over on standard input"));
+        return Err(io::Error::new(io::ErrorKind::InvalidData, "no handoff on standard input"));
     };
     Ok(Handoff { listeners, token_key: Secret::new(key), client, control })
 }

@@ -1,5 +1,5 @@
-//! The list on disk, for a boot without the Kubernetes API. A pod keeps its UID while its node boots anew, so the list
-//! names pods and not cgroups.
+//! The list of exempt pods on disk, for a boot without the Kubernetes API. A pod keeps its UID when its node reboots,
+//! so the list contains UIDs and not cgroups.
 
 use super::{Lists, known::PODS_MAX};
 use crate::{
@@ -18,10 +18,10 @@ use std::{
 };
 
 const NAME: &str = "exempt.json";
-/// Where the next one is written.
+/// Name of the file while it is written.
 const DRAFT: &str = "exempt.json.new";
 const VERSION: u32 = 1;
-/// Longest file that is read, in bytes: all pods that can be known (48 bytes each), and what stands around them.
+/// Longest file in bytes: the most pods that there can be (48 bytes each), and the text around them.
 const LEN_MAX: u64 = 128 * 1024;
 const _: () = assert!(LEN_MAX > (ACCOUNTS_MAX * PODS_MAX * 48 + ACCOUNTS_MAX * 512) as u64);
 
@@ -29,16 +29,13 @@ const _: () = assert!(LEN_MAX > (ACCOUNTS_MAX * PODS_MAX * 48 + ACCOUNTS_MAX * 5
 #[serde(deny_unknown_fields)]
 struct Contents {
     version: u32,
-    /// Lists of another node, which an image of its disk has brought along, are worth nothing.
+    /// Name of the node. Lists of another node, from a copy of its disk, are invalid.
     node: String,
-    /// UIDs by `NAMESPACE/SERVICEACCOUNT`.
+    /// UIDs of pods by `NAMESPACE/SERVICEACCOUNT`.
     pods: BTreeMap<String, Vec<String>>,
 }
 
-/// What an earlier agent of this node has written; nothing, if none has.
-///
-/// # Errors
-/// The file cannot be read, or is not what an agent writes: with its path.
+/// Reads the lists that an earlier agent of this node has written; empty if there are none.
 pub(crate) fn read(folder: &Path, node: &str) -> anyhow::Result<Lists> {
     let path = folder.join(NAME);
     let file = match File::open(&path) {
@@ -53,8 +50,8 @@ fn parse(file: File, node: &str) -> anyhow::Result<Lists> {
     let len = file.take(LEN_MAX + 1).read_to_string(&mut text)?;
     ensure!(len as u64 <= LEN_MAX, "longer than {LEN_MAX} bytes");
     let contents: Contents = serde_json::from_str(&text)?;
-    ensure!(contents.version == VERSION, "version {}, and not {VERSION}", contents.version);
-    ensure!(contents.node == node, "it is the node {}'s, and this one is {node}", contents.node);
+    ensure!(contents.version == VERSION, "version {} instead of {VERSION}", contents.version);
+    ensure!(contents.node == node, "it belongs to node {}, and this node is {node}", contents.node);
     contents.pods.into_iter().map(|(account, pods)| Ok((account_of(&account)?, uids(pods)?))).collect()
 }
 
@@ -67,13 +64,10 @@ fn account_of(text: &str) -> anyhow::Result<Account> {
 
 fn uids(pods: Vec<String>) -> anyhow::Result<BTreeSet<PodUid>> {
     ensure!(pods.len() <= PODS_MAX, "more than {PODS_MAX} pods of one ServiceAccount");
-    pods.iter().map(|uid| PodUid::parse(uid).with_context(|| format!("{uid:?} is no UID of a pod"))).collect()
+    pods.iter().map(|uid| PodUid::parse(uid).with_context(|| format!("{uid:?} is not the UID of a pod"))).collect()
 }
 
-/// Writes it in place of the last one: whole, or not at all.
-///
-/// # Errors
-/// The kernel's, with the path.
+/// Replaces the file atomically.
 pub(crate) fn write(folder: &Path, node: &str, lists: &Lists) -> anyhow::Result<()> {
     let pods =
         lists.iter().map(|(account, pods)| (account.to_string(), pods.iter().map(ToString::to_string).collect()));
@@ -92,10 +86,7 @@ fn replace(folder: &Path, bytes: &[u8]) -> io::Result<()> {
     File::open(folder)?.sync_all()
 }
 
-/// Removes it. That there is none is fine.
-///
-/// # Errors
-/// The kernel's, with the path.
+/// Removes the file, if there is one.
 pub(crate) fn remove(folder: &Path) -> anyhow::Result<()> {
     for name in [NAME, DRAFT] {
         files::remove_if_present(&folder.join(name))?;
@@ -117,7 +108,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_written_is_read_by_this_node_and_nobody_else_reads_it() {
+    fn lists_are_read_back_by_this_node_only() {
         let folder = tempfile::tempdir().unwrap();
         let state = folder.path().join("state");
         assert_eq!(read(&state, "node-a").unwrap(), Lists::new(), "there is none");
@@ -127,14 +118,14 @@ mod tests {
         assert_eq!(fs::metadata(state.join(NAME)).unwrap().permissions().mode() & 0o777, 0o600);
         assert_eq!(fs::read_dir(&state).unwrap().count(), 1, "no draft stays");
         let error = format!("{:#}", read(&state, "node-b").unwrap_err());
-        assert!(error.contains("exempt.json: it is the node node-a's"), "{error}");
+        assert!(error.contains("exempt.json: it belongs to node node-a"), "{error}");
         remove(&state).unwrap();
         remove(&state).unwrap();
         assert_eq!(fs::read_dir(&state).unwrap().count(), 0);
     }
 
     #[test]
-    fn what_no_agent_writes_is_an_error_that_names_the_file() {
+    fn invalid_file_is_named() {
         let folder = tempfile::tempdir().unwrap();
         let good = format!(r#"{{"version": 1, "node": "n", "pods": {{"kube-system/aws-node": ["{UID}"]}}}}"#);
         let path = folder.path().join(NAME);
@@ -143,10 +134,10 @@ mod tests {
         let many: Vec<String> = (0..=PODS_MAX).map(|last| format!("\"11111111-2222-4333-8444-{last:012x}\"")).collect();
         for (bad, wanted) in [
             (String::new(), "EOF"),
-            (good.replacen("version\": 1", "version\": 2", 1), "version 2, and not 1"),
+            (good.replacen("version\": 1", "version\": 2", 1), "version 2 instead of 1"),
             (good.replace("node", "knot"), "knot"),
             (good.replace("kube-system/aws-node", "*/aws-node"), "exact name of a namespace"),
-            (good.replace(UID, "../../x"), "\"../../x\" is no UID of a pod"),
+            (good.replace(UID, "../../x"), "\"../../x\" is not the UID of a pod"),
             (good.replace(&format!("\"{UID}\""), &many.join(",")), "more than 64 pods"),
             (good.clone() + "x", "trailing"),
             (" ".repeat(129 * 1024) + &good, "longer than"),
@@ -158,7 +149,7 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_written_names_the_file() {
+    fn failed_write_names_the_file() {
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("file");
         fs::write(&file, "").unwrap();

@@ -1,4 +1,4 @@
-//! What is known of the pods that keep the node's role, and what is not.
+//! The current lists of exempt pods, and the ServiceAccounts without one.
 
 use crate::{attestation::PodUid, config::Account};
 use std::collections::{BTreeMap, BTreeSet};
@@ -6,40 +6,42 @@ use std::collections::{BTreeMap, BTreeSet};
 /// Most pods of one ServiceAccount on a node: a DaemonSet has one there, two in an update.
 pub(crate) const PODS_MAX: usize = 64;
 
-/// The pods of this node by their ServiceAccounts; of one that is not here nothing is known.
+/// The pods of this node by ServiceAccount. The pods of a missing ServiceAccount are unknown.
 pub(crate) type Lists = BTreeMap<Account, BTreeSet<PodUid>>;
 
-/// What is known of the pods that keep the node's role.
+/// The current lists of exempt pods.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct Known {
     lists: Lists,
-    /// The ServiceAccounts of which nothing is known, and why.
+    /// The ServiceAccounts without a list, with the reasons.
     unknown: BTreeMap<Account, String>,
-    /// Whether the Kubernetes API has told anything yet.
-    told: bool,
+    /// Whether the Kubernetes API has returned a list since the start.
+    from_api: bool,
 }
 
 impl Known {
-    /// At the start: what an earlier agent has left on disk, as far as it is still asked for.
+    /// Creates the lists of an agent that starts: those that an earlier agent has left on disk for the ServiceAccounts
+    /// of `--exempt`.
     pub(crate) fn recalled(accounts: &BTreeSet<Account>, mut left: Lists) -> Self {
         left.retain(|account, _| accounts.contains(account));
         let unknown = accounts.iter().filter(|account| !left.contains_key(*account));
         let unknown = unknown.map(|account| (account.clone(), "the Kubernetes API was not asked yet".to_owned()));
-        Self { unknown: unknown.collect(), lists: left, told: false }
+        Self { unknown: unknown.collect(), lists: left, from_api: false }
     }
 
-    /// The Kubernetes API has told all pods of a ServiceAccount. Returns whether this is news.
+    /// Stores the complete list of a ServiceAccount from the Kubernetes API. Returns whether anything has changed.
     pub(super) fn set(&mut self, account: &Account, mut pods: BTreeSet<PodUid>) -> bool {
         while pods.len() > PODS_MAX {
             pods.pop_last();
         }
         let was_unknown = self.unknown.remove(account).is_some();
-        let is_news = self.lists.get(account) != Some(&pods);
+        let is_new = self.lists.get(account) != Some(&pods);
         self.lists.insert(account.clone(), pods);
-        was_unknown | is_news | !std::mem::replace(&mut self.told, true)
+        was_unknown | is_new | !std::mem::replace(&mut self.from_api, true)
     }
 
-    /// The Kubernetes API does not tell. Returns whether this is news: of a ServiceAccount that is known it is none.
+    /// Stores why the Kubernetes API returns no list. Returns whether anything has changed; a ServiceAccount that has a
+    /// list keeps it.
     pub(super) fn fail(&mut self, account: &Account, why: &str) -> bool {
         match self.unknown.get_mut(account) {
             Some(known) if known != why => {
@@ -50,39 +52,36 @@ impl Known {
         }
     }
 
-    /// As [`Self::fail`], of all ServiceAccounts.
+    /// Does as [`Self::fail`] for all ServiceAccounts.
     pub(super) fn fail_all(&mut self, why: &str) -> bool {
-        let mut news = false;
+        let mut changed = false;
         for known in self.unknown.values_mut().filter(|known| *known != why) {
             why.clone_into(known);
-            news = true;
+            changed = true;
         }
-        news
+        changed
     }
 
-    /// All pods that keep the node's role.
+    /// Returns all listed pods.
     pub(crate) fn pods(&self) -> BTreeSet<PodUid> {
         self.lists.values().flatten().copied().collect()
     }
 
-    /// The pods by their ServiceAccounts, if the Kubernetes API has told any of them since the start.
-    pub(crate) fn told(&self) -> Option<&Lists> {
-        self.told.then_some(&self.lists)
+    /// Returns the lists if any of them came from the Kubernetes API since the start.
+    pub(crate) fn lists_from_api(&self) -> Option<&Lists> {
+        self.from_api.then_some(&self.lists)
     }
 
-    /// Whether there is no other pod.
+    /// Returns whether every ServiceAccount has a list.
     pub(crate) fn is_complete(&self) -> bool {
         self.unknown.is_empty()
     }
 
-    /// What is not known, in words.
+    /// Returns the problem, if a ServiceAccount has no list.
     pub(crate) fn problem(&self) -> Option<String> {
         let (_, why) = self.unknown.first_key_value()?;
         let accounts: Vec<String> = self.unknown.keys().map(ToString::to_string).collect();
-        Some(format!(
-            "which pods of this node run as {} is not known, so they are like all others: {why}",
-            accounts.join(", ")
-        ))
+        Some(format!("the pods of {} on this node are not known yet and not exempt: {why}", accounts.join(", ")))
     }
 }
 
@@ -100,13 +99,13 @@ mod tests {
     }
 
     #[test]
-    fn what_is_on_disk_counts_until_the_api_tells_and_only_for_who_is_asked_for() {
+    fn disk_counts_until_the_api_answers() {
         let (a, b, both) = accounts();
         let other = Account::parse("kube-system/another").unwrap();
         let left = Lists::from([(a.clone(), BTreeSet::from([uid(1)])), (other, BTreeSet::from([uid(9)]))]);
         let mut known = Known::recalled(&both, left);
         assert_eq!(known.pods(), BTreeSet::from([uid(1)]));
-        assert_eq!((known.is_complete(), known.told()), (false, None));
+        assert_eq!((known.is_complete(), known.lists_from_api()), (false, None));
         let problem = known.problem().unwrap();
         assert!(problem.contains("kube-system/ebs") && !problem.contains("aws-node"), "{problem}");
 
@@ -116,16 +115,16 @@ mod tests {
         assert!(known.is_complete() && known.problem().is_none());
         assert!(known.set(&a, BTreeSet::from([uid(2)])) && !known.set(&a, BTreeSet::from([uid(2)])));
         assert_eq!(known.pods(), BTreeSet::from([uid(2)]));
-        assert!(!known.fail(&a, "gone") && known.is_complete(), "the last that was told goes on");
+        assert!(!known.fail(&a, "gone") && known.is_complete(), "the last list stays");
     }
 
     #[test]
-    fn that_the_api_confirms_what_is_on_disk_is_news_once() {
+    fn confirmation_by_the_api_is_a_change_once() {
         let (a, _, _) = accounts();
         let left = Lists::from([(a.clone(), BTreeSet::from([uid(1)]))]);
         let mut known = Known::recalled(&BTreeSet::from([a.clone()]), left.clone());
         assert!(known.set(&a, BTreeSet::from([uid(1)])) && !known.set(&a, BTreeSet::from([uid(1)])));
-        assert_eq!(known.told(), Some(&left));
+        assert_eq!(known.lists_from_api(), Some(&left));
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! Asks the Kubernetes API which pods of this node run as the ServiceAccounts, and is told when they change.
+//! Lists and watches the pods of this node that run as the ServiceAccounts of `--exempt`.
 
 use super::{Known, known::PODS_MAX};
 use crate::{
@@ -22,7 +22,7 @@ use tokio::{
     time::{Instant, sleep},
 };
 
-/// Keeps what is known current. Never returns.
+/// Keeps the lists current. Never returns.
 pub(crate) async fn follow(config: &ExemptConfig, known: &watch::Sender<Known>) -> Infallible {
     if config.accounts.is_empty() {
         return future::pending().await;
@@ -35,11 +35,11 @@ pub(crate) async fn follow(config: &ExemptConfig, known: &watch::Sender<Known>) 
     let client = client(config, known).await;
     let watches: Vec<Watch<'_>> = config.accounts.iter().map(|account| Watch { account, known }).collect();
     join_all(watches.iter().map(|watch| watch.follow(client.clone(), node))).await;
-    // There was one at least, and it never ends.
+    // There is at least one watch, and it never ends.
     future::pending().await
 }
 
-/// Reading the credentials again until they are there: nothing is connected to yet.
+/// Creates a client, and retries while the credentials are missing. This does not connect yet.
 async fn client(config: &ExemptConfig, known: &watch::Sender<Known>) -> Client {
     let mut backoff = Backoff::default();
     loop {
@@ -62,7 +62,7 @@ struct Watch<'a> {
 
 impl Watch<'_> {
     async fn follow(&self, client: Client, node: &str) {
-        // Pods that have ended have no process; without them the list is short whatever happens.
+        // Pods that have ended have no processes. Excluding them keeps the list short.
         let fields = format!(
             "spec.nodeName={node},spec.serviceAccountName={},status.phase!=Succeeded,status.phase!=Failed",
             self.account.name
@@ -75,7 +75,7 @@ impl Watch<'_> {
             match event {
                 Ok(event) => {
                     if pods.take(event) {
-                        self.tell(&pods.told);
+                        self.publish(&pods.listed);
                     }
                 }
                 Err(error) => self.complain(&error, backoff.next(Instant::now())).await,
@@ -83,9 +83,9 @@ impl Watch<'_> {
         }
     }
 
-    fn tell(&self, pods: &BTreeSet<PodUid>) {
+    fn publish(&self, pods: &BTreeSet<PodUid>) {
         if pods.len() > PODS_MAX {
-            tracing::warn!(account = %self.account, "more than {PODS_MAX} pods on this node: not all of them are exempt");
+            tracing::warn!(account = %self.account, "more than {PODS_MAX} pods on this node: some are not exempt");
         }
         self.known.send_if_modified(|known| known.set(self.account, pods.clone()));
     }
@@ -94,12 +94,12 @@ impl Watch<'_> {
         let is_old = matches!(error, watcher::Error::WatchError(status) if status.code == 410);
         let error = chain(error as &dyn Error);
         if is_old {
-            tracing::debug!(account = %self.account, "the watch fell too far behind: listing anew");
+            tracing::debug!(account = %self.account, "the watch has expired: listing again");
         } else {
             tracing::warn!(
                 account = %self.account,
                 error,
-                "the Kubernetes API does not tell which pods are exempt: going by what is known, trying again"
+                "cannot list exempt pods in the Kubernetes API: keeping the known ones and retrying"
             );
             self.known.send_if_modified(|known| known.fail(self.account, &error));
         }
@@ -107,15 +107,15 @@ impl Watch<'_> {
     }
 }
 
-/// A list is gathered first, then it replaces all.
+/// A watched list. A new listing is gathered first and then replaces it.
 #[derive(Default)]
 struct Pods {
-    told: BTreeSet<PodUid>,
+    listed: BTreeSet<PodUid>,
     gathered: BTreeSet<PodUid>,
 }
 
 impl Pods {
-    /// Returns whether there may be news.
+    /// Applies an event. Returns whether the list may have changed.
     fn take(&mut self, event: Event<PartialObjectMeta<Pod>>) -> bool {
         match event {
             Event::Init => {
@@ -126,9 +126,9 @@ impl Pods {
                 self.gathered.extend(uid(&pod));
                 return false;
             }
-            Event::InitDone => self.told = std::mem::take(&mut self.gathered),
-            Event::Apply(pod) => self.told.extend(uid(&pod)),
-            Event::Delete(pod) => self.told.retain(|known| Some(*known) != uid(&pod)),
+            Event::InitDone => self.listed = std::mem::take(&mut self.gathered),
+            Event::Apply(pod) => self.listed.extend(uid(&pod)),
+            Event::Delete(pod) => self.listed.retain(|known| Some(*known) != uid(&pod)),
         }
         true
     }
@@ -157,20 +157,20 @@ mod tests {
     }
 
     #[test]
-    fn a_list_is_told_when_it_is_whole_and_replaces_all() {
+    fn complete_list_replaces_the_last_one() {
         let mut pods = Pods::default();
         for event in [Event::Init, Event::InitApply(pod(A)), Event::InitApply(pod("no UID"))] {
-            assert!(!pods.take(event) && pods.told.is_empty());
+            assert!(!pods.take(event) && pods.listed.is_empty());
         }
         assert!(pods.take(Event::InitDone));
-        assert_eq!(pods.told, uids(&[A]));
-        // One that breaks off, and one that does not.
+        assert_eq!(pods.listed, uids(&[A]));
+        // An incomplete listing, and a complete one.
         for event in [Event::Init, Event::InitApply(pod(A)), Event::Init, Event::InitApply(pod(B))] {
             assert!(!pods.take(event));
-            assert_eq!(pods.told, uids(&[A]));
+            assert_eq!(pods.listed, uids(&[A]));
         }
         assert!(pods.take(Event::InitDone));
-        assert_eq!(pods.told, uids(&[B]));
+        assert_eq!(pods.listed, uids(&[B]));
     }
 
     #[test]
@@ -178,11 +178,11 @@ mod tests {
         let mut pods = Pods::default();
         assert!(pods.take(Event::Apply(pod(A))) && pods.take(Event::Apply(pod(B))));
         assert!(pods.take(Event::Delete(pod(A))) && pods.take(Event::Delete(pod(A))));
-        assert_eq!(pods.told, uids(&[B]));
+        assert_eq!(pods.listed, uids(&[B]));
     }
 
     #[tokio::test]
-    async fn without_the_nodes_name_nobody_is_asked_and_it_is_said() {
+    async fn missing_node_name_is_a_problem() {
         let accounts = BTreeSet::from([Account::parse("kube-system/aws-node").unwrap()]);
         let known = watch::Sender::new(Known::recalled(&accounts, Default::default()));
         let config = ExemptConfig { accounts, node: None, own_pod: None, kubeconfig: None };

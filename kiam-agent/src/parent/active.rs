@@ -1,5 +1,5 @@
-//! A term of office: from the moment that this agent wants the node's datapath until another one has it, or it is told
-//! to stop.
+//! The active agent: from the moment that this agent takes over the node's datapath until it has handed it over or is
+//! asked to stop.
 
 use super::{
     Stop,
@@ -27,24 +27,24 @@ use crate::{
 use std::time::Duration;
 use tokio::time::{MissedTickBehavior, interval, sleep};
 
-/// How often the datapath is looked at when nothing is heard.
+/// Time between self-checks when no event arrives.
 const SELF_CHECK_INTERVAL: Duration = Duration::from_secs(10);
-/// How soon it is looked at again when something could not be set up: an interface that is coming or going, a program that
-/// the kernel is still taking off.
+/// Pause before a failed reconciliation is retried: an interface may be appearing or disappearing, or the kernel may
+/// still be detaching a program.
 const RECONCILE_RETRY_PAUSE: Duration = Duration::from_secs(1);
-/// How often the packet counters are read: metrics are scraped every 15 seconds at most.
+/// Time between reads of the packet counters: metrics are rarely scraped more often than every 15 seconds.
 const COUNTERS_INTERVAL: Duration = Duration::from_secs(5);
 
-/// How a term ended.
+/// Reason why this agent stopped serving.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Ended {
-    /// This agent was told to stop.
+    /// It was asked to stop.
     Stopped,
-    /// Another agent has the datapath.
+    /// Another agent has taken over the datapath.
     HandedOver,
 }
 
-/// What an agent's terms have in common.
+/// This agent while it serves the node.
 pub(super) struct ActiveAgent<'a> {
     pub(super) config: &'a Config,
     pub(super) channels: &'a Channels,
@@ -53,7 +53,7 @@ pub(super) struct ActiveAgent<'a> {
     pub(super) stop: &'a mut Stop,
 }
 
-/// What there is to do.
+/// Work that is due.
 enum Event {
     Reconcile,
     SelfCheck,
@@ -64,10 +64,8 @@ enum Event {
 }
 
 impl ActiveAgent<'_> {
-    /// One term, with a worker of its own. With a predecessor nothing of it is noticed before it is over.
-    ///
-    /// # Errors
-    /// What keeps the datapath from coming up, or a worker that cannot be stopped. The node stays closed.
+    /// Starts a worker, takes over the datapath and keeps it up. With a predecessor, pods notice nothing of this until
+    /// the worker can serve them. An error leaves the node closed.
     pub(super) async fn serve(
         &mut self,
         takeover_lock: TakeoverLock,
@@ -76,7 +74,7 @@ impl ActiveAgent<'_> {
         let (config, channels) = (&self.config.datapath, self.channels);
         channels.publish_conditions(vec![not_owner("this agent is starting")]);
         channels.worker.send_modify(|worker| worker.ready = false);
-        // Subscribed before the first look, so that nothing falls between the two.
+        // Before the datapath is opened, so that no event is lost in between.
         let mut changes = Changes::subscribe()?;
         let mut datapath = Datapath::open(
             config,
@@ -107,9 +105,9 @@ impl ActiveAgent<'_> {
         }
         let (served, others): (Vec<_>, Vec<_>) =
             datapath.listeners().iter().partition(|listener| fallback::serves(listener));
-        // There the worker answers who has come, and nobody would who comes later.
+        // The worker answers connections to the other listeners that exist already; no process would answer later ones.
         drain::shut(&others);
-        // Who comes while the worker finishes is told to ask again.
+        // While the worker drains, new connections get the fixed answer.
         channels.worker.send_modify(|worker| worker.ready = false);
         let stopped = tokio::select! {
             stopped = supervisor.stop() => stopped,
@@ -145,7 +143,7 @@ impl ActiveAgent<'_> {
                         Some(predecessor)
                     }
                     () = predecessor.ended() => {
-                        tracing::warn!("the agent that served this node has ended: taking over at once");
+                        tracing::warn!("the active agent has ended: taking over at once");
                         None
                     }
                 }
@@ -159,15 +157,15 @@ impl ActiveAgent<'_> {
         self.run(datapath, exemptions, changes, &mut successors).await
     }
 
-    /// Makes the datapath this agent's, and listens for the one that comes next.
+    /// Claims the datapath for this agent, and listens for a successor.
     async fn claim(&mut self, datapath: &mut Datapath, exemptions: &mut Exemptions<'_>) -> anyhow::Result<Successors> {
-        // The next connection may be one for this agent's worker.
+        // From the claim on, connections come to this agent's worker.
         datapath.announce_interfaces(|interfaces| self.channels.publish_interfaces(interfaces)).await?;
         self.channels.publish_kubepods(datapath);
         datapath.claim()?;
         self.lock.downgrade()?;
         let successors = Successors::listen(&self.config.datapath.run_dir, self.interface_ages.clone())?;
-        // Before the hooks run: a pod that is exempt is refused at no moment.
+        // Before the hooks are attached: an exempt pod must never be refused.
         exemptions.reconcile();
         self.channels.claims.send_modify(|claims| *claims += 1);
         datapath.reconcile(|interfaces| self.channels.publish_interfaces(interfaces)).await;
@@ -178,7 +176,7 @@ impl ActiveAgent<'_> {
         Ok(successors)
     }
 
-    /// Follows the node, and looks by itself when nothing is heard.
+    /// Reacts to events of the node, and checks the datapath periodically.
     async fn run(
         &mut self,
         datapath: &mut Datapath,
@@ -191,7 +189,7 @@ impl ActiveAgent<'_> {
         self_check.set_missed_tick_behavior(MissedTickBehavior::Delay);
         counters.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
-            // Only the waiting is given up for something else, never a repair.
+            // Only waiting is cancelled here, never a repair.
             let event = tokio::select! {
                 () = self.stop.requested() => Event::Stop,
                 successor = successors.next() => Event::HandOver(successor?),
@@ -208,13 +206,13 @@ impl ActiveAgent<'_> {
                 Event::Stop => return Ok(Ended::Stopped),
                 Event::ReadCounters => {}
                 _ if !datapath.is_ours()? => {
-                    tracing::warn!("another agent has taken this node's datapath: leaving it to that one");
+                    tracing::warn!("another agent has taken this node's datapath: standing down");
                     return Ok(self.withdraw(datapath).await);
                 }
                 Event::HandOver(successor) => match successor.hand_over(self.interfaces()).await {
                     Ok(()) => return Ok(self.withdraw(datapath).await),
                     Err(error) => {
-                        tracing::warn!("the other agent did not take over: {error:#}; this one goes on");
+                        tracing::warn!("the successor did not take over: {error:#}; this one goes on");
                         *successors = self.claim(datapath, exemptions).await?;
                     }
                 },
@@ -238,18 +236,18 @@ impl ActiveAgent<'_> {
         self.channels.interfaces.borrow().len()
     }
 
-    /// Until nobody needs the listening sockets of this term any more; told to stop or not.
+    /// Stands by, and returns once the listening sockets are drained. A request to stop doesn't cut this short.
     async fn withdraw(&self, datapath: &Datapath) -> Ended {
         self.channels.datapath.send_replace(None);
         self.channels.publish_conditions(vec![standing_by()]);
         drain::until_empty(datapath.listeners()).await;
-        tracing::info!("handed over: standing by, to be told to stop or to serve again");
+        tracing::info!("handed over: standing by until the active agent ends");
         Ended::HandedOver
     }
 }
 
-/// Pods would not notice a change: this agent knows who is exempt, its worker answers, and has what it needs to answer
-/// well.
+/// Waits until pods would not notice a takeover: this agent has the list of exempt pods, its worker is ready, and a
+/// server was reached.
 async fn until_able_to_serve(channels: &Channels) {
     let waiting = not_owner("another agent serves this node until this one has a worker and has reached a server");
     let mut exempt = channels.exempt.subscribe();
@@ -257,7 +255,7 @@ async fn until_able_to_serve(channels: &Channels) {
         let problem = exempt.borrow_and_update().problem();
         let Some(problem) = problem else { break };
         channels.publish_conditions(vec![waiting.clone(), exemptions::condition(Some(problem))]);
-        // It fails when this agent ends.
+        // An error means that this agent is ending.
         drop(exempt.changed().await);
     }
     channels.publish_conditions(vec![waiting]);

@@ -1,6 +1,6 @@
-//! Tells the worker who opened its connections: from the kernel programs' record to the cgroup, from the cgroup to the
-//! pod. A thread for each worker, which ends with it: it takes in one question at a time and answers it before the next,
-//! so nothing piles up here, and all that it reads is a few numbers.
+//! Attests connections for the worker: finds the connection record of the kernel programs, from it the cgroup, and from
+//! that the pod. Each worker has an attestor thread, which ends with it. The thread answers each question before it
+//! reads the next, so nothing piles up, and all that it reads is a few numbers.
 
 use crate::{
     attestation::{ANSWER_LEN, Answer, Origin, QUESTION_LEN, Question, SocketOwner},
@@ -20,7 +20,7 @@ use std::{
 };
 use tokio::sync::watch;
 
-/// What a witness must know, and where it learns of news.
+/// Starts attestor threads.
 #[derive(Clone)]
 pub(super) struct Attestor {
     pub(super) pins: Pins,
@@ -29,18 +29,15 @@ pub(super) struct Attestor {
 }
 
 impl Attestor {
-    /// Starts one, and returns the worker's end of its socket.
-    ///
-    /// # Errors
-    /// The kernel's.
+    /// Starts a thread and returns the worker's end of its socket.
     pub(super) fn start(&self) -> anyhow::Result<OwnedFd> {
-        // Whole messages, in their order, and an end: what a datagram socket lacks.
+        // SEQPACKET keeps message boundaries and order, and has an end of file, which a datagram socket lacks.
         let (ours, theirs) = socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)?;
         let mut thread = AttestorThread::open(self.clone())?;
         thread::Builder::new().name("attest".to_owned()).spawn(move || {
             if let Err(error) = thread.answer_all(&UnixDatagram::from(ours)) {
-                // The worker sees the end of the socket, ends, and is started again with another witness.
-                tracing::error!("cannot tell the worker who opens its connections: {error:#}");
+                // The worker reads the end of the socket and exits; the parent restarts it with a new attestor.
+                tracing::error!("cannot attest connections: {error:#}; the worker will be restarted");
             }
         })?;
         Ok(theirs)
@@ -60,7 +57,7 @@ impl AttestorThread {
     }
 
     fn answer_all(&mut self, socket: &UnixDatagram) -> anyhow::Result<()> {
-        // One byte more than a question has: a longer one is seen.
+        // One byte more than a question has, to detect a longer one.
         let mut bytes = [0; QUESTION_LEN + 1];
         loop {
             let len = socket.recv(&mut bytes).context("waiting for a question")?;
@@ -68,10 +65,10 @@ impl AttestorThread {
                 return Ok(());
             }
             let question = bytes.get(..len).and_then(Question::from_bytes);
-            let Some(question) = question else { bail!("the worker sent {len} bytes, which is no question") };
+            let Some(question) = question else { bail!("the worker sent {len} bytes instead of a question") };
             let answer: [u8; ANSWER_LEN] = Answer { id: question.id, origin: self.origin(&question)? }.to_bytes();
             if socket.send(&answer).is_err() {
-                // It has gone meanwhile.
+                // The worker has ended.
                 return Ok(());
             }
         }
@@ -97,8 +94,8 @@ impl AttestorThread {
         Ok(Origin { interface, kubepods: self.pods.is_some(), owner })
     }
 
-    /// The interfaces whose program can know who opened a connection that came in by this one: of a bridge its ports,
-    /// because what comes up to the bridge has lost its socket.
+    /// Returns the interfaces whose program can have a record of a connection that arrived by this one: the ports of a
+    /// bridge, because a packet has lost its socket by the time it reaches the bridge.
     fn interfaces_behind(&self, interface: u32) -> Vec<u32> {
         let known = self.attestor.interfaces.borrow();
         let is_bridge = known.iter().any(|known| known.index == interface && known.kind == InterfaceKind::Bridge);
@@ -108,7 +105,7 @@ impl AttestorThread {
         known.iter().filter(|port| port.bridge == Some(interface)).map(|port| port.index).collect()
     }
 
-    /// The kubelet may have made its tree anew, or for the first time.
+    /// Follows the kubepods cgroup, which the kubelet may have created or replaced.
     fn follow_kubepods(&mut self) {
         let found = self.attestor.kubepods.borrow();
         if self.pods.as_ref().map(Pods::kubepods) != found.as_ref() {

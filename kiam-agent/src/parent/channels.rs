@@ -8,15 +8,15 @@ use crate::{
 };
 use tokio::sync::watch;
 
-/// The only condition of an agent that stands by, and a met one: a DaemonSet ends the older of two pods only when the
-/// younger is ready, whichever of them is active.
+/// The only condition of an agent that stands by. It is always met: a DaemonSet ends the older of two pods only when
+/// the younger is ready, whichever of them is active.
 const STAND_BY: &str = "stand-by";
 
 /// The watch channels that the parent's tasks share.
 pub(super) struct Channels {
     /// The interfaces that carry connections of pods.
     pub(super) interfaces: watch::Sender<Vec<Interface>>,
-    /// The cgroup below which the kubelet keeps those of pods; `None` if the programs can't use one.
+    /// The cgroup that contains those of pods; `None` if there is none that the programs can use.
     pub(super) kubepods: watch::Sender<Option<Kubepods>>,
     /// The pods that keep the node's role.
     pub(super) exempt: watch::Sender<Known>,
@@ -84,7 +84,7 @@ impl Channels {
             match &condition.problem {
                 Some(problem) if condition.name == datapath::OWNER => tracing::info!("{problem}"),
                 Some(problem) => tracing::error!(condition = condition.name, "{problem}"),
-                None => tracing::info!(condition = condition.name, "holds"),
+                None => tracing::info!(condition = condition.name, "condition met"),
             }
         }
         self.status.send_modify(|status| status.conditions = conditions);
@@ -125,12 +125,12 @@ impl Channels {
     }
 }
 
-/// Returns the condition of an agent that stands by.
+/// Creates the condition of an agent that stands by.
 pub(super) fn standing_by() -> Condition {
     Condition { name: STAND_BY.to_owned(), problem: None }
 }
 
-/// Returns the condition that all others depend on, as not met.
+/// Creates the condition of an agent that does not own the datapath.
 pub(super) fn not_owner(problem: &str) -> Condition {
     Condition { name: datapath::OWNER.to_owned(), problem: Some(problem.to_owned()) }
 }

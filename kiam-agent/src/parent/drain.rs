@@ -1,6 +1,6 @@
-//! After a hand-over, and at the agent's end: connections that pods have begun with the old listening sockets are still
-//! theirs. The half-open ones become whole, the whole ones wait to be accepted, and closing the sockets now would reset
-//! both.
+//! Drains the listening sockets after a takeover and when the agent ends. Connections that pods have begun still belong
+//! to these sockets: half-open ones have yet to be established, established ones wait to be accepted, and closing the
+//! sockets would reset both.
 
 use kiam_common::abi::{IMDS_PORT, IMDS_V4, IMDS_V6};
 use rustix::fs::fstat;
@@ -8,78 +8,76 @@ use socket2::{SockFilter, SockRef};
 use std::{collections::HashSet, fs, net::TcpListener, time::Duration};
 use tokio::time::{Instant, sleep};
 
-/// The least time: packets that were on their way to the old sockets have arrived, and a lost answer was sent again
-/// (after 1 s, RFC 6298).
+/// Minimum after a takeover: by then, packets on their way to the old sockets have arrived, and a lost SYN-ACK was sent
+/// again (after 1 s, RFC 6298).
 const DRAIN_TIME_MIN: Duration = Duration::from_millis(1_500);
-/// The most: a client that never completes its connection would hold it half-open for a minute. With what a worker may
-/// take to finish (7 s) it stays below the grace period of the pod.
+/// Maximum after a takeover: a client that never completes its handshake keeps the connection half-open for a minute.
+/// Together with the time that a worker may take to finish (7 s) this is below the pod's grace period.
 const DRAIN_TIME_MAX: Duration = Duration::from_secs(8);
-/// The most at the agent's end: an answer to a SYN that was lost is sent again after a second.
+/// Maximum when the agent ends: a lost SYN-ACK is sent again after a second.
 const STOP_TIME_MAX: Duration = Duration::from_secs(2);
-/// Between two looks: the kernel does not tell.
+/// Time between reads of the tables: the kernel sends no notification.
 const POLL_INTERVAL: Duration = Duration::from_millis(100);
 
-/// A classic BPF program that drops segments with SYN and without ACK. For a filter of a TCP socket, byte 13 is the
-/// header's flags (linux/filter.h has the codes).
+/// A classic BPF program that drops segments with SYN and without ACK. In a filter of a TCP socket, byte 13 contains
+/// the flags of the header (linux/filter.h has the codes).
 const NO_SYN: [SockFilter; 5] = [
-    // Load the byte; keep SYN and ACK; is it SYN alone?
+    // Load the byte, keep SYN and ACK, compare with SYN alone.
     SockFilter::new(0x30, 0, 0, 13),
     SockFilter::new(0x54, 0, 0, 0x12),
     SockFilter::new(0x15, 0, 1, 0x02),
-    // Nothing of it, or all of it.
+    // Drop the segment, or pass all of it.
     SockFilter::new(0x06, 0, 0, 0),
     SockFilter::new(0x06, 0, 0, u32::MAX),
 ];
 
-/// Connections to M by socket, as `/proc/net/tcp` has them (proc_net_tcp(5)).
+/// Tables of TCP sockets (proc_net_tcp(5)).
 const TABLES: [&str; 2] = ["/proc/self/net/tcp", "/proc/self/net/tcp6"];
 const SYN_RECV: &str = "03";
 const LISTEN: &str = "0A";
 
-/// Waits until nothing is left in the queues of the sockets, which others accept from meanwhile.
+/// Waits until the queues of the sockets are empty; the worker and the fallback accept from them meanwhile.
 pub(super) async fn until_empty(listeners: &[TcpListener]) {
     if !wait(&listeners.iter().collect::<Vec<_>>(), DRAIN_TIME_MIN, DRAIN_TIME_MAX).await {
         tracing::warn!(
-            "connections that were begun before the hand-over are cut off: they did not come about in {DRAIN_TIME_MAX:?}"
+            "connections from before the takeover are reset: they were not established within {DRAIN_TIME_MAX:?}"
         );
     }
 }
 
-/// Lets no connection begin on the sockets any more: a client that comes now gets silence, as from an agent that has
-/// gone. The slots may be another agent's by now; these sockets are not.
+/// Drops new SYNs to the sockets, as if the agent had ended already. The slots may contain another agent's sockets by
+/// now, but these sockets are this agent's.
 pub(super) fn shut(listeners: &[&TcpListener]) {
     for listener in listeners {
         if let Err(error) = SockRef::from(*listener).attach_filter(&NO_SYN) {
-            tracing::warn!("a listening socket goes on taking connections: {error}");
+            tracing::warn!("cannot stop new connections to a listening socket: {error}");
         }
     }
 }
 
-/// As [`until_empty`], at the agent's end, on sockets that are shut.
+/// Does as [`until_empty`] when the agent ends, on sockets that are shut.
 pub(super) async fn until_done(listeners: &[&TcpListener]) {
     if !wait(listeners, Duration::ZERO, STOP_TIME_MAX).await {
-        tracing::warn!(
-            "connections that were begun before the end are cut off: they did not come about in {STOP_TIME_MAX:?}"
-        );
+        tracing::warn!("connections from before the end are reset: they were not established within {STOP_TIME_MAX:?}");
     }
 }
 
-/// Whether the queues were empty in time.
-async fn wait(listeners: &[&TcpListener], least: Duration, most: Duration) -> bool {
+/// Waits until the queues are empty, for `min` at least. Returns false if they are not within `max`.
+async fn wait(listeners: &[&TcpListener], min: Duration, max: Duration) -> bool {
     let start = Instant::now();
     let ours: Vec<String> =
         listeners.iter().filter_map(|listener| Some(fstat(listener).ok()?.st_ino.to_string())).collect();
     let ends = local_ends(listeners);
-    // Of the new sockets are some among them; those that come later are not.
-    let begun = look(&ends).await.half_open;
+    // After a takeover, some of these belong to the new sockets; later ones all do.
+    let begun = read_queues(&ends).await.half_open;
     let is_empty = async || {
-        let now = look(&ends).await;
+        let now = read_queues(&ends).await;
         let waiting: u32 = ours.iter().filter_map(|inode| now.waiting(inode)).sum();
         waiting == 0 && now.half_open.is_disjoint(&begun)
     };
-    sleep(least).await;
-    while start.elapsed() < most {
-        // Twice: a connection that became whole within one look may have been in neither queue when that was read.
+    sleep(min).await;
+    while start.elapsed() < max {
+        // Twice: a connection that is established during a read may be missing in both queues of that read.
         if is_empty().await && is_empty().await {
             return true;
         }
@@ -88,7 +86,7 @@ async fn wait(listeners: &[&TcpListener], least: Duration, most: Duration) -> bo
     false
 }
 
-async fn look(ends: &[String]) -> Queues {
+async fn read_queues(ends: &[String]) -> Queues {
     // A node with many connections has long tables.
     let read = || TABLES.map(|table| fs::read_to_string(table).unwrap_or_default());
     let tables = tokio::task::spawn_blocking(read).await.unwrap_or_default();
@@ -100,14 +98,14 @@ async fn look(ends: &[String]) -> Queues {
 
 #[derive(Debug, Default, PartialEq, Eq)]
 struct Queues {
-    /// Local and remote end of connections to M that are not complete.
+    /// Local and remote ends of half-open connections to IMDS.
     half_open: HashSet<(String, String)>,
-    /// Listening sockets' inodes, and how many connections wait there.
+    /// Inodes of listening sockets, and the numbers of connections that wait to be accepted.
     waiting: Vec<(String, u32)>,
 }
 
 impl Queues {
-    /// `ends`: what the local end of a connection that may be ours ends with.
+    /// Adds a table. A half-open connection counts if its local end has one of the suffixes `ends`.
     fn add(&mut self, table: &str, ends: &[String]) {
         for line in table.lines() {
             let fields: Vec<&str> = line.split_ascii_whitespace().collect();
@@ -130,13 +128,14 @@ impl Queues {
     }
 }
 
-/// M, for connections that are assigned to the sockets; and the ports of the sockets, for those that are sent there.
+/// Returns suffixes of local ends: those of IMDS, for connections that TC programs assign to the sockets, and the
+/// sockets' ports, for connections that cgroup hooks redirect.
 fn local_ends(listeners: &[&TcpListener]) -> Vec<String> {
     let ports = listeners.iter().filter_map(|listener| Some(format!(":{:04X}", listener.local_addr().ok()?.port())));
     ports.chain([in_table(&IMDS_V4), in_table(&IMDS_V6)]).collect()
 }
 
-/// M as the tables write it: words of the machine's own order.
+/// Returns an IMDS address as the tables contain it: in words of the machine's byte order.
 fn in_table(address: &[u8]) -> String {
     let words = address.as_chunks::<4>().0.iter().map(|word| format!("{:08X}", u32::from_ne_bytes(*word)));
     format!("{}:{IMDS_PORT:04X}", words.collect::<String>())
@@ -152,7 +151,7 @@ mod tests {
 
     #[test]
     #[cfg(target_endian = "little")]
-    fn half_open_connections_to_m_and_waiting_ones_are_found() {
+    fn half_open_and_waiting_connections_are_found() {
         let mut queues = Queues::default();
         queues.add(
             "  sl  local_address rem_address   st tx_queue rx_queue tr tm->when retrnsmt   uid  timeout inode\n\
@@ -170,7 +169,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_socket_that_is_shut_has_those_who_came_before_and_nobody_else() {
+    async fn shut_socket_keeps_earlier_connections_only() {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap();
         let connect = || TcpStream::connect_timeout(&address, Duration::from_millis(300));
@@ -187,7 +186,7 @@ mod tests {
     }
 
     #[test]
-    fn m_is_written_in_words_of_the_machine() {
+    fn imds_address_is_in_machine_byte_order() {
         let expected = if cfg!(target_endian = "little") {
             ["FEA9FEA9:0050", "C20E00FD000000000000000054020000:0050"]
         } else {

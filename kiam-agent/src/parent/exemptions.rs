@@ -1,5 +1,5 @@
-//! Pods that keep the node's role: brings what is known of them to the kernel programs, and to disk, while the datapath is
-//! this agent's.
+//! Reconciles the exempt pods, in the kernel map and on disk, with what the Kubernetes API reports, while this agent is
+//! the active one.
 
 use super::channels::Channels;
 use crate::{
@@ -16,13 +16,12 @@ use crate::{
 use std::{collections::BTreeSet, future, time::Duration};
 use tokio::{sync::watch, time::sleep};
 
-/// The condition's name.
+/// Name of the condition.
 const EXEMPTIONS: &str = "exemptions";
-/// How often the cgroups are looked at while a pod that shall be exempt has none: the kubelet is just making it, and
-/// nobody tells.
+/// Time between looks for the cgroup of an exempt pod that has none yet: the kubelet creates it without notification.
 const CGROUP_POLL_INTERVAL: Duration = Duration::from_millis(250);
 
-/// What is known at the start: what an earlier agent has left.
+/// Returns the lists that an earlier agent has left on disk.
 pub(super) fn recall(config: &Config) -> Known {
     let accounts = &config.exempt.accounts;
     let left = match &config.exempt.node {
@@ -36,28 +35,26 @@ pub(super) fn recall(config: &Config) -> Known {
     Known::recalled(accounts, left)
 }
 
-/// What is known, or what is not.
+/// Creates the condition; it is met if there is no problem.
 pub(super) fn condition(problem: Option<String>) -> Condition {
     Condition { name: EXEMPTIONS.to_owned(), problem }
 }
 
-/// The upkeep, for one term.
+/// The exemptions while this agent is the active one.
 pub(super) struct Exemptions<'a> {
     config: &'a Config,
     known: watch::Receiver<Known>,
     kubepods: watch::Receiver<Option<Kubepods>>,
     map: ExemptMap,
     saved: Option<Lists>,
-    /// Pods that shall be exempt and have no cgroup.
+    /// Exempt pods that have no cgroup yet.
     awaited: BTreeSet<PodUid>,
     condition: Condition,
 }
 
 impl<'a> Exemptions<'a> {
-    /// Exempts this agent's own pod; all else in the map is the present owner's, which may be another agent.
-    ///
-    /// # Errors
-    /// The kernel's.
+    /// Exempts this agent's own pod, and leaves the rest of the map to the active agent, which may still be another
+    /// one.
     pub(super) fn open(config: &'a Config, channels: &Channels, pins: &Pins) -> anyhow::Result<Self> {
         let mut map = ExemptMap::open(pins)?;
         if let Some(own) = config.exempt.own_pod {
@@ -74,10 +71,10 @@ impl<'a> Exemptions<'a> {
         })
     }
 
-    /// Returns when there is something to do.
+    /// Returns when [`Self::reconcile`] has work to do.
     pub(super) async fn due(&mut self) {
         let kubepods = self.kubepods.borrow().clone();
-        // Neither channel ends before the term.
+        // Neither channel is closed while this agent serves.
         tokio::select! {
             _ = self.known.changed() => {}
             _ = self.kubepods.changed() => {}
@@ -85,7 +82,7 @@ impl<'a> Exemptions<'a> {
         }
     }
 
-    /// Brings the map to what is known and to the cgroups that there are now, and the disk to what the API has told.
+    /// Reconciles the map with the lists and the existing cgroups, and the file with the lists from the API.
     pub(super) fn reconcile(&mut self) {
         let known = self.known.borrow_and_update().clone();
         let kubepods = self.kubepods.borrow_and_update().clone();
@@ -97,7 +94,7 @@ impl<'a> Exemptions<'a> {
     }
 
     fn save(&mut self, known: &Known) -> anyhow::Result<()> {
-        if let (Some(node), Some(lists)) = (&self.config.exempt.node, known.told())
+        if let (Some(node), Some(lists)) = (&self.config.exempt.node, known.lists_from_api())
             && self.saved.as_ref() != Some(lists)
         {
             exemptions::write(&self.config.datapath.state_dir, node, lists)?;
@@ -106,12 +103,13 @@ impl<'a> Exemptions<'a> {
         Ok(())
     }
 
-    /// Whether all is as it shall be, as of the last [`Self::reconcile`].
+    /// Returns the condition as of the last [`Self::reconcile`].
     pub(super) const fn condition(&self) -> &Condition {
         &self.condition
     }
 }
 
+/// Waits until a pod has its cgroup.
 async fn one_has_a_cgroup(awaited: &BTreeSet<PodUid>, kubepods: Option<Kubepods>) {
     let Some(kubepods) = kubepods.filter(|_| !awaited.is_empty()) else { return future::pending().await };
     loop {

@@ -1,4 +1,5 @@
-//! The fixed answer while no worker runs: an SDK retries a 503 at once, and hangs on a socket that nobody accepts on.
+//! Sends a fixed answer while no worker runs: an SDK retries a 503 at once, but hangs if its connection is not
+//! accepted.
 
 use super::{channels::Channels, worker::WorkerState};
 use std::{net, sync::Arc, time::Duration};
@@ -9,7 +10,7 @@ use tokio::{
     time::{sleep, timeout},
 };
 
-/// What every connection gets, whatever it asks.
+/// Answer to every connection, whatever the request.
 const ANSWER: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\n\
     Content-Type: text/plain\r\n\
     Content-Length: 46\r\n\
@@ -18,27 +19,24 @@ const ANSWER: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\n\
     Connection: close\r\n\
     \r\n\
     the kiam agent restarts: ask again in a second";
-/// Unread input of a closed connection resets it, and the answer with it: this much is read and thrown away…
+/// Input that is read and discarded: closing a connection with unread input resets it, and the answer is lost.
 const DISCARD_LEN_MAX: u64 = 16 * 1024;
-/// …for this long at most.
+/// Time for answering and discarding.
 const DISCARD_TIME_MAX: Duration = Duration::from_secs(1);
-/// Connections answered at one time; further ones wait in the accept queue.
+/// Connections answered at the same time; further ones wait in the accept queue.
 const CONCURRENT: usize = 256;
-/// Pause after a failed accept: it fails for want of descriptors, which others must give back first.
+/// Pause after a failed accept: no descriptors are left, and some must be closed first.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
-/// Accepts on the sockets that the worker has too, as long as no worker runs.
+/// Accepts on the worker's sockets while no worker runs.
 pub(super) struct Fallback {
     listeners: Vec<TcpListener>,
     slots: Arc<Semaphore>,
 }
 
 impl Fallback {
-    /// Takes copies of the sockets on loopback. Whoever comes to another one may be anybody, and waits for the worker,
-    /// which can tell.
-    ///
-    /// # Errors
-    /// The kernel's: no descriptors left.
+    /// Copies the sockets on loopback. The other listeners are reachable by anyone; their connections wait for the
+    /// worker, which can identify the pod.
     pub(super) fn new(listeners: &[net::TcpListener]) -> anyhow::Result<Self> {
         let mut copies = Vec::new();
         for listener in listeners.iter().filter(|listener| serves(listener)) {
@@ -53,17 +51,17 @@ impl Fallback {
         futures::future::join_all(all).await;
     }
 
-    /// Waits until each connection that was accepted has its answer: the end of the process would reset it.
+    /// Waits until every accepted connection has its answer: the end of the process would reset it.
     pub(super) async fn answered(&self) {
         let all = u32::try_from(CONCURRENT).unwrap_or(u32::MAX);
         if self.slots.acquire_many(all).await.is_err() {
-            tracing::debug!("the count of answers ended before they did");
+            tracing::debug!("cannot wait for the fixed answers: their semaphore is closed");
         }
     }
 
     async fn accept_on(&self, listener: &TcpListener, channels: &Channels) {
         let mut worker = channels.worker.subscribe();
-        // Both fail when the agent ends.
+        // Both waits fail when the agent ends.
         while wait_for_worker(&mut worker, false).await {
             let Ok(slot) = Arc::clone(&self.slots).acquire_owned().await else { return };
             tokio::select! {
@@ -87,12 +85,12 @@ impl Fallback {
     }
 }
 
-/// Whether this is a socket that the parent may answer on.
+/// Returns whether the parent may answer on this socket.
 pub(super) fn serves(listener: &net::TcpListener) -> bool {
     listener.local_addr().is_ok_and(|address| address.ip().is_loopback())
 }
 
-/// False when nobody will tell any more.
+/// Waits until the worker is ready, or not. Returns false if the channel is closed.
 async fn wait_for_worker(worker: &mut watch::Receiver<WorkerState>, ready: bool) -> bool {
     worker.wait_for(|state| state.ready == ready).await.is_ok()
 }
@@ -104,9 +102,9 @@ async fn answer(mut connection: TcpStream) {
         connection.shutdown().await?;
         tokio::io::copy(&mut connection.take(DISCARD_LEN_MAX), &mut tokio::io::sink()).await
     });
-    // When the client's time is over, or it has gone, nothing more is to be done for it.
+    // A timeout, or a client that has disconnected, needs no reaction.
     if let Ok(Err(error)) = answered.await {
-        tracing::debug!("answering without a worker: {error}");
+        tracing::debug!("cannot send the fixed answer: {error}");
     }
 }
 
@@ -115,7 +113,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_answer_says_its_own_length() {
+    fn content_length_is_correct() {
         let text = std::str::from_utf8(ANSWER).unwrap();
         let (head, body) = text.split_once("\r\n\r\n").unwrap();
         assert!(head.contains(&format!("Content-Length: {}\r\n", body.len())), "{text}");

@@ -1,4 +1,4 @@
-//! Clears up records that nobody asks for, by a thread of its own: many of them take a while to look at.
+//! Removes connection records that no attestation has taken, in a thread of its own: reading many takes a while.
 
 use crate::{
     clock,
@@ -7,13 +7,10 @@ use crate::{
 use std::{thread, time::Duration};
 use tokio::sync::oneshot;
 
-/// How often.
+/// Time between sweeps.
 const SWEEP_INTERVAL: Duration = Duration::from_secs(10);
 
-/// Starts the thread, which ends when what is returned is dropped. That ends with it, and says why it ended.
-///
-/// # Errors
-/// The kernel's.
+/// Starts the thread. It ends when the returned receiver is dropped, and sends an error if it ends earlier.
 pub(super) fn start(pins: &Pins) -> anyhow::Result<oneshot::Receiver<anyhow::Error>> {
     let mut flows = ConnectionRecords::open(pins)?;
     let (end, ended) = oneshot::channel();
@@ -22,10 +19,10 @@ pub(super) fn start(pins: &Pins) -> anyhow::Result<oneshot::Receiver<anyhow::Err
             thread::sleep(SWEEP_INTERVAL);
             match flows.sweep(Duration::from_millis(clock::monotonic_ms())) {
                 Ok(0) => {}
-                Ok(swept) => tracing::debug!(swept, "records of connections that were never accepted"),
+                Ok(swept) => tracing::debug!(swept, "removed records of connections that were never accepted"),
                 Err(error) => {
-                    // Nobody waits for it any more: the agent is ending.
-                    drop(end.send(error.context("clearing up records")));
+                    // Sending fails if the agent is ending.
+                    drop(end.send(error.context("sweeping connection records")));
                     return;
                 }
             }

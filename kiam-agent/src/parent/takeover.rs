@@ -1,19 +1,21 @@
-//! Two agents of one node, one after the other. The newcomer asks the owner over a unix socket in `--run-dir`:
+//! Takeover: one agent follows another on a node. The successor asks the predecessor, the active agent, over a unix
+//! socket in `--run-dir`:
 //!
 //! ```text
-//! newcomer                                   owner
+//! successor                                  predecessor
 //!   TakeOver ─────────────────────────────▶
-//!            ◀───────────────────────────── Welcome: when the interfaces appeared
-//!   … its worker starts and reaches a server; pods are answered by the owner, which goes on repairing …
+//!            ◀───────────────────────────── Welcome: the ages of the interfaces
+//!   … its worker starts and reaches a server; the predecessor answers pods and goes on reconciling …
 //!   Take     ─────────────────────────────▶
-//!            ◀───────────────────────────── Given: it repairs nothing any more
-//!   … claims the datapath; listeners into the slots, programs behind the links …
+//!            ◀───────────────────────────── Given: it has stopped reconciling
+//!   … claims the datapath: puts its listeners into the slots and its programs behind the links …
 //!   Done     ─────────────────────────────▶ drains, then stands by
 //! ```
 //!
-//! A line of JSON each. When the newcomer goes away before `Done`, the owner makes everything its own again. An owner
-//! that does not answer is given up for dead. Who stands by keeps a connection open ([`watch`]), and follows the owner
-//! when it ends. In the order of an upgrade: [`takeover_lock`], [`newcomer`], [`owner`].
+//! Each message is a line of JSON. If the successor disconnects before `Done`, the predecessor claims the datapath
+//! again. A predecessor that does not answer is given up for dead. An agent that stands by keeps a connection open
+//! ([`until_agent_ends`]) and takes over when the active agent ends. In the order of an upgrade: [`lock`],
+//! [`successor`], [`predecessor`].
 
 mod lock;
 mod predecessor;
@@ -40,48 +42,49 @@ use tokio::{
     },
 };
 
-/// Version of this language. An agent that speaks another one is refused.
+/// Version of the protocol. An agent with another one is refused.
 const PROTOCOL: u32 = 1;
-/// The owner's socket, in `--run-dir`.
+/// Name of the active agent's socket, in `--run-dir`.
 const SOCKET: &str = "agent.sock";
-/// How long an agent that lives may take to answer: its longest work without a pause is loading the programs.
+/// Time that an agent has to answer: its longest work without a pause is loading the programs.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(2);
-/// How long a newcomer may take from `Given` to `Done`, and how much more for each interface: of another layout it makes
-/// a link for each, which waits for the kernel (20 ms seen); of the same one it changes those that are there (0.1 ms).
+/// Time that a successor has from `Given` to `Done`, and the addition for each interface. With another layout it
+/// creates a link for each interface, which waits for the kernel (20 ms seen); with the same one it updates the links
+/// (0.1 ms).
 const TAKEOVER_TIME_MAX: Duration = Duration::from_secs(10);
 const TAKEOVER_TIME_PER_INTERFACE: Duration = Duration::from_millis(50);
-/// Longest line, bytes: the times of 8,192 interfaces with 40 bytes each.
+/// Longest line in bytes: the ages of 8,192 interfaces with 40 bytes each.
 const LINE_LEN_MAX: u64 = 1024 * 1024;
 
-/// What agents say to each other.
+/// Messages of the protocol.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 enum Message {
-    /// Of the newcomer: it wants to be the owner.
+    /// Successor: a request to take over.
     TakeOver(AgentInfo),
-    /// Of one that stands by: it wants to see the owner end.
+    /// Agent that stands by: a request for a connection that ends with the active agent.
     Watch,
-    /// Of the owner: go on.
+    /// Predecessor: the request is accepted.
     Welcome {
-        /// The owner.
+        /// The predecessor.
         about: AgentInfo,
-        /// When each interface appeared: index, milliseconds of `CLOCK_MONOTONIC`.
+        /// Index of each interface, and when it appeared: milliseconds of `CLOCK_MONOTONIC`.
         #[serde(rename = "births")]
         interface_ages: Vec<(u32, u64)>,
     },
-    /// Of the newcomer: it could serve pods now.
+    /// Successor: it can serve pods now.
     Take,
-    /// Of the owner: it repairs nothing any more.
+    /// Predecessor: it has stopped reconciling.
     Given,
-    /// Of the newcomer: all is in place.
+    /// Successor: it has taken over.
     Done,
 }
 
-/// Who an agent is, for the other one's log.
+/// Description of an agent, for the other one's log.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct AgentInfo {
     version: String,
     layout: String,
-    /// In its own container.
+    /// As its own container numbers it.
     pid: u32,
 }
 
@@ -98,7 +101,7 @@ impl fmt::Display for AgentInfo {
     }
 }
 
-/// What every version of the language has in each line.
+/// The part of a line that every version of the protocol has.
 #[derive(Deserialize)]
 struct Version {
     protocol: u32,
@@ -111,11 +114,11 @@ struct Line {
     message: Message,
 }
 
-/// One end of a conversation.
+/// One end of a connection between two agents.
 struct Wire {
     reader: BufReader<OwnedReadHalf>,
     writer: OwnedWriteHalf,
-    /// The beginning of a line whose end has not come yet.
+    /// Beginning of a line that has not arrived completely.
     line: Vec<u8>,
 }
 
@@ -128,35 +131,35 @@ impl Wire {
     async fn send(&mut self, message: Message) -> anyhow::Result<()> {
         let mut line = serde_json::to_vec(&Line { protocol: PROTOCOL, message })?;
         line.push(b'\n');
-        self.writer.write_all(&line).await.context("it has gone")
+        self.writer.write_all(&line).await.context("it has disconnected")
     }
 
-    /// What the other one says next. Nothing is lost when the future is dropped.
+    /// Receives the next message. Dropping the future loses nothing.
     ///
     /// # Errors
-    /// It has gone, talks nonsense, or speaks another version.
+    /// [`OtherProtocol`] is the cause if the other agent has another version of the protocol.
     async fn receive(&mut self) -> anyhow::Result<Message> {
         (&mut self.reader).take(LINE_LEN_MAX).read_until(b'\n', &mut self.line).await?;
         if self.line.pop() != Some(b'\n') {
-            bail!("it has gone");
+            bail!("it has disconnected");
         }
         let line = std::mem::take(&mut self.line);
-        let Version { protocol } = serde_json::from_slice(&line).context("it says what no agent says")?;
+        let Version { protocol } = serde_json::from_slice(&line).context("it sent an invalid message")?;
         if protocol != PROTOCOL {
             return Err(OtherProtocol { theirs: protocol }.into());
         }
-        Ok(serde_json::from_slice::<Line>(&line).context("it says what no agent says")?.message)
+        Ok(serde_json::from_slice::<Line>(&line).context("it sent an invalid message")?.message)
     }
 
-    /// Waits until the other one has gone.
+    /// Waits until the other agent has disconnected.
     async fn ended(&mut self) {
         while self.receive().await.is_ok() {}
     }
 }
 
-/// The other agent speaks another version of this language.
+/// The other agent has another version of the protocol.
 #[derive(Debug, thiserror::Error)]
-#[error("it speaks version {theirs} of the hand-over, and this one version {PROTOCOL}")]
+#[error("it has version {theirs} of the hand-over protocol, and this agent version {PROTOCOL}")]
 struct OtherProtocol {
     theirs: u32,
 }
@@ -165,10 +168,7 @@ fn socket(run_dir: &Path) -> PathBuf {
     run_dir.join(SOCKET)
 }
 
-/// Removes what agents leave in `--run-dir` for each other.
-///
-/// # Errors
-/// A file cannot be removed.
+/// Removes the socket and the lock from `--run-dir`.
 pub(crate) fn remove_leftovers(run_dir: &Path) -> anyhow::Result<()> {
     for path in [socket(run_dir), lock::path(run_dir)] {
         files::remove_if_present(&path)?;

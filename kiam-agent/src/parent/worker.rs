@@ -1,4 +1,4 @@
-//! Starts the worker, starts it again when it ends, and speaks with it.
+//! Starts the worker, restarts it when it ends, and exchanges messages with it.
 
 use super::{attestor::Attestor, channels::Channels};
 use crate::worker_protocol::{self, TOKEN_KEY_LEN, ToParent, ToWorker};
@@ -23,28 +23,28 @@ use tokio::{
     time::{Instant, sleep, timeout},
 };
 
-/// A worker that has not been heard for this long hangs: it sends a heartbeat each second.
+/// A worker that has been silent for longer hangs: it sends a heartbeat each second.
 const SILENCE_MAX: Duration = Duration::from_secs(10);
-/// The worker may take this long to finish what it has begun; then it is ended.
+/// Time that the worker has to finish its requests before it is killed.
 const STOP_TIMEOUT: Duration = Duration::from_secs(7);
-/// How long a killed process may take to end.
+/// Time that a killed worker has to end.
 const KILL_TIMEOUT: Duration = Duration::from_secs(2);
-/// First and longest pause before a worker is started again.
+/// First and longest pause before a worker is restarted.
 const RESTART_PAUSE_MIN: Duration = Duration::from_millis(10);
 const RESTART_PAUSE_MAX: Duration = Duration::from_secs(5);
-/// A worker that ran for this long did well: the next one is started at once.
+/// A worker that ran for longer was healthy: the next one is started at once.
 const BACKOFF_RESET_AFTER: Duration = Duration::from_secs(30);
 
-/// Whether a worker answers.
+/// State of the worker.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(super) struct WorkerState {
     /// It accepts connections.
     pub(super) ready: bool,
-    /// A server was reached since this agent started, by this worker or an earlier one.
+    /// This worker or an earlier one has reached a server since the agent started.
     pub(super) server_reached: bool,
 }
 
-/// The one that keeps a worker running.
+/// Keeps a worker running.
 pub(super) struct Supervisor {
     listeners: Vec<TcpListener>,
     token_key: Secret<[u8; TOKEN_KEY_LEN]>,
@@ -58,10 +58,7 @@ struct Running {
 }
 
 impl Supervisor {
-    /// Takes copies of the sockets.
-    ///
-    /// # Errors
-    /// The kernel's: no descriptors left.
+    /// Copies the sockets.
     pub(super) fn new(
         listeners: &[TcpListener],
         token_key: Secret<[u8; TOKEN_KEY_LEN]>,
@@ -71,25 +68,24 @@ impl Supervisor {
         Ok(Self { listeners, token_key, attestor, running: Mutex::new(None) })
     }
 
-    /// Runs as long as the agent.
+    /// Runs as long as the agent. A worker that cannot be started is retried; meanwhile pods get the fixed answer.
     ///
     /// # Errors
-    /// A worker hangs and cannot be ended: then the agent ends, and the kernel ends the worker. One that cannot be started
-    /// is tried again; meanwhile pods get the fixed answer.
+    /// A worker hangs and cannot be killed: the agent must end, and the kernel then kills the worker.
     pub(super) async fn run(&self, channels: &Channels) -> anyhow::Result<()> {
         let mut backoff = backoff();
         loop {
             let started = Instant::now();
             let ended = match self.start(channels).await {
                 Ok(reader) => self.converse(reader, channels).await,
-                // It may be dead already.
-                Err(error) => Err(error.context("starting it")),
+                // It may have ended already.
+                Err(error) => Err(error.context("starting the worker")),
             };
             channels.worker.send_modify(|worker| worker.ready = false);
             let status = self.reap().await?;
             match ended {
-                Ok(()) => tracing::error!("the worker ended: {status}"),
-                Err(error) => tracing::error!("the worker was ended: {error:#}"),
+                Ok(()) => tracing::error!("the worker ended: {status}; restarting it"),
+                Err(error) => tracing::error!("the worker was killed: {error:#}"),
             }
             if started.elapsed() > BACKOFF_RESET_AFTER {
                 backoff = self::backoff();
@@ -98,16 +94,13 @@ impl Supervisor {
         }
     }
 
-    /// Asks the worker to stop, waits for it, and ends it when it takes too long.
-    ///
-    /// # Errors
-    /// It cannot be ended.
+    /// Asks the worker to stop, waits for it, and kills it when it takes too long.
     pub(super) async fn stop(&self) -> anyhow::Result<()> {
         if self.running.lock().await.is_none() {
             return Ok(());
         }
         if let Err(error) = self.write(&ToWorker::Stop).await {
-            tracing::debug!("the worker cannot be told to stop: {error:#}");
+            tracing::debug!("cannot ask the worker to stop: {error:#}");
         }
         let Some(mut worker) = self.running.lock().await.take() else { return Ok(()) };
         match timeout(STOP_TIMEOUT, worker.child.wait()).await {
@@ -118,7 +111,7 @@ impl Supervisor {
 
     async fn start(&self, channels: &Channels) -> anyhow::Result<OwnedReadHalf> {
         let (ours, theirs) = net::UnixStream::pair()?;
-        let thread = self.attestor.start().context("starting its witness")?;
+        let thread = self.attestor.start().context("starting the attestor")?;
         let child = Command::new(env::current_exe()?)
             .arg("worker")
             .args(env::args_os().skip(1))
@@ -134,18 +127,18 @@ impl Supervisor {
         Ok(reader)
     }
 
-    /// Speaks with the worker until it ends, or must be ended.
+    /// Exchanges messages with the worker until it ends; an error means that it must be killed.
     async fn converse(&self, reader: OwnedReadHalf, channels: &Channels) -> anyhow::Result<()> {
         tokio::select! {
-            // First: a worker that has ended is found out by reading, whatever became of a message to it.
+            // Reading first: it detects a worker that has ended, even if a message to it has failed.
             biased;
-            heard = listen(reader, channels) => heard,
-            told = self.tell(channels) => told,
+            ended = listen(reader, channels) => ended,
+            failed = self.send_news(channels) => failed,
         }
     }
 
-    /// Passes on the newest of what the board holds, whenever it changes.
-    async fn tell(&self, channels: &Channels) -> anyhow::Result<()> {
+    /// Sends the interfaces and the status whenever they change.
+    async fn send_news(&self, channels: &Channels) -> anyhow::Result<()> {
         let (mut interfaces, mut status) = (channels.interfaces.subscribe(), channels.status.subscribe());
         interfaces.mark_changed();
         status.mark_changed();
@@ -169,16 +162,16 @@ impl Supervisor {
         let mut line = serde_json::to_vec(message)?;
         line.push(b'\n');
         let mut running = self.running.lock().await;
-        let Some(Running { control, .. }) = running.as_mut() else { bail!("no worker to tell") };
+        let Some(Running { control, .. }) = running.as_mut() else { bail!("no worker runs") };
         match timeout(SILENCE_MAX, control.write_all(&line)).await {
-            Ok(written) => written.context("it has gone"),
-            Err(_) => bail!("it takes in nothing"),
+            Ok(written) => written.context("writing to the worker"),
+            Err(_) => bail!("it does not read its messages"),
         }
     }
 
-    /// Sees to it that the worker is gone, and says how it went.
+    /// Kills the worker if it still runs, and returns its exit status.
     async fn reap(&self) -> anyhow::Result<String> {
-        let Some(mut worker) = self.running.lock().await.take() else { return Ok("it never ran".to_owned()) };
+        let Some(mut worker) = self.running.lock().await.take() else { return Ok("it was not started".to_owned()) };
         end(&mut worker.child).await
     }
 }
@@ -191,12 +184,12 @@ fn backoff() -> backon::ExponentialBackoff {
         .build()
 }
 
-/// Reads the worker's bytes; returns when it has gone.
+/// Reads the worker's messages; returns when the worker has ended.
 async fn listen(mut reader: OwnedReadHalf, channels: &Channels) -> anyhow::Result<()> {
     let mut byte = [0];
     loop {
         let Ok(read) = timeout(SILENCE_MAX, reader.read(&mut byte)).await else {
-            bail!("it has not been heard for {} s", SILENCE_MAX.as_secs());
+            bail!("it has sent no heartbeat for {} s", SILENCE_MAX.as_secs());
         };
         if matches!(read, Ok(0) | Err(_)) {
             return Ok(());
@@ -205,20 +198,21 @@ async fn listen(mut reader: OwnedReadHalf, channels: &Channels) -> anyhow::Resul
             Some(ToParent::Ready) => channels.worker.send_modify(|worker| worker.ready = true),
             Some(ToParent::ServerReached) => channels.worker.send_modify(|worker| worker.server_reached = true),
             Some(ToParent::Heartbeat) => {}
-            None => bail!("it says {:#04x}, which means nothing", byte[0]),
+            None => bail!("it sent the unknown message {:#04x}", byte[0]),
         }
     }
 }
 
-/// Kills the process if it still runs.
+/// Kills the process if it still runs, and returns its exit status.
 async fn end(child: &mut Child) -> anyhow::Result<String> {
-    // Without CAP_KILL a process of another user cannot be killed: then the end of this one ends it.
+    // Killing a process of another user takes CAP_KILL. Without it, the worker ends with this process.
     if child.try_wait()?.is_none()
         && let Err(error) = child.start_kill()
     {
         tracing::debug!("cannot kill the worker: {error}");
     }
-    let status =
-        timeout(KILL_TIMEOUT, child.wait()).await.context("the worker does not end; ending the agent ends it")??;
+    let status = timeout(KILL_TIMEOUT, child.wait())
+        .await
+        .context("the worker does not end: ending the agent, which ends it")??;
     Ok(status.to_string())
 }

@@ -1,5 +1,5 @@
-//! Links between a program and a cgroup. aya makes them for most kinds of programs, but gives no descriptor of a
-//! `cgroup/setsockopt` link to pin, and does not tell which cgroup a link is on.
+//! Links between a program and a cgroup. aya creates them for most kinds of programs, but returns no descriptor of a
+//! `cgroup/setsockopt` link, which is needed to pin it, and not the cgroup of a link.
 
 use super::{bpf, open_pin, unsigned};
 use std::{
@@ -56,11 +56,11 @@ struct LinkInfo {
     end: u32,
 }
 
-/// Attaches a program to a cgroup, beside those that are there, by a link that is pinned: `attach_type` is one of `enum
+/// Attaches a program to a cgroup, in addition to those that it has, by a pinned link. `attach_type` is one of `enum
 /// bpf_attach_type`.
 ///
 /// # Errors
-/// The kernel's: `EEXIST` when something is pinned there, `EPERM` when an ancestor has a program that forbids others.
+/// `EEXIST` if something is pinned there, `EPERM` if an ancestor has a program that forbids others.
 pub(crate) fn pin_cgroup_link(
     program: BorrowedFd<'_>,
     cgroup: BorrowedFd<'_>,
@@ -74,25 +74,25 @@ pub(crate) fn pin_cgroup_link(
         flags: 0,
     };
     let link = bpf(BPF_LINK_CREATE, &create)?;
-    // SAFETY: the kernel has just made this descriptor for us, and nobody else knows it.
+    // SAFETY: the kernel has just created this descriptor, and no other code has it.
     let link = unsafe { OwnedFd::from_raw_fd(link) };
     let path = CString::new(pin.as_os_str().as_bytes())?;
     let attr = ObjPin { path: path.as_ptr() as u64, fd: unsigned(link.as_raw_fd())?, flags: 0 };
     bpf(BPF_OBJ_PIN, &attr).map(drop)
 }
 
-/// The identifier of the cgroup that a pinned link is on; 0 when the cgroup is gone, or the link was taken off it.
+/// Returns the identifier of the cgroup of a pinned link; 0 if the cgroup no longer exists, or the link is detached.
 ///
 /// # Errors
-/// The kernel's: `ENOENT` when nothing is pinned there.
+/// `ENOENT` if nothing is pinned there.
 pub(crate) fn cgroup_of_pinned_link(pin: &Path) -> io::Result<u64> {
     Ok(info(pin)?.cgroup_id)
 }
 
-/// The ids of a pinned link of any kind, and of the program behind it.
+/// Returns the ids of a pinned link of any kind and of its program.
 ///
 /// # Errors
-/// The kernel's: `ENOENT` when nothing is pinned there.
+/// `ENOENT` if nothing is pinned there.
 pub(crate) fn ids_of_pinned_link(pin: &Path) -> io::Result<(u32, u32)> {
     info(pin).map(|info| (info.id, info.program_id))
 }

@@ -1,5 +1,5 @@
-//! Which programs run at a hook (`BPF_PROG_QUERY`). aya asks the same, but opens each program by its id for the answer,
-//! which takes CAP_SYS_ADMIN.
+//! Lists the programs at a hook (`BPF_PROG_QUERY`). aya's query opens each program by its id, which takes
+//! CAP_SYS_ADMIN.
 
 use std::{io, mem::size_of};
 
@@ -13,12 +13,12 @@ const BPF_TCX_EGRESS: u32 = 47;
 /// `sk_lookup`, kernel/bpf/net_namespace.c).
 const PROGRAMS_MAX: usize = 64;
 
-/// A hook that several programs can be at.
+/// A hook that can have several programs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum QueryHook {
-    /// TCX at the ingress of an interface.
+    /// TCX ingress of an interface.
     TcxIngress(u32),
-    /// TCX at the egress of an interface.
+    /// TCX egress of an interface.
     TcxEgress(u32),
     /// Socket lookup in the network namespace of this descriptor.
     SkLookup(u32),
@@ -41,10 +41,10 @@ struct ProgQuery {
     revision: u64,
 }
 
-/// The ids of the programs at a hook, in the order that they run in.
+/// Returns the ids of the programs at a hook, in the order in which they run.
 ///
 /// # Errors
-/// The kernel's: `ENODEV` when the interface is gone, `EINVAL` when the kernel has no such hook.
+/// `ENODEV` if the interface no longer exists, `EINVAL` if the kernel has no such hook.
 pub(crate) fn programs(hook: QueryHook) -> io::Result<Vec<u32>> {
     let (target, attach_type) = match hook {
         QueryHook::TcxIngress(interface) => (interface, BPF_TCX_INGRESS),
@@ -60,8 +60,8 @@ pub(crate) fn programs(hook: QueryHook) -> io::Result<Vec<u32>> {
         ..ProgQuery::default()
     };
     let size = size_of::<ProgQuery>();
-    // SAFETY: the kernel writes into `query`, whose size is passed along, and at most `count` ids through the address in
-    // it, which is the room that there is.
+    // SAFETY: the kernel writes into `query`, whose size is passed along, and at most `count` ids through the address
+    // in it, which is the length of `ids`.
     let result = unsafe { libc::syscall(libc::SYS_bpf, BPF_PROG_QUERY, &raw mut query, size) };
     if result < 0 {
         return Err(io::Error::last_os_error());

@@ -6,17 +6,14 @@ use std::{
     os::fd::{AsFd, AsRawFd as _},
 };
 
-/// Bytes of an `xt_counters`: packets and bytes.
+/// Length of an `xt_counters` in bytes.
 pub(crate) const XT_COUNTERS_LEN: usize = 16;
 
-/// Reads an option into `value`, which also carries what is asked for; returns how many bytes the kernel wrote.
-///
-/// # Errors
-/// The kernel's.
+/// Reads an option into `value`, which also contains the request. Returns how many bytes the kernel wrote.
 pub(crate) fn get(socket: &impl AsFd, level: i32, option: i32, value: &mut [u8]) -> io::Result<usize> {
     let mut len = libc::socklen_t::try_from(value.len()).map_err(io::Error::other)?;
     let fd = socket.as_fd().as_raw_fd();
-    // SAFETY: the buffer is live and `len` is its size; the kernel writes at most that much and says how much.
+    // SAFETY: the buffer is live and `len` is its size; the kernel writes at most that much and returns how much.
     let result = unsafe { libc::getsockopt(fd, level, option, value.as_mut_ptr().cast(), &raw mut len) };
     if result == 0 { usize::try_from(len).map_err(io::Error::other) } else { Err(io::Error::last_os_error()) }
 }
@@ -25,7 +22,7 @@ pub(crate) fn get(socket: &impl AsFd, level: i32, option: i32, value: &mut [u8])
 /// the `replaced` entries of the old table.
 ///
 /// # Errors
-/// The kernel's: `EAGAIN` when the old table has another number of entries by now.
+/// `EAGAIN` if the old table now has another number of entries.
 pub(crate) fn replace_table(
     socket: &impl AsFd,
     level: i32,
@@ -42,16 +39,13 @@ pub(crate) fn replace_table(
     value.extend(tail);
     let len = libc::socklen_t::try_from(value.len()).map_err(io::Error::other)?;
     let fd = socket.as_fd().as_raw_fd();
-    // SAFETY: `value` is live and `len` its size. The kernel writes through the address within it: as many counters as
-    // the number before it says, which is the room that there is (`__do_replace`, net/ipv4/netfilter/ip_tables.c).
+    // SAFETY: `value` is live and `len` its size. The kernel writes through the address in it as many counters as the
+    // number before it says, which is the length of `counters` (`__do_replace`, net/ipv4/netfilter/ip_tables.c).
     let result = unsafe { libc::setsockopt(fd, level, option, value.as_ptr().cast(), len) };
     if result == 0 { Ok(counters) } else { Err(io::Error::last_os_error()) }
 }
 
-/// Sets an option that is nothing but its bytes.
-///
-/// # Errors
-/// The kernel's.
+/// Sets an option whose value contains no addresses.
 pub(crate) fn set(socket: &impl AsFd, level: i32, option: i32, value: &[u8]) -> io::Result<()> {
     let len = libc::socklen_t::try_from(value.len()).map_err(io::Error::other)?;
     let fd = socket.as_fd().as_raw_fd();

@@ -1,4 +1,4 @@
-//! The admin face of the agent: health and metrics, on loopback, and metrics where `--prometheus-listen-addr` says.
+//! The admin endpoint of the agent: health and metrics on loopback, and metrics on `--prometheus-listen-addr`.
 
 use crate::{
     config::AdminConfig,
@@ -16,30 +16,27 @@ use std::{
 };
 use tokio::{net::TcpListener, sync::watch};
 
-/// Connections that wait to be accepted.
+/// Most connections that wait to be accepted.
 const BACKLOG: i32 = 16;
 
-/// What the worker knows of the agent's health, and its metrics.
+/// Health of the agent as the worker knows it, and its metrics.
 pub(super) struct Admin {
     pub(super) registry: Registry,
     pub(super) status: watch::Receiver<Status>,
     pub(super) reached: watch::Receiver<bool>,
 }
 
-/// The metrics alone, for an address that others can reach.
+/// The metrics only, for an address that is reachable from outside the node.
 pub(super) struct MetricsOnly(pub(super) Arc<Admin>);
 
-/// The sockets of the admin face.
+/// The sockets of the admin endpoint.
 pub(super) struct Listeners {
     pub(super) local: TcpListener,
     pub(super) metrics: Option<TcpListener>,
 }
 
 impl Listeners {
-    /// Binds them.
-    ///
-    /// # Errors
-    /// An address that is taken, or may not be bound by an unprivileged user; names the flag.
+    /// Binds the sockets. An error names the flag.
     pub(super) fn bind(config: &AdminConfig) -> anyhow::Result<Self> {
         let AdminConfig { port, prometheus } = config;
         let local = listen((Ipv4Addr::LOCALHOST, *port).into())
@@ -53,7 +50,7 @@ impl Listeners {
     }
 }
 
-/// With SO_REUSEPORT: in an upgrade the old and the new agent listen side by side.
+/// Listens with SO_REUSEPORT: in an upgrade, the old and the new agent listen at the same time.
 fn listen(address: SocketAddr) -> io::Result<TcpListener> {
     let socket = Socket::new(Domain::for_address(address), Type::STREAM.nonblocking(), Some(Protocol::TCP))?;
     socket.set_reuse_address(true)?;
@@ -72,10 +69,10 @@ impl AdminHandler for Admin {
             }
         }
         if self.status.borrow().conditions.is_empty() {
-            add(&mut missing, "datapath", "nothing is known of it yet");
+            add(&mut missing, "datapath", "its state is not known yet");
         }
         if !*self.reached.borrow() {
-            add(&mut missing, "server", "none was reached since the agent started; see --server-address and the log");
+            add(&mut missing, "server", "not reached since the agent started; see --server-address and the log");
         }
         if missing.is_empty() { Ok("ok\n".to_owned()) } else { Err(missing) }
     }
@@ -87,7 +84,7 @@ impl AdminHandler for Admin {
 
 impl AdminHandler for MetricsOnly {
     fn health(&self) -> Result<String, String> {
-        Err("health is told on loopback only: --port\n".to_owned())
+        Err("health is available on loopback only: --port\n".to_owned())
     }
 
     fn metrics(&self) -> Option<String> {
@@ -132,7 +129,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn two_agents_can_listen_side_by_side_and_a_stranger_is_named() {
+    async fn agents_share_a_port_and_a_stranger_is_named() {
         let first = listen("127.0.0.1:0".parse().unwrap()).unwrap();
         let port = first.local_addr().unwrap().port();
         let config = AdminConfig { port, prometheus: None };

@@ -1,4 +1,4 @@
-//! Asks the parent who opened a connection. One task speaks for all connections.
+//! Asks the parent which pod opened a connection. One task sends the questions of all connections.
 
 use crate::attestation::{ANSWER_LEN, Answer, Origin, Question};
 use anyhow::{Context as _, bail};
@@ -8,20 +8,21 @@ use tokio::{
     sync::{mpsc, oneshot},
 };
 
-/// Most questions that wait for their turn: one for each connection that may be open.
+/// Most questions that wait to be sent: one for each connection that may be open.
 const WAITING_MAX: usize = 1_024;
-/// Most questions on their way: few enough for the socket's buffers, so that neither side ever waits for the other to
-/// read while the other waits for it.
+/// Most questions without an answer: few enough for the socket's buffers, so that the two sides cannot block each other
+/// by waiting for the other one to read.
 const IN_FLIGHT_MAX: usize = 64;
 
 type Pending = (Question, oneshot::Sender<Origin>);
 
-/// Where to ask.
+/// Handle for asking questions.
 #[derive(Debug, Clone)]
 pub(crate) struct AttestationClient(mpsc::Sender<Pending>);
 
 impl AttestationClient {
-    /// Asks at once; the answer comes when it comes. `None`: too many questions wait, or the parent is gone.
+    /// Queues the question at once, and returns a future of the answer: `None` if too many questions wait, or the
+    /// parent has ended.
     pub(crate) fn ask(&self, question: Question) -> impl Future<Output = Option<Origin>> + Send + 'static {
         let (answer, answered) = oneshot::channel();
         let sent = self.0.try_send((question, answer)).is_ok();
@@ -31,17 +32,14 @@ impl AttestationClient {
 
 #[cfg(test)]
 impl AttestationClient {
-    /// One that knows nothing.
-    pub(super) fn of_nobody() -> Self {
+    /// Returns a client without a parent.
+    pub(super) fn disconnected() -> Self {
         Self(mpsc::channel(1).0)
     }
 }
 
-/// The one to ask, and the task that passes questions on and answers back. It ends when the parent does not answer any
-/// more.
-///
-/// # Errors
-/// The kernel's.
+/// Returns a client, and the task that sends its questions and receives the answers. The task ends when the parent
+/// stops answering.
 pub(super) fn open(
     socket: net::UnixDatagram,
 ) -> io::Result<(AttestationClient, impl Future<Output = anyhow::Result<()>> + Send)> {
@@ -54,17 +52,17 @@ pub(super) fn open(
 async fn converse(socket: UnixDatagram, mut questions: mpsc::Receiver<Pending>) -> anyhow::Result<()> {
     let mut asked: HashMap<u64, oneshot::Sender<Origin>> = HashMap::new();
     let mut next_id = 0;
-    // One byte more than an answer has: a longer one is seen.
+    // One byte more than an answer has, to detect a longer one.
     let mut bytes = [0; ANSWER_LEN + 1];
     loop {
         tokio::select! {
             received = socket.recv(&mut bytes) => {
                 let len = received.context("waiting for the parent's answer")?;
                 let Some(answer) = bytes.get(..len).and_then(Answer::from_bytes) else {
-                    bail!("the parent does not tell any more who opens connections");
+                    bail!("the parent no longer attests connections");
                 };
                 if asked.remove(&answer.id).is_some_and(|asker| asker.send(answer.origin).is_err()) {
-                    tracing::trace!("a connection was over before it was known whose it was");
+                    tracing::trace!("a connection ended before it was attested");
                 }
             }
             Some((question, asker)) = questions.recv(), if asked.len() < IN_FLIGHT_MAX => {
@@ -97,7 +95,7 @@ mod tests {
         Question::new(interface, "10.0.0.7".parse().unwrap(), 1)
     }
 
-    /// Answers each question with its own interface, `count` of them, the last of each ten first.
+    /// Answers `count` questions with their own interfaces, each ten in reverse order.
     fn parent(socket: net::UnixDatagram, count: usize) -> thread::JoinHandle<()> {
         thread::spawn(move || {
             let mut bytes = [0; QUESTION_LEN];
@@ -115,7 +113,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn each_gets_its_own_answer_in_whatever_order_they_come() {
+    async fn answers_in_any_order_reach_their_questions() {
         let (ours, theirs) = pair();
         let parent = parent(theirs, 1_000);
         let (client, task) = open(ours).unwrap();
@@ -125,12 +123,12 @@ mod tests {
             assert_eq!(asked.await, Some(origin(u32::try_from(interface).unwrap())));
         }
         parent.join().unwrap();
-        assert!(speaker.await.unwrap().unwrap_err().to_string().contains("does not tell any more"));
-        assert_eq!(client.ask(question(1)).await, None, "with the parent gone nobody knows");
+        assert!(speaker.await.unwrap().unwrap_err().to_string().contains("no longer attests"));
+        assert_eq!(client.ask(question(1)).await, None, "the parent has ended");
     }
 
     #[tokio::test]
-    async fn a_parent_that_does_not_answer_is_asked_so_much_and_no_more() {
+    async fn silent_parent_gets_a_bounded_number_of_questions() {
         let (ours, _theirs) = pair();
         let (client, task) = open(ours).unwrap();
         let speaker = tokio::spawn(task);
@@ -145,7 +143,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn connections_that_are_over_leave_no_questions_behind() {
+    async fn ended_connections_leave_no_questions() {
         let (ours, theirs) = pair();
         let parent = parent(theirs, 1_000);
         let (client, task) = open(ours).unwrap();

@@ -1,4 +1,4 @@
-//! The worker's end of the control socket: what the parent tells, and the bytes that tell it how the worker is.
+//! The worker's end of the control socket: reads the parent's messages, and sends it the state of the worker.
 
 use crate::{
     imds::Interfaces,
@@ -14,30 +14,24 @@ use tokio::{
     time::{MissedTickBehavior, interval},
 };
 
-/// How often the parent is told that the worker lives.
+/// Time between heartbeats to the parent.
 const HEARTBEAT_INTERVAL: Duration = Duration::from_secs(1);
-/// Longest message of the parent, bytes: a status of 8,192 interfaces with eight counters of 80 bytes each.
+/// Longest message of the parent in bytes: a status of 8,192 interfaces with eight counters of 80 bytes each.
 const MESSAGE_LEN_MAX: u64 = 8 * 1024 * 1024;
 
-/// What the parent tells, each as of its last message.
+/// Publishes the contents of the parent's messages.
 pub(super) struct News {
     pub(super) interfaces: watch::Sender<Arc<Interfaces>>,
     pub(super) status: watch::Sender<Status>,
 }
 
 /// Splits the socket.
-///
-/// # Errors
-/// The kernel's.
 pub(super) fn open(control: StdUnixStream) -> io::Result<(OwnedReadHalf, OwnedWriteHalf)> {
     control.set_nonblocking(true)?;
     Ok(UnixStream::from_std(control)?.into_split())
 }
 
-/// Follows the parent until it says stop.
-///
-/// # Errors
-/// It is gone, or talks nonsense.
+/// Reads the parent's messages until it sends `Stop`. Fails if the parent ends or a message is invalid.
 pub(super) async fn listen(socket: OwnedReadHalf, news: &News) -> anyhow::Result<()> {
     let mut lines = BufReader::new(socket);
     let mut line = Vec::new();
@@ -46,9 +40,9 @@ pub(super) async fn listen(socket: OwnedReadHalf, news: &News) -> anyhow::Result
         let read = (&mut lines).take(MESSAGE_LEN_MAX).read_until(b'\n', &mut line).await;
         read.context("reading from the parent")?;
         if line.pop() != Some(b'\n') {
-            bail!("the parent is gone");
+            bail!("the parent has ended");
         }
-        match serde_json::from_slice(&line).context("a message of the parent's")? {
+        match serde_json::from_slice(&line).context("an invalid message of the parent")? {
             ToWorker::Interfaces(interfaces) => {
                 news.interfaces.send_replace(Arc::new(Interfaces::new(&interfaces)));
             }
@@ -60,19 +54,19 @@ pub(super) async fn listen(socket: OwnedReadHalf, news: &News) -> anyhow::Result
     }
 }
 
-/// Tells the parent that the worker is ready, then that it lives, and when a server was reached. Never returns.
-pub(super) async fn tell(mut socket: OwnedWriteHalf, mut reached: watch::Receiver<bool>) {
+/// Sends `Ready`, heartbeats, and `ServerReached` once a server was reached. Never returns.
+pub(super) async fn report(mut socket: OwnedWriteHalf, mut reached: watch::Receiver<bool>) {
     send(&mut socket, ToParent::Ready).await;
     let mut heartbeat = interval(HEARTBEAT_INTERVAL);
     heartbeat.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    let mut told = false;
+    let mut reported = false;
     loop {
         let message = tokio::select! {
             _ = heartbeat.tick() => ToParent::Heartbeat,
-            // Without a connector nothing can be reached any more; the select goes on with the heartbeat.
-            Ok(()) = until_true(&mut reached), if !told => ToParent::ServerReached,
+            // Fails without a connector; the select then continues with heartbeats.
+            Ok(()) = until_true(&mut reached), if !reported => ToParent::ServerReached,
         };
-        told |= message == ToParent::ServerReached;
+        reported |= message == ToParent::ServerReached;
         send(&mut socket, message).await;
     }
 }
@@ -81,10 +75,10 @@ async fn until_true(value: &mut watch::Receiver<bool>) -> Result<(), RecvError> 
     value.wait_for(|value| *value).await.map(drop)
 }
 
-/// Only waits while the parent does not read at all; then it has other troubles, and is about to end this process.
+/// Sends a message. This blocks only if the parent has stopped reading, and then it is about to kill this process.
 async fn send(socket: &mut OwnedWriteHalf, message: ToParent) {
     if let Err(error) = socket.write_all(&[message.byte()]).await {
-        tracing::debug!(%error, ?message, "the parent was not told");
+        tracing::debug!(%error, ?message, "cannot send a message to the parent");
     }
 }
 
@@ -107,28 +101,28 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn the_parents_words_are_followed_until_it_is_gone() {
+    async fn messages_are_published_until_the_parent_ends() {
         let (mut parent, worker) = StdUnixStream::pair().unwrap();
         let (news, interfaces, status) = news();
-        let told = vec![Interface {
+        let sent = vec![Interface {
             index: 3,
             name: "cali1".into(),
             first_seen_ms: Some(1),
             bridge: None,
             kind: InterfaceKind::Veth,
         }];
-        parent.write_all(&line(&ToWorker::Interfaces(told.clone()))).unwrap();
+        parent.write_all(&line(&ToWorker::Interfaces(sent.clone()))).unwrap();
         parent.write_all(&line(&ToWorker::Status(Status { worker_starts: 7, ..Status::default() }))).unwrap();
         drop(parent);
         let (reader, _writer) = open(worker).unwrap();
         let error = listen(reader, &news).await.unwrap_err();
-        assert!(error.to_string().contains("the parent is gone"), "{error:#}");
-        assert_eq!(**interfaces.borrow(), Interfaces::new(&told));
+        assert!(error.to_string().contains("the parent has ended"), "{error:#}");
+        assert_eq!(**interfaces.borrow(), Interfaces::new(&sent));
         assert_eq!(status.borrow().worker_starts, 7);
     }
 
     #[tokio::test]
-    async fn stop_is_heard() {
+    async fn stop_ends_the_reader() {
         let (mut parent, worker) = StdUnixStream::pair().unwrap();
         parent.write_all(&line(&ToWorker::Stop)).unwrap();
         let (reader, _writer) = open(worker).unwrap();
@@ -136,7 +130,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn nonsense_is_an_error() {
+    async fn invalid_message_is_an_error() {
         let (mut parent, worker) = StdUnixStream::pair().unwrap();
         parent.write_all(b"{\"Interfaces\":12}\n").unwrap();
         let (reader, _writer) = open(worker).unwrap();
@@ -144,11 +138,11 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn the_parent_is_told() {
+    async fn state_is_reported() {
         let (parent, worker) = StdUnixStream::pair().unwrap();
         let (_reader, writer) = open(worker).unwrap();
         let (reached, seen) = watch::channel(false);
-        let teller = tokio::spawn(tell(writer, seen));
+        let reporter = tokio::spawn(report(writer, seen));
         parent.set_nonblocking(true).unwrap();
         let mut parent = UnixStream::from_std(parent).unwrap();
         let mut bytes = [0; 2];
@@ -160,6 +154,6 @@ mod tests {
         assert_eq!(&byte, b"S");
         parent.read_exact(&mut byte).await.unwrap();
         assert_eq!(&byte, b"H");
-        teller.abort();
+        reporter.abort();
     }
 }

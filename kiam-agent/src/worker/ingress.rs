@@ -1,4 +1,4 @@
-//! The kernel, and the parent for what only the parent may look at, as the metadata face asks them.
+//! The IMDS endpoint's source of facts about connections: the kernel, and the parent for what the worker may not read.
 
 use super::attestation_client::AttestationClient;
 use crate::{
@@ -13,16 +13,16 @@ use std::{
 };
 use tokio::net::TcpStream;
 
-/// The kernel itself.
+/// Facts from the kernel.
 #[derive(Debug, Clone)]
 pub(crate) struct KernelIngress {
     client: AttestationClient,
-    /// The listening sockets' own addresses: only the cgroup hooks send pods' connections to one of them.
+    /// Addresses of the listening sockets: only cgroup hooks redirect pods' connections to them.
     own: Vec<SocketAddr>,
 }
 
 impl KernelIngress {
-    /// Of these listening sockets.
+    /// Creates it for the listening sockets with the addresses `own`.
     pub(crate) const fn new(client: AttestationClient, own: Vec<SocketAddr>) -> Self {
         Self { client, own }
     }
@@ -38,7 +38,7 @@ impl Ingress for KernelIngress {
         if of_imds && local.port() == IMDS_PORT {
             return Some(ArrivedBy::Interface);
         }
-        // On loopback the client is in the same network namespace, which is the node's.
+        // A client on loopback is in the agent's network namespace, which is the node's.
         let hook = if address.is_loopback() { BY_HOOK_NODE } else { BY_HOOK_POD };
         self.own.contains(&SocketAddr::new(address, local.port())).then_some(ArrivedBy::Hook(hook))
     }
@@ -57,9 +57,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn connections_come_to_m_or_to_the_listeners_own_addresses() {
+    fn connections_come_to_imds_or_a_listener() {
         let own = ["127.0.0.1:4001", "[::1]:4002", "10.8.0.1:4003"].map(|address| address.parse().unwrap());
-        let ingress = KernelIngress::new(AttestationClient::of_nobody(), own.to_vec());
+        let ingress = KernelIngress::new(AttestationClient::disconnected(), own.to_vec());
         for (local, wanted) in [
             ("169.254.169.254:80", Some(ArrivedBy::Interface)),
             ("[::ffff:169.254.169.254]:80", Some(ArrivedBy::Interface)),

@@ -1,5 +1,5 @@
-//! Gives up everything that the process which talks to pods must not have: root, capabilities, new privileges, and a
-//! life without its parent.
+//! Gives up everything that the process that answers pods must not have: root, capabilities, new privileges, and the
+//! ability to outlive its parent.
 
 use crate::config::DatapathConfig;
 use anyhow::{Context as _, bail};
@@ -15,13 +15,13 @@ use nix::{
 };
 use std::os::unix::net::UnixStream;
 
-/// Descriptors that the worker needs at most: its connections, as many that are being turned away, and some files.
+/// Most descriptors that the worker needs: its connections, as many that are being refused, and some files.
 const DESCRIPTORS: u64 = 4_096;
 
-/// Drops all privileges. Must come before any other thread exists: some of it is a thread's own.
+/// Drops all privileges. Must be called before other threads are started: some privileges belong to a thread.
 ///
 /// # Errors
-/// What could not be given up. The process must end then.
+/// The process must end.
 pub(super) fn drop_all(config: &DatapathConfig, control: &UnixStream) -> anyhow::Result<()> {
     prctl::set_no_new_privs().context("setting no_new_privs")?;
     caps::clear(None, CapSet::Ambient).context("clearing the ambient capabilities")?;
@@ -39,7 +39,8 @@ pub(super) fn drop_all(config: &DatapathConfig, control: &UnixStream) -> anyhow:
     raise_descriptors()
 }
 
-/// Needs CAP_SETPCAP, which the container does not have; then no_new_privs alone keeps programs from giving any.
+/// Clears the bounding set if the process has CAP_SETPCAP. In the container it has not; there, no_new_privs alone keeps
+/// executed programs from gaining privileges.
 fn drop_bounding_set() -> anyhow::Result<()> {
     if !caps::has_cap(None, CapSet::Effective, Capability::CAP_SETPCAP).context("reading the capabilities")? {
         return Ok(());
@@ -51,7 +52,7 @@ fn verify() -> anyhow::Result<()> {
     for set in [CapSet::Effective, CapSet::Permitted, CapSet::Inheritable, CapSet::Ambient] {
         let left = caps::read(None, set).context("reading the capabilities")?;
         if !left.is_empty() {
-            bail!("capabilities are left after all were given up ({set:?}): {left:?}");
+            bail!("the process still has capabilities after dropping all ({set:?}): {left:?}");
         }
     }
     if Uid::effective().is_root() || setresuid(Uid::from_raw(0), Uid::from_raw(0), Uid::from_raw(0)).is_ok() {
@@ -60,24 +61,25 @@ fn verify() -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Credentials of pods are in this process's memory.
+/// Forbids core dumps and ptrace: credentials of pods are in this process's memory.
 fn forbid_dumps() -> anyhow::Result<()> {
     setrlimit(Resource::RLIMIT_CORE, 0, 0).context("forbidding core dumps")?;
-    prctl::set_dumpable(false).context("forbidding others to look into the process")
+    prctl::set_dumpable(false).context("forbidding other processes to read the memory")
 }
 
-/// Without the parent nobody keeps the datapath right. A change of user forgets the signal, so it is set afterwards;
-/// and a parent that died before was not seen, so it is looked for.
+/// Makes the kernel kill this process when the parent ends, because no process would reconcile the datapath then. A
+/// change of user clears the signal, so it is set afterwards, and a parent that ended earlier is detected by its
+/// process number.
 fn die_with_parent(control: &UnixStream) -> anyhow::Result<()> {
     prctl::set_pdeathsig(Signal::SIGKILL).context("tying the process to its parent")?;
-    let maker = getsockopt(control, PeerCredentials).context("asking who made the control socket")?;
+    let maker = getsockopt(control, PeerCredentials).context("reading the creator of the control socket")?;
     if maker.pid() != getppid().as_raw() {
-        bail!("the process that started this one is gone");
+        bail!("the parent has ended");
     }
     Ok(())
 }
 
-/// The usual soft limit, 1024, is just the number of connections.
+/// Raises the limit of open files: the usual one, 1024, is just the number of connections.
 fn raise_descriptors() -> anyhow::Result<()> {
     let (soft, hard) = getrlimit(Resource::RLIMIT_NOFILE).context("reading the limit of open files")?;
     let wanted = DESCRIPTORS.min(hard);

@@ -1,5 +1,5 @@
-//! What the worker may ask of the kernel: what a server of TCP connections needs, and no more. A worker that does
-//! anything else is ended by the kernel (SIGSYS); the parent says so and starts another.
+//! System calls of the worker: those that a TCP server needs, and no others. The kernel kills a worker that uses
+//! another one (SIGSYS); the parent logs that and starts a new worker.
 
 use anyhow::Context as _;
 use nix::sys::prctl;
@@ -10,7 +10,7 @@ use seccompiler::{
 };
 use std::{collections::BTreeMap, env::consts::ARCH};
 
-/// With any arguments.
+/// Allowed with any arguments.
 const ALLOWED: &[libc::c_long] = &[
     // Connections.
     libc::SYS_accept4,
@@ -66,7 +66,7 @@ const ALLOWED: &[libc::c_long] = &[
     libc::SYS_sched_getaffinity,
     libc::SYS_set_robust_list,
     libc::SYS_sigaltstack,
-    // Time, chance, and who it is.
+    // Time, random numbers, and identity.
     libc::SYS_clock_gettime,
     libc::SYS_getpid,
     libc::SYS_getrandom,
@@ -75,52 +75,49 @@ const ALLOWED: &[libc::c_long] = &[
     libc::SYS_uname,
 ];
 
-/// What newer architectures have no number for.
+/// Allowed too; newer architectures do not have these.
 #[cfg(target_arch = "x86_64")]
 const ALLOWED_OLD: &[libc::c_long] = &[libc::SYS_epoll_wait, libc::SYS_poll, libc::SYS_readlink];
 #[cfg(not(target_arch = "x86_64"))]
 const ALLOWED_OLD: &[libc::c_long] = &[];
 
-/// Families of sockets; netlink, too, which the C library tries for names and does without.
+/// Socket families. The C library tries netlink when it resolves names, and copes without it.
 const SOCKETS: [libc::c_int; 4] = [libc::AF_UNIX, libc::AF_INET, libc::AF_INET6, libc::AF_NETLINK];
 const FCNTLS: [libc::c_int; 5] = [libc::F_GETFD, libc::F_SETFD, libc::F_GETFL, libc::F_SETFL, libc::F_DUPFD_CLOEXEC];
-/// Set non-blocking; how many bytes are there; is it a terminal?
+/// Sets non-blocking mode, reads the number of bytes available, detects a terminal.
 const IOCTLS: [libc::Ioctl; 3] = [libc::FIONBIO, libc::FIONREAD, libc::TCGETS];
-/// The names of threads and of memory, and what the processor can do.
+/// Set the names of threads and of memory, and read the processor's features.
 const PRCTLS: [libc::c_int; 3] = [libc::PR_SET_NAME, libc::PR_SET_VMA, PR_GET_AUXV];
-/// include/uapi/linux/prctl.h; the libc crate has none.
+/// From include/uapi/linux/prctl.h; missing in the libc crate.
 const PR_GET_AUXV: libc::c_int = 0x4155_5856;
 const WRITES: libc::c_int = libc::O_WRONLY | libc::O_RDWR | libc::O_CREAT | libc::O_TRUNC;
 
 type Rules = BTreeMap<libc::c_long, Vec<SeccompRule>>;
 
-/// From now on, for this thread and those that it starts. Needs `no_new_privs`.
-///
-/// # Errors
-/// The kernel's, or no filter can be made for this architecture.
+/// Installs the filters for this thread and those that it will start. Needs `no_new_privs`.
 pub(super) fn confine() -> anyhow::Result<()> {
-    anyhow::ensure!(prctl::get_no_new_privs()?, "new privileges are possible still");
+    anyhow::ensure!(prctl::get_no_new_privs()?, "no_new_privs is not set");
     let missing = filter(refused()?, SeccompAction::Allow, SeccompAction::Errno(libc::ENOSYS.cast_unsigned()))?;
     let forbidden = filter(allowed()?, SeccompAction::KillProcess, SeccompAction::Allow)?;
     for program in [missing, forbidden] {
-        seccompiler::apply_filter(&program).context("setting the filter of system calls")?;
+        seccompiler::apply_filter(&program).context("installing the system call filter")?;
     }
     Ok(())
 }
 
 fn filter(rules: Rules, otherwise: SeccompAction, matched: SeccompAction) -> anyhow::Result<BpfProgram> {
     let filter = SeccompFilter::new(rules, otherwise, matched, ARCH.try_into()?);
-    Ok(filter.context("making a filter of system calls")?.try_into()?)
+    Ok(filter.context("building the system call filter")?.try_into()?)
 }
 
-/// What is as if the kernel did not have it, because the C library has another way then.
+/// Returns the calls that fail with ENOSYS, because the C library then falls back to another one.
 fn refused() -> anyhow::Result<Rules> {
     let exec = number(libc::PROT_EXEC);
     Ok(Rules::from([
-        // Its flags are in memory, where no filter sees them; those of clone() are not.
+        // Its flags are in memory, which a filter cannot read; those of clone() are arguments.
         (libc::SYS_clone3, Vec::new()),
         (libc::SYS_socket, vec![rule(0, SeccompCmpOp::Eq, number(libc::AF_NETLINK))?]),
-        // A module for looking up names.
+        // The C library loads modules to resolve names.
         (libc::SYS_mmap, vec![rule(2, SeccompCmpOp::MaskedEq(exec), exec)?]),
     ]))
 }
@@ -130,7 +127,7 @@ fn allowed() -> anyhow::Result<Rules> {
         values.iter().map(|&value| rule(argument, SeccompCmpOp::Eq, value)).collect::<anyhow::Result<Vec<_>>>()
     };
     let without = |argument, bits: u64| anyhow::Ok(vec![rule(argument, SeccompCmpOp::MaskedEq(bits), 0)?]);
-    // Threads only: a process of its own would outlive the parent, with the listening sockets.
+    // Threads only: a child process would outlive the parent, with the listening sockets.
     let thread = number(libc::CLONE_THREAD);
     let mut rules: Rules = ALLOWED.iter().chain(ALLOWED_OLD).map(|&call| (call, Vec::new())).collect();
     rules.extend([
@@ -139,17 +136,17 @@ fn allowed() -> anyhow::Result<Rules> {
         (libc::SYS_fcntl, one_of(1, &FCNTLS.map(number))?),
         (libc::SYS_ioctl, one_of(1, &IOCTLS)?),
         (libc::SYS_prctl, one_of(0, &PRCTLS.map(number))?),
-        // Those with PROT_EXEC never come here.
+        // Those with PROT_EXEC are refused by the other filter.
         (libc::SYS_mmap, Vec::new()),
         (libc::SYS_mprotect, without(2, number(libc::PROT_EXEC))?),
         (libc::SYS_clone, vec![rule(0, SeccompCmpOp::MaskedEq(thread), thread)?]),
-        // Reads a limit, sets none.
+        // Reading a limit, not setting one.
         (libc::SYS_prlimit64, vec![SeccompRule::new(vec![Condition::new(2, Qword, SeccompCmpOp::Eq, 0)?])?]),
-        // The end of a process that gives up.
+        // abort().
         (libc::SYS_tgkill, one_of(0, &[std::process::id().into()])?),
     ]);
     #[cfg(target_arch = "x86_64")]
-    // How rustix reads /proc/self/auxv, for want of PR_GET_AUXV below Linux 6.4.
+    // rustix opens /proc/self/auxv below Linux 6.4, which has no PR_GET_AUXV.
     rules.insert(libc::SYS_open, without(1, number(WRITES))?);
     Ok(rules)
 }
@@ -158,7 +155,7 @@ fn number(value: libc::c_int) -> u64 {
     value.cast_unsigned().into()
 }
 
-/// One condition on an argument, of which 32 bits count.
+/// Returns a rule with one condition on the low 32 bits of an argument.
 fn rule(argument: u8, comparison: SeccompCmpOp, value: u64) -> anyhow::Result<SeccompRule> {
     Ok(SeccompRule::new(vec![Condition::new(argument, Dword, comparison, value)?])?)
 }

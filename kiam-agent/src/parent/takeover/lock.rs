@@ -1,4 +1,5 @@
-//! One at a time: an agent that wants to become the owner holds a lock in `--run-dir` from its question until it is.
+//! The takeover lock, a file in `--run-dir`: an agent holds it from its request to take over until it has taken over,
+//! so that only one at a time does.
 
 use crate::datapath::ownership::node_lock;
 use anyhow::{Context as _, bail};
@@ -13,16 +14,13 @@ use tokio::{sync::oneshot, time::timeout};
 
 const FILE: &str = "upgrade.lock";
 
-/// The right to become the owner; given back when dropped.
+/// The right to take over; released when dropped.
 pub(in crate::parent) struct TakeoverLock {
     _lock: File,
 }
 
 impl TakeoverLock {
-    /// Of a newcomer, which has no reason to wait for long.
-    ///
-    /// # Errors
-    /// Another one is becoming the owner; which one, and what to do.
+    /// Acquires the lock for an agent that starts, and fails if another agent holds it for too long.
     pub(in crate::parent) async fn acquire(run_dir: &Path) -> anyhow::Result<Self> {
         if let Ok(takeover_lock) = timeout(super::ANSWER_TIMEOUT, Self::wait(run_dir)).await {
             return takeover_lock;
@@ -30,25 +28,23 @@ impl TakeoverLock {
         let path = path(run_dir);
         let holders = node_lock::holders(&open(&path)?);
         bail!(
-            "another agent waits to take over this node's datapath ({holders}): end it, or let it; it holds {}",
+            "another agent is taking over this node's datapath ({holders}): wait for it, or end it; it holds {}",
             path.display()
         )
     }
 
-    /// Of one that stands by: when it is its turn.
-    ///
-    /// # Errors
-    /// The file cannot be made or locked.
+    /// Waits for the lock, for an agent that stands by.
     pub(in crate::parent) async fn wait(run_dir: &Path) -> anyhow::Result<Self> {
         let path = path(run_dir);
         let file = open(&path)?;
         let (sender, receiver) = oneshot::channel();
-        // flock(2) has no time limit: a thread waits. What it gets when nobody waits any more, it gives back.
+        // flock(2) has no timeout, so a thread waits. If the caller has given up meanwhile, the lock is released at
+        // once.
         thread::Builder::new().name("takeover-lock".to_owned()).spawn(move || {
             let locked = flock(&file, FlockOperation::LockExclusive).map(|()| file);
             drop(sender.send(locked));
         })?;
-        let file = receiver.await.context("the thread that waits has ended")?;
+        let file = receiver.await.context("the thread that waits for the lock has ended")?;
         Ok(Self { _lock: file.with_context(|| format!("locking {}", path.display()))? })
     }
 }

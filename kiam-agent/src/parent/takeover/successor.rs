@@ -1,4 +1,4 @@
-//! The side of the agent that comes later: it asks, takes, and says that it is done.
+//! The successor's side of a takeover.
 
 use super::{ANSWER_TIMEOUT, AgentInfo, Message, OtherProtocol, Wire, socket};
 use anyhow::{Context as _, bail};
@@ -8,17 +8,15 @@ use tokio::{
     time::{error::Elapsed, timeout},
 };
 
-/// An owner that lives and is ready to be followed.
+/// The active agent, after it has accepted the request to take over.
 pub(in crate::parent) struct Predecessor {
     wire: Wire,
-    /// When the interfaces appeared that it saw appear: index, milliseconds of `CLOCK_MONOTONIC`.
+    /// Index of each interface that appeared while it ran, and when: milliseconds of `CLOCK_MONOTONIC`.
     pub(in crate::parent) interface_ages: Vec<(u32, u64)>,
 }
 
-/// Asks the owner; `None`: it has gone, or does not answer, and is given up for dead.
-///
-/// # Errors
-/// It cannot be understood; with what to do.
+/// Requests a takeover from the active agent. Returns `None` if there is none, or it does not answer and is given up
+/// for dead.
 pub(in crate::parent) async fn request(run_dir: &Path) -> anyhow::Result<Option<Predecessor>> {
     let conversation = timeout(ANSWER_TIMEOUT, async {
         let mut wire = connect(run_dir).await?;
@@ -28,16 +26,16 @@ pub(in crate::parent) async fn request(run_dir: &Path) -> anyhow::Result<Option<
     });
     match conversation.await {
         Ok(Ok((wire, Message::Welcome { about, interface_ages }))) => {
-            tracing::info!(predecessor = %about, "another agent serves this node: taking over from it when pods can be served");
+            tracing::info!(predecessor = %about, "another agent serves this node: taking over when pods can be served");
             Ok(Some(Predecessor { wire, interface_ages }))
         }
-        Ok(Ok((_, other))) => bail!("the agent that serves this node answers {other:?} to the question to take over"),
+        Ok(Ok((_, other))) => bail!("the agent that serves this node answers {other:?} to the request to take over"),
         Ok(Err(error)) if error.is::<OtherProtocol>() => Err(error.context(
-            "the agent that serves this node cannot hand over: stop it first; until this one has started, pods get \
-             nothing",
+            "the agent that serves this node cannot hand over: stop it first; pods get no answer until this one has \
+             started",
         )),
         Ok(Err(error)) => {
-            tracing::info!("no agent answers in {}: {error:#}", run_dir.display());
+            tracing::info!("no active agent in {}: {error:#}", run_dir.display());
             Ok(None)
         }
         Err(Elapsed { .. }) => {
@@ -50,13 +48,13 @@ pub(in crate::parent) async fn request(run_dir: &Path) -> anyhow::Result<Option<
 }
 
 impl Predecessor {
-    /// Waits until it has gone, which it should not yet.
+    /// Returns if it ends before the takeover.
     pub(in crate::parent) async fn ended(&mut self) {
         self.wire.ended().await;
     }
 
-    /// Asks it to stop repairing. However it answers, the datapath is this agent's to take then: one that does not
-    /// answer finds out by the generation.
+    /// Asks it to stop reconciling. Whatever the answer, this agent can claim the datapath then: a predecessor that
+    /// does not answer will notice by the generation.
     pub(in crate::parent) async fn take_datapath(&mut self) {
         let given = timeout(ANSWER_TIMEOUT, async {
             self.wire.send(Message::Take).await?;
@@ -67,20 +65,22 @@ impl Predecessor {
         });
         match given.await {
             Ok(Ok(())) => {}
-            Ok(Err(error)) => tracing::warn!("the other agent did not hand over: {error:#}"),
-            Err(Elapsed { .. }) => tracing::warn!("the other agent does not answer for {ANSWER_TIMEOUT:?}"),
+            Ok(Err(error)) => tracing::warn!("the predecessor did not hand over: {error:#}; taking over without it"),
+            Err(Elapsed { .. }) => {
+                tracing::warn!("the predecessor does not answer for {ANSWER_TIMEOUT:?}: taking over without it");
+            }
         }
     }
 
-    /// Tells it that everything is in place.
+    /// Confirms the takeover.
     pub(in crate::parent) async fn done(mut self) {
         if let Err(error) = self.wire.send(Message::Done).await {
-            tracing::debug!("the other agent was not told that all is done: {error:#}");
+            tracing::debug!("cannot confirm the takeover: {error:#}");
         }
     }
 }
 
-/// Returns when no owner answers any more, at once if none does.
+/// Waits until the active agent ends; returns at once if there is none.
 pub(in crate::parent) async fn until_agent_ends(run_dir: &Path) {
     let watched = async {
         let mut wire = connect(run_dir).await?;
@@ -89,11 +89,11 @@ pub(in crate::parent) async fn until_agent_ends(run_dir: &Path) {
         anyhow::Ok(())
     };
     if let Err(error) = watched.await {
-        tracing::debug!("no owner to watch: {error:#}");
+        tracing::debug!("no active agent to wait for: {error:#}");
     }
 }
 
-/// Whether an owner listens.
+/// Returns whether an active agent listens.
 pub(in crate::parent) async fn is_served(run_dir: &Path) -> bool {
     connect(run_dir).await.is_ok()
 }
@@ -102,7 +102,7 @@ async fn connect(run_dir: &Path) -> anyhow::Result<Wire> {
     let path = socket(run_dir);
     match UnixStream::connect(&path).await {
         Ok(stream) => Ok(Wire::new(stream)),
-        Err(error) if error.kind() == ErrorKind::ConnectionRefused => bail!("nobody listens at {}", path.display()),
+        Err(error) if error.kind() == ErrorKind::ConnectionRefused => bail!("no process listens at {}", path.display()),
         Err(error) => Err(error).with_context(|| format!("connecting to {}", path.display())),
     }
 }

@@ -40,7 +40,7 @@ async fn successor_that_ends_early_has_not_taken_over() {
         predecessor.take_datapath().await;
         drop(predecessor);
     });
-    assert_eq!(handed_over.unwrap_err().to_string(), "it has gone");
+    assert_eq!(handed_over.unwrap_err().to_string(), "it has disconnected");
 }
 
 #[tokio::test]
