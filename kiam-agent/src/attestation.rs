@@ -98,7 +98,7 @@ pub(crate) struct Answer {
 pub(crate) struct Origin {
     /// Interface by which the first packet arrived; for a connection from a bridge, its port. 0 if unknown.
     pub(crate) interface: u32,
-    /// Whether the kernel programs have the kubepods cgroup.
+    /// True if the kernel programs have the kubepods cgroup.
     pub(crate) kubepods: bool,
     /// Owner of the socket.
     pub(crate) owner: SocketOwner,
@@ -110,7 +110,7 @@ pub(crate) enum SocketOwner {
     /// A pod.
     Pod(PodUid),
     /// No pod: its cgroup belongs to no pod, or the kernel returned none.
-    Nobody,
+    NotAPod,
     /// The connection has no record.
     NoRecord,
     /// Several ports of the bridge have a record of such a connection.
@@ -123,7 +123,7 @@ pub(crate) const QUESTION_LEN: usize = 8 + 4 + 16 + 2;
 pub(crate) const ANSWER_LEN: usize = 8 + 4 + 1 + 1 + UID_LEN;
 
 const POD: u8 = 1;
-const NOBODY: u8 = 2;
+const NOT_A_POD: u8 = 2;
 const NO_RECORD: u8 = 3;
 const SEVERAL: u8 = 4;
 
@@ -164,7 +164,7 @@ impl Answer {
         let Self { id, origin: Origin { interface, kubepods, owner } } = self;
         let (kind, uid) = match owner {
             SocketOwner::Pod(uid) => (POD, *uid.bytes()),
-            SocketOwner::Nobody => (NOBODY, [0; UID_LEN]),
+            SocketOwner::NotAPod => (NOT_A_POD, [0; UID_LEN]),
             SocketOwner::NoRecord => (NO_RECORD, [0; UID_LEN]),
             SocketOwner::Several => (SEVERAL, [0; UID_LEN]),
         };
@@ -179,7 +179,7 @@ impl Answer {
         let uid: [u8; UID_LEN] = rest.try_into().ok()?;
         let owner = match *kind {
             POD => SocketOwner::Pod(PodUid::from_bytes(uid)?),
-            NOBODY => SocketOwner::Nobody,
+            NOT_A_POD => SocketOwner::NotAPod,
             NO_RECORD => SocketOwner::NoRecord,
             SEVERAL => SocketOwner::Several,
             _ => return None,
@@ -239,7 +239,7 @@ mod tests {
         assert_eq!(Question::from_bytes(b""), None);
 
         let uid = PodUid::parse(UID).unwrap();
-        for owner in [SocketOwner::Pod(uid), SocketOwner::Nobody, SocketOwner::NoRecord, SocketOwner::Several] {
+        for owner in [SocketOwner::Pod(uid), SocketOwner::NotAPod, SocketOwner::NoRecord, SocketOwner::Several] {
             let answer = Answer { id: u64::MAX, origin: Origin { interface: 9, kubepods: true, owner } };
             let bytes = answer.to_bytes();
             assert_eq!(Answer::from_bytes(&bytes), Some(answer));

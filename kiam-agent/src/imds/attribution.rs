@@ -129,7 +129,7 @@ impl Attribution {
             SocketOwner::NoRecord if known.kind == InterfaceKind::Bridge => return Err(Unattributable::NoRecord),
             SocketOwner::NoRecord if self.requires_cgroup(known, origin) => return Err(Unattributable::NoRecord),
             SocketOwner::NoRecord => return Ok(PodSide { index, known, pod: None }),
-            SocketOwner::Nobody => None,
+            SocketOwner::NotAPod => None,
         };
         let index = origin.interface;
         let known = self.known(index, deadline).await.ok_or(Unattributable::Interface)?;
@@ -261,7 +261,7 @@ mod tests {
     #[tokio::test]
     async fn outcome_by_mode_and_kernel_evidence() {
         let none = |kubepods| origin(0, kubepods, SocketOwner::NoRecord);
-        let nobody = |interface, kubepods| origin(interface, kubepods, SocketOwner::Nobody);
+        let nobody = |interface, kubepods| origin(interface, kubepods, SocketOwner::NotAPod);
         let pod = |interface| origin(interface, true, owned(UID));
         for (index, origin, require, prefer, off) in [
             (VETH, pod(VETH), "pod! 3", "pod 3", "address 3"),
@@ -369,14 +369,14 @@ mod tests {
     /// An unattested address belongs to the interface that it was first seen behind, until that is gone.
     #[tokio::test]
     async fn address_stays_at_its_first_interface() {
-        let by_address = |index| peer(index, origin(index, false, SocketOwner::Nobody));
+        let by_address = |index| peer(index, origin(index, false, SocketOwner::NotAPod));
         let (attribution, parent) = attribution(Attestation::Prefer);
         let now = Instant::now();
         for index in [VETH, VETH] {
             assert!(attribution.caller(&by_address(index), now).await.is_ok());
         }
         assert_eq!(attribution.caller(&by_address(GUEST), now).await, Err(Unattributable::Elsewhere));
-        let bridged = |port| peer(BRIDGE, origin(port, false, SocketOwner::Nobody));
+        let bridged = |port| peer(BRIDGE, origin(port, false, SocketOwner::NotAPod));
         assert_eq!(attribution.caller(&bridged(VETH_PORT), now).await, Err(Unattributable::Elsewhere));
         // An attested pod may use any interface: the server compares the address.
         let attested = peer(GUEST, origin(GUEST, true, owned(UID)));

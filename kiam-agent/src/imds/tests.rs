@@ -138,7 +138,7 @@ struct Kernel {
 impl FakeIngress {
     /// Returns the kernel of a node with pods in version 1 hierarchies.
     fn new() -> Self {
-        let origin = Some(Origin { interface: INTERFACE, kubepods: false, owner: SocketOwner::Nobody });
+        let origin = Some(Origin { interface: INTERFACE, kubepods: false, owner: SocketOwner::NotAPod });
         let (arrived_by, delay) = (Some(ArrivedBy::Interface), Duration::ZERO);
         let kernel = Kernel { arrived_by, interface: INTERFACE, origin, delay, questions: Vec::new() };
         Self(Arc::new(Mutex::new(kernel)), Arc::default())

@@ -87,7 +87,7 @@ impl AttestorThread {
                     Some(pods) => pods.of(record.ancestors).context("reading the cgroups of pods")?,
                     None => None,
                 };
-                (*interface, pod.map_or(SocketOwner::Nobody, SocketOwner::Pod))
+                (*interface, pod.map_or(SocketOwner::NotAPod, SocketOwner::Pod))
             }
             _ => (0, SocketOwner::Several),
         };

@@ -88,7 +88,7 @@ mod tests {
     }
 
     fn origin(interface: u32) -> Origin {
-        Origin { interface, kubepods: true, owner: SocketOwner::Nobody }
+        Origin { interface, kubepods: true, owner: SocketOwner::NotAPod }
     }
 
     fn question(interface: u32) -> Question {

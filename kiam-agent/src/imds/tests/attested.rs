@@ -21,7 +21,7 @@ async fn exchange(stream: &mut TcpStream, request: &str) -> Reply {
 async fn unattributable_peer_gets_a_token_but_no_role() {
     let open = open(ImdsV1::Allow).await;
     for (owner, reason) in [
-        (SocketOwner::Nobody, "not-a-pod"),
+        (SocketOwner::NotAPod, "not-a-pod"),
         (SocketOwner::NoRecord, "no-record"),
         (SocketOwner::Several, "several-records"),
         (owned_by(STATIC), "static-pod"),
@@ -56,7 +56,7 @@ async fn connection_is_attested_once_for_its_life() {
     let mut stream = open.connect(PERMITTED).await;
     let port = stream.local_addr().unwrap().port();
     assert_eq!(exchange(&mut stream, &format!("GET {SC}")).await.body, "role-a");
-    open.ingress.opened_by(SocketOwner::Nobody);
+    open.ingress.opened_by(SocketOwner::NotAPod);
     assert_eq!(exchange(&mut stream, &format!("GET {SC}")).await.body, "role-a");
     assert_eq!(open.ingress.kernel().questions, [Question::new(INTERFACE, PERMITTED.into(), port)]);
 }
@@ -66,7 +66,7 @@ async fn connection_is_attested_once_for_its_life() {
 async fn hook_connection_without_record_is_closed_unread() {
     let open = open(ImdsV1::Allow).await;
     for (count, hook) in [(1, BY_HOOK_NODE), (2, BY_HOOK_POD)] {
-        for origin in [None, Some(SocketOwner::NoRecord), Some(SocketOwner::Nobody)] {
+        for origin in [None, Some(SocketOwner::NoRecord), Some(SocketOwner::NotAPod)] {
             open.ingress.kernel().arrived_by = Some(ArrivedBy::Hook(hook));
             open.ingress.kernel().origin = origin.map(|owner| Origin { interface: 0, kubepods: true, owner });
             let mut stream = open.connect(PERMITTED).await;

@@ -110,7 +110,7 @@ async fn connection_to_another_address_gets_no_byte() {
 async fn unknown_interface_gets_no_credentials() {
     let open = open(ImdsV1::Allow).await;
     open.ingress.kernel().interface = 99;
-    open.ingress.kernel().origin = Some(Origin { interface: 99, kubepods: false, owner: SocketOwner::Nobody });
+    open.ingress.kernel().origin = Some(Origin { interface: 99, kubepods: false, owner: SocketOwner::NotAPod });
     assert!(!open.token(PERMITTED, 60).await.is_empty(), "tokens depend on nothing");
     let begin = Instant::now();
     let reply = open.get(PERMITTED, &format!("{SC}/role-a")).await;
