@@ -72,7 +72,7 @@ pub(crate) struct Notice {
 pub(crate) struct ProbeResult {
     /// Address family.
     pub(crate) family: String,
-    /// Whether the listening socket has answered.
+    /// True if the listening socket has answered.
     pub(crate) answered: bool,
 }
 

@@ -70,7 +70,7 @@ async fn answer_all(listener: &UnixListener, report: impl Fn() -> Report) {
 /// instance.
 ///
 /// # Errors
-/// If no agent runs there, the cause is an [`std::io::Error`] of that kind.
+/// If no agent runs there, the cause is an [`std::io::Error`] of the kind `NotFound` or `ConnectionRefused`.
 pub(crate) fn ask<T: DeserializeOwned>(socket: &Path, timeout: Duration) -> anyhow::Result<T> {
     let agent = net::UnixStream::connect(socket).map_err(|error| {
         let what = match error.kind() {

@@ -74,7 +74,7 @@ async fn serve(handoff: Handoff, config: Config) -> anyhow::Result<()> {
     let mut tasks = Tasks::default();
     tasks.add_fallible("attestation client", attestation);
     for listener in listeners {
-        // On the other listeners the parent answers connections while there is no worker.
+        // On loopback, the parent answers while no worker does.
         let alone = !listener.local_addr()?.ip().is_loopback();
         let listener = to_tokio(listener).context("a listening socket of the parent")?;
         let (server, ingress) = (Arc::clone(&server), ingress.clone());

@@ -15,7 +15,7 @@ pub(crate) struct Known {
     lists: Lists,
     /// The ServiceAccounts without a list, with the reasons.
     unknown: BTreeMap<Account, String>,
-    /// Whether the Kubernetes API has returned a list since the start.
+    /// True once the Kubernetes API has returned a list.
     from_api: bool,
 }
 

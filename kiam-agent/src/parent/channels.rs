@@ -26,7 +26,7 @@ pub(super) struct Channels {
     pub(super) datapath: watch::Sender<Option<DatapathReport>>,
     /// State of the worker.
     pub(super) worker: watch::Sender<WorkerState>,
-    /// How often this agent has claimed the datapath.
+    /// Number of times that this agent has claimed the datapath.
     pub(super) claims: watch::Sender<u64>,
 }
 

@@ -85,7 +85,7 @@ impl Supervisor {
             let status = self.reap().await?;
             match ended {
                 Ok(()) => tracing::error!("the worker ended: {status}; restarting it"),
-                Err(error) => tracing::error!("the worker was killed: {error:#}"),
+                Err(error) => tracing::error!("the worker failed: {error:#}; restarting it"),
             }
             if started.elapsed() > BACKOFF_RESET_AFTER {
                 backoff = self::backoff();

@@ -84,9 +84,9 @@ const ALLOWED_OLD: &[libc::c_long] = &[];
 /// Socket families. The C library tries netlink when it resolves names, and copes without it.
 const SOCKETS: [libc::c_int; 4] = [libc::AF_UNIX, libc::AF_INET, libc::AF_INET6, libc::AF_NETLINK];
 const FCNTLS: [libc::c_int; 5] = [libc::F_GETFD, libc::F_SETFD, libc::F_GETFL, libc::F_SETFL, libc::F_DUPFD_CLOEXEC];
-/// Sets non-blocking mode, reads the number of bytes available, detects a terminal.
+/// Non-blocking mode, the number of available bytes, and detection of a terminal.
 const IOCTLS: [libc::Ioctl; 3] = [libc::FIONBIO, libc::FIONREAD, libc::TCGETS];
-/// Set the names of threads and of memory, and read the processor's features.
+/// Names of threads and of memory, and the processor's features.
 const PRCTLS: [libc::c_int; 3] = [libc::PR_SET_NAME, libc::PR_SET_VMA, PR_GET_AUXV];
 /// From include/uapi/linux/prctl.h; missing in the libc crate.
 const PR_GET_AUXV: libc::c_int = 0x4155_5856;

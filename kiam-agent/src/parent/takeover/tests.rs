@@ -1,3 +1,5 @@
+//! Tests of the takeover protocol, with both sides in one process.
+
 use super::*;
 use crate::datapath::node::interface_ages::InterfaceAges;
 use futures::FutureExt as _;
