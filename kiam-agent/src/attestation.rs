@@ -109,7 +109,7 @@ pub(crate) struct Origin {
 pub(crate) enum SocketOwner {
     /// A pod.
     Pod(PodUid),
-    /// No pod: its cgroup belongs to no pod, or the kernel returned none.
+    /// No pod: its cgroup belongs to no pod, or the kernel did not return it.
     NotAPod,
     /// The connection has no record.
     NoRecord,

@@ -46,7 +46,7 @@ pub(crate) struct ImdsServer<S> {
     v1: ImdsV1,
     metrics: Arc<Metrics>,
     slots: Arc<ConnectionSlots>,
-    /// Bounds connections whose pod is not yet known.
+    /// Bounds connections of unknown pods.
     anonymous: Arc<Semaphore>,
     /// Each task that accepts or serves connections keeps a receiver until it ends, so that `closed` waits for the last
     /// one.
@@ -161,7 +161,7 @@ impl<S: CredentialSource> ImdsServer<S> {
         self.serve(stream, Peer { address, arrival: Arrival::Interface { index, attestation } }, slot);
     }
 
-    /// Waits for the connection record, which alone identifies the pod. There is none if no hook sent the connection
+    /// Waits for the connection record, which alone identifies the pod. It is missing if no hook sent the connection
     /// here.
     fn admit_by_hook(self: &Arc<Self>, ingress: &impl Ingress, stream: TcpStream, peer: SocketAddr, hook: u32) {
         let Ok(permit) = Arc::clone(&self.anonymous).try_acquire_owned() else {
@@ -184,7 +184,7 @@ impl<S: CredentialSource> ImdsServer<S> {
         });
     }
 
-    /// Returns a slot for the connection, or refuses it with 429 if there is none.
+    /// Returns a slot for the connection, or refuses it with 429 if all are taken.
     fn slot(&self, stream: TcpStream, holder: Holder) -> Option<(TcpStream, Slot)> {
         let full = match self.slots.take(holder) {
             Ok(slot) => return Some((stream, slot)),

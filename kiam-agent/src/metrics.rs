@@ -152,7 +152,7 @@ impl Metrics {
         self.find_role_errors.get_or_create(&HandlerLabel { handler: Handler::RoleName }).inc();
     }
 
-    /// Counts a request for the role of a pod that has none.
+    /// Counts a request for the role of a pod without one.
     pub(crate) fn role_empty(&self) {
         self.empty_role.get_or_create(&HandlerLabel { handler: Handler::RoleName }).inc();
     }

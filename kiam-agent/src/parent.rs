@@ -38,7 +38,7 @@ use tokio::{
     time::sleep,
 };
 
-/// Pause before an agent that stands by connects to the active agent again.
+/// Pause before a standby agent connects to the active agent again.
 const STAND_BY_RETRY_PAUSE: Duration = Duration::from_secs(1);
 
 /// Requests to stop: SIGTERM and SIGINT.
@@ -83,7 +83,7 @@ async fn run_until_stopped(config: &Config) -> anyhow::Result<()> {
     }
 }
 
-/// Serves pods, stands by after another agent has taken over, and serves again once that one has ended.
+/// Serves pods, is on standby after another agent has taken over, and serves again once that one has ended.
 async fn serve_and_stand_by(
     config: &Config,
     channels: &Channels,
@@ -128,7 +128,7 @@ async fn find_predecessor(lock: &NodeLock, config: &DatapathConfig) -> anyhow::R
     takeover::request(&config.run_dir).await
 }
 
-/// Waits until no agent serves the node and none is about to take over.
+/// Waits until no agent serves the node or is about to take over.
 async fn wait_until_unserved(run_dir: &Path) -> anyhow::Result<TakeoverLock> {
     loop {
         takeover::until_agent_ends(run_dir).await;

@@ -153,7 +153,7 @@ pub(crate) struct InterfaceReport {
     pub(crate) bridge: Option<String>,
     /// Programs that the agent has attached to it.
     pub(crate) programs: Vec<String>,
-    /// Reason why it has none although `--host-interface` matches it.
+    /// Reason why it has no program although `--host-interface` matches it.
     pub(crate) problem: Option<String>,
 }
 
@@ -231,7 +231,7 @@ pub(crate) struct FenceReport {
     pub(crate) rules: Vec<u32>,
     /// Preferences of the rules that were added at boot and not by an agent.
     pub(crate) at_boot: Vec<u32>,
-    /// Route for IMDS in its table: `local`, `blackhole`, or none.
+    /// Route for IMDS in its table: `local`, `blackhole`, or absent.
     pub(crate) verdict: Option<String>,
     /// Foreign rules with a higher priority, which may let pods' packets pass.
     pub(crate) ahead: Vec<String>,

@@ -12,7 +12,7 @@ pub(crate) struct Caller {
     /// The connection's peer address, never v4-mapped. `None` if it does not identify a pod: on the node's network, and
     /// for addresses of [`crate::vpc_cni`].
     pub(crate) address: Option<IpAddr>,
-    /// The pod in whose cgroup the connection was opened; `None` if the kernel cannot report it.
+    /// The pod of the cgroup in which the connection was opened; `None` if the kernel cannot report it.
     pub(crate) pod: Option<AttestedPod>,
     /// Time at which the connection's interface appeared, milliseconds of `CLOCK_MONOTONIC`; `None` if it existed
     /// before the agent started.
@@ -36,7 +36,7 @@ impl Caller {
 
 /// Looks up the roles and credentials of callers. Every call returns by its deadline.
 pub(crate) trait CredentialSource: Send + Sync + 'static {
-    /// Returns the role in the annotation of the caller's pod, unchanged; empty if there is none.
+    /// Returns the role in the annotation of the caller's pod, unchanged; empty without one.
     fn role(
         &self,
         caller: Caller,

@@ -176,7 +176,7 @@ fn proto_caller(caller: Caller, deadline: Instant) -> proto::Caller {
 }
 
 /// Returns the address as Kubernetes writes it, or an empty text for a pod without one. kiam's own server finds no pod
-/// with an empty address, or one whose answer is not accepted.
+/// with an empty address, or one with an answer that is not accepted.
 fn ip(caller: Caller) -> String {
     caller.address.map(|address| address.to_string()).unwrap_or_default()
 }

@@ -10,7 +10,7 @@ const NAMESPACE_LEN_MAX: usize = 63;
 /// Longest name of a ServiceAccount, bytes (RFC 1123 subdomain).
 const NAME_LEN_MAX: usize = 253;
 
-/// A ServiceAccount whose pods keep the node role. Its parts are valid names, so they need no escaping in a selector.
+/// A ServiceAccount of exempt pods. Its parts are valid names, so they need no escaping in a selector.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Account {
     pub(crate) namespace: String,

@@ -16,7 +16,7 @@ const DEFAULTS: [&str; 4] = [
 /// Configuration of exemptions.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct ExemptConfig {
-    /// ServiceAccounts whose pods are exempt; empty with `--host-network-pods=ignore`.
+    /// ServiceAccounts of exempt pods; empty with `--host-network-pods=ignore`.
     pub(crate) accounts: BTreeSet<Account>,
     /// Name of this node in Kubernetes.
     pub(crate) node: Option<String>,

@@ -35,7 +35,7 @@ struct Contents {
     pods: BTreeMap<String, Vec<String>>,
 }
 
-/// Reads the lists that an earlier agent of this node has written; empty if there are none.
+/// Reads the lists that an earlier agent of this node has written; empty without a file.
 pub(crate) fn read(folder: &Path, node: &str) -> anyhow::Result<Lists> {
     let path = folder.join(NAME);
     let file = match File::open(&path) {

@@ -107,7 +107,7 @@ impl Answer {
         Self { extra: Some((name, value)), ..self }
     }
 
-    /// Returns kiam's answer for the role of a pod that has none.
+    /// Returns kiam's answer for the role of a pod without one.
     pub(super) const fn empty_role() -> Self {
         Self::error(StatusCode::NOT_FOUND, "no-role", Bytes::from_static(b"empty role\n"))
     }

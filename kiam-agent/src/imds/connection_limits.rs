@@ -23,7 +23,7 @@ pub(crate) struct ConnectionSlots {
     gauge: Gauge,
 }
 
-/// The slots of each holder, whose list is never empty.
+/// The slots of each holder; no list is empty.
 #[derive(Default)]
 struct Table {
     held: usize,

@@ -55,7 +55,7 @@ pub(crate) enum Arrival {
     },
     /// A cgroup hook.
     Hook {
-        /// The pod in whose cgroup the connection was opened.
+        /// The pod of the cgroup in which the connection was opened.
         pod: PodUid,
         /// True if the pod's socket is in the node's network namespace; then its address does not identify the pod.
         on_node_network: bool,
@@ -72,7 +72,7 @@ pub(crate) enum Holder {
 }
 
 impl Peer {
-    /// Returns the pod in whose cgroup the connection was opened, if that is already known.
+    /// Returns the pod of the cgroup in which the connection was opened, if that is already known.
     pub(crate) fn attested(&self) -> Option<PodUid> {
         match &self.arrival {
             Arrival::Interface { attestation, .. } => match attestation.0.peek() {

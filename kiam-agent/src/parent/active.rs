@@ -236,7 +236,7 @@ impl ActiveAgent<'_> {
         self.channels.interfaces.borrow().len()
     }
 
-    /// Stands by, and returns once the listening sockets are drained. A request to stop doesn't cut this short.
+    /// Goes on standby, and returns once the listening sockets are drained. A request to stop doesn't cut this short.
     async fn withdraw(&self, datapath: &Datapath) -> Ended {
         self.channels.datapath.send_replace(None);
         self.channels.publish_conditions(vec![standing_by()]);

@@ -94,7 +94,7 @@ impl AttestorThread {
         Ok(Origin { interface, kubepods: self.pods.is_some(), owner })
     }
 
-    /// Returns the interfaces whose program can have a record of a connection that arrived by this one: the ports of a
+    /// Returns the interfaces on which a program can have recorded a connection that arrived by this one: the ports of a
     /// bridge, because a packet has lost its socket by the time it reaches the bridge.
     fn interfaces_behind(&self, interface: u32) -> Vec<u32> {
         let known = self.attestor.interfaces.borrow();

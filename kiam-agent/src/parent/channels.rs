@@ -8,7 +8,7 @@ use crate::{
 };
 use tokio::sync::watch;
 
-/// The only condition of an agent that stands by. It is always met: a DaemonSet ends the older of two pods only when
+/// The only condition of a standby agent. It is always met: a DaemonSet ends the older of two pods only when
 /// the younger is ready, whichever of them is active.
 const STAND_BY: &str = "stand-by";
 
@@ -16,7 +16,7 @@ const STAND_BY: &str = "stand-by";
 pub(super) struct Channels {
     /// The interfaces that carry connections of pods.
     pub(super) interfaces: watch::Sender<Vec<Interface>>,
-    /// The cgroup that contains those of pods; `None` if there is none that the programs can use.
+    /// The cgroup that contains those of pods; `None` if the programs can use no such cgroup.
     pub(super) kubepods: watch::Sender<Option<Kubepods>>,
     /// The pods that keep the node's role.
     pub(super) exempt: watch::Sender<Known>,
@@ -106,7 +106,7 @@ impl Channels {
         let worker = *self.worker.borrow();
         let mut conditions = self.status.borrow().conditions.clone();
         if conditions.iter().any(|condition| condition.name == STAND_BY) {
-            // An agent that stands by has no worker and needs none.
+            // A standby agent needs no worker.
             return conditions;
         }
         let problem = |holds: bool, problem: &str| (!holds).then(|| problem.to_owned());
@@ -125,7 +125,7 @@ impl Channels {
     }
 }
 
-/// Creates the condition of an agent that stands by.
+/// Creates the condition of a standby agent.
 pub(super) fn standing_by() -> Condition {
     Condition { name: STAND_BY.to_owned(), problem: None }
 }

@@ -18,7 +18,7 @@ use tokio::{sync::watch, time::sleep};
 
 /// Name of the condition.
 const EXEMPTIONS: &str = "exemptions";
-/// Time between looks for the cgroup of an exempt pod that has none yet: the kubelet creates it without notification.
+/// Time between looks for the cgroup of an exempt pod while it is missing: the kubelet creates it without notification.
 const CGROUP_POLL_INTERVAL: Duration = Duration::from_millis(250);
 
 /// Returns the lists that an earlier agent has left on disk.

@@ -9,11 +9,11 @@
 //!   Take     ─────────────────────────────▶
 //!            ◀───────────────────────────── Given: it has stopped reconciling
 //!   … claims the datapath: puts its listeners into the slots and its programs behind the links …
-//!   Done     ─────────────────────────────▶ drains, then stands by
+//!   Done     ─────────────────────────────▶ drains, then goes on standby
 //! ```
 //!
 //! Each message is a line of JSON. If the successor disconnects before `Done`, the predecessor claims the datapath
-//! again. A predecessor that does not answer is given up for dead. An agent that stands by keeps a connection open
+//! again. A predecessor that does not answer is given up for dead. A standby agent keeps a connection open
 //! ([`until_agent_ends`]) and takes over when the active agent ends. In the order of an upgrade: [`lock`],
 //! [`successor`], [`predecessor`].
 
@@ -61,7 +61,7 @@ const LINE_LEN_MAX: u64 = 1024 * 1024;
 enum Message {
     /// Successor: a request to take over.
     TakeOver(AgentInfo),
-    /// Agent that stands by: a request for a connection that ends with the active agent.
+    /// Standby agent: a request for a connection that ends with the active agent.
     Watch,
     /// Predecessor: the request is accepted.
     Welcome {

@@ -14,7 +14,7 @@ use std::{
 
 const FILE: &str = "token.key";
 
-/// Returns the key of this node, and creates it if there is none. Refuses a file that has another length or that other
+/// Returns the key of this node, and creates it if it is missing. Refuses a file that has another length or that other
 /// users can read.
 pub(super) fn open(run_dir: &Path) -> anyhow::Result<Secret<[u8; TOKEN_KEY_LEN]>> {
     let path = run_dir.join(FILE);

@@ -1,4 +1,4 @@
-//! Socket options whose value is a block of bytes: the control interface of x_tables
+//! Socket options with a block of bytes as their value: the control interface of x_tables
 //! (include/uapi/linux/netfilter_ipv4/ip_tables.h).
 
 use std::{
@@ -45,7 +45,7 @@ pub(crate) fn replace_table(
     if result == 0 { Ok(counters) } else { Err(io::Error::last_os_error()) }
 }
 
-/// Sets an option whose value contains no addresses.
+/// Sets an option with a value that contains no addresses.
 pub(crate) fn set(socket: &impl AsFd, level: i32, option: i32, value: &[u8]) -> io::Result<()> {
     let len = libc::socklen_t::try_from(value.len()).map_err(io::Error::other)?;
     let fd = socket.as_fd().as_raw_fd();

@@ -4,7 +4,7 @@
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 #[repr(C)]
 pub struct Config {
-    /// Identifier of the kubepods cgroup in the v2 hierarchy; 0 if there is none.
+    /// Identifier of the kubepods cgroup in the v2 hierarchy; 0 without one.
     pub kubepods: u64,
     /// Cookie of the node's network namespace (`SO_NETNS_COOKIE`); 0 for the kernel's initial namespace.
     pub netns: u64,

@@ -41,7 +41,7 @@ pub const BY_HOOK_POD: u32 = 0;
 pub const BY_HOOK_NODE: u32 = 1;
 
 /// Connection record: the socket that opened the connection. Cgroup identifiers are those of the v2 hierarchy
-/// (`cgroup_id()`, the inode number of the cgroup's folder); 0 if there is none or it is unknown.
+/// (`cgroup_id()`, the inode number of the cgroup's folder); 0 if it is missing or unknown.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 #[repr(C)]
 pub struct Flow {

@@ -155,8 +155,9 @@ async fn certificates_of_kiams_guide_are_taken() {
     connected.unwrap();
 }
 
+/// A certificate that lacks a usage or a name is refused at the start, with the command that creates a good one.
 #[test]
-fn an_own_certificate_that_says_too_little_is_refused_with_the_command_for_a_good_one() {
+fn incomplete_own_certificate_is_refused() {
     let (folder, ca) = (TempDir::new().unwrap(), authority("Kiam CA"));
     let cases = [
         (ca.issue("blog", SERVER_NAMES, &[]), "of CN=blog has no extended key usage for server authentication"),
@@ -222,8 +223,9 @@ async fn a_peer_that_says_too_little_is_turned_away_by_name() {
     }
 }
 
+/// A peer of another authority or with another name is refused, and the error names it.
 #[tokio::test]
-async fn a_peer_of_another_authority_or_name_is_turned_away_by_name() {
+async fn foreign_peer_is_refused_by_name() {
     let (folder, ca, other) = (TempDir::new().unwrap(), authority("Kiam CA"), authority("Other CA"));
     let good = server(&folder, &ca.pem, &ca.server()).unwrap();
     let (accepted, connected) = handshake(good.config(), careless_client(&ca, &other.agent())).await;
@@ -249,7 +251,7 @@ async fn a_client_without_a_certificate_is_turned_away() {
 }
 
 #[test]
-fn an_own_certificate_of_a_foreign_authority_shows_in_the_metric() {
+fn foreign_own_certificate_shows_in_the_metric() {
     let (folder, ca, other) = (TempDir::new().unwrap(), authority("Kiam CA"), authority("Other CA"));
     let server = server(&folder, &ca.pem, &other.server()).unwrap();
     assert_eq!(gauge(&server, "grpc_server_tls_certificate_verify_error"), 1);
@@ -285,8 +287,9 @@ impl Mount {
     }
 }
 
+/// A rotation by way of a bundle with both authorities never loses a peer.
 #[tokio::test]
-async fn a_rotation_through_both_authorities_never_loses_a_peer() {
+async fn rotation_of_authorities_never_loses_a_peer() {
     let (old, new, folder) = (authority("Old CA"), authority("New CA"), TempDir::new().unwrap());
     let (mut mount, files) = Mount::new(&old.pem, &old.server());
     let server = Server::load(&files).unwrap();

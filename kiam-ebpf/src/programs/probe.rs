@@ -17,7 +17,7 @@ use kiam_ebpf::net::{ACK, ETHERNET_LEN, IPV4_LEN, IPV6_LEN, SYN, TCP_ACKNOWLEDGM
 /// TCP flags of the reply that accepts a connection.
 const SYN_ACK: u8 = SYN | ACK;
 
-/// Returns the port of the listening socket in a slot; 0 if there is none.
+/// Returns the port of the listening socket in a slot; 0 if it is empty.
 #[inline(always)]
 pub fn slot(ctx: &TcContext) -> i32 {
     let slot = argument(ctx);
@@ -41,7 +41,7 @@ pub fn send(ctx: &TcContext) -> i32 {
     unsafe { bpf_clone_redirect(ctx.skb.skb, argument(ctx), BPF_F_INGRESS as u64) as i32 }
 }
 
-/// Records the acknowledgment number of the reply to a probe. Every packet is dropped: none leaves by this interface.
+/// Records the acknowledgment number of the reply to a probe. Every packet is dropped: nothing leaves by this interface.
 #[inline(always)]
 pub fn answered(ctx: &TcContext) -> i32 {
     // SAFETY: the context is valid for the run of the program; the verifier checks each field.

@@ -65,7 +65,7 @@ pub(crate) struct PodChange {
     pub(crate) now: Option<(Arc<PodFacts>, Option<Arc<NamespaceFacts>>)>,
 }
 
-/// Lists the pods that changed. Level-triggered: several changes of a pod are one, and none is lost.
+/// Lists the pods that changed. Level-triggered: several changes of a pod are one, and no pod is missed.
 pub(crate) trait PodChanges: Send + Sync + 'static {
     /// Waits until something has changed since version `seen`, and updates `seen`.
     fn changed(&self, seen: &mut u64) -> impl Future<Output = ()> + Send;

@@ -23,7 +23,7 @@ pub(crate) struct Policy {
 /// Reason for a denial. The text is shown in the log and the Event; the pod receives less.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
 pub(crate) enum Denial {
-    /// The pod has no role, or requests none.
+    /// The pod has no role, or requests an empty one.
     #[error("role can't be empty")]
     NoRole,
     /// The pod requests another role than its own.
@@ -44,7 +44,7 @@ pub(crate) enum Denial {
 }
 
 impl Policy {
-    /// Returns the identity whose credentials the pod gets if it requests this role.
+    /// Returns the identity for the pod if it requests this role.
     pub(crate) fn decide(
         &self,
         pod: &PodFacts,

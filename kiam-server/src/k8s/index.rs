@@ -207,7 +207,7 @@ impl Index {
     }
 }
 
-/// Returns the addresses that identify a pod. A pod that has ended has none, though the API server still lists them.
+/// Returns the addresses that identify a pod. A pod that has ended has no address, though the API server still lists them.
 fn sighted(facts: &PodFacts) -> &[IpAddr] {
     if facts.active { &facts.addresses } else { &[] }
 }

@@ -13,7 +13,7 @@ use kiam_tests::{
 use nix::sys::signal::Signal;
 use std::{net::IpAddr, thread, time::Duration};
 
-/// How long clients ask before the agent is told to stop.
+/// Time for which clients send requests before the agent is stopped.
 const WARM_UP: Duration = Duration::from_millis(200);
 
 /// Waits until the worker has accepted this many connections that have not ended.
@@ -122,7 +122,7 @@ fn stop_cuts_off_no_established_connection() {
     });
 }
 
-/// Asks on one connection after another until none comes about any more, and returns how many were answered.
+/// Sends requests on one connection after another until no connection is established, and returns the number of answers.
 fn ask_until_silence(pod: &PodNetwork, imds: IpAddr) -> Result<u32> {
     Pod::new(pod).run(|| {
         let mut answered = 0;

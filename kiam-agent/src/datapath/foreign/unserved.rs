@@ -46,7 +46,7 @@ pub(crate) async fn notices(
     Ok(notices)
 }
 
-/// Lists the devices in the namespaces at the other ends of veths. A namespace that has disappeared has none.
+/// Lists the devices in the namespaces at the other ends of veths. A namespace that has disappeared is left out.
 async fn elsewhere(netlink: &Handle, devices: &[Device]) -> BTreeMap<i32, Vec<Device>> {
     let veths = devices.iter().filter(|device| device.kind == Kind::Veth);
     let namespaces: BTreeSet<i32> = veths.filter_map(|veth| veth.lower_in).collect();

@@ -40,7 +40,7 @@ impl Reachability {
         self.probe.forget();
     }
 
-    /// Returns whether this interface is the one whose egress is watched for answers.
+    /// Returns whether the egress of this interface is watched for answers.
     pub(crate) fn watches(&self, index: u32) -> bool {
         self.probe.watches(index)
     }
@@ -91,7 +91,7 @@ impl Reachability {
         };
     }
 
-    /// Returns the families that were probed, and those whose probe was not answered. A lost probe is sent once more: a
+    /// Returns the families that were probed, and those in which no probe was answered. A lost probe is sent once more: a
     /// busy node may lose a packet, and another process may just have removed the program that watches for the answer.
     async fn send_probes(&mut self, parts: &mut Parts) -> anyhow::Result<(Vec<Family>, Vec<Family>)> {
         let target = self.prepare(parts).await?;

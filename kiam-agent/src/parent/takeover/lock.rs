@@ -33,7 +33,7 @@ impl TakeoverLock {
         )
     }
 
-    /// Waits for the lock, for an agent that stands by.
+    /// Waits for the lock, for a standby agent.
     pub(in crate::parent) async fn wait(run_dir: &Path) -> anyhow::Result<Self> {
         let path = path(run_dir);
         let file = open(&path)?;

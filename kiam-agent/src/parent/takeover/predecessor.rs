@@ -19,7 +19,7 @@ use tokio::{
 /// Pause after a failed accept.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
-/// Agents that are ready to take over. Dropping this closes all connections, including those of agents that stand by.
+/// Agents that are ready to take over. Dropping this closes all connections, including those of standby agents.
 pub(in crate::parent) struct Successors {
     ready: mpsc::Receiver<Successor>,
     _listening: JoinSet<()>,

@@ -15,7 +15,7 @@ pub(in crate::parent) struct Predecessor {
     pub(in crate::parent) interface_ages: Vec<(u32, u64)>,
 }
 
-/// Requests a takeover from the active agent. Returns `None` if there is none, or it does not answer and is given up
+/// Requests a takeover from the active agent. Returns `None` if no agent runs, or it does not answer and is given up
 /// for dead.
 pub(in crate::parent) async fn request(run_dir: &Path) -> anyhow::Result<Option<Predecessor>> {
     let conversation = timeout(ANSWER_TIMEOUT, async {
@@ -80,7 +80,7 @@ impl Predecessor {
     }
 }
 
-/// Waits until the active agent ends; returns at once if there is none.
+/// Waits until the active agent ends; returns at once if no agent is active.
 pub(in crate::parent) async fn until_agent_ends(run_dir: &Path) {
     let watched = async {
         let mut wire = connect(run_dir).await?;
