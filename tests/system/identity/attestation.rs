@@ -363,7 +363,7 @@ fn evidence_required_by_each_mode() {
                 Ok(())
             })?;
             // An agent that is still starting has another reason not to be ready.
-            eventually("the agent says whether it knows pods by their cgroups", SOON, || {
+            eventually("the agent reports whether it finds the kubepods cgroup", SOON, || {
                 let health = String::from_utf8(system.agent()?.health()?.stdout)?;
                 let problem = health.contains("FAIL  kubepods: there is no kubepods cgroup");
                 ensure!(problem != ready, "{mode}, {tree}: {health}");

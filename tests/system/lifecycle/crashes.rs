@@ -87,7 +87,7 @@ fn draining_agent_answers_with_503() {
             connection.send_raw(b"GET ")?;
             Ok(connection)
         })?;
-        // One that it had not accepted would be the parent's, and the worker would have nothing to wait for.
+        // The parent would answer a connection that the worker had not accepted; the worker would not wait for it.
         wait_for_connections(system, 1)?;
         system.agent()?.daemon.signal(Signal::SIGTERM)?;
         system.agent()?.daemon.wait_log("stopping: no new connections")?;

@@ -13,7 +13,7 @@ use kiam_tests::{
 use nix::sys::signal::Signal;
 use std::{net::IpAddr, thread, time::Duration};
 
-/// Time for which clients send requests before the agent is stopped.
+/// Time that clients send requests before the agent is stopped.
 const WARM_UP: Duration = Duration::from_millis(200);
 
 /// Waits until the worker has accepted this many connections that have not ended.
@@ -28,7 +28,7 @@ pub(crate) fn wait_for_connections(system: &System, count: usize) -> Result<()> 
 }
 
 fn expect_ended(system: &mut System, pod: &PodNetwork) -> Result<()> {
-    ensure!(system.agent()?.daemon.wait(SOON)?.success(), "a stop that was asked for");
+    ensure!(system.agent()?.daemon.wait(SOON)?.success(), "the exit code after SIGTERM");
     expect_nothing(system, pod)
 }
 
@@ -83,13 +83,13 @@ fn parent_answers_its_accept_queue_before_it_ends() {
         let worker = agent.worker_pid()?;
         agent.freeze_both()?;
         let mut waiting = Pod::new(&pod).run(|| {
-            let ask = |n: usize| {
+            let connect = |n: usize| {
                 let mut connection = Connection::open(BOTH[n % BOTH.len()], None, PATIENCE)?;
-                // Half a head, too: this answer needs no question.
+                // Half a head is enough: this answer needs no whole request.
                 connection.send_raw(b"GET ")?;
                 Ok(connection)
             };
-            (0..20).map(ask).collect::<Result<Vec<_>>>()
+            (0..20).map(connect).collect::<Result<Vec<_>>>()
         })?;
         send_signal(agent.parent_pid(), Signal::SIGTERM)?;
         send_signal(worker, Signal::SIGKILL)?;
@@ -110,7 +110,8 @@ fn stop_cuts_off_no_established_connection() {
     scenario(|system| {
         let pod = &system.serving_pod("reader")?;
         thread::scope(|scope| {
-            let clients: Vec<_> = (0..4).map(|n| scope.spawn(move || ask_until_silence(pod, BOTH[n % 2]))).collect();
+            let clients: Vec<_> =
+                (0..4).map(|n| scope.spawn(move || request_until_silence(pod, BOTH[n % 2]))).collect();
             thread::sleep(WARM_UP);
             system.agent()?.daemon.signal(Signal::SIGTERM)?;
             for client in clients {
@@ -122,8 +123,8 @@ fn stop_cuts_off_no_established_connection() {
     });
 }
 
-/// Sends requests on one connection after another until no connection is established, and returns the number of answers.
-fn ask_until_silence(pod: &PodNetwork, imds: IpAddr) -> Result<u32> {
+/// Sends a request on one connection after another until no connection can be opened. Returns the number of answers.
+fn request_until_silence(pod: &PodNetwork, imds: IpAddr) -> Result<u32> {
     Pod::new(pod).run(|| {
         let mut answered = 0;
         loop {
@@ -131,11 +132,11 @@ fn ask_until_silence(pod: &PodNetwork, imds: IpAddr) -> Result<u32> {
                 Ok(connection) => connection,
                 Err(error) => match Reply::of(&error) {
                     Reply::Silent => return Ok(answered),
-                    other => bail!("after {answered} answers a connection did not come about: {other:?}"),
+                    other => bail!("after {answered} answers a connection could not be opened: {other:?}"),
                 },
             };
-            let asked = connection.send("GET", ROLES, &[]).and_then(|()| connection.answer());
-            let answer = asked.with_context(|| format!("after {answered} answers a connection was cut off"))?;
+            let reply = connection.send("GET", ROLES, &[]).and_then(|()| connection.answer());
+            let answer = reply.with_context(|| format!("after {answered} answers a connection was cut off"))?;
             ensure!(matches!(answer.status, 200 | 503), "{answer:?}");
             answered += 1;
         }
