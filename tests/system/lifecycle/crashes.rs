@@ -1,7 +1,6 @@
 //! Crashes of the agent's processes, one or both, and their restart. Meanwhile pods get no answer or a 503, and never
 //! the node role.
 
-use super::stops::wait_for_connections;
 use crate::support::{expect_identity, expect_nothing, expect_role, knock};
 use anyhow::{Context as _, Result, ensure};
 use kiam_tests::{
@@ -83,12 +82,13 @@ fn draining_agent_answers_with_503() {
         let pod = system.serving_pod("reader")?;
         let unfinished = Pod::new(&pod).run(|| {
             let mut connection = Connection::open(IMDS4, None, PATIENCE)?;
+            // The answer shows that the worker has accepted the connection; otherwise the parent would answer it, and the
+            // worker would have nothing to finish.
+            connection.token(&[])?;
             // The worker waits two seconds for the rest of the head.
             connection.send_raw(b"GET ")?;
             Ok(connection)
         })?;
-        // The parent would answer a connection that the worker had not accepted; the worker would not wait for it.
-        wait_for_connections(system, 1)?;
         system.agent()?.daemon.signal(Signal::SIGTERM)?;
         system.agent()?.daemon.wait_log("stopping: no new connections")?;
         for imds in BOTH {
