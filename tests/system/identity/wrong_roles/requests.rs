@@ -69,14 +69,21 @@ async fn question(world: &World, stay: &Stay, manner: Manner, from: IpAddr) {
     world.tally.borrow_mut().add(manner, outcome, known);
 }
 
-/// Sends a request for a pod from its first moment on, as agents do: the server answers as soon as it sees the pod.
+/// Sends a request for a pod from its first moment on, as agents do: the server answers as soon as it sees the pod. A
+/// request that began before the report to Kubernetes, and ended without an answer, is sent once more, as clients do.
 pub(super) async fn until_served(world: Rc<World>, stay: Rc<Stay>) {
     let sight = world.watch.sight();
-    let outcome = request(&world, &stay, Manner::Agent, stay.place.addresses().0.into(), WAIT_MS).await;
+    let send = || request(&world, &stay, Manner::Agent, stay.place.addresses().0.into(), WAIT_MS);
+    let mut was_reported = stay.report().is_some();
+    let mut outcome = send().await;
+    if matches!(outcome, Outcome::Refused) && !was_reported && stay.report().is_some() {
+        was_reported = true;
+        outcome = send().await;
+    }
     let since_report = stay.report().map(|report| report.at.elapsed());
     // Otherwise the next pod may have been served, or the server may have been blind.
     let counts = !stay.is_over() && sight.is_some() && sight == world.watch.sight();
-    world.tally.borrow_mut().waited(outcome, since_report.filter(|_| counts));
+    world.tally.borrow_mut().waited(outcome, since_report.filter(|_| counts), was_reported);
 }
 
 async fn request(world: &World, stay: &Stay, manner: Manner, from: IpAddr, wait_ms: u64) -> Outcome {
