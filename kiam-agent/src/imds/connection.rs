@@ -88,16 +88,22 @@ pub(super) async fn serve<S: CredentialSource>(
         watchdog.poll(context).map(|()| End::Late)
     })
     .await;
-    let reason = match end {
-        End::Http(Ok(())) => return,
+    if let Some(reason) = reason(end, phase, &peer) {
+        server.metrics.connection_ended(reason);
+    }
+}
+
+/// Returns why the agent ended the connection; `None` if the client did.
+fn reason(end: End, phase: &Phase, peer: &Peer) -> Option<&'static str> {
+    match end {
+        End::Http(Ok(())) => None,
         End::Http(Err(error)) => {
             tracing::debug!(peer = %peer.address, %error, "connection of a pod failed");
-            if error.is_parse() { "not-http" } else { return }
+            error.is_parse().then_some("not-http")
         }
-        End::Late => phase.name(),
-        End::Evicted => "evicted",
-    };
-    server.metrics.connection_ended(reason);
+        End::Late => Some(phase.name()),
+        End::Evicted => Some("evicted"),
+    }
 }
 
 /// Wakes the connection's task at its phase's deadline. The timer is only moved when it would be late: a busy
