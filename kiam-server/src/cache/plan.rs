@@ -15,8 +15,7 @@ use std::{
 };
 use tokio::sync::oneshot;
 
-/// Most identities: twice as many as pods with a role in the largest cluster. Bounds the memory that annotations can
-/// use.
+/// Most identities: twice as many as pods with a role in the largest cluster. Bounds the memory for annotations.
 const IDENTITIES_MAX: usize = 100_000;
 /// Most callers waiting for one identity; further ones get a retryable error.
 const WAITERS_MAX: usize = 10_000;
@@ -307,10 +306,7 @@ fn still_good(credentials: Credentials, now: Timestamp) -> Result<Credentials, C
     }
     Err(CredentialError {
         class: FailureClass::Other,
-        message: format!(
-            "STS returned credentials that expired at {}; check the clock of this machine",
-            credentials.expires
-        ),
+        message: format!("STS returned credentials that expired at {}: check the local clock", credentials.expires),
     })
 }
 
