@@ -8,6 +8,7 @@ use crate::node::{
 };
 use anyhow::{Context as _, Result};
 use nix::{
+    errno::Errno,
     mount::{MntFlags, umount2},
     sys::signal::Signal,
 };
@@ -51,7 +52,11 @@ pub(crate) fn unmount_below(folder: &Path) -> Result<()> {
     let targets = mounts.lines().filter_map(|line| line.split(' ').nth(1)).map(PathBuf::from);
     let below: Vec<PathBuf> = targets.filter(|target| target.starts_with(folder)).collect();
     for target in below.iter().rev() {
-        umount2(target, MntFlags::MNT_DETACH).with_context(|| format!("unmount {}", target.display()))?;
+        match umount2(target, MntFlags::MNT_DETACH) {
+            // Another test may have unmounted it at the same time.
+            Ok(()) | Err(Errno::EINVAL | Errno::ENOENT) => {}
+            Err(error) => return Err(error).with_context(|| format!("unmount {}", target.display())),
+        }
     }
     Ok(())
 }
