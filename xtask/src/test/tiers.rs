@@ -73,8 +73,8 @@ impl Tier {
     pub(crate) fn run(self, tests: &Tests, only: Option<&str>) -> anyhow::Result<Outcome> {
         match self {
             Self::Unit => tests.run_units(only),
-            // Each test has a node of its own; two at a time fill two cores.
-            Self::Harness | Self::System => tests.run_as_root(self.name(), only, 2),
+            // Each test has a node of its own; they wait most of the time, so three at a time fill two cores.
+            Self::Harness | Self::System => tests.run_as_root(self.name(), only, 3),
             Self::Acceptance => tests.run_as_root(self.name(), only, 1),
         }
     }
