@@ -2,7 +2,10 @@
 
 use crate::{root, setup};
 use anyhow::{Context as _, bail};
-use std::fs;
+use std::{
+    fs, thread,
+    time::{Duration, Instant},
+};
 
 /// Commands, and the text that marks a line of their output as ours.
 const TRACES: [(&[&str], &str); 6] = [
@@ -15,12 +18,29 @@ const TRACES: [(&[&str], &str); 6] = [
 ];
 /// Part of the paths of our mounts.
 const MOUNTED: &str = "/kiam-";
+/// Time in which a killed process may end: its parent has to collect it, and that may be the init process.
+const END_TIME_MAX: Duration = Duration::from_secs(5);
+const PAUSE: Duration = Duration::from_millis(100);
 
 /// Looks for traces in the machine's own namespaces.
 ///
 /// # Errors
-/// There are traces, or a command is missing.
+/// There are traces, still after [`END_TIME_MAX`], or a command is missing.
 pub(crate) fn expect_none() -> anyhow::Result<()> {
+    let start = Instant::now();
+    loop {
+        let found = find()?;
+        if found.is_empty() {
+            return Ok(());
+        }
+        if start.elapsed() > END_TIME_MAX {
+            bail!("left behind:\n  {}", found.join("\n  "));
+        }
+        thread::sleep(PAUSE);
+    }
+}
+
+fn find() -> anyhow::Result<Vec<String>> {
     let mut found = Vec::new();
     for (command, trace) in TRACES {
         let [program, arguments @ ..] = command else { continue };
@@ -34,5 +54,5 @@ pub(crate) fn expect_none() -> anyhow::Result<()> {
     }
     let mounts = fs::read_to_string("/proc/self/mounts").context("reading the mounts")?;
     found.extend(mounts.lines().filter(|line| line.contains(MOUNTED)).map(|line| format!("mount: {line}")));
-    if found.is_empty() { Ok(()) } else { bail!("left behind:\n  {}", found.join("\n  ")) }
+    Ok(found)
 }
