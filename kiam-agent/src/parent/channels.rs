@@ -1,6 +1,5 @@
 //! The watch channels that connect the parent's tasks. Only the newest value of each counts.
 
-use super::worker::WorkerState;
 use crate::{
     datapath::{self, Datapath, node::kubepods::Kubepods},
     exemptions::Known,
@@ -11,6 +10,15 @@ use tokio::sync::watch;
 /// The only condition of a standby agent. It is always met: a DaemonSet ends the older of two pods only when
 /// the younger is ready, whichever of them is active.
 const STAND_BY: &str = "stand-by";
+
+/// State of the worker.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(super) struct WorkerState {
+    /// It accepts connections.
+    pub(super) ready: bool,
+    /// This worker or an earlier one has reached a server since the agent started.
+    pub(super) server_reached: bool,
+}
 
 /// The watch channels that the parent's tasks share.
 pub(super) struct Channels {

@@ -1,7 +1,7 @@
 //! Sends a fixed answer while no worker runs: an SDK retries a 503 at once, but hangs if its connection is not
 //! accepted.
 
-use super::{channels::Channels, worker::WorkerState};
+use super::channels::{Channels, WorkerState};
 use std::{net, sync::Arc, time::Duration};
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},

@@ -35,15 +35,6 @@ const RESTART_PAUSE_MAX: Duration = Duration::from_secs(5);
 /// A worker that ran for longer was healthy: the next one is started at once.
 const BACKOFF_RESET_AFTER: Duration = Duration::from_secs(30);
 
-/// State of the worker.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub(super) struct WorkerState {
-    /// It accepts connections.
-    pub(super) ready: bool,
-    /// This worker or an earlier one has reached a server since the agent started.
-    pub(super) server_reached: bool,
-}
-
 /// Keeps a worker running.
 pub(super) struct Supervisor {
     listeners: Vec<TcpListener>,
