@@ -37,7 +37,7 @@ pub(crate) enum Command {
     /// Check the health of the agent in this pod, for exec probes. Exits 0 if the agent is ready.
     Health(HealthArgs),
     /// Show the state of this node: the agent, kiam's objects in the kernel, and problems with how to fix them. Exits 0
-    /// if an agent is serving pods.
+    /// if an agent answers and all its conditions are met.
     Status(StatusArgs),
     /// The unprivileged process of the agent, started by the agent itself.
     #[command(hide = true)]

@@ -106,7 +106,7 @@ impl Datapath {
         self.parts.reopen(self.interface_ages.clone())?;
         let Parts { object, pins, listeners, .. } = &mut self.parts;
         backstop::attach(object, pins).context("attaching the backstop")?;
-        object.put_listeners(listeners).context("putting the listening sockets into their slots")?;
+        object.put_listeners(listeners).context("putting the listeners into their slots")?;
         self.cgroup.forget();
         self.reachability.forget();
         tracing::info!(generation = self.generation, "claimed the datapath of this node");

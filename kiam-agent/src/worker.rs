@@ -122,8 +122,8 @@ fn load_tls(config: &UpstreamConfig, uid: u32, gid: u32) -> anyhow::Result<Arc<t
         let error = anyhow::Error::new(error);
         if denied {
             return error.context(format!(
-                "a file must be readable for user {uid} or group {gid}: chmod it, or set the pod's fsGroup to {gid} or \
-                 the Secret volume's defaultMode to 0444"
+                "a file must be readable for user {uid} or group {gid}: set the Secret volume's defaultMode to 0444, or \
+                 change the mode of the file"
             ));
         }
         error

@@ -18,7 +18,7 @@ pub enum LogFormat {
 #[derive(Debug, thiserror::Error)]
 pub enum TelemetryError {
     /// The level is neither the name of one nor a filter.
-    #[error("--level={level}: expected debug, info, warn or error, or a filter such as info,kube=debug")]
+    #[error("--level={level}: expected trace, debug, info, warn or error, or a filter such as info,kube=debug")]
     Level {
         /// The given level.
         level: String,

@@ -44,7 +44,7 @@ impl Parts {
         let fence = Fence::new(netlink.clone());
         let pins = Pins::open(root)?;
         let object = Object::load(root, &pins).context("loading the eBPF programs")?;
-        let listeners = listener::open_all(&fence.served(), config.mode).context("opening the listening sockets")?;
+        let listeners = listener::open_all(&fence.served(), config.mode).context("opening the listeners")?;
         let hook = Hook::new(config.tc);
         Ok(Self {
             config: config.clone(),

@@ -158,7 +158,7 @@ impl SelfCheck {
 }
 
 fn ahead(interface: &str, programs: &[String]) -> Notice {
-    let what = "programs of others run before ours, and what they take or let pass never gets to it";
+    let what = "programs of others run before kiam's, and packets that they drop or accept never reach it";
     notice("foreign-program", format!("{interface}: {what}: {}", programs.join("; ")))
 }
 

@@ -206,7 +206,7 @@ impl ActiveAgent<'_> {
                 Event::Stop => return Ok(Ended::Stopped),
                 Event::ReadCounters => {}
                 _ if !datapath.is_ours()? => {
-                    tracing::warn!("another agent has taken this node's datapath: standing down");
+                    tracing::warn!("another agent has taken this node's datapath: standing by");
                     return Ok(self.withdraw(datapath).await);
                 }
                 Event::HandOver(successor) => match successor.hand_over(self.interfaces()).await {

@@ -132,8 +132,8 @@ impl Reachability {
 /// Names those that may have dropped the probes, and what lets them in.
 fn name(suspects: &[Suspect], lost: &[Family]) -> String {
     if suspects.is_empty() {
-        return "no rule of the packet filter that drops what comes in could be the cause: look at `nft list ruleset` for \
-                those for what goes out, and at `nstat -az` for full queues"
+        return "no rule for incoming packets explains this: check the rules for outgoing packets (`nft list ruleset`) and \
+                full queues (`nstat -az`)"
             .to_owned();
     }
     let named: Vec<String> = suspects.iter().take(SUSPECTS_MAX).map(ToString::to_string).collect();
