@@ -11,12 +11,17 @@ pub(crate) const OBJECT: &str = "target/ebpf/kiam-ebpf";
 /// Names another object, for builds outside the repository.
 pub(crate) const OVERRIDE: &str = "KIAM_EBPF_OBJECT";
 /// Files and folders that the object is built from, below the workspace.
-pub(crate) const SOURCES: [&str; 5] = [
+pub(crate) const SOURCES: [&str; 9] = [
+    "Cargo.lock",
+    "Cargo.toml",
     "kiam-ebpf/src",
     "kiam-ebpf/Cargo.toml",
+    "kiam-common/Cargo.toml",
     "kiam-common/src/abi",
     "kiam-common/src/abi.rs",
     "kiam-common/src/lib.rs",
+    // Contains the compiler's flags and the version of the linker.
+    "xtask/src/ebpf.rs",
 ];
 
 /// Returns true if the object of the workspace was built from the sources as they are now, by content.

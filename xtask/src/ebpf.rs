@@ -59,12 +59,14 @@ pub(crate) fn ensure(args: &Args) -> anyhow::Result<()> {
 /// There is no toolchain, with the commands that install one; or the programs do not compile.
 pub(crate) fn build_in(root: &Path, target: &Path) -> anyhow::Result<()> {
     let toolchain = find()?;
-    // Of the time before: sources that change during the build make another one necessary.
     let digest = object::digest(root).context("reading the eBPF sources")?;
     if !object::is_current(root)? {
         forget(&toolchain, root, target)?;
     }
     compile(&toolchain, root, target)?;
+    if object::digest(root).context("reading the eBPF sources")? != digest {
+        bail!("the eBPF sources have changed during the build: start it again");
+    }
     publish(root, target, &digest)
 }
 

@@ -59,7 +59,8 @@ reasons! {
     NotHttp = 2, "not-http";
     /// Dropped: a fragment, a bad header length, a VLAN tag, or truncated.
     Malformed = 3, "malformed";
-    /// Dropped: from an address that no pod can have. A packet from the IMDS is dropped whatever its destination.
+    /// Dropped: from an address that no pod can have. A packet from the IMDS is dropped whatever
+    /// its destination, unless the node's own route to the IMDS uses the interface.
     BadSource = 4, "bad-source";
     /// Dropped: no agent is listening.
     NoListener = 5, "no-listener";

@@ -98,7 +98,7 @@ impl<C: TlsConfig> Reloading<C> {
                 self.metrics.update_error.set(1);
                 let error = chain(&error);
                 if last.error.as_ref() != Some(&error) {
-                    tracing::error!(error, "cannot use the TLS files; keeping the previous ones");
+                    tracing::error!(%error, "cannot use the TLS files; keeping the previous ones");
                     last.error = Some(error);
                 }
             }

@@ -84,7 +84,7 @@ fn failure(error: &SdkError<AssumeRoleError>, endpoint: &str) -> CredentialError
         }
         other => CredentialError {
             class: FailureClass::Transient,
-            message: bounded_line(&format!("cannot reach STS {endpoint}: {}", chain(other))),
+            message: bounded_line(&format!("the call to STS {endpoint} failed: {}", chain(other))),
         },
     }
 }

@@ -169,7 +169,7 @@ impl<K: Watched> Feed<'_, K> {
             }
             Event::InitDone => {
                 let all = std::mem::take(&mut self.listed);
-                tracing::info!(count = all.len(), "{} listed", K::LABEL.resource);
+                tracing::info!(resource = K::LABEL.resource, count = all.len(), "listed");
                 self.cluster.change(|index| K::reset(index, all));
             }
             Event::Apply(object) => {

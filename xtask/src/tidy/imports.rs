@@ -45,6 +45,10 @@ fn stale(rule: &Rule, files: &[File], externs: &BTreeSet<String>) -> Vec<Finding
     let has_room = |room: &str| files.iter().any(|file| is_in(&file.path, room));
     let is_known = |entry: &str| match entry.split_once("::") {
         Some(("crate", room)) => has_room(&format!("{krate}/src/{room}")),
+        Some((name, module)) if name.starts_with("kiam_") => {
+            let module = module.split("::").next().unwrap_or_default();
+            has_room(&format!("{}/src/{module}", name.replace('_', "-")))
+        }
         _ => {
             let name = entry.split("::").next().unwrap_or_default();
             matches!(name, "*" | "crate" | "core" | "std") || externs.contains(name)
@@ -74,8 +78,9 @@ mod tests {
     const RULE: Rule = Rule { room: "k/src/core", never: &["crate", "tonic"], except: &["crate::core"] };
 
     fn findings(rule: Rule, files: &[(&str, &str)]) -> Vec<String> {
-        let manifest = [("Cargo.toml", "[workspace.dependencies]\ntonic = \"1\"\nkiam-common = \"1\"\n")];
-        let files = manifest.iter().chain(files).map(|&(path, text)| File::new(path, text));
+        let manifest = ("Cargo.toml", "[workspace.dependencies]\ntonic = \"1\"\nkiam-common = \"1\"\n");
+        let others = [manifest, ("kiam-common/src/abi.rs", ""), ("kiam-common/src/secret.rs", "")];
+        let files = others.iter().chain(files).map(|&(path, text)| File::new(path, text));
         let found = check_rules(&files.collect::<Vec<_>>(), &[rule]);
         found.iter().map(ToString::to_string).collect()
     }
@@ -119,5 +124,8 @@ mod tests {
         assert_eq!(findings(gone, &[("k/src/core.rs", "")]).len(), 1, "no such crate");
         let gone = Rule { room: "k/src/core", never: &["crate::gone"], except: &[] };
         assert_eq!(findings(gone, &[("k/src/core.rs", "")]).len(), 1, "no such room of the crate");
+        let gone = Rule { room: "k/src/core", never: &["kiam_k::gone"], except: &["kiam_k::there"] };
+        let files = [("k/src/core.rs", ""), ("kiam-k/src/there.rs", "")];
+        assert_eq!(findings(gone, &files).len(), 1, "no such module of another crate");
     }
 }

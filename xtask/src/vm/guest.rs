@@ -18,7 +18,7 @@ use std::{
 
 /// The binaries under test.
 pub(super) const BINARIES: [&str; 2] = ["kiam-agent", "kiam-server"];
-/// Number of tests that run at the same time, as outside of guests.
+/// Number of tests that run at the same time: one for each processor of a guest.
 const THREADS: usize = 2;
 /// Start of the line that the guest's init prints last. Without it the summary of the tests does not count.
 const LAST_LINE: &str = "exit status ";
