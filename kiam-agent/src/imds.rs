@@ -122,7 +122,10 @@ impl<S: CredentialSource> ImdsServer<S> {
             match accepted {
                 Ok((stream, peer)) => self.admit(ingress, stream, peer),
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
-                Err(error) => tracing::debug!(%error, "connection closed before it was accepted"),
+                Err(error) if is_connection_error(&error) => {
+                    tracing::debug!(%error, "connection closed before it was accepted");
+                }
+                Err(error) => return tracing::warn!(%error, "cannot accept the connections of pods that wait"),
             }
         }
     }

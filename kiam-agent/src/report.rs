@@ -35,7 +35,7 @@ pub(crate) struct Interface {
 pub(crate) struct Status {
     /// Conditions for the agent to be ready.
     pub(crate) conditions: Vec<Condition>,
-    /// Packets to IMDS by interface and reason. The interface is empty for those that the backstop dropped.
+    /// Packets to IMDS by interface and reason. The interface is empty for the backstop, the guard and the hooks.
     pub(crate) packets: Vec<PacketCount>,
     /// Number of repairs by the name of the repaired part.
     pub(crate) repairs: BTreeMap<String, u64>,
@@ -79,7 +79,7 @@ pub(crate) struct ProbeResult {
 /// A packet counter of the datapath.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct PacketCount {
-    /// Name of the interface; empty for the backstop.
+    /// Name of the interface; empty for the backstop, the guard and the hooks.
     pub(crate) interface: String,
     /// Name of the `kiam_common::abi::Reason`.
     pub(crate) reason: String,

@@ -105,8 +105,11 @@ impl ActiveAgent<'_> {
         }
         let (served, others): (Vec<_>, Vec<_>) =
             datapath.listeners().iter().partition(|listener| fallback::serves(listener));
-        // The worker answers connections to the other listeners that exist already; no process would answer later ones.
+        // On the other listeners the worker alone accepts: it gets the connections that exist, and no later ones.
         drain::shut(&others);
+        if ended == Ended::Stopped && !others.is_empty() {
+            drain::until_done(&others).await;
+        }
         // While the worker drains, new connections get the fixed answer.
         channels.worker.send_modify(|worker| worker.ready = false);
         let stopped = tokio::select! {

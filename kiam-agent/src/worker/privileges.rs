@@ -15,7 +15,8 @@ use nix::{
 };
 use std::os::unix::net::UnixStream;
 
-/// Most descriptors that the worker needs: its connections, as many that are being refused, and some files.
+/// Most descriptors that the worker needs: its connections, as many that wait for attestation, 64 that are
+/// being refused, and some files.
 const DESCRIPTORS: u64 = 4_096;
 
 /// Drops all privileges. Must be called before other threads are started: some privileges belong to a thread.

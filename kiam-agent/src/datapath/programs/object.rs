@@ -201,7 +201,7 @@ impl Object {
         Ok(self.map_mut(MAP_NODE_ADDRS)?.try_into()?)
     }
 
-    /// Returns the counters of packets that the backstop dropped.
+    /// Returns the counters of the backstop, the guard and the hooks, which have no interface.
     pub(crate) fn strays(&self) -> anyhow::Result<PerCpuArray<&MapData, Counters>> {
         Ok(self.map(MAP_STRAYS)?.try_into()?)
     }

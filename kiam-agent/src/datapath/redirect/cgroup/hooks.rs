@@ -53,7 +53,7 @@ pub(super) fn attach(object: &mut Object, pins: &Pins, kubepods: &Kubepods, upda
             Ok(id) if id == kubepods.id() && !update => Ok(()),
             Ok(id) if id == kubepods.id() => update_pinned_link(&pin, fd),
             Ok(_another_or_none) => {
-                files::remove_if_present(&pin)?;
+                files::remove_if_present(&pin).with_context(|| format!("replacing {program}"))?;
                 pin_cgroup_link(fd, cgroup.as_fd(), attach_type, &pin)
             }
             Err(error) if error.kind() == io::ErrorKind::NotFound => {

@@ -18,7 +18,7 @@ pub(super) struct Lookup {
 
 impl Lookup {
     /// Returns the destinations that the rule selects, given the elements of the set. In a set of ranges only a range
-    /// that begins with the IMDS is recognised.
+    /// that begins with the IMDS, or ends just before it, is recognised.
     pub(super) fn evaluate(&self, keys: &[Vec<u8>]) -> Destination {
         match (keys.contains(&self.imds), self.inverted) {
             (true, false) => Destination::Imds,
