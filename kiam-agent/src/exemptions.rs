@@ -1,4 +1,4 @@
-//! Exempt pods: the pods of this node that run as one of the ServiceAccounts of `--exempt`. They keep the node's role
+//! Exempt pods: the pods of this node that run as one of the ServiceAccounts of `--exempt`. They keep the node role
 //! where hostNetwork pods get their own.
 //!
 //! The list comes from the Kubernetes API ([`watch`]), so it needs neither a kiam server nor IMDS, not even at the

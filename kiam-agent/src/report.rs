@@ -177,11 +177,11 @@ pub(crate) struct Kernel {
     pub(crate) attached: Vec<Attached>,
     /// The fence of each address family that the kernel has.
     pub(crate) fence: Vec<FenceReport>,
-    /// The pods that keep the node's role.
+    /// The pods that keep the node role.
     pub(crate) exempt: Vec<ExemptReport>,
 }
 
-/// A pod that keeps the node's role.
+/// A pod that keeps the node role.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub(crate) struct ExemptReport {
     /// Identifier of its cgroup.

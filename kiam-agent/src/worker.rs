@@ -13,7 +13,7 @@ use crate::{
     metrics::{Datapath, Metrics},
     report::Status,
     upstream::{Connector, Upstream},
-    worker_protocol::Handoff,
+    worker_protocol::{Handoff, is_shared},
 };
 use admin::{Admin, Listeners, MetricsOnly};
 use anyhow::Context as _;
@@ -74,8 +74,7 @@ async fn serve(handoff: Handoff, config: Config) -> anyhow::Result<()> {
     let mut tasks = Tasks::default();
     tasks.add_fallible("attestation client", attestation);
     for listener in listeners {
-        // On loopback, the parent answers while no worker does.
-        let alone = !listener.local_addr()?.ip().is_loopback();
+        let alone = !is_shared(&listener);
         let listener = to_tokio(listener).context("a listening socket of the parent")?;
         let (server, ingress) = (Arc::clone(&server), ingress.clone());
         tasks.add("listener", async move { server.accept_from(listener, &ingress, alone).await });

@@ -38,6 +38,12 @@ pub(crate) struct Handoff {
     pub(crate) control: UnixStream,
 }
 
+/// Returns whether the parent answers on this listener while no worker does. On the others, which are on the node's
+/// address (`--redirect=cgroup`), only the worker accepts: their clients may be anyone.
+pub(crate) fn is_shared(listener: &TcpListener) -> bool {
+    listener.local_addr().is_ok_and(|address| address.ip().is_loopback())
+}
+
 /// Messages of the parent to the worker, one JSON document per line.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub(crate) enum ToWorker {

@@ -13,8 +13,7 @@
 mod route;
 mod rule;
 
-pub(crate) use super::node::family::{Family, TABLE};
-
+use super::node::family::{Family, TABLE};
 use anyhow::{Context as _, bail};
 use futures::TryStreamExt as _;
 use netlink_packet_route::{

@@ -7,7 +7,7 @@ use super::{
     channels::{Channels, not_owner, standing_by},
     drain,
     exemptions::{self, Exemptions},
-    fallback::{self, Fallback},
+    fallback::Fallback,
     sweep,
     takeover::{Predecessor, Successor, Successors, TakeoverLock},
     token_key,
@@ -23,6 +23,7 @@ use crate::{
         },
         ownership::node_lock::NodeLock,
     },
+    worker_protocol::is_shared,
 };
 use std::time::Duration;
 use tokio::time::{MissedTickBehavior, interval, sleep};
@@ -103,8 +104,7 @@ impl ActiveAgent<'_> {
                 "stopping; the node stays closed until an agent runs again or `kiam-agent cleanup` opens it"
             );
         }
-        let (served, others): (Vec<_>, Vec<_>) =
-            datapath.listeners().iter().partition(|listener| fallback::serves(listener));
+        let (shared, others): (Vec<_>, Vec<_>) = datapath.listeners().iter().partition(|listener| is_shared(listener));
         // On the other listeners the worker alone accepts: it gets the connections that exist, and no later ones.
         drain::shut(&others);
         if ended == Ended::Stopped && !others.is_empty() {
@@ -117,9 +117,9 @@ impl ActiveAgent<'_> {
             () = fallback.run(channels) => Ok(()),
         };
         if ended == Ended::Stopped {
-            drain::shut(&served);
+            drain::shut(&shared);
             tokio::select! {
-                () = drain::until_done(&served) => {}
+                () = drain::until_done(&shared) => {}
                 () = fallback.run(channels) => {}
             }
         }

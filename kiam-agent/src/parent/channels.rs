@@ -26,7 +26,7 @@ pub(super) struct Channels {
     pub(super) interfaces: watch::Sender<Vec<Interface>>,
     /// The cgroup that contains those of pods; `None` if the programs can use no such cgroup.
     pub(super) kubepods: watch::Sender<Option<Kubepods>>,
-    /// The pods that keep the node's role.
+    /// The pods that keep the node role.
     pub(super) exempt: watch::Sender<Known>,
     /// State of the datapath.
     pub(super) status: watch::Sender<Status>,

@@ -2,6 +2,7 @@
 //! accepted.
 
 use super::channels::{Channels, WorkerState};
+use crate::worker_protocol::is_shared;
 use std::{net, sync::Arc, time::Duration};
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
@@ -39,7 +40,7 @@ impl Fallback {
     /// worker, which can identify the pod.
     pub(super) fn new(listeners: &[net::TcpListener]) -> anyhow::Result<Self> {
         let mut copies = Vec::new();
-        for listener in listeners.iter().filter(|listener| serves(listener)) {
+        for listener in listeners.iter().filter(|listener| is_shared(listener)) {
             copies.push(TcpListener::from_std(listener.try_clone()?)?);
         }
         Ok(Self { listeners: copies, slots: Arc::new(Semaphore::new(CONCURRENT)) })
@@ -83,11 +84,6 @@ impl Fallback {
             }
         }
     }
-}
-
-/// Returns whether the parent may answer on this socket.
-pub(super) fn serves(listener: &net::TcpListener) -> bool {
-    listener.local_addr().is_ok_and(|address| address.ip().is_loopback())
 }
 
 /// Waits until the worker is ready, or not. Returns false if the channel is closed.

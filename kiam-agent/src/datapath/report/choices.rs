@@ -50,7 +50,7 @@ fn redirect_choice(parts: &Parts) -> Choice {
 
 fn host_network_choice(parts: &Parts) -> Choice {
     let (given, why) = match parts.config.host_network_pods {
-        HostNetworkPods::Ignore => ("ignore", "as given: hostNetwork pods have the node's role"),
+        HostNetworkPods::Ignore => ("ignore", "as given: hostNetwork pods have the node role"),
         HostNetworkPods::Enforce => ("enforce", "as given: hostNetwork pods have their own roles, or none"),
     };
     choice("--host-network-pods", given, given, why)
